@@ -1,0 +1,72 @@
+"""Write files so that a reader sees the old content or the new, never a part of it.
+
+A temporary file in the same folder is filled, forced to disk and renamed over the target; rename
+within a folder is atomic, so a run that is killed at any moment leaves a whole file behind.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+PathLike = str | os.PathLike[str]
+
+
+def _sync(path: Path) -> None:
+    """Forces a file's or a folder's content to disk; file systems that cannot sync folders pass."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_path(path: PathLike) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; renames it to `path` when the block ends well.
+
+    The temporary name keeps the target's suffix, so writers that choose a format by it work. The
+    parent folder is made if absent. When the block raises, the temporary file is removed, `path`
+    is left as it was, and the error goes on. Raises FileNotFoundError if the block removed it.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    name = f".{target.stem[:32]}.{secrets.token_hex(6)}.tmp{target.suffix}"
+    temporary = target.parent / name
+    temporary.touch(exist_ok=False)
+    try:
+        yield temporary
+        if target.exists():
+            temporary.chmod(target.stat().st_mode & 0o777)
+        _sync(temporary)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(target.parent)
+
+
+def write_bytes(path: PathLike, data: bytes) -> None:
+    """Replaces `path` by `data` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Replaces `path` by `text` (UTF-8, line ends as given) atomically."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: PathLike, value: Any, indent: int | None = 2) -> None:
+    """Replaces `path` by `value` as JSON atomically.
+
+    Raises TypeError for what JSON cannot hold and ValueError for NaN or infinity, before anything
+    is written.
+    """
+    write_text(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,0 +1,414 @@
+"""Every number of a model and of a run, as frozen dataclasses. Standard library only.
+
+A preset (`jukejax.presets`) is an instance of `VQVAEExperiment` or `PriorExperiment`; the demo, the
+tests and the 5B run differ in nothing else. `to_dict` and `from_dict` make the JSON round trip that
+checkpoints and job files carry.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A config that cannot be: the sentence says which field, why, and what would do."""
+
+
+@dataclass(frozen=True)
+class ReconstructionLoss:
+    """Weights of the VQ-VAE's losses (paper section 3 and appendix B)."""
+
+    l1: float = 0.0
+    l2: float = 1.0
+    linf: float = 0.02
+    linf_k: int = 2048  # largest squared residuals per example that `linf` averages
+    spectral: float = 0.0
+    multispectral: float = 1.0
+    commit: float = 0.02
+
+
+@dataclass(frozen=True)
+class VQVAEConfig:
+    """Three separate autoencoders, one a level; level 0 is the bottom (finest) one."""
+
+    sample_rate: int = 44_100
+    downs: tuple[int, ...] = (3, 2, 2)  # stride-2 stages of each level block
+    multipliers: tuple[int, ...] = (2, 1, 1)  # of width and depth, a level each
+    width: int = 32
+    depth: int = 4
+    dilation_growth: int = 3
+    emb_width: int = 64
+    codes: int = 2048
+    codebook_decay: float = 0.99
+    restart_threshold: float = 1.0  # EMA count under which a code is drawn anew
+    loss: ReconstructionLoss = field(default_factory=ReconstructionLoss)
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if len(self.downs) != len(self.multipliers):
+            raise ConfigError(
+                f"downs {self.downs} and multipliers {self.multipliers} name different numbers of "
+                "levels; give one number a level in each."
+            )
+
+    @property
+    def levels(self) -> int:
+        return len(self.downs)
+
+    @property
+    def hops(self) -> tuple[int, ...]:
+        """Samples per code at each level, bottom first: (8, 32, 128) as published."""
+        return tuple(2 ** sum(self.downs[: level + 1]) for level in range(self.levels))
+
+
+@dataclass(frozen=True)
+class LabelsConfig:
+    """Artist, genre and timing conditioning of a prior."""
+
+    artists: int = 0  # rows of the artist table; 0: as many as the data's vocabulary has
+    genres: int = 0
+    max_genres: int = 5  # genres form a bag of at most so many
+    timing_bins: int = 128  # used by the top level alone
+    min_seconds: float = 60.0  # song lengths that the timing bins span
+    max_seconds: float = 600.0
+
+
+@dataclass(frozen=True)
+class LyricsConfig:
+    """Lyrics conditioning: an own encoder with cross-attention, or a prefix of the same stack."""
+
+    tokens: int = 512  # characters in a window
+    alphabet: str = "v2"  # "v2" (80 ids) or "v3" (79: no '+')
+    prefix: bool = False  # True: lyrics and music form one sequence (`prior_1b_lyrics`)
+    loss_fraction: float = 0.4
+    # the encoder (unused with `prefix`)
+    width: int = 1280
+    depth: int = 18
+    heads: int = 4
+    attn_order: int = 2
+    blocks: int = 32
+    init_scale: float = 0.7
+
+    @property
+    def vocabulary(self) -> int:
+        return {"v2": 80, "v3": 79}[self.alphabet]
+
+    def __post_init__(self) -> None:
+        if self.alphabet not in ("v2", "v3"):
+            raise ConfigError(f"lyrics.alphabet is {self.alphabet!r}; it must be 'v2' or 'v3'.")
+
+
+@dataclass(frozen=True)
+class UpperConfig:
+    """The upsampler's conditioner on the codes of the level above."""
+
+    ratio: int = 4  # codes of this level per code above
+    width: int = 1024
+    depth: int = 16
+    dilation_growth: int = 3
+    dilation_cycle: int = 8
+    scale_residual: bool = False  # residual branches scaled by 1/sqrt(depth)
+
+    @property
+    def stages(self) -> int:
+        """Stride-2 stages of the upsampling stack."""
+        return int(math.log2(self.ratio))
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """One autoregressive transformer over the codes of one level."""
+
+    level: int = 2
+    hop: int = 128  # samples per code
+    sample_rate: int = 44_100
+    codes: int = 2048
+    n_ctx: int = 8192  # codes in a window
+    width: int = 1920
+    depth: int = 72
+    heads: int = 1
+    blocks: int = 128  # rows of the factorized attention
+    attn_order: int = 2
+    attn_ratio: float = 0.25  # attention width / width
+    mlp_ratio: float = 1.0
+    init_scale: float = 0.4
+    scale_residual: bool = False
+    tied_output: bool = True  # False: own output matrix, conditions not added after the stack
+    labels: LabelsConfig | None = None
+    lyrics: LyricsConfig | None = None
+    upper: UpperConfig | None = None
+    dtype: str = "float32"  # of the stack's activations; parameters stay float32
+    remat: str = "none"  # "none" | "layer" | "dots": what the backward pass computes again
+
+    def __post_init__(self) -> None:
+        if self.n_ctx % self.blocks or self.seq_len % self.blocks:
+            raise ConfigError(
+                f"blocks {self.blocks} does not divide the context ({self.seq_len} tokens); "
+                "choose a divisor."
+            )
+        if self.attn_width % self.heads:
+            raise ConfigError(
+                f"heads {self.heads} does not divide the attention width {self.attn_width} "
+                f"(attn_ratio {self.attn_ratio} x width {self.width})."
+            )
+        if self.remat not in ("none", "layer", "dots"):
+            raise ConfigError(f"remat is {self.remat!r}; it must be 'none', 'layer' or 'dots'.")
+        uses = {CROSS: self.lyric_encoder, PRIME: self.lyric_prefix}
+        for pattern in layer_patterns(self.attn_order, self.depth):
+            if not uses.get(pattern, True):
+                raise ConfigError(
+                    f"attn_order {self.attn_order} has {pattern!r} layers at depth {self.depth}, "
+                    f"but lyrics is {self.lyrics}: give the prior lyrics of the fitting kind "
+                    "(an encoder for 'cross', a prefix for 'prime') or another attn_order."
+                )
+
+    @property
+    def lyric_prefix(self) -> bool:
+        return self.lyrics is not None and self.lyrics.prefix
+
+    @property
+    def lyric_encoder(self) -> bool:
+        return self.lyrics is not None and not self.lyrics.prefix
+
+    @property
+    def prefix_len(self) -> int:
+        """Lyric tokens that stand before the music in the same sequence."""
+        return self.lyrics.tokens if self.lyrics is not None and self.lyrics.prefix else 0
+
+    @property
+    def seq_len(self) -> int:
+        """Positions of the stack: lyrics (with `prefix`) and music."""
+        return self.prefix_len + self.n_ctx
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the token table: lyric characters (with `prefix`), then codes."""
+        prefix = self.lyrics.vocabulary if self.lyrics and self.lyrics.prefix else 0
+        return prefix + self.codes
+
+    @property
+    def attn_width(self) -> int:
+        return int(self.attn_ratio * self.width)
+
+    @property
+    def timing(self) -> bool:
+        """The top level alone is told where in the song its window lies."""
+        return self.labels is not None and self.upper is None
+
+    @property
+    def window_samples(self) -> int:
+        return self.n_ctx * self.hop
+
+
+# --- attention patterns -------------------------------------------------------------------------
+
+DENSE, ROW, COLUMN, PREVIOUS_ROW, CROSS, PRIME = (
+    "dense",
+    "row",
+    "column",
+    "previous_row",
+    "cross",
+    "prime",
+)
+_FACTORIZED = (ROW, COLUMN, PREVIOUS_ROW)
+
+
+def layer_patterns(attn_order: int, depth: int) -> tuple[str, ...]:
+    """What each layer attends to, for the published numbering of attention orders.
+
+    Args:
+      attn_order: 0, 1, 2, 6, 7, 8, 9, 10, 11 or 12 (3, 4 and 5 use summary attention, which no
+        published model has).
+      depth: number of layers.
+    """
+    third = _FACTORIZED
+    cycles: dict[int, tuple[str, ...]] = {
+        0: (DENSE,),
+        1: (ROW, COLUMN),
+        2: third,
+        6: (*third, CROSS),
+        7: (*third * 5, CROSS),
+        8: (*third * 3, CROSS),
+        9: (*third, DENSE),
+        10: third * 3 + (third * 3 + (CROSS,)) * 7,
+    }
+    if attn_order in cycles:
+        cycle = cycles[attn_order]
+        return tuple(cycle[d % len(cycle)] for d in range(depth))
+    if attn_order in (11, 12):
+        lyric = CROSS if attn_order == 11 else PRIME
+        special = (lyric, lyric, DENSE)
+        return tuple(special[d % 3] if d % 16 == 15 else third[d % 3] for d in range(depth))
+    raise ConfigError(
+        f"attn_order {attn_order} is not supported: choose one of 0, 1, 2, 6 to 12 "
+        "(published models use 2, 8, 10 and 12)."
+    )
+
+
+def segments(patterns: tuple[str, ...]) -> tuple[tuple[int, tuple[str, ...]], ...]:
+    """A stack as (repeats, pattern) runs with the fewest distinct layers to compile.
+
+    Each run becomes one scan. Dynamic programming over the number of layers to compile, then over
+    the number of runs.
+    """
+    n = len(patterns)
+    best: list[tuple[int, int, tuple]] = [(0, 0, ())] + [(n + 1, n + 1, ())] * n
+    for end in range(1, n + 1):
+        for period in range(1, end + 1):
+            repeats = 1
+            while (start := end - period * repeats) >= 0:
+                unit = patterns[end - period : end]
+                if patterns[start : start + period] != unit:
+                    break
+                layers, runs, prefix = best[start]
+                found = (layers + period, runs + 1, (*prefix, (repeats, unit)))
+                best[end] = min(best[end], found, key=lambda b: b[:2])
+                repeats += 1
+    return best[n][2]
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and its schedule (linear warm-up, then constant, linear, cosine or stepwise decay)."""
+
+    learning_rate: float = 3e-4
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip: float = 1.0  # global gradient norm; 0 turns clipping off
+    warmup_steps: int = 100
+    decay: str = "constant"  # "constant" | "linear" | "cosine" | "step"
+    decay_start: int = 0  # step at which "linear" and "cosine" begin
+    decay_steps: int = 0  # length of the decay, or of a stair of "step"
+    gamma: float = 0.5  # factor of a stair
+
+    def __post_init__(self) -> None:
+        if self.decay not in ("constant", "linear", "cosine", "step"):
+            raise ConfigError(
+                f"optimizer.decay is {self.decay!r}; it must be constant, linear, cosine or step."
+            )
+        if self.decay != "constant" and self.decay_steps < 1:
+            raise ConfigError(
+                f"optimizer.decay {self.decay!r} needs optimizer.decay_steps of 1 or more."
+            )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and how often. Steps are optimizer steps; batch is the global batch."""
+
+    steps: int = 100_000
+    batch: int = 256
+    seed: int = 0
+    ema_decay: float = 0.999  # of parameters; evaluation and export use the averaged ones
+    log_every: int = 100
+    evaluate_every: int = 10_000
+    evaluate_batches: int = 16
+    checkpoint_every: int = 1_000
+    keep: int = 3
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each mesh axis; -1 takes what is left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclass(frozen=True)
+class VQVAEExperiment:
+    """A VQ-VAE and how it is trained."""
+
+    model: VQVAEConfig = field(default_factory=VQVAEConfig)
+    samples: int = 393_216  # of a training chunk
+    downmix: str = "random"  # "random": m*left + (1-m)*right, m uniform; "mean"
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+    def __post_init__(self) -> None:
+        if self.samples % self.model.hops[-1]:
+            raise ConfigError(
+                f"samples {self.samples} is no multiple of the top hop {self.model.hops[-1]}."
+            )
+
+
+@dataclass(frozen=True)
+class PriorExperiment:
+    """A prior and how it is trained on codes."""
+
+    model: PriorConfig = field(default_factory=PriorConfig)
+    label_dropout: float = 0.0  # chance that artist and genres are replaced by "unknown"
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+
+Experiment = VQVAEExperiment | PriorExperiment
+
+
+# --- JSON -----------------------------------------------------------------------------------------
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain JSON types, with its class name under "type"."""
+    return {"type": type(config).__name__, **_plain(config)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def from_dict(cls: type[T], data: dict[str, Any], where: str = "config") -> T:
+    """The config that `to_dict` wrote.
+
+    Raises:
+      ConfigError: on a wrong "type", an unknown field (names the nearest) or a wrong type.
+    """
+    data = dict(data)
+    name = data.pop("type", cls.__name__)
+    if name != cls.__name__:
+        raise ConfigError(f"{where} holds a {name}, expected a {cls.__name__}.")
+    hints = typing.get_type_hints(cls)
+    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in data:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
+            raise ConfigError(f"{where} has no field {key!r}; {hint}")
+    return cls(**{k: _typed(hints[k], v, f"{where}.{k}") for k, v in data.items()})
+
+
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _typed(next(a for a in args if a is not type(None)), value, where)
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), value, where)
+    if origin is tuple:
+        return tuple(_typed(args[0], v, where) for v in value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise ConfigError(f"{where} is {value!r}, expected {hint.__name__}.")
+    return value

@@ -1,0 +1,83 @@
+"""Factorized attention (paper section 4.1, figure 6) as pure functions of queries, keys and values.
+
+B batch, T tokens = R rows (blocks) x C columns, H heads, D head width, E encoder states. Position p
+stands in row p // C, column p % C. Every function maps q (B, T, H, D) and k, v (B, T or E, H, D) to
+(B, T, H, D). Rows and columns become a batch axis of plain attention, so nothing of size T x T exists
+but in `dense`.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jukejax.config import COLUMN, CROSS, DENSE, PREVIOUS_ROW, PRIME, ROW
+
+_attend = jax.nn.dot_product_attention
+
+
+def _grid(x: jax.Array, rows: int) -> jax.Array:
+    b, t, h, d = x.shape
+    return x.reshape(b, rows, t // rows, h, d)  # (B, R, C, H, D)
+
+
+def dense(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """Every position sees itself and all before."""
+    return _attend(q, k, v, is_causal=True)
+
+
+def row(q: jax.Array, k: jax.Array, v: jax.Array, rows: int) -> jax.Array:
+    """A position sees itself and those before it in its own row."""
+    b, t, h, d = q.shape
+    q, k, v = (x.reshape(b * rows, t // rows, h, d) for x in (q, k, v))
+    return _attend(q, k, v, is_causal=True).reshape(b, t, h, d)
+
+
+def column(q: jax.Array, k: jax.Array, v: jax.Array, rows: int) -> jax.Array:
+    """A position sees itself and those above it in its own column."""
+    b, t, h, d = q.shape
+    q, k, v = (
+        _grid(x, rows).swapaxes(1, 2).reshape(b * (t // rows), rows, h, d) for x in (q, k, v)
+    )  # (B*C, R, H, D)
+    out = _attend(q, k, v, is_causal=True).reshape(b, t // rows, rows, h, d)
+    return out.swapaxes(1, 2).reshape(b, t, h, d)
+
+
+def previous_row(q: jax.Array, k: jax.Array, v: jax.Array, rows: int) -> jax.Array:
+    """A position sees the whole row above its own; the first row sees zeros and gets zeros."""
+    b, t, h, d = q.shape
+    k, v = (jnp.pad(_grid(x, rows)[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0), (0, 0))) for x in (k, v))
+    q, k, v = (x.reshape(b * rows, t // rows, h, d) for x in (q, k, v))
+    return _attend(q, k, v).reshape(b, t, h, d)
+
+
+def cross(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """Every position sees all E encoder states."""
+    return _attend(q, k, v)
+
+
+def prime(q: jax.Array, k: jax.Array, v: jax.Array, visible: int) -> jax.Array:
+    """A position sees itself and those before it among the first `visible` positions."""
+    t = q.shape[1]
+    mask = jnp.arange(visible) <= jnp.arange(t)[:, None]  # (T, visible)
+    return _attend(q, k[:, :visible], v[:, :visible], mask=mask[None, None])
+
+
+def prime_visible(prefix: int, rows: int) -> int:
+    """How many positions `prime` layers see: the prefix, rounded up past the next multiple.
+
+    Published models round with the number of rows, not with the row length, and always add one
+    (384 lyric tokens and 64 rows give 448), so music sees the first music tokens too.
+    """
+    return (prefix // rows + 1) * rows
+
+
+def attend(
+    pattern: str, q: jax.Array, k: jax.Array, v: jax.Array, rows: int, visible: int
+) -> jax.Array:
+    """The attention called `pattern`."""
+    if pattern in (ROW, COLUMN, PREVIOUS_ROW):
+        return {ROW: row, COLUMN: column, PREVIOUS_ROW: previous_row}[pattern](q, k, v, rows)
+    if pattern == PRIME:
+        return prime(q, k, v, visible)
+    return {DENSE: dense, CROSS: cross}[pattern](q, k, v)

@@ -1,0 +1,206 @@
+"""Layers as pure functions of parameter trees, and the initialisers that make those trees.
+
+B batch, T time or tokens, W width. A Linen module asks for a tree with
+`self.param(name, dense_params(...))` and hands it to the function; decoding hands over the same tree
+without Linen, so there is one definition of the maths.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Params = dict[str, Any]
+Init = Callable[[jax.Array], Params]
+
+
+def _boxed(init: Callable, axes: tuple[str | None, ...]) -> Callable:
+    return nn.with_logical_partitioning(init, axes)
+
+
+def dense_params(
+    n_in: int, n_out: int, std: float, axes: tuple[str, str], zero: bool = False
+) -> Init:
+    """Kernel (n_in, n_out) ~ N(0, std^2) (or zeros) and bias (n_out,) of zeros."""
+    kernel = nn.initializers.zeros if zero else nn.initializers.normal(std)
+
+    def init(key: jax.Array) -> Params:
+        return {
+            "kernel": _boxed(kernel, axes)(key, (n_in, n_out)),
+            "bias": _boxed(nn.initializers.zeros, axes[1:])(key, (n_out,)),
+        }
+
+    return init
+
+
+def dense(p: Params, x: jax.Array) -> jax.Array:
+    """x (..., n_in) -> (..., n_out) in x's dtype."""
+    return x @ p["kernel"].astype(x.dtype) + p["bias"].astype(x.dtype)
+
+
+def norm_params(width: int) -> Init:
+    """Scale and bias (width,) of a layer norm."""
+
+    def init(key: jax.Array) -> Params:
+        return {
+            "scale": _boxed(nn.initializers.ones, ("embed",))(key, (width,)),
+            "bias": _boxed(nn.initializers.zeros, ("embed",))(key, (width,)),
+        }
+
+    return init
+
+
+def layer_norm(p: Params, x: jax.Array, eps: float = 1e-5) -> jax.Array:
+    """Layer norm over the last axis, computed in float32, returned in x's dtype."""
+    y = x.astype(jnp.float32)
+    y = y - jnp.mean(y, -1, keepdims=True)
+    y = y * lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + eps)
+    return (y * p["scale"] + p["bias"]).astype(x.dtype)
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """x sigmoid(1.702 x) (Hendrycks and Gimpel 2016, section 2)."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+def table(rows: int, width: int, std: float, row_axis: str = "vocabulary") -> Callable:
+    """Initialiser of an embedding table (rows, width) ~ N(0, std^2)."""
+    init = _boxed(nn.initializers.normal(std), (row_axis, "embed"))
+    return lambda key: init(key, (rows, width))
+
+
+# --- 1-D convolutions: (B, T, channels), zero padding, no parameters shared across levels ------------
+
+
+def _uniform(fan_in: int) -> Callable:
+    """U(-b, b), b = 1/sqrt(fan_in): the default of PyTorch's convolutions and linear layers."""
+    bound = 1.0 / math.sqrt(fan_in)
+    return lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+
+def linear_kernel(n_in: int, n_out: int, axes: tuple[str, str]) -> Callable:
+    """Initialiser of a kernel (n_in, n_out) ~ U(+-1/sqrt(n_in))."""
+    init = _boxed(_uniform(n_in), axes)
+    return lambda key: init(key, (n_in, n_out))
+
+
+def conv_params(size: int, n_in: int, n_out: int, fan_in: int | None = None) -> Init:
+    """Kernel (size, n_in, n_out) and bias (n_out,), both U(+-1/sqrt(fan_in))."""
+    uniform = _uniform(fan_in or size * n_in)
+
+    def init(key: jax.Array) -> Params:
+        k, b = jax.random.split(key)
+        axes = (None, None, None)
+        return {
+            "kernel": _boxed(uniform, axes)(k, (size, n_in, n_out)),
+            "bias": _boxed(uniform, (None,))(b, (n_out,)),
+        }
+
+    return init
+
+
+def conv(p: Params, x: jax.Array, stride: int = 1, dilation: int = 1, pad: int = 0) -> jax.Array:
+    """1-D convolution of x (B, T, n_in) with `pad` zeros on both sides."""
+    y = lax.conv_general_dilated(
+        x,
+        p["kernel"].astype(x.dtype),
+        window_strides=(stride,),
+        padding=((pad, pad),),
+        rhs_dilation=(dilation,),
+        dimension_numbers=("NWC", "WIO", "NWC"),
+    )
+    return y + p["bias"].astype(x.dtype)
+
+
+def conv_up(p: Params, x: jax.Array) -> jax.Array:
+    """Transposed convolution, kernel 4, stride 2: (B, T, n_in) -> (B, 2T, n_out)."""
+    y = lax.conv_transpose(
+        x,
+        p["kernel"].astype(x.dtype),
+        strides=(2,),
+        padding=((2, 2),),
+        dimension_numbers=("NWC", "WIO", "NWC"),
+    )
+    return y + p["bias"].astype(x.dtype)
+
+
+class Resnet1D(nn.Module):
+    """Dilated residual blocks: x + s * conv1(relu(conv3_d(relu(x)))), d = growth^(i mod cycle).
+
+    Attributes:
+      reverse: largest dilation first (the VQ-VAE's decoders).
+      scale_residual: s = 1/sqrt(depth) instead of 1.
+    """
+
+    width: int
+    depth: int
+    growth: int
+    cycle: int | None = None
+    reverse: bool = False
+    scale_residual: bool = False
+
+    def dilations(self) -> list[int]:
+        powers = [i if self.cycle is None else i % self.cycle for i in range(self.depth)]
+        dilations = [self.growth**p for p in powers]
+        return dilations[::-1] if self.reverse else dilations
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = 1.0 / math.sqrt(self.depth) if self.scale_residual else 1.0
+        for i, dilation in enumerate(self.dilations()):
+            wide = self.param(f"block_{i}_conv3", conv_params(3, self.width, self.width))
+            narrow = self.param(f"block_{i}_conv1", conv_params(1, self.width, self.width))
+            h = conv(wide, nn.relu(x), dilation=dilation, pad=dilation)
+            x = x + scale * conv(narrow, nn.relu(h))
+        return x
+
+
+class DownBlock(nn.Module):
+    """`stages` of (stride-2 convolution, Resnet1D), then a projection: (B, T, .) -> (B, T/2^s, out)."""
+
+    stages: int
+    width: int
+    depth: int
+    growth: int
+    out: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(self.stages):
+            p = self.param(f"down_{i}", conv_params(4, x.shape[-1], self.width))
+            x = conv(p, x, stride=2, pad=1)
+            x = Resnet1D(self.width, self.depth, self.growth, name=f"resnet_{i}")(x)
+        return conv(self.param("out", conv_params(3, self.width, self.out)), x, pad=1)
+
+
+class UpBlock(nn.Module):
+    """A projection, then `stages` of (Resnet1D, stride-2 transposed convolution): x2^s in time."""
+
+    stages: int
+    width: int
+    depth: int
+    growth: int
+    out: int
+    cycle: int | None = None
+    reverse: bool = False
+    scale_residual: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = conv(self.param("in", conv_params(3, x.shape[-1], self.width)), x, pad=1)
+        for i in range(self.stages):
+            x = Resnet1D(
+                self.width, self.depth, self.growth, self.cycle,
+                self.reverse, self.scale_residual, name=f"resnet_{i}",
+            )(x)  # fmt: skip
+            out = self.out if i == self.stages - 1 else self.width
+            # PyTorch takes a transposed convolution's fan-in from its output channels
+            p = self.param(f"up_{i}", conv_params(4, self.width, out, fan_in=4 * out))
+            x = conv_up(p, x)  # (B, 2T, out)
+        return x

@@ -1,0 +1,216 @@
+"""The transformer stack of the priors and of the lyrics encoder.
+
+A stack is a list of (repeats, pattern) runs (`config.segments`); each run is one `nn.scan`, so a
+72-layer stack compiles three layers. B batch, T tokens, W width, A attention width, H heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jukejax.config import CROSS, PriorConfig, layer_patterns, segments
+from jukejax.models import attention
+from jukejax.models.layers import (
+    Params,
+    dense,
+    dense_params,
+    layer_norm,
+    norm_params,
+    quick_gelu,
+)
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """The shape of one stack, of a prior or of its lyrics encoder."""
+
+    width: int
+    attn_width: int
+    mlp_width: int
+    depth: int
+    heads: int
+    rows: int
+    attn_order: int
+    init_scale: float
+    residual: float  # factor of a layer's contribution
+    prefix: int = 0
+    remat: str = "none"
+    dtype: str = "float32"
+
+    @property
+    def runs(self) -> tuple[tuple[int, tuple[str, ...]], ...]:
+        return segments(layer_patterns(self.attn_order, self.depth))
+
+    @property
+    def visible(self) -> int:
+        return attention.prime_visible(self.prefix, self.rows)
+
+
+def prior_stack(c: PriorConfig) -> StackConfig:
+    """The stack of a prior."""
+    return StackConfig(
+        width=c.width,
+        attn_width=c.attn_width,
+        mlp_width=int(c.mlp_ratio * c.width),
+        depth=c.depth,
+        heads=c.heads,
+        rows=c.blocks,
+        attn_order=c.attn_order,
+        init_scale=c.init_scale,
+        residual=1.0 / c.depth if c.scale_residual else 1.0,
+        prefix=c.prefix_len,
+        remat=c.remat,
+        dtype=c.dtype,
+    )
+
+
+def lyric_stack(c: PriorConfig) -> StackConfig:
+    """The stack of a prior's lyrics encoder."""
+    assert c.lyrics is not None
+    lyrics = c.lyrics
+    return StackConfig(
+        width=lyrics.width,
+        attn_width=int(c.attn_ratio * lyrics.width),
+        mlp_width=int(c.mlp_ratio * lyrics.width),
+        depth=lyrics.depth,
+        heads=lyrics.heads,
+        rows=lyrics.blocks,
+        attn_order=lyrics.attn_order,
+        init_scale=lyrics.init_scale,
+        residual=1.0,
+        remat=c.remat,
+        dtype=c.dtype,
+    )
+
+
+def split_heads(x: jax.Array, heads: int) -> jax.Array:
+    """(B, T, A) -> (B, T, H, A/H)"""
+    return x.reshape(*x.shape[:2], heads, -1)
+
+
+def project(
+    p: Params, h: jax.Array, pattern: str, encoded: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Queries, keys and values, each (B, T or E, A), from normed h (B, T, W)."""
+    if pattern == CROSS:
+        assert encoded is not None
+        k, v = jnp.split(dense(p["encoder_kv"], encoded.astype(h.dtype)), 2, axis=-1)
+        return dense(p["qkv"], h), k, v
+    q, k, v = jnp.split(dense(p["qkv"], h), 3, axis=-1)
+    return q, k, v
+
+
+def layer(p: Params, x: jax.Array, residual: float, attend: Callable) -> tuple[jax.Array, Any]:
+    """One pre-norm layer: a = attention, m = mlp(norm(x + a)), x + a + m.
+
+    Args:
+      p: the layer's parameters.
+      x: (B, T, W).
+      residual: factor of a + m.
+      attend: maps normed x to (attention output (B, T, A), anything to hand back).
+    """
+    mixed, kept = attend(layer_norm(p["norm_0"], x))
+    a = dense(p["attn_out"], mixed)
+    m = dense(p["mlp_in"], layer_norm(p["norm_1"], x + a))
+    m = dense(p["mlp_out"], quick_gelu(m))
+    return x + (residual * (a + m)).astype(x.dtype), kept
+
+
+class Layer(nn.Module):
+    """Owner of one layer's parameters."""
+
+    config: StackConfig
+    pattern: str
+    keep_kv: bool
+
+    def _params(self) -> Params:
+        c = self.config
+        std = 0.02 * c.init_scale
+        cross = self.pattern == CROSS
+        wide, narrow = ("embed", "inner"), ("inner", "embed")
+        inits = {
+            "norm_0": norm_params(c.width),
+            "qkv": dense_params(c.width, (1 if cross else 3) * c.attn_width, std, wide),
+            # added lyric layers begin as the identity (paper section 5.2)
+            "attn_out": dense_params(c.attn_width, c.width, std, narrow, zero=cross),
+            "norm_1": norm_params(c.width),
+            "mlp_in": dense_params(c.width, c.mlp_width, std, wide),
+            "mlp_out": dense_params(c.mlp_width, c.width, std, narrow, zero=cross),
+        }
+        if cross:
+            inits["encoder_kv"] = dense_params(c.width, 2 * c.attn_width, std, wide)
+        return {name: self.param(name, init) for name, init in inits.items()}
+
+    @nn.compact
+    def __call__(self, x: jax.Array, encoded: jax.Array | None) -> tuple[jax.Array, Any]:
+        c, p = self.config, self._params()
+        x = nn.with_logical_constraint(x, ("batch", "length", "embed"))
+
+        def attend(h: jax.Array) -> tuple[jax.Array, Any]:
+            q, k, v = project(p, h, self.pattern, encoded)
+            heads = (split_heads(a, c.heads) for a in (q, k, v))
+            out = attention.attend(self.pattern, *heads, c.rows, c.visible)
+            return out.reshape(q.shape), ((k, v) if self.keep_kv else None)
+
+        return layer(p, x, c.residual, attend)
+
+
+_REMAT_POLICIES = {
+    "layer": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+class Run(nn.Module):
+    """One repeat of a run's pattern; the body of its scan."""
+
+    config: StackConfig
+    patterns: tuple[str, ...]
+    keep_kv: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, encoded: jax.Array | None) -> tuple[jax.Array, Any]:
+        cls: Any = Layer
+        if self.config.remat != "none":
+            cls = nn.remat(Layer, policy=_REMAT_POLICIES[self.config.remat], prevent_cse=False)
+        kept = []
+        for i, pattern in enumerate(self.patterns):
+            x, kv = cls(self.config, pattern, self.keep_kv, name=f"layer_{i}")(x, encoded)
+            kept.append(kv)
+        return x, tuple(kept)
+
+
+class Stack(nn.Module):
+    """All layers. Returns x (B, T, W) and, with `keep_kv`, keys and values for decoding.
+
+    Keys and values come as a tuple over runs of tuples over the pattern of (k, v), each
+    (repeats, B, T or E, A).
+    """
+
+    config: StackConfig
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, encoded: jax.Array | None = None, keep_kv: bool = False
+    ) -> tuple[jax.Array, Any]:
+        dtype = x.dtype
+        x = x.astype(self.config.dtype)
+        kept = []
+        for i, (repeats, patterns) in enumerate(self.config.runs):
+            scan = nn.scan(
+                Run,
+                variable_axes={"params": 0},
+                split_rngs={"params": True},
+                in_axes=nn.broadcast,
+                length=repeats,
+                metadata_params={nn.PARTITION_NAME: "layers"},
+            )
+            x, kv = scan(self.config, patterns, keep_kv, name=f"run_{i}")(x, encoded)
+            kept.append(kv)
+        return x.astype(dtype), tuple(kept)

@@ -1,0 +1,89 @@
+"""The device mesh and the two tables that map logical axes to it.
+
+Parameters carry logical axis names (`jukejax.models.layers`). `STORAGE` says where a parameter, its
+average and its optimizer state live; `COMPUTE` where activations do. XLA inserts the gathers between
+the two. One device is a mesh of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jukejax.config import ConfigError, MeshConfig
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = ("data", "fsdp")
+
+# Parameters: the width of the residual stream is split over fsdp, inner widths over tensor.
+STORAGE: tuple[tuple[str, Any], ...] = (
+    ("embed", "fsdp"),
+    ("inner", "tensor"),
+    ("vocabulary", "tensor"),
+    ("layers", None),
+    ("position", None),
+    ("channels", None),
+    ("batch", BATCH),
+    ("length", None),
+)
+
+# Activations: the batch over data and fsdp; the residual stream whole on every device.
+COMPUTE: tuple[tuple[str, Any], ...] = (
+    ("batch", BATCH),
+    ("length", None),
+    ("embed", None),
+    ("inner", "tensor"),
+    ("vocabulary", "tensor"),
+)
+
+
+def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
+    """A mesh with the axes `data`, `fsdp` and `tensor` over `devices` (default: all).
+
+    Raises:
+      ConfigError: when the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [config.data, config.fsdp, config.tensor]
+    known = int(np.prod([s for s in sizes if s != -1]))
+    if sizes.count(-1) == 1 and len(devices) % known == 0:
+        sizes[sizes.index(-1)] = len(devices) // known
+    if -1 in sizes or int(np.prod(sizes)) != len(devices):
+        wanted = " x ".join(f"{a} {s}" for a, s in zip(AXES, sizes, strict=True))
+        raise ConfigError(
+            f"mesh {wanted} does not fit {len(devices)} devices: the sizes must multiply to that "
+            "number (one of them may be -1: what is left)."
+        )
+    types = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
+
+
+def storage_shardings(mesh: Mesh, abstract: Any) -> Any:
+    """NamedShardings for a tree of (boxed) abstract arrays, by `STORAGE`."""
+    specs = nn.get_partition_spec(abstract)
+    return nn.logical_to_mesh_sharding(specs, mesh, list(STORAGE))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P())
+
+
+def create_sharded(mesh: Mesh, init: Callable[[jax.Array], Any], key: jax.Array) -> Any:
+    """`init(key)` run so that every array is born where `STORAGE` puts it; returned unboxed."""
+    shardings = storage_shardings(mesh, jax.eval_shape(init, key))
+    return jax.jit(lambda k: nn.unbox(init(k)), out_shardings=nn.unbox(shardings))(key)
+
+
+def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """This process's share of a global batch as global arrays, split along the batch axis."""
+    sharding = NamedSharding(mesh, P(BATCH))
+    return {
+        name: jax.make_array_from_process_local_data(sharding, array)
+        for name, array in batch.items()
+    }

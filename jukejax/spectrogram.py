@@ -1,0 +1,163 @@
+"""Pictures of sound: a log-frequency spectrogram in decibels and its colours.
+
+Ears hear pitch by ratio, so rows are spaced evenly in log frequency, and no single FFT serves nine
+octaves: three window lengths are blended, long ones where pitch is fine, short ones where time is.
+Columns divide the sound evenly, so column c of F covers the time from c/F to (c+1)/F of its length
+and a playhead laid over the picture is exact. Shapes: S samples, F frames, N bins.
+"""
+
+import functools
+
+import numpy as np
+from numpy.typing import NDArray
+
+LOW_HZ = 40.0
+HIGH_HZ = 20_000.0
+FLOOR_DB = -120.0
+CHUNK = 128  # frames transformed at once; small enough to stay in the processor's cache
+
+# Window lengths in seconds, and the frequencies in Hz where one gives way to the next.
+_WINDOWS = (0.186, 0.093, 0.046)
+_CROSSINGS = (320.0, 2000.0)
+
+Floats = NDArray[np.float32]
+
+
+def frequencies(bins: int, low: float = LOW_HZ, high: float = HIGH_HZ) -> Floats:
+    """Centre frequencies in Hz of the rows of a spectrogram, low to high: (N,)."""
+    return np.geomspace(low, high, bins).astype(np.float32)
+
+
+def _blend(centres: Floats, index: int) -> Floats:
+    """The share (N,) of window `index` in every row; shares sum to 1 and fade over an octave."""
+
+    def above(hz: float) -> Floats:
+        return np.clip(np.log2(centres / hz) + 0.5, 0.0, 1.0)
+
+    share = np.ones_like(centres)
+    if index > 0:
+        share = above(_CROSSINGS[index - 1])
+    if index < len(_CROSSINGS):
+        share = share - above(_CROSSINGS[index])
+    return np.maximum(share, 0.0)
+
+
+@functools.lru_cache(maxsize=16)
+def _filters(
+    size: int, index: int, sample_rate: int, bins: int, low: float, high: float
+) -> tuple[slice, slice, Floats]:
+    """Triangular filters from FFT power to rows, cut to where they are not zero.
+
+    Returns the rows and the FFT bins they touch and the weights (FFT bins, rows). A triangle is as
+    wide as its neighbours' distance, and never narrower than an FFT bin: there it interpolates.
+    """
+    centres = frequencies(bins, low, high)
+    step = sample_rate / size
+    ratio = (high / low) ** (1.0 / max(bins - 1, 1))
+    hertz = np.arange(size // 2 + 1) * step
+    below = np.maximum(centres - centres / ratio, step)[:, None]
+    above = np.maximum(centres * ratio - centres, step)[:, None]
+    offset = hertz[None, :] - centres[:, None]  # (N, FFT bins)
+    weights = np.maximum(1.0 - np.abs(offset) / np.where(offset < 0, below, above), 0.0)
+    weights = weights * _blend(centres, index)[:, None]
+    rows, columns = np.nonzero(weights.any(axis=1))[0], np.nonzero(weights.any(axis=0))[0]
+    if not len(rows):
+        return slice(0, 0), slice(0, 0), np.zeros((0, 0), np.float32)
+    row, column = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return row, column, np.ascontiguousarray(weights[row, column].T, dtype=np.float32)
+
+
+def _frame_power(audio: Floats, size: int, centres: NDArray[np.int64], band: slice) -> Floats:
+    """Power of Hann windows around sample positions, (frames, FFT bins in band).
+
+    `audio` has `size` zeros on either side. A sine of amplitude 1 has a total power of about 1.
+    """
+    window = np.hanning(size + 1)[:-1].astype(np.float32)
+    window *= np.float32(np.sqrt(4.0 / (size * np.sum(window.astype(np.float64) ** 2))))
+    frames = np.lib.stride_tricks.sliding_window_view(audio, size)[centres + size // 2]
+    spectrum = np.fft.rfft(frames * window, axis=-1)[:, band]
+    return (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
+
+
+def _mono(audio: NDArray[np.generic]) -> Floats:
+    """Checks and converts a sound to float32 (S,); NaN and infinity become silence."""
+    audio = np.asarray(audio)
+    if audio.ndim != 1:
+        raise ValueError(
+            f"A spectrogram needs mono audio of shape (samples,), but got {audio.shape}; "
+            "average the channels first."
+        )
+    if np.issubdtype(audio.dtype, np.integer):
+        whole = audio.astype(np.float32)
+        return whole / np.float32(2 ** (8 * audio.dtype.itemsize - 1))
+    sound = audio.astype(np.float32)
+    return np.nan_to_num(sound, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def log_spectrogram(
+    audio: NDArray[np.generic],
+    sample_rate: int,
+    *,
+    frames: int = 1024,
+    bins: int = 256,
+    low: float = LOW_HZ,
+    high: float = HIGH_HZ,
+) -> Floats:
+    """The level in dB of `bins` bands of a sound over `frames` equal parts of its length.
+
+    Args:
+        audio: Mono sound (S,), floats in -1..1 or signed integers; any length, also none.
+        sample_rate: Samples per second. Bands above half of it stay at the floor.
+        frames: Columns F; long sounds average all windows that fall into a column.
+        bins: Rows N, spaced evenly in log frequency from `low` to `high` Hz, low first.
+
+    Returns:
+        float32 (N, F) in dB, never below FLOOR_DB: 0 dB is about a sine of amplitude 1, and pink
+        noise is flat. Raises ValueError for audio that is not mono or sizes that make no sense.
+    """
+    sound = _mono(audio)
+    if frames < 1 or bins < 1 or sample_rate < 1 or not 0 < low < high:
+        raise ValueError(
+            f"A spectrogram needs frames, bins and sample_rate of at least 1 and 0 < low < high, "
+            f"but got frames={frames}, bins={bins}, sample_rate={sample_rate}, "
+            f"low={low}, high={high}."
+        )
+    power = np.zeros((frames, bins), np.float32)
+    if len(sound):
+        for index, seconds in enumerate(_WINDOWS):
+            size = 2 * max(16, 2 ** round(np.log2(seconds * sample_rate)) // 2)
+            rows, band, weights = _filters(size, index, sample_rate, bins, low, high)
+            padded = np.pad(sound, size)
+            repeats = int(np.ceil(len(sound) / frames / size))  # windows averaged in a column
+            centres = (np.arange(frames * repeats) + 0.5) * (len(sound) / (frames * repeats))
+            for start in range(0, frames, CHUNK):
+                part = centres[start * repeats : (start + CHUNK) * repeats].astype(np.int64)
+                levels = _frame_power(padded, size, part, band) @ weights
+                power[start : start + CHUNK, rows] += levels.reshape(
+                    -1, repeats, levels.shape[-1]
+                ).mean(axis=1)
+    floor = np.float32(10.0 ** (FLOOR_DB / 10.0))
+    return np.ascontiguousarray(10.0 * np.log10(np.maximum(power, floor)).T)
+
+
+def to_image(
+    spec: Floats, *, top: float | None = None, span: float = 70.0, colours: str = "magma"
+) -> NDArray[np.uint8]:
+    """Colours of a spectrogram (N, F) in dB: uint8 (N, F, 3), low frequencies at the bottom.
+
+    `top` (dB) takes the brightest colour and `top - span` the darkest. By default `top` is just
+    below the loudest value, but at least -50 dB, so silence and faint noise stay dark; give the
+    same `top` to several pictures to compare them. `colours` names a matplotlib colour map.
+    """
+    import matplotlib
+
+    if top is None:
+        top = loudest(spec)
+    table = (matplotlib.colormaps[colours](np.linspace(0, 1, 256))[:, :3] * 255).round()
+    scaled = np.clip((np.asarray(spec) - (top - span)) / span, 0.0, 1.0)
+    return table.astype(np.uint8)[(scaled[::-1] * 255).round().astype(np.uint8)]
+
+
+def loudest(spec: Floats) -> float:
+    """The level in dB that nearly all of a spectrogram stays below, at least -50."""
+    return max(float(np.percentile(spec, 99.8)), -50.0) if spec.size else -50.0
