@@ -128,7 +128,7 @@ def log_spectrogram(
             size = 2 * max(16, 2 ** round(np.log2(seconds * sample_rate)) // 2)
             rows, band, weights = _filters(size, index, sample_rate, bins, low, high)
             padded = np.pad(sound, size)
-            repeats = int(np.ceil(len(sound) / frames / size))  # windows averaged in a column
+            repeats = int(np.ceil(2 * len(sound) / frames / size))  # windows in a column
             centres = (np.arange(frames * repeats) + 0.5) * (len(sound) / (frames * repeats))
             for start in range(0, frames, CHUNK):
                 part = centres[start * repeats : (start + CHUNK) * repeats].astype(np.int64)
@@ -136,8 +136,8 @@ def log_spectrogram(
                 power[start : start + CHUNK, rows] += levels.reshape(
                     -1, repeats, levels.shape[-1]
                 ).mean(axis=1)
-    floor = np.float32(10.0 ** (FLOOR_DB / 10.0))
-    return np.ascontiguousarray(10.0 * np.log10(np.maximum(power, floor)).T)
+    decibels = 10.0 * np.log10(np.maximum(power, np.float32(1e-30)))
+    return np.ascontiguousarray(np.maximum(decibels, np.float32(FLOOR_DB)).T)
 
 
 def to_image(
