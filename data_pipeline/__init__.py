@@ -1,0 +1,1 @@
+"""From songs to records and from records to batches; imports neither jax nor the models."""

@@ -1,0 +1,187 @@
+"""Any sound file as 44.1 kHz stereo int16, in blocks, in constant memory."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+
+from data_pipeline.errors import DataError
+
+SAMPLE_RATE = 44_100
+BLOCK = 65_536  # frames read at a time
+SILENCE = 1e-4  # a song whose peak stays below this is silence
+_STREAMED = 0x7FFF_0000  # a WAV length from here on means "unknown, written to a pipe"
+_PAGE = 65_307  # bytes of the longest Ogg page
+
+Pcm = npt.NDArray[np.int16]
+Samples = npt.NDArray[np.float32]
+
+_HALF = np.sqrt(0.5)
+# Rows are channels in WAV order, columns left and right. L R C [LFE] Ls Rs as ITU-R BS.775 has
+# it: centre and surrounds at -3 dB, no LFE, no scaling (what goes over full scale is clipped).
+_LEFT, _RIGHT, _BOTH, _NONE = (1, 0), (0, 1), (_HALF, _HALF), (0, 0)
+_LEFT_BACK, _RIGHT_BACK = (_HALF, 0), (0, _HALF)
+_DOWNMIX = {
+    1: [(1, 1)],
+    2: [_LEFT, _RIGHT],
+    3: [_LEFT, _RIGHT, _BOTH],
+    4: [_LEFT, _RIGHT, _LEFT_BACK, _RIGHT_BACK],
+    5: [_LEFT, _RIGHT, _BOTH, _LEFT_BACK, _RIGHT_BACK],
+    6: [_LEFT, _RIGHT, _BOTH, _NONE, _LEFT_BACK, _RIGHT_BACK],
+    7: [_LEFT, _RIGHT, _BOTH, _NONE, (0.5, 0.5), _LEFT_BACK, _RIGHT_BACK],
+    8: [_LEFT, _RIGHT, _BOTH, _NONE, *[_LEFT_BACK, _RIGHT_BACK] * 2],
+}
+
+
+def downmix_matrix(channels: int) -> Samples:
+    """(channels, 2) float32 weights to left and right.
+
+    Up to 8 channels are read in WAV order (front left, front right, centre, LFE, back, side).
+    More than 8 have no standard order: odd ones go left, even ones right, averaged.
+    """
+    if channels in _DOWNMIX:
+        return np.asarray(_DOWNMIX[channels], np.float32)
+    sides = np.arange(channels)[:, None] % 2 == np.arange(2)
+    return (sides / sides.sum(axis=0)).astype(np.float32)
+
+
+def to_int16(samples: Samples) -> Pcm:
+    """Rounds floats in [-1, 1) to int16; louder ones are clipped."""
+    return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+
+
+def decode(path: str | Path, min_seconds: float = 1.0) -> Iterator[Pcm]:
+    """Yields the file as blocks of (n, 2) int16 at 44,100 Hz, n > 0 and not constant.
+
+    Whether a song is whole is known only at its end: use the blocks after the last one came.
+
+    Raises:
+      DataError: the file is not audio, is cut short or damaged, holds NaN or infinite samples,
+        is silent, or is shorter than `min_seconds`.
+    """
+    path = Path(path)
+    with _open(path) as sound:
+        resample = _Resampler(sound.samplerate, min(sound.channels, 2), path)
+        peak, frames = 0.0, 0
+        for block in _blocks(sound, path):
+            peak = max(peak, float(np.abs(block).max()))
+            pcm = resample(block, last=False)
+            frames += len(pcm)
+            if len(pcm):
+                yield pcm
+        pcm = resample(np.zeros((0, min(sound.channels, 2)), np.float32), last=True)
+        frames += len(pcm)
+    if frames < min_seconds * SAMPLE_RATE:
+        raise DataError(
+            f"{path} is {frames / SAMPLE_RATE:.2f} s long, shorter than {min_seconds:g} s; "
+            "remove it, or lower --min-seconds"
+        )
+    if peak < SILENCE:
+        raise DataError(f"{path} is silent (its peak is {peak:.1e}); remove it or export it again")
+    if len(pcm):
+        yield pcm
+
+
+def _open(path: Path) -> soundfile.SoundFile:
+    """Opens a sound file whose header is whole."""
+    try:
+        sound = soundfile.SoundFile(path)
+    except (soundfile.LibsndfileError, TypeError, ValueError, OSError) as error:
+        why = getattr(error, "error_string", str(error)).strip().rstrip(".")
+        raise DataError(
+            f"{path} is not a sound file that can be read ({why}); "
+            "convert it to wav, flac, ogg, mp3 or opus, or remove it"
+        ) from error
+    problem = _header_problem(sound, path)
+    if problem:
+        sound.close()
+        raise DataError(f"{path} {problem}; copy or encode it again, or remove it")
+    return sound
+
+
+def _header_problem(sound: soundfile.SoundFile, path: Path) -> str:
+    if sound.channels < 1 or sound.samplerate < 1:
+        return f"says it has {sound.channels} channels at {sound.samplerate} Hz"
+    if sound.format == "OGG" and not _ogg_ends(path):
+        return "is cut short: its Ogg stream has no end-of-stream page"
+    if sound.format in ("WAV", "WAVEX"):
+        lengths = re.search(r"^data\s*: (\d+) \(should be (\d+)\)", sound.extra_info, re.M)
+        if lengths and int(lengths[2]) < int(lengths[1]) < _STREAMED:
+            return f"is cut short: {lengths[2]} of {lengths[1]} bytes of sound are there"
+    return ""
+
+
+def _ogg_ends(path: Path) -> bool:
+    """Whether the last whole page of an Ogg file is marked as the end of its stream.
+
+    libsndfile reads a cut file as a shorter one and says nothing, so the pages are looked at.
+    """
+    with open(path, "rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 2 * _PAGE))
+        tail = file.read()
+    start = tail.rfind(b"OggS")
+    while start >= 0:
+        head = tail[start : start + 27]
+        if len(head) == 27 and head[4] == 0:
+            segments = tail[start + 27 : start + 27 + head[26]]
+            end = start + 27 + head[26] + sum(segments)
+            return len(segments) == head[26] and end <= len(tail) and bool(head[5] & 4)
+        start = tail.rfind(b"OggS", 0, start)
+    return False
+
+
+def _blocks(sound: soundfile.SoundFile, path: Path) -> Iterator[Samples]:
+    """Yields (n, 1 or 2) float32 at the file's own rate; checks that all of it is there."""
+    weights = downmix_matrix(sound.channels)
+    frames = 0
+    while True:
+        try:
+            block = sound.read(BLOCK, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise DataError(
+                f"{path} is damaged or cut short: decoding stops after "
+                f"{frames / sound.samplerate:.1f} s ({error.error_string.rstrip('.')}); "
+                "copy or encode it again, or remove it"
+            ) from error
+        if not len(block):
+            break
+        frames += len(block)
+        if not np.isfinite(block).all():
+            raise DataError(
+                f"{path} holds NaN or infinite samples in its first "
+                f"{frames / sound.samplerate:.1f} s; export it again, or remove it"
+            )
+        yield block if sound.channels <= 2 else block @ weights
+    # An MP3 without a length in its header gives an estimate only.
+    slack = max(4 * 1152, sound.frames // 100) if sound.format == "MP3" else 0
+    if frames + slack < sound.frames and sound.frames < 2**62:
+        raise DataError(
+            f"{path} is cut short: {frames} of {sound.frames} frames are there; "
+            "copy or encode it again, or remove it"
+        )
+
+
+class _Resampler:
+    """Blocks of (n, channels) float32 at `rate` -> (m, 2) int16 at 44,100 Hz."""
+
+    def __init__(self, rate: int, channels: int, path: Path) -> None:
+        self.stream = None
+        if rate != SAMPLE_RATE:
+            try:
+                self.stream = soxr.ResampleStream(rate, SAMPLE_RATE, channels, dtype="float32")
+            except (ValueError, RuntimeError) as error:
+                raise DataError(
+                    f"{path} has a sample rate of {rate} Hz that cannot be brought to "
+                    f"{SAMPLE_RATE} Hz ({error}); export it again, or remove it"
+                ) from error
+
+    def __call__(self, block: Samples, last: bool) -> Pcm:
+        if self.stream is not None:
+            block = self.stream.resample_chunk(np.ascontiguousarray(block), last=last)
+        pcm = to_int16(block)
+        return np.repeat(pcm, 2, axis=1) if pcm.shape[1] == 1 else pcm

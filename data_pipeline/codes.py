@@ -1,0 +1,232 @@
+"""The codes data set: what a VQ-VAE makes of an audio data set, in the same shards.
+
+A record holds the codes of all levels of one stretch of a song, as uint16. `codes.json` keeps the
+VQ-VAE's fingerprint and hops, so that a prior is never trained on codes of another VQ-VAE.
+Level 0 is the bottom (smallest hop). A song is taken as padded with silence to a multiple of the
+top hop, so level l has ceil(n_samples / top) * top / hop_l codes.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipeline import files, records, songs
+from data_pipeline.errors import DataError
+from data_pipeline.records import read_audio
+from data_pipeline.songs import PreparedSong, prepared_songs
+
+__all__ = ["CodesInfo", "CodesShard", "CodesWriter", "codes_info", "codes_length"]
+__all__ += ["prepared_songs", "read_audio", "read_song_codes"]
+
+Codes = npt.NDArray[np.uint16]
+NAME = "codes.json"
+_SEGMENT = 262_144  # samples a record covers, about; 86 kB of codes at the published hops
+
+
+@dataclasses.dataclass(frozen=True)
+class CodesInfo:
+    """What `codes.json` says: the VQ-VAE, samples a code by level, samples a record."""
+
+    fingerprint: str
+    hops: tuple[int, ...]
+    segment: int
+
+
+@dataclasses.dataclass(frozen=True)
+class CodesShard:
+    """A shard to encode and the songs that go into it, in order."""
+
+    split: str
+    index: int
+    count: int
+    songs: tuple[PreparedSong, ...]
+    digest: str
+
+    @property
+    def name(self) -> str:
+        """The file name of the shard."""
+        return records.shard_name(self.split, self.index, self.count)
+
+    @property
+    def note(self) -> str:
+        """The file name of the note that is written once the shard is whole."""
+        return f"{self.split}-{self.index:05d}-of-{self.count:05d}.json"
+
+
+def codes_length(n_samples: int, hop: int, top_hop: int) -> int:
+    """Codes of a song of `n_samples` at a level of `hop`."""
+    return -(-n_samples // top_hop) * (top_hop // hop)
+
+
+def codes_info(codes_dir: str | Path, expect_fingerprint: str | None = None) -> CodesInfo:
+    """Reads `codes.json`.
+
+    Raises:
+      DataError: the folder holds no codes, or those of another VQ-VAE than expected.
+    """
+    value = files.read_json(Path(codes_dir) / NAME)
+    if value is None:
+        raise DataError(
+            f"{codes_dir} is not a codes data set (no {NAME}); make it with "
+            "`python -m experiments.encode`"
+        )
+    info = CodesInfo(value["fingerprint"], tuple(value["hops"]), value["segment"])
+    if expect_fingerprint is not None and info.fingerprint != expect_fingerprint:
+        raise DataError(
+            f"{codes_dir} holds codes of VQ-VAE {info.fingerprint!r}, not of "
+            f"{expect_fingerprint!r}; encode the songs with the VQ-VAE this prior is for"
+        )
+    return info
+
+
+def read_song_codes(codes_dir: str | Path, song_id: str) -> list[Codes]:
+    """The codes of a whole song by level: list of (length,) uint16, level 0 first.
+
+    Raises:
+      DataError: there is no such song.
+    """
+    info = codes_info(codes_dir)
+    found = [song for song in prepared_songs(codes_dir) if song.id == song_id]
+    if not found:
+        raise DataError(f"{codes_dir} has no song {song_id!r}; its songs.jsonl lists those it has")
+    song = found[0]
+    source = records.open_split(codes_dir, song.split)
+    rows = source.__getitems__(range(song.first_record, song.first_record + song.records))
+    names = [f"codes_{level}" for level in range(len(info.hops))]
+    return [np.concatenate([row[name] for row in rows]) for name in names]
+
+
+class CodesWriter:
+    """Writes a codes data set shard by shard; a killed run goes on with the missing shards."""
+
+    def __init__(
+        self, data_dir: str | Path, out_dir: str | Path, hops: Sequence[int], fingerprint: str
+    ) -> None:
+        """Opens or begins `out_dir` for the songs of `data_dir`.
+
+        Raises:
+          DataError: the hops do not nest, or `out_dir` holds codes of another VQ-VAE.
+        """
+        self.data_dir, self.out_dir = Path(data_dir).resolve(), Path(out_dir).resolve()
+        self.hops = tuple(int(hop) for hop in hops)
+        nested = all(big % small == 0 for small, big in zip(self.hops, self.hops[1:], strict=False))
+        if not self.hops or min(self.hops) < 1 or not nested:
+            raise DataError(f"hops are {self.hops}; each must divide the next, bottom level first")
+        top = self.hops[-1]
+        self.info = CodesInfo(fingerprint, self.hops, max(1, _SEGMENT // top) * top)
+        if (self.out_dir / NAME).is_file():
+            found = codes_info(self.out_dir, fingerprint)
+            if found != self.info:
+                raise DataError(f"{out_dir} was written with {found}; encode to another folder")
+        else:
+            files.write_json(self.out_dir / NAME, dataclasses.asdict(self.info))
+        (self.out_dir / "shards").mkdir(exist_ok=True)
+        self.shards = self._shards()
+
+    def _shards(self) -> list[CodesShard]:
+        """The shards of the audio data set, with a digest of what each codes shard depends on."""
+        everything = prepared_songs(self.data_dir)
+        shards = []
+        for path in sorted((self.data_dir / "shards").glob("*-of-*.json")):
+            split, index, _, count = path.stem.split("-")
+            place = split, int(index)
+            inside = [song for song in everything if (song.split, song.shard) == place]
+            audio = (files.read_json(path) or {}).get("digest")
+            state = [audio, dataclasses.asdict(self.info), [song.id for song in inside]]
+            digest = hashlib.sha256(json.dumps(state).encode()).hexdigest()
+            shards.append(CodesShard(split, int(index), int(count), tuple(inside), digest))
+        if not shards:
+            raise DataError(f"{self.data_dir} has no shards; prepare the songs first")
+        return shards
+
+    def _note(self, shard: CodesShard) -> dict[str, Any] | None:
+        note = files.read_json(self.out_dir / "shards" / shard.note)
+        whole = (self.out_dir / shard.name).is_file()
+        return note if whole and note and note.get("digest") == shard.digest else None
+
+    def pending_shards(self) -> list[CodesShard]:
+        """The shards with songs that are still to be written."""
+        return [shard for shard in self.shards if shard.songs and self._note(shard) is None]
+
+    def write_shard(
+        self, shard: CodesShard, encoded: Sequence[tuple[PreparedSong, Sequence[npt.ArrayLike]]]
+    ) -> None:
+        """Writes one shard atomically.
+
+        Args:
+          shard: one of `pending_shards()`.
+          encoded: its songs in order, each with its codes by level, level 0 first, of
+            `codes_length` integers in 0..65535.
+
+        Raises:
+          DataError: the songs are not the shard's, or codes have another length or range.
+        """
+        if [song.id for song, _ in encoded] != [song.id for song in shard.songs]:
+            raise DataError(
+                f"shard {shard.name} takes the songs {[song.id for song in shard.songs]} in this "
+                "order; give the codes of all of them"
+            )
+        checked = [(song, self._check(song, codes)) for song, codes in encoded]
+        features = records.codes_features(len(self.hops))
+        examples = (row for song, codes in checked for row in self._examples(song, codes))
+        count = records.write_shard(self.out_dir / shard.name, features, examples)
+        note = {"digest": shard.digest, "records": count}
+        files.write_json(self.out_dir / "shards" / shard.note, note)
+
+    def _check(self, song: PreparedSong, codes: Sequence[npt.ArrayLike]) -> list[Codes]:
+        wanted = [codes_length(song.n_samples, hop, self.hops[-1]) for hop in self.hops]
+        arrays = [np.asarray(level) for level in codes]
+        if [array.shape for array in arrays] != [(length,) for length in wanted]:
+            raise DataError(
+                f"the codes of song {song.id!r} have shapes {[a.shape for a in arrays]}, but "
+                f"{song.n_samples} samples make {wanted}; pad the song to a multiple of the top hop"
+            )
+        for array in arrays:
+            if array.size and (array.min() < 0 or array.max() > 65_535):
+                raise DataError(f"the codes of song {song.id!r} leave 0..65535; they are no codes")
+        return [array.astype(np.uint16) for array in arrays]
+
+    def _examples(self, song: PreparedSong, codes: list[Codes]) -> Iterator[dict[str, Any]]:
+        for offset in range(0, song.n_samples, self.info.segment):
+            example = {"id": song.id, "offset": offset, "n_samples": song.n_samples}
+            for level, (hop, array) in enumerate(zip(self.hops, codes, strict=True)):
+                begin = offset // hop
+                example[f"codes_{level}"] = array[begin : begin + self.info.segment // hop]
+            yield example
+
+    def finish(self) -> list[PreparedSong]:
+        """Writes songs, labels and TFDS metadata once every shard is there.
+
+        Raises:
+          DataError: shards are missing.
+        """
+        missing = self.pending_shards()
+        if missing:
+            raise DataError(
+                f"{len(missing)} shards are not encoded yet ({missing[0].name} ...); run again"
+            )
+        prepared: list[PreparedSong] = []
+        lengths: dict[str, list[int]] = {split: [] for split in records.SPLITS}
+        for shard in sorted(self.shards, key=lambda s: (records.SPLITS.index(s.split), s.index)):
+            if not shard.songs:
+                self.write_shard(shard, [])
+            first = start = sum(lengths[shard.split])
+            for song in shard.songs:
+                count = -(-song.n_samples // self.info.segment)
+                prepared.append(dataclasses.replace(song, first_record=first, records=count))
+                first += count
+            lengths[shard.split].append(first - start)
+        prepared.sort(key=lambda song: song.index)
+        songs.write_songs(self.out_dir, prepared)
+        labels = (self.data_dir / "labels.json").read_text(encoding="utf-8")
+        files.write_text(self.out_dir / "labels.json", labels)
+        description = f"VQ-VAE codes ({self.info.fingerprint}) of songs."
+        features = records.codes_features(len(self.hops))
+        records.write_metadata(self.out_dir, features, lengths, description)
+        return prepared

@@ -1,0 +1,136 @@
+"""Batches of audio by step: `batch = f(seed, step, shard)`, read by index inside tf.data."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipeline import records, windows
+from data_pipeline.code_loader import code_batches, code_token_counts, code_windows
+from data_pipeline.errors import DataError
+from data_pipeline.windows import Ints, Share, Windows
+
+__all__ = ["audio_batches", "audio_windows", "code_batches", "code_token_counts", "code_windows"]
+
+Batch = dict[str, npt.NDArray[Any]]
+DOWNMIXES = ("random", "mean")
+
+
+def audio_batches(
+    data_dir: str | Path,
+    *,
+    split: str,
+    samples: int,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    shard_index: int = 0,
+    shard_count: int = 1,
+    downmix: str = "random",
+    shuffle: bool = True,
+) -> Iterator[Batch]:
+    """Endless batches {"audio": (batch_size // shard_count, samples, 1) float32 in [-1, 1)}.
+
+    The batch of a step depends on (data, seed, step) alone, and host `shard_index` gets its rows
+    of it. Every epoch cuts each song into about length / samples chunks, moved at random and never
+    crossing songs; a song shorter than a chunk is padded with silence at its end.
+
+    Args:
+      data_dir: a prepared data set.
+      split: "train" or "test".
+      samples: length of a chunk.
+      batch_size: examples of the global batch.
+      seed: of order, shifts and downmix.
+      start_step: the step of the first batch.
+      shard_index: which host this is.
+      shard_count: number of hosts.
+      downmix: "random" mixes m * left + (1 - m) * right, m uniform for each example; "mean" takes
+        m = 0.5.
+      shuffle: False gives the chunks in order and not moved.
+
+    Raises:
+      DataError: the data set has no such split, or an argument is out of range.
+    """
+    if downmix not in DOWNMIXES:
+        raise DataError(f"downmix is {downmix!r}; choose one of {DOWNMIXES}")
+    tf = records.tensorflow()
+    reader = _AudioReader(data_dir, split, samples)
+    plan = Windows(reader.lengths, samples)
+    share = Share(batch_size, shard_index, shard_count)
+
+    def read(items: Ints, uniforms: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
+        shifts = uniforms[:, 0].astype(np.float64) - 0.5 if shuffle else np.zeros(len(items))
+        return reader.read(*plan.locate(items, shifts))
+
+    def batch(items: Any, uniforms: Any) -> dict[str, Any]:
+        pcm = tf.numpy_function(read, [items, uniforms], tf.int16)  # (b, samples, 2)
+        pcm = tf.ensure_shape(pcm, (share.size, samples, 2))
+        left = uniforms[:, 1, None] if downmix == "random" else tf.fill([share.size, 1], 0.5)
+        return {"audio": _mix(tf, pcm, left)}
+
+    steps = windows.schedule(tf, plan.total, share, seed, start_step, shuffle)
+    ready = steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return ready.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+
+
+def audio_windows(
+    data_dir: str | Path,
+    *,
+    split: str,
+    samples: int,
+    batch_size: int,
+    shard_index: int = 0,
+    shard_count: int = 1,
+) -> Iterator[Batch]:
+    """One pass over a split in order, without randomness, of the mean downmix.
+
+    Yields {"audio": (b, samples, 1) float32, "valid": (b,) bool, "song": (b,) int32 index in
+    `songs.jsonl`}, b = batch_size // shard_count. Windows do not overlap; the end of a song that
+    does not fill a window is left out, but a song shorter than a window is padded with silence.
+    Rows that fill up the last batch are not valid: silence, song -1.
+    """
+    reader = _AudioReader(data_dir, split, samples)
+    share = Share(batch_size, shard_index, shard_count)
+    song, start = windows.whole_pass(reader.lengths, samples, keep_short=True)
+    for first in range(0, len(song), batch_size):
+        rows = np.arange(first, first + batch_size)[share.part]
+        rows = rows[rows < len(song)]
+        audio = np.zeros((share.size, samples, 1), np.float32)
+        index = np.full(share.size, -1, np.int32)
+        if len(rows):
+            pcm = reader.read(song[rows], start[rows])  # (rows, samples, 2)
+            audio[: len(rows), :, 0] = pcm.mean(axis=2, dtype=np.float32) / 32768.0
+            index[: len(rows)] = reader.indices[song[rows]]
+        yield {"audio": audio, "valid": index >= 0, "song": index}
+
+
+def _mix(tf: Any, pcm: Any, left: Any) -> Any:
+    """(b, samples, 2) int16 and the part of the left channel (b, 1) -> (b, samples, 1) float32."""
+    stereo = tf.cast(pcm, tf.float32) / 32768.0
+    return (left * stereo[..., 0] + (1.0 - left) * stereo[..., 1])[..., None]
+
+
+class _AudioReader:
+    """Chunks of PCM by (song, start) of one split."""
+
+    def __init__(self, data_dir: str | Path, split: str, samples: int) -> None:
+        if samples < 1:
+            raise DataError(f"a chunk of {samples} samples is no chunk; give 1 or more")
+        songs = records.split_songs(data_dir, split)
+        self.source = records.open_split(data_dir, split)
+        self.samples = samples
+        self.lengths = np.array([song.n_samples for song in songs], np.int64)
+        self.firsts = np.array([song.first_record for song in songs], np.int64)
+        self.indices = np.array([song.index for song in songs], np.int32)
+
+    def read(self, song: Ints, start: Ints) -> npt.NDArray[np.int16]:
+        """(n, samples, 2) int16 for songs and starts of (n,), silent past a song's end."""
+        stop = np.minimum(start + self.samples, self.lengths[song])
+        found = windows.gather(self.source, self.firsts[song], start, stop, records.SEGMENT)
+        out = np.zeros((len(song), self.samples, 2), np.int16)
+        for row, (begin, rows) in enumerate(zip(start, found, strict=True)):
+            chunk = windows.cut(rows, "audio", begin, self.samples, records.SEGMENT)
+            out[row, : len(chunk)] = chunk
+        return out

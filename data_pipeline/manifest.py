@@ -1,0 +1,275 @@
+"""The manifest `songs.jsonl`: one song a line, every line checked, every problem said.
+
+Only `id` and `audio` are required. Paths are relative to the manifest's folder.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from data_pipeline import files
+from data_pipeline.errors import DataError
+from data_pipeline.lyrics import strip_lrc
+
+SPLITS = ("train", "test")
+LONG_LYRICS = 50_000  # characters; more is usually a wrong file, and is said but kept
+
+Word = tuple[str, float, float]  # text, start and end in seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Song:
+    """One song of a manifest; paths are absolute, `lyrics` holds the text of `lyrics_file`."""
+
+    id: str
+    audio: Path
+    artist: str = ""
+    album: str = ""
+    genres: tuple[str, ...] = ()
+    year: int | None = None
+    tags: tuple[str, ...] = ()
+    lyrics: str = ""
+    lyrics_file: Path | None = None
+    words: tuple[Word, ...] = ()
+    stems: tuple[tuple[str, Path], ...] = ()
+    midi: Path | None = None
+    licence: str = ""
+    group: str = ""
+    split: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What is wrong with a line; `skipped` says whether the song was left out for it."""
+
+    line: int
+    song: str
+    text: str
+    skipped: bool
+
+    def __str__(self) -> str:
+        where = f"line {self.line}" if self.line else "the manifest"
+        name = f", song {self.song!r}" if self.song else ""
+        return f"{where}{name}: {self.text}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """The valid songs in the order of the file, and every problem found."""
+
+    songs: tuple[Song, ...]
+    problems: tuple[Problem, ...]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _is_seconds(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value >= 0
+
+
+def _is_word(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and _is_text(value[0])
+        and all(map(_is_seconds, value[1:]))
+        and value[1] <= value[2]
+    )
+
+
+def _is_stems(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
+_TEXT = (_is_text, "text in quotes")
+_TEXTS = (_is_texts, 'a list of texts, such as ["rock", "folk"]')
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "id": (lambda value: _is_text(value) and bool(value.strip()), "a text that is not empty"),
+    "audio": (lambda value: _is_text(value) and bool(value.strip()), "the path of a sound file"),
+    "artist": _TEXT,
+    "album": _TEXT,
+    "genres": _TEXTS,
+    "year": (lambda value: type(value) is int, "a whole number, such as 1969"),
+    "tags": _TEXTS,
+    "lyrics": _TEXT,
+    "lyrics_file": _TEXT,
+    "words": (
+        lambda value: isinstance(value, list) and all(map(_is_word, value)),
+        'a list of ["text", start_seconds, end_seconds] with start <= end',
+    ),
+    "stems": (_is_stems, 'an object of paths, such as {"vocals": "vocals.wav"}'),
+    "midi": _TEXT,
+    "licence": _TEXT,
+    "group": _TEXT,
+    "split": (lambda value: value in SPLITS, 'either "train" or "test"'),
+}
+
+
+def _entry_errors(entry: Any) -> list[str]:
+    """What is wrong with one decoded line, before any file is looked at."""
+    if not isinstance(entry, dict):
+        return ['the line is not a JSON object; write {"id": ..., "audio": ...}']
+    errors = [f"the key {key!r} is missing; add it" for key in ("id", "audio") if key not in entry]
+    for key, value in entry.items():
+        if key not in _CHECKS:
+            nearest = difflib.get_close_matches(key, _CHECKS, n=1, cutoff=0.0)[0]
+            errors.append(f"the key {key!r} is unknown; did you mean {nearest!r}?")
+        elif value is not None or key in ("id", "audio"):  # null: not given
+            valid, wanted = _CHECKS[key]
+            if not valid(value):
+                errors.append(f"{key!r} must be {wanted}, but is {value!r:.80}")
+    if entry.get("lyrics") is not None and entry.get("lyrics_file") is not None:
+        errors.append("both 'lyrics' and 'lyrics_file' are given; keep one")
+    try:
+        json.dumps(entry, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        errors.append("a \\u escape is half of a pair and is no character; write the text as UTF-8")
+    return errors
+
+
+def read_lyrics(path: Path) -> str:
+    """The text of a lyrics file in UTF-8; of an .lrc file without its line times.
+
+    Raises:
+      DataError: the file is missing or is not UTF-8.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(
+            f"the lyrics file {path} cannot be read ({error.strerror}); mend the path"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"the lyrics file {path} is not UTF-8 (byte {error.start}); save it as UTF-8"
+        ) from error
+    return strip_lrc(text) if path.suffix.lower() == ".lrc" else text
+
+
+def _make_song(entry: dict[str, Any], folder: Path) -> tuple[Song, list[str]]:
+    """The song of a valid entry, and remarks that do not cost it its place.
+
+    Raises:
+      DataError: a file that the entry needs is missing.
+    """
+    given = {key: value for key, value in entry.items() if value is not None}
+    audio = folder / given["audio"]
+    if not audio.is_file():
+        raise DataError(f"the file {audio} does not exist; mend 'audio' or remove the line")
+    remarks = []
+    lyrics_file = folder / given["lyrics_file"] if "lyrics_file" in given else None
+    lyrics = given.get("lyrics", "") if lyrics_file is None else read_lyrics(lyrics_file)
+    if len(lyrics) > LONG_LYRICS:
+        remarks.append(
+            f"the lyrics are {len(lyrics):,} characters long, more than {LONG_LYRICS:,}; "
+            "kept in full, but see whether they are the right text"
+        )
+    stems = tuple((name, folder / path) for name, path in sorted(given.get("stems", {}).items()))
+    midi = folder / given["midi"] if "midi" in given else None
+    for name, path in (*stems, *((("midi", midi),) if midi else ())):
+        if not path.is_file():
+            remarks.append(f"the {name} file {path} does not exist; the song is kept without it")
+    as_given = ("id", "artist", "album", "year", "licence", "group", "split")
+    plain: dict[str, Any] = {key: given[key] for key in as_given if key in given}
+    song = Song(
+        **plain,
+        audio=audio,
+        genres=tuple(given.get("genres", ())),
+        tags=tuple(given.get("tags", ())),
+        lyrics=lyrics,
+        lyrics_file=lyrics_file,
+        words=tuple((text, float(a), float(b)) for text, a, b in given.get("words", ())),
+        stems=tuple((name, path) for name, path in stems if path.is_file()),
+        midi=midi if midi and midi.is_file() else None,
+    )
+    return song, remarks
+
+
+def _read_line(line: bytes, folder: Path) -> tuple[str, Song | None, list[str]]:
+    """(song id, the song or None, errors or remarks) of one line."""
+    try:
+        entry = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        return "", None, [f"byte {error.start} is not UTF-8; save the manifest as UTF-8"]
+    except (ValueError, RecursionError) as error:
+        return "", None, [f"not JSON ({error}); write one object a line"]
+    errors = _entry_errors(entry)
+    name = entry.get("id", "") if isinstance(entry, dict) else ""
+    name = name if isinstance(name, str) else ""
+    if errors:
+        return name, None, errors
+    try:
+        song, remarks = _make_song(entry, folder)
+    except DataError as error:
+        return name, None, [str(error)]
+    return name, song, remarks
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Reads `songs.jsonl`; a bad line is listed among the problems and the others go on.
+
+    Raises:
+      DataError: the manifest itself cannot be read.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError(
+            f"the manifest {path} cannot be read ({error.strerror}); give the path of a "
+            "songs.jsonl, or make one with `python -m experiments.prepare scan FOLDER`"
+        ) from error
+    folder = path.resolve().parent
+    songs: list[Song] = []
+    problems: list[Problem] = []
+    first_line: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        name, song, texts = _read_line(line, folder)
+        if song is not None and name in first_line:
+            texts = [f"the id is taken by line {first_line[name]}; give each song its own id"]
+            song = None
+        if song is not None:
+            first_line[name] = number
+            songs.append(song)
+        problems += [Problem(number, name, text, song is None) for text in texts]
+    return Manifest(tuple(songs), tuple(problems))
+
+
+def to_entry(song: Song, folder: Path) -> dict[str, Any]:
+    """The manifest line of a song as a dict, with paths relative to `folder` where they can be."""
+
+    def relative(path: Path) -> str:
+        inside = path.is_relative_to(folder)
+        return path.relative_to(folder).as_posix() if inside else path.as_posix()
+
+    entry: dict[str, Any] = {}
+    for field in dataclasses.fields(song):
+        value = getattr(song, field.name)
+        if value in (None, "", ()) or (field.name == "lyrics" and song.lyrics_file):
+            continue
+        if isinstance(value, Path):
+            value = relative(value)
+        elif field.name == "stems":
+            value = {name: relative(path) for name, path in value}
+        entry[field.name] = value
+    return entry
+
+
+def write_manifest(songs: Iterable[Song], path: str | Path) -> None:
+    """Writes the songs as `songs.jsonl`, atomically."""
+    path = Path(path)
+    folder = path.resolve().parent
+    files.write_json_lines(path, [to_entry(song, folder) for song in songs])

@@ -1,0 +1,203 @@
+"""Records on disk: ArrayRecord shards in TFDS layout, and reading them by index.
+
+An audio record holds up to `SEGMENT` samples: song id, offset in samples, length of the song in
+samples and the int16 stereo bytes. 65,536 samples (1.5 s) keep both short and long reads fast.
+"""
+
+import functools
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from data_pipeline import files
+from data_pipeline.audio import Pcm
+from data_pipeline.errors import DataError
+from data_pipeline.songs import PreparedSong, prepared_songs
+
+SEGMENT = 65_536  # samples in an audio record
+DATASET = "songs"
+SPLITS = ("train", "test")
+_OPTIONS = "group_size:1,uncompressed"  # one read a record; PCM hardly compresses
+
+
+class Source(Protocol):
+    """Records by index, each a dict of values."""
+
+    def __len__(self) -> int:
+        """The number of records."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One record."""
+
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
+        """Many records in one read."""
+
+
+def tensorflow() -> Any:
+    """TensorFlow, imported late (seconds), quiet and kept off the accelerators."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+    tf.config.set_visible_devices([], "TPU")
+    return tf
+
+
+@functools.cache
+def audio_features() -> Any:
+    """The TFDS features of an audio record."""
+    tfds = _tfds()
+    return tfds.features.FeaturesDict(
+        _song_features() | {"audio": _bytes_feature((None, 2), np.int16)}
+    )
+
+
+@functools.cache
+def codes_features(levels: int) -> Any:
+    """The TFDS features of a codes record: `codes_0` (bottom) to `codes_{levels-1}` (top)."""
+    tfds = _tfds()
+    codes = {f"codes_{level}": _bytes_feature((None,), np.uint16) for level in range(levels)}
+    return tfds.features.FeaturesDict(_song_features() | codes)
+
+
+def _song_features() -> dict[str, Any]:
+    """id: text, offset and n_samples: int64 in samples."""
+    return {"id": _tfds().features.Text(), "offset": np.int64, "n_samples": np.int64}
+
+
+def _bytes_feature(shape: tuple[int | None, ...], dtype: Any) -> Any:
+    tfds = _tfds()
+    return tfds.features.Tensor(shape=shape, dtype=dtype, encoding=tfds.features.Encoding.BYTES)
+
+
+def _tfds() -> Any:
+    tensorflow()
+    import tensorflow_datasets as tfds
+
+    return tfds
+
+
+def shard_name(split: str, index: int, count: int) -> str:
+    """The file name of a shard, as TFDS spells it."""
+    return f"{DATASET}-{split}.array_record-{index:05d}-of-{count:05d}"
+
+
+def write_shard(path: Path, features: Any, examples: Iterable[Mapping[str, Any]]) -> int:
+    """Writes one shard atomically; returns its number of records.
+
+    The bytes depend on the examples alone.
+    """
+    from array_record.python.array_record_module import ArrayRecordWriter
+    from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+    serializer = ExampleSerializer(features.get_serialized_info())
+    count = 0
+    with files.replacing(path) as temporary:
+        writer = ArrayRecordWriter(os.fspath(temporary), _OPTIONS)
+        try:
+            for example in examples:
+                proto = serializer.get_tf_example(features.encode_example(example))
+                writer.write(proto.SerializeToString(deterministic=True))
+                count += 1
+        finally:
+            writer.close()
+    return count
+
+
+def write_metadata(
+    folder: Path, features: Any, shard_lengths: Mapping[str, Sequence[int]], description: str
+) -> None:
+    """Writes `dataset_info.json` and `features.json`, so that TFDS opens the folder."""
+    tfds = _tfds()
+    infos = []
+    for split, lengths in shard_lengths.items():
+        if not lengths:
+            continue
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=folder, dataset_name=DATASET, split=split, filetype_suffix="array_record"
+        )
+        names = [shard_name(split, index, len(lengths)) for index in range(len(lengths))]
+        infos.append(
+            tfds.core.SplitInfo(
+                name=split,
+                shard_lengths=list(lengths),
+                num_bytes=sum((folder / name).stat().st_size for name in names),
+                filename_template=template,
+            )
+        )
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder,
+        features=features,
+        split_infos=infos,
+        description=description,
+        check_data=False,  # it reads by as_dataset, which ArrayRecord does not have
+    )
+
+
+def open_split(folder: str | Path, split: str) -> Source:
+    """The records of a split by index.
+
+    Raises:
+      DataError: the folder was not prepared, or has no such split.
+    """
+    folder = Path(folder).resolve()
+    info = folder / "dataset_info.json"
+    if not info.is_file():
+        raise DataError(
+            f"{folder} is not a prepared data set (no dataset_info.json); make it with "
+            "`python -m experiments.prepare build`, or finish the run that was interrupted"
+        )
+    return _open_split(folder, split, info.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _open_split(folder: Path, split: str, changed: int) -> Source:
+    builder = _tfds().builder_from_directory(folder)
+    if split not in builder.info.splits:
+        raise DataError(
+            f"{folder} has no split {split!r}, only {sorted(builder.info.splits)}; prepare it "
+            "with another --test-fraction, or with 'split' in the manifest"
+        )
+    return builder.as_data_source(split)
+
+
+def split_songs(folder: str | Path, split: str) -> list[PreparedSong]:
+    """The songs of one split; raises DataError when there are none."""
+    songs = [song for song in prepared_songs(folder) if song.split == split]
+    if not songs:
+        raise DataError(
+            f"{folder} has no songs in the split {split!r}; prepare it with another "
+            "--test-fraction, or with 'split' in the manifest"
+        )
+    return songs
+
+
+def segments(song_id: str, n_samples: int, blocks: Iterable[Pcm]) -> Iterator[dict[str, Any]]:
+    """Audio examples of one song from (n, 2) int16 blocks of `SEGMENT` samples; last shorter."""
+    offset = 0
+    for block in blocks:
+        yield {"id": song_id, "offset": offset, "n_samples": n_samples, "audio": block}
+        offset += len(block)
+
+
+def read_audio(data_dir: str | Path, song: PreparedSong, start: int, stop: int) -> Pcm:
+    """Samples start..stop of a prepared song: (stop - start, 2) int16.
+
+    Raises:
+      DataError: the range is not inside the song.
+    """
+    if not 0 <= start <= stop <= song.n_samples:
+        raise DataError(
+            f"samples {start}..{stop} are not inside song {song.id!r}, which has "
+            f"{song.n_samples}; ask for a range inside it"
+        )
+    source = open_split(data_dir, song.split)
+    first, last = start // SEGMENT, -(-stop // SEGMENT)
+    if start == stop:
+        return np.zeros((0, 2), np.int16)
+    rows = [song.first_record + index for index in range(first, last)]
+    pcm = np.concatenate([row["audio"] for row in source.__getitems__(rows)])
+    return pcm[start - first * SEGMENT : stop - first * SEGMENT]

@@ -1,0 +1,88 @@
+"""A folder of sound files as a manifest: labels from tags, lyrics from files beside them."""
+
+import collections
+import re
+from pathlib import Path
+from typing import Any
+
+import mutagen
+import soundfile
+
+from data_pipeline.errors import DataError
+from data_pipeline.manifest import Song, read_lyrics
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
+_KEYS = ("artist", "album", "genre", "date")
+
+
+def scan_folder(folder: str | Path) -> list[Song]:
+    """The sound files below `folder`, sorted by path, as songs.
+
+    The id is the path inside the folder without its suffix. Artist, album, genre and year come
+    from the tags; lyrics from a file of the same name ending in .txt or .lrc.
+
+    Raises:
+      DataError: the folder does not exist or holds no sound file.
+    """
+    folder = Path(folder).resolve()
+    if not folder.is_dir():
+        raise DataError(f"the folder {folder} does not exist; give the folder with the songs")
+    found = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+    ]
+    if not found:
+        kinds = ", ".join(SUFFIXES)
+        raise DataError(f"{folder} holds no sound file ({kinds}); give another folder")
+    names = [path.relative_to(folder).with_suffix("").as_posix() for path in found]
+    twice = {name for name, count in collections.Counter(names).items() if count > 1}
+    return [
+        _song(path, path.relative_to(folder).as_posix() if name in twice else name)
+        for path, name in zip(found, names, strict=True)
+    ]
+
+
+def _song(path: Path, name: str) -> Song:
+    lyrics_file, lyrics = _lyrics_beside(path)
+    return Song(id=name, audio=path, lyrics_file=lyrics_file, lyrics=lyrics, **_labels(path))
+
+
+def _lyrics_beside(path: Path) -> tuple[Path | None, str]:
+    for suffix in (".txt", ".lrc"):
+        beside = path.with_suffix(suffix)
+        if beside.is_file():
+            return beside, read_lyrics(beside)
+    return None, ""
+
+
+def _labels(path: Path) -> dict[str, Any]:
+    """artist, album, genres and year from the tags, as far as they are there."""
+    tags = _tags(path)
+    labels: dict[str, Any] = {}
+    if tags.get("artist"):
+        labels["artist"] = tags["artist"][0]
+    if tags.get("album"):
+        labels["album"] = tags["album"][0]
+    genres = [part.strip() for genre in tags.get("genre", []) for part in genre.split(";")]
+    labels["genres"] = tuple(genre for genre in genres if genre)
+    year = re.search(r"\d{4}", " ".join(tags.get("date", [])))
+    if year:
+        labels["year"] = int(year[0])
+    return labels
+
+
+def _tags(path: Path) -> dict[str, list[str]]:
+    """Tags by mutagen; a WAV's own INFO chunk by libsndfile."""
+    try:
+        tagged = mutagen.File(path, easy=True)
+        tags = {key: list(map(str, tagged[key])) for key in tagged or () if key in _KEYS}
+    except Exception:  # noqa: BLE001  mutagen raises many kinds; decoding says what is wrong
+        tags = {}
+    if not tags and path.suffix.lower() == ".wav":
+        try:
+            with soundfile.SoundFile(path) as sound:
+                tags = {key: [value] for key, value in sound.copy_metadata().items()}
+        except soundfile.LibsndfileError:
+            pass
+    return tags

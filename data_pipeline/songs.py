@@ -1,0 +1,79 @@
+"""`songs.jsonl` of a prepared data set: its songs, and where their records are."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from data_pipeline import files
+from data_pipeline.errors import DataError
+from data_pipeline.manifest import Word
+
+NAME = "songs.jsonl"
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedSong:
+    """A song whose records are written; `index` is its row in `songs.jsonl`.
+
+    Records `first_record .. first_record + records - 1` of the split are its own, and lie in
+    shard number `shard` of the split.
+    """
+
+    index: int
+    id: str
+    split: str
+    shard: int
+    first_record: int
+    records: int
+    n_samples: int
+    audio: str
+    artist: str = ""
+    album: str = ""
+    genres: tuple[str, ...] = ()
+    year: int | None = None
+    tags: tuple[str, ...] = ()
+    lyrics: str = ""
+    words: tuple[Word, ...] = ()
+    licence: str = ""
+    group: str = ""
+
+
+def write_songs(folder: Path, songs: Iterable[PreparedSong]) -> None:
+    """Writes `songs.jsonl` atomically."""
+    files.write_json_lines(folder / NAME, [dataclasses.asdict(song) for song in songs])
+
+
+def prepared_songs(folder: str | Path) -> list[PreparedSong]:
+    """The songs of a prepared audio or codes data set, in order of `index`.
+
+    Raises:
+      DataError: the folder holds no `songs.jsonl`, or one that is damaged.
+    """
+    path = Path(folder).resolve() / NAME
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError as error:
+        raise DataError(
+            f"{folder} is not a prepared data set (no {NAME}); make it with "
+            "`python -m experiments.prepare build`, or finish the run that was interrupted"
+        ) from error
+    return list(_read(path, changed))
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: Path, changed: int) -> tuple[PreparedSong, ...]:
+    songs = []
+    with open(path, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+                row["genres"], row["tags"] = tuple(row["genres"]), tuple(row["tags"])
+                row["words"] = tuple((text, a, b) for text, a, b in row["words"])
+                songs.append(PreparedSong(**row))
+            except (ValueError, TypeError, KeyError) as error:
+                raise DataError(
+                    f"line {number} of {path} is damaged ({error}); prepare the songs again"
+                ) from error
+    return tuple(songs)

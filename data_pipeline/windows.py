@@ -1,0 +1,135 @@
+"""Which stretch of which song is example i: the step-addressable plan of an endless pass.
+
+Songs are laid end to end and cut in windows, each song on its own (virtual concatenation). An
+example is found from (seed, step, place in the batch) alone, so nothing needs to be saved to go
+on from a step, and any number of hosts sees the same global batches.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipeline.errors import DataError
+
+Ints = npt.NDArray[np.int64]
+UNIFORMS = 3  # random numbers an example gets: shift, downmix, label dropout
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """The part of a global batch that one host reads."""
+
+    batch_size: int
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.count < 1 or self.batch_size % self.count:
+            raise DataError(
+                f"a global batch of {self.batch_size} cannot be shared by {self.count} hosts; "
+                "give a batch_size that shard_count divides"
+            )
+        if not 0 <= self.index < self.count:
+            raise DataError(
+                f"shard_index is {self.index}, but must lie in 0..{self.count - 1} (shard_count)"
+            )
+
+    @property
+    def size(self) -> int:
+        """Examples a step for this host."""
+        return self.batch_size // self.count
+
+    @property
+    def part(self) -> slice:
+        """This host's rows of the global batch."""
+        return slice(self.index * self.size, (self.index + 1) * self.size)
+
+
+class Windows:
+    """Windows of `size` units over songs of `lengths` units, starting at multiples of `step`.
+
+    A song has round(length / size) windows, at least one. Window i starts at i * size moved by up
+    to half a window, and is pushed back inside the song: the first often starts at 0, and no
+    window crosses two songs. A song shorter than a window has one, at 0.
+    """
+
+    def __init__(self, lengths: npt.ArrayLike, size: int, step: int = 1) -> None:
+        self.lengths = np.asarray(lengths, np.int64)
+        self.size, self.step = size, step
+        counts = np.maximum(1, (self.lengths + size // 2) // size)
+        self.ends = np.cumsum(counts)
+        self.total = int(self.ends[-1])
+        self.firsts = self.ends - counts
+
+    def locate(self, items: Ints, shifts: npt.NDArray[np.floating]) -> tuple[Ints, Ints]:
+        """Songs and starts of window numbers `items` (n,) for shifts in [-0.5, 0.5): (n,) each."""
+        song = np.searchsorted(self.ends, items, side="right")
+        nominal = (items - self.firsts[song]) * self.size
+        start = nominal + np.floor(shifts * self.size).astype(np.int64)
+        last = np.maximum(0, self.lengths[song] - self.size)
+        return song, np.clip(start, 0, last) // self.step * self.step
+
+
+def schedule(tf: Any, total: int, share: Share, seed: int, start_step: int, shuffle: bool) -> Any:
+    """An endless tf.data set of one host's (window numbers (b,) int64, uniforms (b, 3) float32).
+
+    Every epoch is a permutation of all `total` windows (tf's stateless index shuffle), keyed by
+    (seed, epoch). Without `shuffle` they come in order.
+    """
+    if start_step < 0:
+        raise DataError(f"start_step is {start_step}; give 0 or more")
+    batch, part = share.batch_size, share.part
+
+    def examples(step: Any) -> tuple[Any, Any]:
+        place = step * batch + tf.range(batch, dtype=tf.int64)
+        epoch, items = place // total, place % total
+        if shuffle:
+            # index_shuffle's own op: its wrapper pads a batch of keys on the wrong side.
+            key = tf.stack([tf.fill([batch], tf.constant(seed, tf.int64)), epoch, epoch * 0], 1)
+            last = tf.constant(total - 1, tf.int64)
+            items = tf.raw_ops.RandomIndexShuffle(index=items, seed=key, max_index=last, rounds=4)
+        uniforms = tf.random.stateless_uniform(
+            [batch, UNIFORMS], tf.stack([tf.constant(seed, tf.int64), step])
+        )
+        return items[part], uniforms[part]
+
+    steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max // (batch + 1))
+    return steps.map(examples, num_parallel_calls=1)
+
+
+def whole_pass(lengths: npt.ArrayLike, size: int, keep_short: bool) -> tuple[Ints, Ints]:
+    """Songs and starts (n,) of non-overlapping windows; a tail shorter than a window is left out.
+
+    With `keep_short` a song shorter than a window has one window, at 0.
+    """
+    counts = np.asarray(lengths, np.int64) // size
+    counts = np.maximum(counts, 1) if keep_short else counts
+    song = np.repeat(np.arange(len(counts)), counts)
+    return song, (np.arange(len(song)) - np.repeat(np.cumsum(counts) - counts, counts)) * size
+
+
+def gather(
+    source: Any, first_record: Ints, start: Ints, stop: Ints, per_record: int
+) -> list[list[dict[str, Any]]]:
+    """The records that hold units start..stop of each song, in one read.
+
+    Args:
+      source: records by index.
+      first_record: (n,) the first record of each window's song.
+      start: (n,) in units from the start of the song.
+      stop: (n,) end of the window, inside the song.
+      per_record: units in a whole record.
+    """
+    low, high = first_record + start // per_record, first_record + -(-stop // per_record)
+    wanted = sorted({row for a, b in zip(low, high, strict=True) for row in range(a, b)})
+    found = dict(zip(wanted, source.__getitems__(wanted), strict=True))
+    return [[found[row] for row in range(a, b)] for a, b in zip(low, high, strict=True)]
+
+
+def cut(rows: list[dict[str, Any]], key: str, start: int, size: int, per_record: int) -> Any:
+    """Units start..start+size of a song from the rows that `gather` gave for it; may be shorter."""
+    joined = rows[0][key] if len(rows) == 1 else np.concatenate([row[key] for row in rows])
+    begin = start % per_record
+    return joined[begin : begin + size]

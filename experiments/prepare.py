@@ -1,0 +1,74 @@
+"""Songs to records.
+
+python -m experiments.prepare scan FOLDER --out songs.jsonl
+python -m experiments.prepare build --manifest songs.jsonl --out data/songs --workers 4
+"""
+
+import sys
+from pathlib import Path
+
+import tyro
+
+from data_pipeline import prepare
+from data_pipeline.errors import DataError
+from data_pipeline.manifest import write_manifest
+from data_pipeline.plan import Options
+from data_pipeline.scan import scan_folder
+
+app = tyro.extras.SubcommandApp()
+
+
+@app.command
+def scan(folder: tyro.conf.Positional[Path], out: Path) -> None:
+    """List the sound files of a folder as a manifest.
+
+    Example: python -m experiments.prepare scan ~/Music --out songs.jsonl
+
+    Args:
+        folder: where the wav, flac, ogg, mp3 and opus files are; tags give the labels, .txt or
+            .lrc files beside them the lyrics.
+        out: the manifest to write.
+    """
+    songs = scan_folder(folder)
+    write_manifest(songs, out)
+    print(f"{len(songs)} songs listed in {out}; see that the labels are right, then build")
+
+
+@app.command
+def build(
+    manifest: Path,
+    out: Path,
+    workers: int = 1,
+    min_seconds: float = 1.0,
+    test_fraction: float = 0.1,
+    seed: int = 0,
+) -> None:
+    """Decode songs into records; run it again to go on after an interruption.
+
+    Example: python -m experiments.prepare build --manifest songs.jsonl --out data/songs
+
+    Args:
+        manifest: a songs.jsonl, or a folder of sound files.
+        out: the data set to write.
+        workers: processes that decode.
+        min_seconds: shorter songs are skipped.
+        test_fraction: part of the songs without a given split that goes to the test split.
+        seed: of the split.
+    """
+    options = Options(min_seconds=min_seconds, test_fraction=test_fraction, seed=seed)
+    report = prepare.build(manifest, out, workers=workers, options=options)
+    print("\n".join(report.lines()))
+
+
+def main() -> None:
+    """Runs a subcommand; an error is one sentence and exit code 1."""
+    try:
+        app.cli(description=__doc__)
+    except DataError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error}; free space or mend the path and run again, work done is kept")
+
+
+if __name__ == "__main__":
+    main()
