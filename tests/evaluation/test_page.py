@@ -53,8 +53,9 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A sample directory: two items, the bottom level sampled for the first one only."""
+    monkeypatch.setattr("jukejax.evaluation.page.FRAMES", 40)
     job: dict[str, Any] = {
         "title": "Two songs",
         "model": "demo_prior",
