@@ -12,6 +12,7 @@ from data_pipeline import lyrics, records, windows
 from data_pipeline.codes import codes_info, codes_length
 from data_pipeline.errors import DataError
 from data_pipeline.labels import Vocabulary
+from data_pipeline.records import Arrays
 from data_pipeline.windows import Ints, Share, Windows
 
 Batch = dict[str, npt.NDArray[Any]]
@@ -142,7 +143,7 @@ def code_token_counts(
     source = records.open_split(codes_dir, split)
     counts = np.zeros(codes, np.int64)
     for row in range(len(source)):
-        found = np.bincount(source[row][f"codes_{level}"], minlength=codes)
+        found = np.bincount(source.read([row])[0][f"codes_{level}"], minlength=codes)
         if len(found) > codes:
             raise DataError(
                 f"{codes_dir} has code {len(found) - 1}, but only {codes} were expected; give the "
@@ -222,7 +223,7 @@ class _CodesReader:
         return batch
 
     def _stack(
-        self, found: list[list[dict[str, Any]]], start: Ints, ratio: int, level: int
+        self, found: list[list[Arrays]], start: Ints, ratio: int, level: int
     ) -> npt.NDArray[np.int32]:
         """(n, n_ctx // ratio) int32."""
         size, per_record, key = self.n_ctx // ratio, self.per_record // ratio, f"codes_{level}"

@@ -97,7 +97,7 @@ def read_song_codes(codes_dir: str | Path, song_id: str) -> list[Codes]:
         raise DataError(f"{codes_dir} has no song {song_id!r}; its songs.jsonl lists those it has")
     song = found[0]
     source = records.open_split(codes_dir, song.split)
-    rows = source.__getitems__(range(song.first_record, song.first_record + song.records))
+    rows = source.read(range(song.first_record, song.first_record + song.records))
     names = [f"codes_{level}" for level in range(len(info.hops))]
     return [np.concatenate([row[name] for row in rows]) for name in names]
 

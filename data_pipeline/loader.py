@@ -108,8 +108,9 @@ def audio_windows(
 
 def _mix(tf: Any, pcm: Any, left: Any) -> Any:
     """(b, samples, 2) int16 and the part of the left channel (b, 1) -> (b, samples, 1) float32."""
-    stereo = tf.cast(pcm, tf.float32) / 32768.0
-    return (left * stereo[..., 0] + (1.0 - left) * stereo[..., 1])[..., None]
+    scale = left / 32768.0, (1.0 - left) / 32768.0
+    channels = tf.cast(pcm[..., 0], tf.float32), tf.cast(pcm[..., 1], tf.float32)
+    return (scale[0] * channels[0] + scale[1] * channels[1])[..., None]
 
 
 class _AudioReader:

@@ -3,6 +3,7 @@
 Only `id` and `audio` are required. Paths are relative to the manifest's folder.
 """
 
+import codecs
 import dataclasses
 import difflib
 import json
@@ -199,7 +200,7 @@ def _make_song(entry: dict[str, Any], folder: Path) -> tuple[Song, list[str]]:
 def _read_line(line: bytes, folder: Path) -> tuple[str, Song | None, list[str]]:
     """(song id, the song or None, errors or remarks) of one line."""
     try:
-        entry = json.loads(line.decode("utf-8-sig"))
+        entry = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         return "", None, [f"byte {error.start} is not UTF-8; save the manifest as UTF-8"]
     except (ValueError, RecursionError) as error:
@@ -224,7 +225,7 @@ def read_manifest(path: str | Path) -> Manifest:
     """
     path = Path(path)
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")
     except OSError as error:
         raise DataError(
             f"the manifest {path} cannot be read ({error.strerror}); give the path of a "

@@ -77,7 +77,7 @@ def _tags(path: Path) -> dict[str, list[str]]:
     try:
         tagged = mutagen.File(path, easy=True)
         tags = {key: list(map(str, tagged[key])) for key in tagged or () if key in _KEYS}
-    except Exception:  # noqa: BLE001  mutagen raises many kinds; decoding says what is wrong
+    except Exception:  # mutagen raises many kinds; decoding says what is wrong
         tags = {}
     if not tags and path.suffix.lower() == ".wav":
         try:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline.errors import DataError
+from data_pipeline.records import Arrays, Source
 
 Ints = npt.NDArray[np.int64]
 UNIFORMS = 3  # random numbers an example gets: shift, downmix, label dropout
@@ -111,8 +112,8 @@ def whole_pass(lengths: npt.ArrayLike, size: int, keep_short: bool) -> tuple[Int
 
 
 def gather(
-    source: Any, first_record: Ints, start: Ints, stop: Ints, per_record: int
-) -> list[list[dict[str, Any]]]:
+    source: Source, first_record: Ints, start: Ints, stop: Ints, per_record: int
+) -> list[list[Arrays]]:
     """The records that hold units start..stop of each song, in one read.
 
     Args:
@@ -124,11 +125,11 @@ def gather(
     """
     low, high = first_record + start // per_record, first_record + -(-stop // per_record)
     wanted = sorted({row for a, b in zip(low, high, strict=True) for row in range(a, b)})
-    found = dict(zip(wanted, source.__getitems__(wanted), strict=True))
+    found = dict(zip(wanted, source.read(wanted), strict=True))
     return [[found[row] for row in range(a, b)] for a, b in zip(low, high, strict=True)]
 
 
-def cut(rows: list[dict[str, Any]], key: str, start: int, size: int, per_record: int) -> Any:
+def cut(rows: list[Arrays], key: str, start: int, size: int, per_record: int) -> npt.NDArray[Any]:
     """Units start..start+size of a song from the rows that `gather` gave for it; may be shorter."""
     joined = rows[0][key] if len(rows) == 1 else np.concatenate([row[key] for row in rows])
     begin = start % per_record

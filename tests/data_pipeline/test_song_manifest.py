@@ -1,0 +1,133 @@
+"""Every line of a manifest is checked, and every problem is said with its line."""
+
+import pytest
+import soundfile
+from sounds import RATE, sound, write_lines, write_song
+
+from data_pipeline.errors import DataError
+from data_pipeline.manifest import read_manifest, write_manifest
+from data_pipeline.scan import scan_folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_song(tmp_path / "a.wav", 0.1)
+    return tmp_path
+
+
+def read(folder, *entries):
+    return read_manifest(write_lines(folder / "songs.jsonl", list(entries)))
+
+
+GOOD = {"id": "good", "audio": "a.wav"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"id": "x", "audio": "a.wav", "artst": "y"}, ["'artst'", "'artist'"]),
+        ({"id": "x", "audio": "nowhere.wav"}, ["nowhere.wav", "does not exist"]),
+        ({"audio": "a.wav"}, ["'id'", "missing"]),
+        ({"id": "x"}, ["'audio'", "missing"]),
+        ({"id": "good", "audio": "a.wav"}, ["line 1"]),
+        ({"id": "", "audio": "a.wav"}, ["'id'", "not empty"]),
+        ({"id": 7, "audio": "a.wav"}, ["'id'", "7"]),
+        ({"id": "x", "audio": "a.wav", "genres": "rock"}, ["'genres'", "list"]),
+        ({"id": "x", "audio": "a.wav", "year": "1969"}, ["'year'", "whole number"]),
+        ({"id": "x", "audio": "a.wav", "year": True}, ["'year'", "whole number"]),
+        ({"id": "x", "audio": "a.wav", "split": "valid"}, ["'split'", "train", "test"]),
+        ({"id": "x", "audio": "a.wav", "words": [["hi", 2, 1]]}, ["'words'", "start <= end"]),
+        ({"id": "x", "audio": "a.wav", "words": [["hi", 0, float("inf")]]}, ["'words'"]),
+        ({"id": "x", "audio": "a.wav", "stems": ["v.wav"]}, ["'stems'", "object"]),
+        ({"id": "x", "audio": "a.wav", "lyrics": "a", "lyrics_file": "b"}, ["both", "keep one"]),
+        ({"id": "x", "audio": "a.wav", "lyrics_file": "no.txt"}, ["no.txt", "cannot be read"]),
+        ('{"id": "x", "audio": ', ["not JSON"]),
+        ('["x", "a.wav"]', ["not a JSON object"]),
+        ('{"id": "\\ud83d", "audio": "a.wav"}', ["\\u"]),
+        ("[" * 100_000, ["not JSON"]),
+    ],
+)
+def test_bad_line_is_said_and_the_others_go_on(folder, entry, words):
+    manifest = read(folder, GOOD, entry, {"id": "last", "audio": "a.wav"})
+    assert [song.id for song in manifest.songs] == ["good", "last"]
+    (problem,) = manifest.problems
+    assert problem.line == 2 and problem.skipped
+    assert all(word in problem.text for word in words), problem.text
+
+
+def test_every_problem_of_a_line_is_said(folder):
+    manifest = read(folder, {"id": "x", "audo": "a.wav", "year": "x"})
+    assert len(manifest.problems) == 3  # audio missing, audo unknown, year no number
+
+
+def test_manifest_that_is_missing(tmp_path):
+    with pytest.raises(DataError, match="scan FOLDER"):
+        read_manifest(tmp_path / "none.jsonl")
+
+
+def test_text_that_is_not_utf8(folder):
+    path = folder / "songs.jsonl"
+    path.write_bytes('{"id": "é", "audio": "a.wav"}\n'.encode("latin-1"))
+    assert "UTF-8" in read_manifest(path).problems[0].text
+
+
+def test_byte_order_mark_blank_lines_and_nulls_do_no_harm(folder):
+    path = folder / "songs.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf\n\r\n{"id": "x", "audio": "a.wav", "year": null}\r\n\n')
+    manifest = read_manifest(path)
+    assert not manifest.problems and manifest.songs[0].year is None
+
+
+def test_emoji_artist_and_long_lyrics_are_kept(folder):
+    entry = GOOD | {"artist": "🎸 Ünïcode", "lyrics": "la " * 33_334}
+    manifest = read(folder, entry)
+    (song,), (problem,) = manifest.songs, manifest.problems
+    assert song.artist == "🎸 Ünïcode" and song.lyrics == entry["lyrics"]
+    assert not problem.skipped and "100,002 characters" in problem.text
+
+
+def test_missing_stem_is_said_but_costs_nothing(folder):
+    manifest = read(folder, GOOD | {"stems": {"vocals": "v.wav"}, "midi": "m.mid"})
+    assert len(manifest.songs) == 1 and manifest.songs[0].stems == ()
+    assert [p.skipped for p in manifest.problems] == [False, False]
+
+
+def test_round_trip_of_all_keys(folder):
+    write_song(folder / "v.wav", 0.1)
+    (folder / "l.lrc").write_text("[ar:X]\n[00:01.50]Hello [00:02]you\n", encoding="utf-8")
+    entry = GOOD | {"artist": "A", "album": "B", "genres": ["c", "d"], "year": 1999, "tags": ["t"]}
+    entry |= {"lyrics_file": "l.lrc", "words": [["Hello", 1.5, 2.0]], "stems": {"v": "v.wav"}}
+    entry |= {"midi": "v.wav", "licence": "CC0", "group": "g", "split": "test"}
+    manifest = read(folder, entry)
+    assert not manifest.problems and manifest.songs[0].lyrics == "Hello you\n"
+    write_manifest(manifest.songs, folder / "again.jsonl")
+    assert read_manifest(folder / "again.jsonl") == manifest
+
+
+def test_scan_takes_labels_from_tags_and_lyrics_from_beside(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name, suffix in (("x", "flac"), ("y", "ogg"), ("z", "wav"), ("z", "mp3"), ("w", "opus")):
+        path = tmp_path / "sub" / f"{name}.{suffix}"
+        rate = 48_000 if suffix == "opus" else RATE
+        container = {"format": "OGG", "subtype": "OPUS"} if suffix == "opus" else {}
+        with soundfile.SoundFile(path, "w", rate, 2, **container) as file:
+            file.artist, file.genre, file.date = "Ann 🎹", "Folk; Rock", "2001-02-03"
+            file.write(sound(0.2))
+    (tmp_path / "sub" / "x.lrc").write_text("[00:01.00]One\n[00:02.00]Two\n", encoding="utf-8")
+    (tmp_path / "sub" / "y.txt").write_text("Words", encoding="utf-8")
+    (tmp_path / "sub" / "._x.flac").write_bytes(b"mac")
+    songs = {song.id: song for song in scan_folder(tmp_path)}
+    assert set(songs) == {"sub/x", "sub/y", "sub/z.wav", "sub/z.mp3", "sub/w"}
+    for name in ("sub/x", "sub/y", "sub/z.wav", "sub/w"):
+        assert songs[name].artist == "Ann 🎹", name
+        assert songs[name].genres == ("Folk", "Rock") and songs[name].year == 2001, name
+    assert songs["sub/x"].lyrics == "One\nTwo\n" and songs["sub/y"].lyrics == "Words"
+    write_manifest(songs.values(), tmp_path / "songs.jsonl")
+    manifest = read_manifest(tmp_path / "songs.jsonl")
+    assert not manifest.problems and set(manifest.songs) == set(songs.values())
+
+
+@pytest.mark.parametrize("name", ["nowhere", "."])
+def test_scan_of_nothing(tmp_path, name):
+    with pytest.raises(DataError, match="give"):
+        scan_folder(tmp_path / name)
