@@ -1,0 +1,139 @@
+"""What a prior is told: labels and timing, the codes above, the lyrics.
+
+B batch, T tokens of a window, G genres, E lyric characters, W width.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jukejax.config import PriorConfig
+from jukejax.models.layers import (
+    UpBlock,
+    dense,
+    dense_params,
+    layer_norm,
+    norm_params,
+    table,
+)
+from jukejax.models.transformer import Stack, lyric_stack
+
+
+def shift_right(x: jax.Array, start: jax.Array) -> jax.Array:
+    """Embeddings x (B, T, W) one place to the right, start (B or 1, 1, W) in front."""
+    start = jnp.broadcast_to(start, (x.shape[0], 1, x.shape[-1]))
+    return jnp.concatenate([start.astype(x.dtype), x[:, :-1]], axis=1)
+
+
+def timing_bins(
+    config: PriorConfig, total: jax.Array, offset: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Where a window lies in its song, as bins (paper section 4.3).
+
+    Float32 throughout, as published; values outside the range fall into the first or last bin.
+
+    Args:
+      total: length of the song in samples (B,).
+      offset: first sample of the window (B,).
+
+    Returns:
+      Bins of the total length (B, 1), and of the absolute and relative positions (B, T).
+    """
+    labels = config.labels
+    assert labels is not None
+    n, t, rate = labels.timing_bins, config.n_ctx, config.sample_rate
+    total = total.astype(jnp.float32)[:, None]
+    start = offset.astype(jnp.float32)[:, None]
+    end = start + config.window_samples
+    steps = jnp.arange(t, dtype=jnp.float32)[None] / t
+    low, high = labels.min_seconds * rate, labels.max_seconds * rate
+
+    def bins(position: jax.Array, lo: float, hi: float) -> jax.Array:
+        index = jnp.floor(n * ((position - lo) / (hi - lo))).astype(jnp.int32)
+        return jnp.clip(index, 0, n - 1)
+
+    first, last = start / total, jnp.minimum(end / total, 1.0)
+    return (
+        bins(total, low, high),
+        bins(start + (end - start) * steps, 0.0, high),
+        bins(first + (last - first) * steps, 0.0, 1.0),
+    )
+
+
+class Labels(nn.Module):
+    """Artist and genre tables -> start token (B, 1, W); timing tables -> (B, T, W) or None."""
+
+    config: PriorConfig
+
+    @nn.compact
+    def __call__(
+        self, artist: jax.Array, genres: jax.Array, total: jax.Array, offset: jax.Array
+    ) -> tuple[jax.Array, jax.Array | None]:
+        c, labels = self.config, self.config.labels
+        assert labels is not None
+        std = 0.01 * c.init_scale
+        artists = self.param("artist", table(labels.artists, c.width, std))
+        bag = self.param("genre", table(labels.genres, c.width, std))
+        chosen = jnp.where((genres >= 0)[..., None], bag[jnp.maximum(genres, 0)], 0.0)  # (B, G, W)
+        start = artists[artist][:, None] + chosen.sum(1, keepdims=True)  # (B, 1, W)
+        if not c.timing:
+            return start, None
+        named = zip(
+            ("total_length", "absolute_position", "relative_position"),
+            timing_bins(c, total, offset),
+            strict=True,
+        )
+        tables = [
+            self.param(name, table(labels.timing_bins, c.width, std))[bins] for name, bins in named
+        ]
+        return start, tables[0] + tables[1] + tables[2]  # (B, T, W)
+
+
+class Upper(nn.Module):
+    """Codes of the level above (B, T/ratio) -> (B, T, W): dilated convolutions, then a norm."""
+
+    config: PriorConfig
+
+    @nn.compact
+    def __call__(self, codes: jax.Array) -> jax.Array:
+        c, upper = self.config, self.config.upper
+        assert upper is not None
+        x = self.param("token", table(c.codes, c.width, 0.02 * c.init_scale))[codes]
+        x = UpBlock(
+            stages=upper.stages,
+            width=upper.width,
+            depth=upper.depth,
+            growth=upper.dilation_growth,
+            out=c.width,
+            cycle=upper.dilation_cycle,
+            scale_residual=upper.scale_residual,
+            name="convolutions",
+        )(x)
+        return layer_norm(self.param("norm", norm_params(c.width)), x)
+
+
+class LyricEncoder(nn.Module):
+    """Lyrics (B, E) -> states for cross-attention (B, E, W) and next-character logits (B, E, V).
+
+    Causal: state i has seen the characters before i alone.
+    """
+
+    config: PriorConfig
+
+    @nn.compact
+    def __call__(self, lyrics: jax.Array) -> tuple[jax.Array, jax.Array]:
+        c, lc = self.config, self.config.lyrics
+        assert lc is not None
+        s = lc.init_scale
+        tokens = self.param("token", table(lc.vocabulary, lc.width, 0.02 * s))
+        position = self.param("position", table(lc.tokens, lc.width, 0.01 * s, "position"))
+        start = self.param("start", table(1, lc.width, 0.01 * s, "position"))
+        x = shift_right(tokens[lyrics], start[None]) + position
+        x, _ = Stack(lyric_stack(c), name="stack")(x)
+        project = dense_params(lc.width, c.width, 0.02 * s, ("inner", "embed"))
+        x = dense(self.param("project", project), x)
+        encoded = layer_norm(self.param("norm", norm_params(c.width)), x)
+        output = self.param("output", table(lc.vocabulary, c.width, 0.02 * c.init_scale))
+        return encoded, encoded @ output.T

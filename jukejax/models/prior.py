@@ -1,0 +1,171 @@
+"""A prior: codes of one level and what is known of them -> logits; the loss in bits per token.
+
+B batch, T music tokens, L = prefix + T positions of the stack, W width, K output vocabulary.
+
+A batch is a dict of int32 arrays: `codes` (B, T); with `labels`: `artist` (B,), `genres` (B, G) padded
+with -1, `total_length` and `offset` (B,) in samples; with `upper`: `upper` (B, T/ratio); with
+`lyrics`: `lyrics` (B, E) padded with 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jukejax.config import PriorConfig
+from jukejax.models.conditioners import Labels, LyricEncoder, Upper, shift_right
+from jukejax.models.layers import linear_kernel, spread, table
+from jukejax.models.transformer import Stack, prior_stack
+
+Batch = dict[str, jax.Array]
+
+
+class Conditions(NamedTuple):
+    """What a window is told, once for all its tokens."""
+
+    start: jax.Array  # (B, 1, W) stands before the first token
+    add: jax.Array  # (L, W) or (B, L, W): position table, timing, codes above, summed
+    output_add: jax.Array | None  # (B, L, W): added again after the stack (tied output only)
+    encoded: jax.Array | None  # (B, E, W) lyric states
+    lyric_logits: jax.Array | None  # (B, E, V) of the lyrics encoder
+
+
+class Prior(nn.Module):
+    """One autoregressive transformer over codes (paper section 4)."""
+
+    config: PriorConfig
+
+    def setup(self) -> None:
+        c = self.config
+        s = c.init_scale
+        self.token = self.param("token", table(c.vocabulary, c.width, 0.02 * s))
+        self.position = self.param("position", table(c.seq_len, c.width, 0.01 * s, "position"))
+        if c.labels:
+            self.labels = Labels(c)
+        else:
+            self.start = self.param("start", table(1, c.width, 0.01 * s, "position"))
+        if c.upper:
+            self.upper = Upper(c)
+        if c.lyric_encoder:
+            self.lyric_encoder = LyricEncoder(c)
+        self.stack = Stack(prior_stack(c))
+        if not c.tied_output:
+            kernel = linear_kernel(c.width, c.codes, ("embed", "vocabulary"))
+            self.output = self.param("output", kernel)
+
+    def conditions(self, batch: Batch) -> Conditions:
+        """Everything but the tokens themselves; computed once a window."""
+        c = self.config
+        add = None  # (B, T, W)
+        if c.labels:
+            start, add = self.labels(
+                batch["artist"], batch["genres"], batch["total_length"], batch["offset"]
+            )
+        else:
+            start = jnp.broadcast_to(self.start[None], (batch["codes"].shape[0], 1, c.width))
+        if c.upper:
+            add = self.upper(batch["upper"])
+        if add is not None and c.prefix_len:
+            add = jnp.pad(add, ((0, 0), (c.prefix_len, 0), (0, 0)))
+        encoded = lyric_logits = None
+        if c.lyric_encoder:
+            encoded, lyric_logits = self.lyric_encoder(batch["lyrics"])
+        return Conditions(
+            start=start,
+            add=self.position if add is None else self.position + add,
+            output_add=add if c.tied_output else None,
+            encoded=encoded,
+            lyric_logits=lyric_logits,
+        )
+
+    def sequence(self, batch: Batch) -> jax.Array:
+        """Token ids (B, L) of the stack: lyrics in front and codes shifted, with a prefix."""
+        c = self.config
+        if not c.prefix_len:
+            return batch["codes"]
+        offset = c.vocabulary - c.codes
+        return jnp.concatenate([batch["lyrics"], batch["codes"] + offset], axis=1)
+
+    def head(self, h: jax.Array) -> jax.Array:
+        """Hidden states (..., W) -> float32 logits (..., K)."""
+        kernel = self.token.T if self.config.tied_output else self.output
+        return h.astype(jnp.float32) @ kernel
+
+    def hidden(
+        self, batch: Batch, conditions: Conditions, keep_kv: bool = False
+    ) -> tuple[jax.Array, Any]:
+        """States (B, L, W) that `head` reads, and (with `keep_kv`) the stack's keys and values."""
+        x = self.token[self.sequence(batch)]
+        x = shift_right(x, conditions.start) + conditions.add
+        x, kv = self.stack(x, conditions.encoded, keep_kv)
+        return x if conditions.output_add is None else x + conditions.output_add, kv
+
+    def __call__(self, batch: Batch) -> tuple[jax.Array, Conditions]:
+        """Logits (B, L, K) of every position given all before it, and the conditions."""
+        conditions = self.conditions(batch)
+        h, _ = self.hidden(batch, conditions)
+        h = nn.with_logical_constraint(h, ("batch", "length", "embed"))
+        return self.head(h), conditions
+
+
+def init_params(config: PriorConfig, key: jax.Array) -> Any:
+    """Boxed parameters, initialised as published."""
+    params = dict(Prior(config).init(key, example_batch(config))["params"])
+    if config.upper:
+        upper = dict(params["upper"])
+        upper["convolutions"] = spread(jax.random.fold_in(key, 1), upper["convolutions"])
+        params["upper"] = upper
+    return params
+
+
+def example_batch(config: PriorConfig, batch: int = 1) -> Batch:
+    """A batch of zeros in the shapes that a prior reads."""
+    out = {"codes": jnp.zeros((batch, config.n_ctx), jnp.int32)}
+    if config.labels:
+        out |= {k: jnp.zeros((batch,), jnp.int32) for k in ("artist", "total_length", "offset")}
+        out["genres"] = jnp.zeros((batch, config.labels.max_genres), jnp.int32)
+    if config.upper:
+        out["upper"] = jnp.zeros((batch, config.n_ctx // config.upper.ratio), jnp.int32)
+    if config.lyrics:
+        out["lyrics"] = jnp.zeros((batch, config.lyrics.tokens), jnp.int32)
+    return out
+
+
+def _bits(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Cross-entropy in bits, one number a position."""
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+    return -jnp.take_along_axis(log_p, targets[..., None], -1)[..., 0] / jnp.log(2.0)
+
+
+def token_bits(config: PriorConfig, params: Any, batch: Batch) -> dict[str, jax.Array]:
+    """Bits of each music token `music` (B, T) and, with lyrics, of each character `lyrics` (B, E)."""
+    logits, conditions = Prior(config).apply({"params": params}, batch)
+    if config.prefix_len:
+        n = config.prefix_len
+        targets = batch["codes"] + (config.vocabulary - config.codes)
+        return {
+            "music": _bits(logits[:, n:], targets),
+            "lyrics": _bits(logits[:, :n], batch["lyrics"]),
+        }
+    bits = {"music": _bits(logits, batch["codes"])}
+    if conditions.lyric_logits is not None:
+        bits["lyrics"] = _bits(conditions.lyric_logits, batch["lyrics"])
+    return bits
+
+
+def prior_loss(config: PriorConfig, params: Any, batch: Batch) -> tuple[jax.Array, Batch]:
+    """The training loss and its parts, in bits per token (means over the global batch).
+
+    With lyrics the two parts are weighted by their share of the sequence, and the lyrics' by
+    `loss_fraction` as well.
+    """
+    means = {name: bits.mean() for name, bits in token_bits(config, params, batch).items()}
+    loss = means["music"]
+    if config.lyrics:
+        n, t = config.lyrics.tokens, config.n_ctx
+        lyric = config.lyrics.loss_fraction * means["lyrics"]
+        loss = (n * lyric + t * means["music"]) / (n + t)
+    return loss, {"loss": loss, **{f"bits_{k}": v for k, v in means.items()}}

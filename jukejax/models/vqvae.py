@@ -1,0 +1,154 @@
+"""The VQ-VAE (paper section 3): three separate autoencoders, one a level.
+
+B batch, S samples, T codes, E code width. Audio is (B, S, 1) float32 in [-1, 1], mono, with S a
+multiple of the top hop; nothing is normalised. Codebooks are state, not parameters, and are handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jukejax.config import VQVAEConfig
+from jukejax.models.bottleneck import Codebook, nearest
+from jukejax.models.layers import DownBlock, UpBlock, conv, conv_params, spread
+
+
+class Encoder(nn.Module):
+    """Audio (B, S, 1) -> (B, S/hop, E) of one level."""
+
+    config: VQVAEConfig
+    level: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = self.config
+        m = c.multipliers[self.level]
+        for i, stages in enumerate(c.downs[: self.level + 1]):
+            x = DownBlock(
+                stages, c.width * m, c.depth * m, c.dilation_growth, c.emb_width, name=f"block_{i}"
+            )(x)
+        return x
+
+
+class Decoder(nn.Module):
+    """(B, T, E) of one level -> audio (B, T*hop, 1)."""
+
+    config: VQVAEConfig
+    level: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = self.config
+        m = c.multipliers[self.level]
+        for i in reversed(range(self.level + 1)):
+            x = UpBlock(
+                c.downs[i], c.width * m, c.depth * m, c.dilation_growth, c.emb_width,
+                reverse=True, name=f"block_{i}",
+            )(x)  # fmt: skip
+        return conv(self.param("out", conv_params(3, c.emb_width, 1)), x, pad=1)
+
+
+class VQVAE(nn.Module):
+    """All levels; `encode` and `decode` take one level each."""
+
+    config: VQVAEConfig
+
+    def setup(self) -> None:
+        levels = range(self.config.levels)
+        self.encoders = [Encoder(self.config, level) for level in levels]
+        self.decoders = [Decoder(self.config, level) for level in levels]
+
+    def encode(self, audio: jax.Array, level: int) -> jax.Array:
+        """Audio (B, S, 1) -> float32 vectors (B, S/hop, E) before quantising."""
+        return self.encoders[level](audio.astype(self.config.dtype)).astype(jnp.float32)
+
+    def decode(self, vectors: jax.Array, level: int) -> jax.Array:
+        """Code vectors (B, T, E) -> float32 audio (B, T*hop, 1)."""
+        return self.decoders[level](vectors.astype(self.config.dtype)).astype(jnp.float32)
+
+    def __call__(self, audio: jax.Array) -> list[jax.Array]:
+        """Every level through its autoencoder without quantising; makes all parameters."""
+        return [self.decode(self.encode(audio, i), i) for i in range(self.config.levels)]
+
+
+def init_params(config: VQVAEConfig, key: jax.Array) -> Any:
+    """Boxed parameters (PyTorch's default initialisation, as published)."""
+    audio = jnp.zeros((1, config.hops[-1], 1))
+    return spread(key, VQVAE(config).init(key, audio)["params"])
+
+
+def encode(
+    config: VQVAEConfig, params: Any, books: tuple[Codebook, ...], audio: jax.Array, level: int
+) -> jax.Array:
+    """Audio (B, S, 1) -> codes (B, S/hop) int32 of one level."""
+    x = VQVAE(config).apply({"params": params}, audio, level, method="encode")
+    return nearest(books[level].codes, x)[0]
+
+
+def decode(
+    config: VQVAEConfig, params: Any, books: tuple[Codebook, ...], codes: jax.Array, level: int
+) -> jax.Array:
+    """Codes (B, T) of one level -> audio (B, T*hop, 1) float32, not clipped."""
+    x = books[level].codes[codes]
+    return VQVAE(config).apply({"params": params}, x, level, method="decode")
+
+
+# --- any length, piece by piece ---------------------------------------------------------------------
+
+
+def encoder_reach(config: VQVAEConfig, level: int) -> int:
+    """Samples that a code sees beyond its own hop on either side, rounded up to the top hop."""
+    m = config.multipliers[level]
+    reach, step = 0, 1
+    for stages in config.downs[: level + 1]:
+        for _ in range(stages):
+            reach += 2 * step  # stride-2 convolution, kernel 4
+            step *= 2
+            reach += step * sum(config.dilation_growth**i for i in range(config.depth * m))
+        reach += step  # projection, kernel 3
+    top = config.hops[-1]
+    return -(-reach // top) * top
+
+
+def decoder_reach(config: VQVAEConfig, level: int) -> int:
+    """Codes that a decoded sample depends on beyond its own code, on either side."""
+    m = config.multipliers[level]
+    hop = config.hops[level]
+    reach, step = 1, hop  # the last convolution, in samples
+    for i in reversed(range(level + 1)):
+        reach += step  # projection, kernel 3
+        for _ in range(config.downs[i]):
+            reach += step * sum(config.dilation_growth**d for d in range(config.depth * m))
+            reach += step  # transposed convolution, kernel 4
+            step //= 2
+    return -(-reach // hop)
+
+
+def piecewise(
+    run: Callable[[Any, int, int], Any], length: int, piece: int, reach: int
+) -> list[tuple[int, int, Any]]:
+    """Cuts [0, length) into windows of one size whose inner parts do not feel the cut.
+
+    A window is `piece + 2 reach` long, or the whole where that is longer; the first and last keep
+    their outer borders, so the network's own zero padding is where it would be.
+
+    Args:
+      run: called as run(start, stop, index) for each window.
+
+    Returns:
+      (first, last, result) per window: result covers [start, stop), of which [first, last) counts.
+    """
+    window = min(length, piece + 2 * reach)
+    out, done, index = [], 0, 0
+    while done < length:
+        start = min(max(0, done - reach), length - window)
+        stop = start + window
+        last = length if stop == length else stop - reach
+        out.append((done - start, last - start, run(start, stop, index)))
+        done, index = last, index + 1
+    return out

@@ -1,0 +1,95 @@
+"""State and the two pure steps: train and evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from jukejax.config import Experiment
+from jukejax.parallel.mesh import COMPUTE, create_sharded
+from jukejax.training.optimizer import make_optimizer, schedule
+from jukejax.training.tasks import Batch, Metrics, Task
+
+
+class TrainState(NamedTuple):
+    """All that a run carries from one step to the next."""
+
+    step: jax.Array  # int32, steps done
+    params: Any
+    ema: Any  # moving average of params
+    opt_state: Any
+    extra: Any  # codebooks and loudness, or {}
+
+
+def create_state(task: Task, experiment: Experiment, mesh: Mesh, first: Batch) -> TrainState:
+    """A new state, born sharded; `first` is the first batch, which codebooks are drawn from."""
+    optimizer = make_optimizer(experiment.optimizer)
+    key = jax.random.key(experiment.train.seed)
+
+    def init(key: jax.Array) -> dict[str, Any]:
+        params = task.init(jax.random.fold_in(key, 0))
+        # boxes travel with the optimizer's copies, so they are stored like the parameters
+        return {"params": params, "opt_state": optimizer.init(params)}
+
+    born = create_sharded(mesh, init, key)
+    params = born["params"]
+    with jax.set_mesh(mesh):
+        extra = jax.jit(task.extra)(jax.random.fold_in(key, 1), params, first)
+        ema = jax.tree.map(jnp.copy, params)
+        return TrainState(jnp.zeros((), jnp.int32), params, ema, born["opt_state"], extra)
+
+
+def make_train_step(
+    task: Task, experiment: Experiment, mesh: Mesh
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The jitted step. The state is donated; the batch is global."""
+    config, decay = experiment.optimizer, experiment.train.ema_decay
+    optimizer = make_optimizer(config)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        with nn.logical_axis_rules(list(COMPUTE)):
+            grads, (metrics, aux) = jax.grad(
+                lambda p: task.loss(p, state.extra, batch), has_aux=True
+            )(state.params)
+            key = jax.random.fold_in(jax.random.key(experiment.train.seed), state.step + 2)
+            extra, more = task.update(key, state.extra, aux)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = jax.tree.map(lambda e, p: e * decay + p * (1 - decay), state.ema, params)
+        metrics = {
+            **metrics,
+            **more,
+            "gradient_norm": optax.global_norm(grads),
+            "learning_rate": schedule(config)(state.step),
+        }
+        return TrainState(state.step + 1, params, ema, opt_state, extra), metrics
+
+    jitted = jax.jit(step, donate_argnums=0)
+
+    def run(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        with jax.set_mesh(mesh):
+            return jitted(state, batch)
+
+    return run
+
+
+def make_eval_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Batch], Metrics]:
+    """The loss's metrics under the averaged parameters."""
+
+    def step(ema: Any, extra: Any, batch: Batch) -> Metrics:
+        with nn.logical_axis_rules(list(COMPUTE)):
+            return task.loss(ema, extra, batch)[1][0]
+
+    jitted = jax.jit(step)
+
+    def run(state: TrainState, batch: Batch) -> Metrics:
+        with jax.set_mesh(mesh):
+            return jitted(state.ema, state.extra, batch)
+
+    return run

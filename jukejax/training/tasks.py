@@ -1,0 +1,98 @@
+"""What is trained: a VQ-VAE or a prior, as pure functions that one loop drives.
+
+A task's `extra` is state that no gradient flows to: codebooks and loudness for the VQ-VAE, nothing
+for a prior.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from jukejax.config import (
+    Experiment,
+    PriorConfig,
+    PriorExperiment,
+    VQVAEConfig,
+    VQVAEExperiment,
+)
+from jukejax.models import bottleneck, prior, vqvae
+from jukejax.models.bottleneck import Codebook
+from jukejax.models.vqvae import VQVAE
+from jukejax.training.losses import Bandwidth, bandwidth, vqvae_loss
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+class Task(NamedTuple):
+    """The pure functions of one kind of training."""
+
+    init: Callable[[jax.Array], Any]  # key -> boxed parameters
+    extra: Callable[[jax.Array, Any, Batch], Any]  # key, parameters, first batch -> extra
+    loss: Callable[[Any, Any, Batch], tuple[jax.Array, tuple[Metrics, Any]]]
+    update: Callable[[jax.Array, Any, Any], tuple[Any, Metrics]]  # key, extra, aux -> extra
+
+
+class VQVAEExtra(NamedTuple):
+    """State of a VQ-VAE beside its parameters."""
+
+    books: tuple[Codebook, ...]
+    width: Bandwidth
+
+
+def vqvae_task(config: VQVAEConfig) -> Task:
+    """Batches are {"audio": (B, S, 1) float32}."""
+
+    def extra(key: jax.Array, params: Any, batch: Batch) -> VQVAEExtra:
+        books = []
+        for level in range(config.levels):
+            x = VQVAE(config).apply({"params": params}, batch["audio"], level, method="encode")
+            vectors = x.reshape(-1, config.emb_width)
+            key_level = jax.random.fold_in(key, level)
+            books.append(bottleneck.first_codes(key_level, vectors, config.codes))
+        return VQVAEExtra(tuple(books), bandwidth(batch["audio"]))
+
+    def loss(params: Any, state: VQVAEExtra, batch: Batch) -> Any:
+        return vqvae_loss(config, params, state.books, state.width, batch["audio"])
+
+    def update(key: jax.Array, state: VQVAEExtra, chosen: Any) -> tuple[VQVAEExtra, Metrics]:
+        books, metrics = [], {}
+        for level, (book, seen) in enumerate(zip(state.books, chosen, strict=True)):
+            key_level = jax.random.fold_in(key, level)
+            fresh = bottleneck.random_rows(key_level, seen.vectors, config.codes)
+            new = bottleneck.update(
+                book, seen.vectors, seen.index, fresh,
+                config.codebook_decay, config.restart_threshold,
+            )  # fmt: skip
+            stats = bottleneck.statistics(book, new, *seen, config.restart_threshold)
+            metrics |= {f"level_{level}/{name}": value for name, value in stats.items()}
+            books.append(new)
+        return state._replace(books=tuple(books)), metrics
+
+    return Task(lambda key: vqvae.init_params(config, key), extra, loss, update)
+
+
+def prior_task(config: PriorConfig) -> Task:
+    """Batches as `jukejax.models.prior` describes them."""
+
+    def loss(params: Any, extra: Any, batch: Batch) -> Any:
+        total, metrics = prior.prior_loss(config, params, batch)
+        return total, (metrics, None)
+
+    return Task(
+        init=lambda key: prior.init_params(config, key),
+        extra=lambda key, params, batch: {},
+        loss=loss,
+        update=lambda key, extra, aux: (extra, {}),
+    )
+
+
+def make_task(experiment: Experiment) -> Task:
+    """The task of an experiment."""
+    if isinstance(experiment, VQVAEExperiment):
+        return vqvae_task(experiment.model)
+    assert isinstance(experiment, PriorExperiment)
+    return prior_task(experiment.model)
