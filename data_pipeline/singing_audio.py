@@ -1,0 +1,81 @@
+"""Levels, fades, reverberation, Vorbis files and manifest rows for the demo music.
+
+Sound is float64 (N, 2) at RATE; levels are RMS over the two channels, 1.0 = full scale.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RATE = 44_100  # Hz
+TARGET_RMS = 0.1  # of every track: about -17 LUFS for full mixes
+PEAK = 0.9
+BLOCK = 65_536  # frames a write: libsndfile's Vorbis encoder overflows its stack on huge writes
+
+
+def rms(sound: np.ndarray, gate: float = 0.1) -> float:
+    """RMS of sound (N, C) over its 50 ms blocks louder than `gate` times the loudest block."""
+    size = RATE // 20
+    mono = np.mean(sound**2, axis=-1)
+    blocks = mono[: len(mono) // size * size].reshape(-1, size).mean(1)
+    loud = blocks > gate**2 * blocks.max()
+    return float(np.sqrt(blocks[loud].mean()))
+
+
+def level(sound: np.ndarray) -> np.ndarray:
+    """Bring sound (N, C) to TARGET_RMS; samples past PEAK are bent smoothly below 1."""
+    sound = sound * (TARGET_RMS / max(rms(sound), 1e-9))
+    knee = 0.6
+    size = np.abs(sound)
+    bent = knee + (PEAK - knee) * np.tanh((size - knee) / (PEAK - knee))
+    return np.where(size > knee, np.sign(sound) * bent, sound)
+
+
+def fade(sound: np.ndarray, fade_in: float, fade_out: float) -> np.ndarray:
+    """Raised-cosine fades (seconds) at both ends of sound (N, C)."""
+    out = sound.copy()
+    for seconds, side in ((fade_in, slice(None)), (fade_out, slice(None, None, -1))):
+        n = min(int(seconds * RATE), len(out))
+        if n:
+            ramp = 0.5 - 0.5 * np.cos(np.pi * np.arange(n) / n)
+            out[side][:n] *= ramp[:, None]
+    return out
+
+
+def reverberate(voice: np.ndarray, seconds: float = 1.3, wet: float = 0.22) -> np.ndarray:
+    """A voice (N,) in a small hall: (N, 2), the dry voice in the middle, decaying noise around."""
+    n = int(seconds * RATE)
+    rng = np.random.default_rng(1)
+    decay = 10.0 ** (-3.0 * np.arange(n) / n)  # 60 dB over `seconds`
+    tail = rng.standard_normal((n, 2)) * decay[:, None]
+    kernel = np.ones(6) / 6.0  # walls swallow the treble
+    tail = np.stack([np.convolve(tail[:, c], kernel)[:n] for c in range(2)], axis=1)
+    tail[: int(0.02 * RATE)] = 0.0  # pre-delay
+    tail /= np.sqrt((tail**2).sum(0))
+    size = 1 << (len(voice) + n - 1).bit_length()
+    spectrum = np.fft.rfft(voice, size)[:, None] * np.fft.rfft(tail, size, axis=0)
+    return voice[:, None] + wet * np.fft.irfft(spectrum, size, axis=0)[: len(voice)]
+
+
+def write_ogg(path: Path, sound: np.ndarray, compression: float) -> None:
+    """Write sound (N, 2) as Ogg Vorbis at RATE; compression_level 0 (largest) to 1 (smallest)."""
+    import soundfile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    how = {"format": "OGG", "subtype": "VORBIS", "compression_level": compression}
+    with soundfile.SoundFile(path, "w", RATE, sound.shape[1], **how) as file:
+        for start in range(0, len(sound), BLOCK):
+            file.write(sound[start : start + BLOCK].astype(np.float32))
+
+
+def update_manifest(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows into a songs.jsonl: rows with a known id are replaced, others are kept."""
+    old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    table = {row["id"]: row for row in map(json.loads, old)} | {row["id"]: row for row in rows}
+    text = "".join(json.dumps(table[key], ensure_ascii=False) + "\n" for key in sorted(table))
+    path.write_text(text, encoding="utf-8")
