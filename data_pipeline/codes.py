@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from data_pipeline import files, records, songs
 from data_pipeline.errors import DataError
+from data_pipeline.files import file_size
 from data_pipeline.records import read_audio
 from data_pipeline.songs import PreparedSong, prepared_songs
 
@@ -147,8 +148,10 @@ class CodesWriter:
 
     def _note(self, shard: CodesShard) -> dict[str, Any] | None:
         note = files.read_json(self.out_dir / "shards" / shard.note)
-        whole = (self.out_dir / shard.name).is_file()
-        return note if whole and note and note.get("digest") == shard.digest else None
+        path = self.out_dir / shard.name
+        wanted = {"digest": shard.digest, "bytes": file_size(path)}
+        whole = isinstance(note, dict) and wanted.items() <= note.items() and path.is_file()
+        return note if whole else None
 
     def pending_shards(self) -> list[CodesShard]:
         """The shards with songs that are still to be written."""
@@ -176,7 +179,8 @@ class CodesWriter:
         features = records.codes_features(len(self.hops))
         examples = (row for song, codes in checked for row in self._examples(song, codes))
         count = records.write_shard(self.out_dir / shard.name, features, examples)
-        note = {"digest": shard.digest, "records": count}
+        size = file_size(self.out_dir / shard.name)
+        note = {"digest": shard.digest, "bytes": size, "records": count}
         files.write_json(self.out_dir / "shards" / shard.note, note)
 
     def _check(self, song: PreparedSong, codes: Sequence[npt.ArrayLike]) -> list[Codes]:

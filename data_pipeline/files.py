@@ -64,3 +64,11 @@ def remove_temporaries(folder: Path) -> None:
     """Removes what killed runs left half written in `folder`."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file, 0 when it went away."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

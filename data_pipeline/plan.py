@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline import files, records
+from data_pipeline.files import file_size
 from data_pipeline.manifest import Song, to_entry
 from data_pipeline.splits import assign_splits
 
@@ -54,7 +55,8 @@ class ShardTask:
     def finished(self) -> dict[str, Any] | None:
         """The note, when the shard is whole and its songs have not changed since."""
         note = files.read_json(self.note)
-        if isinstance(note, dict) and note.get("digest") == self.digest and self.path.is_file():
+        wanted = {"digest": self.digest, "bytes": file_size(self.path)}
+        if isinstance(note, dict) and wanted.items() <= note.items() and self.path.is_file():
             return note
         return None
 
@@ -92,14 +94,6 @@ def make_plan(songs: Sequence[Song], out: Path, options: Options) -> Plan:
     entries = [[to_entry(song, Path("/")), song.lyrics, _audio_state(song)] for song in ordered]
     everything = [VERSION, records.SEGMENT, dataclasses.asdict(options), entries]
     return Plan(tuple(tasks), splits, _digest(everything))
-
-
-def file_size(path: Path) -> int:
-    """Bytes of a file, 0 when it went away."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def _fill(songs: Sequence[Song], shard_seconds: float) -> list[tuple[Song, ...]]:

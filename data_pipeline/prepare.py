@@ -121,7 +121,7 @@ def run_tasks(tasks: Sequence[ShardTask], workers: int, show_progress: bool) -> 
 
 @contextlib.contextmanager
 def _pool(workers: int) -> Iterator[Callable[..., concurrent.futures.Future[Any]]]:
-    """Spawned processes (TensorFlow does not survive a fork); cancels the rest on an error."""
+    """Spawned processes (threads do not survive a fork); cancels the rest on an error."""
     context = multiprocessing.get_context("spawn")
     pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context)
     try:

@@ -66,7 +66,7 @@ def _bytes_feature(shape: tuple[int | None, ...], dtype: Any) -> Any:
 
 
 def _tfds() -> Any:
-    tensorflow()
+    """TFDS, imported late; what is used of it here does not import TensorFlow."""
     import tensorflow_datasets as tfds
 
     return tfds
@@ -152,7 +152,7 @@ class Source:
         shard = int(np.searchsorted(self._ends, row, side="right"))
         before = int(self._ends[shard - 1]) if shard else 0
         data = self._reader(shard).read([row - before])[0]
-        features = tensorflow().train.Example.FromString(data).features.feature
+        features = _example().FromString(data).features.feature
         return {
             name: np.frombuffer(features[name].bytes_list.value[0], dtype).reshape(shape)
             for name, dtype, shape in _arrays(tuple(sorted(features)))
@@ -166,6 +166,14 @@ class Source:
             "readahead_buffer_size:0,max_parallelism:0",  # random access
             file_reader_buffer_size=32_768,
         )
+
+
+@functools.cache
+def _example() -> Any:
+    """The protobuf class of a record."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    return tf_example_pb2.Example
 
 
 @functools.cache

@@ -11,8 +11,9 @@ import numpy as np
 from data_pipeline import audio, files, records
 from data_pipeline.audio import Pcm
 from data_pipeline.errors import DataError
+from data_pipeline.files import file_size
 from data_pipeline.manifest import Song
-from data_pipeline.plan import ShardTask, file_size
+from data_pipeline.plan import ShardTask
 
 _BYTES_PER_SAMPLE = 4  # two channels of int16
 _IN_MEMORY = 32 << 20  # a song up to three minutes never touches the disk on its way
@@ -45,7 +46,8 @@ def build_shard(
             progress(file_size(song.audio))
 
     records.write_shard(task.path, records.audio_features(), examples())
-    note = {"digest": task.digest, "songs": kept, "skipped": skipped}
+    size = file_size(task.path)
+    note = {"digest": task.digest, "bytes": size, "songs": kept, "skipped": skipped}
     files.write_json(task.note, note)
     return note
 

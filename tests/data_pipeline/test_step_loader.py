@@ -1,0 +1,310 @@
+"""Batches are functions of (seed, step, host): resuming, sharing, coverage, content."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_pipeline import codes, lyrics, windows
+from data_pipeline.errors import DataError
+from data_pipeline.labels import Vocabulary
+from data_pipeline.loader import (
+    audio_batches,
+    audio_windows,
+    code_batches,
+    code_token_counts,
+    code_windows,
+)
+
+AUDIO = {"split": "train", "samples": 20_000, "batch_size": 8, "seed": 3}
+CODES = {
+    "split": "train",
+    "level": 1,
+    "n_ctx": 512,
+    "upper_ratio": 4,
+    "labels": None,
+    "max_genres": 3,
+    "lyric_tokens": 16,
+    "batch_size": 8,
+}
+
+
+def take(batches, count):
+    return list(itertools.islice(batches, count))
+
+
+def assert_same(first, second):
+    assert len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
+
+
+def join(shards):
+    return [
+        {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        for parts in zip(*shards, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("downmix", ["random", "mean"])
+def test_audio_resumes_at_any_step(dataset, downmix):
+    options = AUDIO | {"downmix": downmix}
+    whole = take(audio_batches(dataset[0], **options), 9)
+    for start in (1, 4, 8):
+        assert_same(
+            take(audio_batches(dataset[0], **options, start_step=start), 1), whole[start:][:1]
+        )
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_hosts_share_the_global_batch(dataset, codes_set, count):
+    for function, folder, options in (
+        (audio_batches, dataset[0], AUDIO),
+        (code_batches, codes_set[0], CODES | {"seed": 1, "label_dropout": 0.5}),
+    ):
+        whole = take(function(folder, **options), 3)
+        parts = [
+            take(function(folder, **options, shard_index=index, shard_count=count), 3)
+            for index in range(count)
+        ]
+        assert_same(join(parts), whole)
+
+
+def test_seeds_and_epochs_differ(dataset):
+    first = take(audio_batches(dataset[0], **AUDIO), 4)
+    other = take(audio_batches(dataset[0], **AUDIO | {"seed": 4}), 4)
+    assert not np.array_equal(first[0]["audio"], other[0]["audio"])
+    assert len({batch["audio"].tobytes() for batch in first}) == 4
+
+
+def test_audio_is_the_mean_of_a_stretch_of_one_song(dataset):
+    folder, pcm = dataset
+    # Songs of the train split, followed by the silence that pads one shorter than a chunk.
+    mono = {
+        name: np.concatenate([pcm[name].mean(axis=1) / 32768, np.zeros(20_000)]) for name in "abcd"
+    }
+    for batch in take(audio_batches(folder, **AUDIO, downmix="mean"), 4):
+        assert batch["audio"].shape == (8, 20_000, 1) and batch["audio"].dtype == np.float32
+        for chunk in batch["audio"][..., 0]:
+            assert any(_contains(song, chunk) for song in mono.values())
+
+
+def _contains(song, chunk):
+    """Whether `chunk` is a stretch of `song`, found by its first 50 samples."""
+    starts = np.flatnonzero(np.isclose(song[: len(song) - len(chunk) + 1], chunk[0], atol=1e-6))
+    stretches = (song[start : start + len(chunk)] for start in starts)
+    return any(np.allclose(stretch, chunk, atol=1e-6) for stretch in stretches)
+
+
+def test_random_downmix_lies_between_the_channels(dataset):
+    left_right = take(audio_batches(dataset[0], **AUDIO | {"samples": 2000}, shuffle=False), 1)[0]
+    pcm = dataset[1]["a"][: 8 * 2000].reshape(8, 2000, 2) / 32768
+    mixes = set()
+    for chunk, (left, right) in zip(
+        left_right["audio"][..., 0], pcm.transpose(0, 2, 1), strict=True
+    ):
+        mix = np.dot(chunk - right, left - right) / np.dot(left - right, left - right)
+        np.testing.assert_allclose(mix * left + (1 - mix) * right, chunk, atol=1e-6)
+        assert 0 <= mix <= 1
+        mixes.add(round(float(mix), 3))
+    assert len(mixes) > 5
+
+
+def test_one_epoch_holds_every_chunk_once(dataset):
+    # 3.0, 0.5, 6.0 and 2.25 s in chunks of 20,000 samples: 7 + 1 + 13 + 5 windows.
+    options = AUDIO | {"batch_size": 26, "downmix": "mean"}
+    ordered, shuffled = (
+        take(audio_batches(dataset[0], **options, shuffle=shuffle), 2) for shuffle in (False, True)
+    )
+    np.testing.assert_array_equal(ordered[0]["audio"], ordered[1]["audio"])
+    distinct = {chunk.tobytes() for chunk in ordered[0]["audio"]}
+    assert len(distinct) == 26
+    short = ordered[0]["audio"][7, :, 0]  # song b, of 22,050 samples
+    np.testing.assert_allclose(short, dataset[1]["b"][:20_000].mean(axis=1) / 32768, atol=1e-6)
+    # Each song has the same number of chunks in every epoch.
+    assert not np.array_equal(shuffled[0]["audio"], shuffled[1]["audio"])
+
+
+def test_song_shorter_than_a_chunk_is_padded_with_silence(dataset):
+    batch = next(audio_batches(dataset[0], **AUDIO | {"samples": 30_000}, shuffle=False))
+    chunk = batch["audio"][4, :, 0]  # after four of song a, song b with 22,050 samples
+    assert np.any(chunk[22_000:22_050]) and not np.any(chunk[22_050:])
+
+
+@given(
+    st.lists(st.integers(1, 500), min_size=1, max_size=6),
+    st.integers(1, 90),
+    st.integers(1, 4),
+    st.integers(0, 2**31),
+)
+def test_windows_stay_inside_their_song(lengths, size, step, seed):
+    plan = windows.Windows(lengths, size * step, step)
+    items = np.arange(plan.total)
+    shifts = np.random.default_rng(seed).uniform(-0.5, 0.5, plan.total)
+    song, start = plan.locate(items, shifts)
+    assert set(song) == set(range(len(lengths)))
+    fits = np.maximum(0, np.asarray(lengths)[song] - size * step)
+    assert (start >= 0).all() and (start <= fits).all() and (start % step == 0).all()
+    counts = np.bincount(song)
+    assert (np.abs(counts - np.asarray(lengths) / (size * step)) <= 1).all()
+
+
+def test_audio_windows_pass_over_a_split_once(dataset):
+    folder, pcm = dataset
+    batches = list(audio_windows(folder, split="test", samples=30_000, batch_size=4))
+    songs = np.concatenate([batch["song"] for batch in batches])
+    valid = np.concatenate([batch["valid"] for batch in batches])
+    audio = np.concatenate([batch["audio"] for batch in batches])
+    # e has 176,400 samples, f 88,200: five windows and two.
+    assert songs.tolist() == [4] * 5 + [5] * 2 + [-1] and valid.tolist() == [True] * 7 + [False]
+    expected = pcm["f"][30_000:60_000].mean(axis=1) / 32768
+    np.testing.assert_allclose(audio[6, :, 0], expected, atol=1e-7)
+    halves = [
+        list(
+            audio_windows(
+                folder, split="test", samples=30_000, batch_size=4, shard_index=i, shard_count=2
+            )
+        )
+        for i in range(2)
+    ]
+    assert_same(join(halves), batches)
+
+
+def test_codes_come_back_whole(codes_set):
+    folder, truth = codes_set
+    for name, levels in truth.items():
+        for got, expected in zip(codes.read_song_codes(folder, name), levels, strict=True):
+            assert got.dtype == np.uint16
+            np.testing.assert_array_equal(got, expected)
+
+
+def test_code_windows_line_up_with_the_level_above_and_time(dataset, codes_set):
+    labels = Vocabulary.load(codes_set[0] / "labels.json")
+    options = CODES | {"labels": labels, "seed": 5}
+    songs = {song.n_samples: song for song in codes.prepared_songs(codes_set[0])}
+    starts = set()
+    for batch in take(code_batches(codes_set[0], **options), 6):
+        assert all(value.dtype == np.int32 for value in batch.values())
+        for row in range(8):
+            example = {name: value[row] for name, value in batch.items()}
+            song = songs[int(example["total_length"])]
+            assert len(dataset[1][song.id]) == example["total_length"]
+            begin = example["offset"] // 32
+            assert begin % 4 == 0
+            assert example["codes"].tolist() == [i % 2000 for i in range(begin, begin + 512)]
+            upper = [i % 2000 for i in range(begin // 4, begin // 4 + 128)]
+            assert example["upper"].tolist() == upper
+            assert example["artist"] == labels.artist_id(song.artist) > 0
+            assert example["genres"].tolist() == labels.genre_ids(song.genres, 3).tolist()
+            tokens = lyrics.encode(song.lyrics)
+            expected = lyrics.window(tokens, 16, song.n_samples, int(example["offset"]), 512 * 32)
+            assert example["lyrics"].tolist() == expected.tolist()
+            starts.add((song.id, int(begin)))
+    assert len(starts) > 20
+
+
+def test_codes_resume_at_any_step(codes_set):
+    options = CODES | {"seed": 1, "label_dropout": 0.3}
+    whole = take(code_batches(codes_set[0], **options), 6)
+    assert_same(take(code_batches(codes_set[0], **options, start_step=4), 2), whole[4:])
+
+
+def test_label_dropout_makes_labels_unknown(codes_set):
+    labels = Vocabulary.load(codes_set[0] / "labels.json")
+    options = CODES | {"labels": labels, "seed": 1}
+    kept = next(code_batches(codes_set[0], **options))
+    dropped = next(code_batches(codes_set[0], **options, label_dropout=1.0))
+    assert (kept["artist"] > 0).all() and (dropped["artist"] == 0).all()
+    assert (dropped["genres"] == [0, -1, -1]).all()
+    np.testing.assert_array_equal(kept["codes"], dropped["codes"])
+
+
+def test_top_level_has_no_upper(codes_set):
+    options = CODES | {"level": 2, "upper_ratio": 0, "n_ctx": 128, "lyric_tokens": 0, "seed": 1}
+    batch = next(code_batches(codes_set[0], **options))
+    assert "upper" not in batch and batch["lyrics"].shape == (8, 0)
+
+
+def test_code_windows_pass_over_a_split_once(codes_set):
+    batches = list(code_windows(codes_set[0], **CODES))
+    songs = np.concatenate([batch["song"] for batch in batches])
+    valid = np.concatenate([batch["valid"] for batch in batches])
+    lengths = [len(codes_set[1][name][1]) // 512 for name in "abcd"]
+    assert np.bincount(songs[valid], minlength=4).tolist() == lengths
+    assert (songs[~valid] == -1).all() and len(songs) % 8 == 0
+    parts = [
+        list(code_windows(codes_set[0], **CODES, shard_index=i, shard_count=2)) for i in (0, 1)
+    ]
+    assert_same(join(parts), batches)
+
+
+def test_short_songs_are_left_out_and_said(codes_set, caplog):
+    next(code_batches(codes_set[0], **CODES | {"n_ctx": 2048, "seed": 0}))
+    assert "1 of 4 songs" in caplog.text
+    with pytest.raises(DataError, match="none of the 4 songs"):
+        code_batches(codes_set[0], **CODES | {"n_ctx": 65_536, "seed": 0})
+
+
+def test_token_counts(codes_set):
+    counts = code_token_counts(codes_set[0], "train", 2, 2000)
+    tokens = np.concatenate([codes_set[1][name][2] for name in "abcd"])
+    np.testing.assert_array_equal(counts, np.bincount(tokens, minlength=2000))
+    with pytest.raises(DataError, match="only 100"):
+        code_token_counts(codes_set[0], "train", 2, 100)
+
+
+def test_codes_of_another_vqvae_are_refused(dataset, codes_set):
+    with pytest.raises(DataError, match="'vqvae-2'"):
+        code_batches(codes_set[0], **CODES, seed=0, expect_fingerprint="vqvae-2")
+    with pytest.raises(DataError, match="'vqvae-2'"):
+        codes.CodesWriter(dataset[0], codes_set[0], (8, 32, 128), "vqvae-2")
+    next(code_batches(codes_set[0], **CODES, seed=0, expect_fingerprint="vqvae-1"))
+
+
+def test_codes_writer_goes_on_and_checks(dataset, tmp_path):
+    writer = codes.CodesWriter(dataset[0], tmp_path, (4, 16), "x")
+    first, second = writer.pending_shards()
+    good = [
+        (song, [np.zeros(codes.codes_length(song.n_samples, hop, 16), int) for hop in (4, 16)])
+        for song in first.songs
+    ]
+    with pytest.raises(DataError, match="takes the songs"):
+        writer.write_shard(first, good[1:])
+    with pytest.raises(DataError, match="shapes"):
+        writer.write_shard(first, [(song, arrays[::-1]) for song, arrays in good])
+    with pytest.raises(DataError, match="65535"):
+        writer.write_shard(first, [(song, [a - 1 for a in arrays]) for song, arrays in good])
+    writer.write_shard(first, good)
+    with pytest.raises(DataError, match="1 shards are not encoded"):
+        writer.finish()
+    again = codes.CodesWriter(dataset[0], tmp_path, (4, 16), "x")
+    assert again.pending_shards() == [second]
+    with pytest.raises(DataError, match="hops"):
+        codes.CodesWriter(dataset[0], tmp_path / "other", (8, 12), "x")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"split": "valid"}, "split"),
+        ({"samples": 0}, "chunk"),
+        ({"downmix": "left"}, "downmix"),
+        ({"shard_count": 3}, "shared"),
+        ({"shard_index": 2, "shard_count": 2}, "shard_index"),
+        ({"start_step": -1}, "start_step"),
+    ],
+)
+def test_mistaken_arguments(dataset, change, words):
+    with pytest.raises(DataError, match=words):
+        audio_batches(dataset[0], **AUDIO | change)
+
+
+def test_folder_that_was_not_prepared(tmp_path):
+    with pytest.raises(DataError, match="not a prepared data set"):
+        audio_batches(tmp_path, **AUDIO)
+    with pytest.raises(DataError, match="not a codes data set"):
+        code_batches(tmp_path, **CODES, seed=0)
