@@ -19,7 +19,7 @@ import numpy.typing as npt
 from data_pipeline import files, records, songs
 from data_pipeline.errors import DataError
 from data_pipeline.files import file_size
-from data_pipeline.records import read_audio
+from data_pipeline.records import read_audio, remove_leftovers
 from data_pipeline.songs import PreparedSong, prepared_songs
 
 __all__ = ["CodesInfo", "CodesShard", "CodesWriter", "codes_info", "codes_length"]
@@ -77,7 +77,10 @@ def codes_info(codes_dir: str | Path, expect_fingerprint: str | None = None) -> 
             f"{codes_dir} is not a codes data set (no {NAME}); make it with "
             "`python -m experiments.encode`"
         )
-    info = CodesInfo(value["fingerprint"], tuple(value["hops"]), value["segment"])
+    try:
+        info = CodesInfo(value["fingerprint"], tuple(value["hops"]), value["segment"])
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{codes_dir}/{NAME} is damaged; encode the songs again") from error
     if expect_fingerprint is not None and info.fingerprint != expect_fingerprint:
         raise DataError(
             f"{codes_dir} holds codes of VQ-VAE {info.fingerprint!r}, not of "
@@ -176,6 +179,7 @@ class CodesWriter:
                 "order; give the codes of all of them"
             )
         checked = [(song, self._check(song, codes)) for song, codes in encoded]
+        (self.out_dir / "dataset_info.json").unlink(missing_ok=True)  # not whole from here on
         features = records.codes_features(len(self.hops))
         examples = (row for song, codes in checked for row in self._examples(song, codes))
         count = records.write_shard(self.out_dir / shard.name, features, examples)
@@ -227,6 +231,10 @@ class CodesWriter:
                 first += count
             lengths[shard.split].append(first - start)
         prepared.sort(key=lambda song: song.index)
+        keep = {self.out_dir / shard.name for shard in self.shards}
+        remove_leftovers(
+            self.out_dir, keep | {self.out_dir / "shards" / shard.note for shard in self.shards}
+        )
         songs.write_songs(self.out_dir, prepared)
         labels = (self.data_dir / "labels.json").read_text(encoding="utf-8")
         files.write_text(self.out_dir / "labels.json", labels)

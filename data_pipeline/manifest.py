@@ -7,7 +7,6 @@ import codecs
 import dataclasses
 import difflib
 import json
-import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from data_pipeline.errors import DataError
 from data_pipeline.lyrics import strip_lrc
 
 SPLITS = ("train", "test")
+_LONGEST_SECONDS = 1e6
 LONG_LYRICS = 50_000  # characters; more is usually a wrong file, and is said but kept
 
 Word = tuple[str, float, float]  # text, start and end in seconds
@@ -76,7 +76,7 @@ def _is_texts(value: Any) -> bool:
 
 def _is_seconds(value: Any) -> bool:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value >= 0
+    return number and 0 <= value <= _LONGEST_SECONDS  # false for NaN and infinity
 
 
 def _is_word(value: Any) -> bool:
@@ -158,6 +158,13 @@ def read_lyrics(path: Path) -> str:
     return strip_lrc(text) if path.suffix.lower() == ".lrc" else text
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long for the system, a folder without permission
+        return False
+
+
 def _make_song(entry: dict[str, Any], folder: Path) -> tuple[Song, list[str]]:
     """The song of a valid entry, and remarks that do not cost it its place.
 
@@ -166,7 +173,7 @@ def _make_song(entry: dict[str, Any], folder: Path) -> tuple[Song, list[str]]:
     """
     given = {key: value for key, value in entry.items() if value is not None}
     audio = folder / given["audio"]
-    if not audio.is_file():
+    if not _is_file(audio):
         raise DataError(f"the file {audio} does not exist; mend 'audio' or remove the line")
     remarks = []
     lyrics_file = folder / given["lyrics_file"] if "lyrics_file" in given else None
@@ -179,7 +186,7 @@ def _make_song(entry: dict[str, Any], folder: Path) -> tuple[Song, list[str]]:
     stems = tuple((name, folder / path) for name, path in sorted(given.get("stems", {}).items()))
     midi = folder / given["midi"] if "midi" in given else None
     for name, path in (*stems, *((("midi", midi),) if midi else ())):
-        if not path.is_file():
+        if not _is_file(path):
             remarks.append(f"the {name} file {path} does not exist; the song is kept without it")
     as_given = ("id", "artist", "album", "year", "licence", "group", "split")
     plain: dict[str, Any] = {key: given[key] for key in as_given if key in given}
@@ -191,8 +198,8 @@ def _make_song(entry: dict[str, Any], folder: Path) -> tuple[Song, list[str]]:
         lyrics=lyrics,
         lyrics_file=lyrics_file,
         words=tuple((text, float(a), float(b)) for text, a, b in given.get("words", ())),
-        stems=tuple((name, path) for name, path in stems if path.is_file()),
-        midi=midi if midi and midi.is_file() else None,
+        stems=tuple((name, path) for name, path in stems if _is_file(path)),
+        midi=midi if midi and _is_file(midi) else None,
     )
     return song, remarks
 

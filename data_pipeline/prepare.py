@@ -22,7 +22,7 @@ from data_pipeline.labels import Vocabulary
 from data_pipeline.manifest import Manifest, Song, read_manifest
 from data_pipeline.plan import Options, Plan, ShardTask, make_plan
 from data_pipeline.scan import scan_folder
-from data_pipeline.shards import build_shard, remove_leftovers
+from data_pipeline.shards import build_shard
 from data_pipeline.songs import PreparedSong
 from data_pipeline.splits import conflicts
 
@@ -157,7 +157,7 @@ def finish(out: Path, plan: Plan, listed: Manifest) -> Report:
     genres = (genre for song in listed.songs for genre in song.genres)
     Vocabulary.build(artists, genres).save(out / "labels.json")
     notes_and_shards = {path for task in plan.tasks for path in (task.path, task.note)}
-    remove_leftovers(out, notes_and_shards)
+    records.remove_leftovers(out, notes_and_shards)
     records.write_metadata(
         out, records.audio_features(), lengths, "Songs as 44.1 kHz stereo int16 segments."
     )

@@ -31,6 +31,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 def tensorflow() -> Any:
     """TensorFlow, imported late (seconds), quiet and kept off the accelerators."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # of no use here, and it says so at length
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")
@@ -127,6 +128,15 @@ def write_metadata(
         description=description,
         check_data=False,  # it reads by as_dataset, which ArrayRecord does not have
     )
+
+
+def remove_leftovers(out: Path, keep: set[Path]) -> None:
+    """Removes shards and notes of earlier plans, and what a killed run left half written."""
+    for folder, pattern in ((out, f"{DATASET}-*.array_record-*"), (out / "shards", "*")):
+        for path in folder.glob(pattern):
+            if path not in keep:
+                os.unlink(path)
+        files.remove_temporaries(folder)
 
 
 class Source:

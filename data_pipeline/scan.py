@@ -1,6 +1,7 @@
 """A folder of sound files as a manifest: labels from tags, lyrics from files beside them."""
 
 import collections
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import soundfile
 from data_pipeline.errors import DataError
 from data_pipeline.manifest import Song, read_lyrics
 
+_LOG = logging.getLogger(__name__)
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
 _KEYS = ("artist", "album", "genre", "date")
 
@@ -32,6 +34,10 @@ def scan_folder(folder: str | Path) -> list[Song]:
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
     ]
+    unwritable = [path for path in found if not _is_unicode(path)]
+    for path in unwritable:
+        _LOG.warning("%r has a name that is not UTF-8 and is left out; rename it", str(path))
+    found = [path for path in found if path not in unwritable]
     if not found:
         kinds = ", ".join(SUFFIXES)
         raise DataError(f"{folder} holds no sound file ({kinds}); give another folder")
@@ -43,6 +49,15 @@ def scan_folder(folder: str | Path) -> list[Song]:
     ]
 
 
+def _is_unicode(path: Path) -> bool:
+    """Whether a path can be written in a manifest."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _song(path: Path, name: str) -> Song:
     lyrics_file, lyrics = _lyrics_beside(path)
     return Song(id=name, audio=path, lyrics_file=lyrics_file, lyrics=lyrics, **_labels(path))
@@ -52,7 +67,10 @@ def _lyrics_beside(path: Path) -> tuple[Path | None, str]:
     for suffix in (".txt", ".lrc"):
         beside = path.with_suffix(suffix)
         if beside.is_file():
-            return beside, read_lyrics(beside)
+            try:
+                return beside, read_lyrics(beside)
+            except DataError as error:
+                _LOG.warning("%s; the song is listed without lyrics", error)
     return None, ""
 
 

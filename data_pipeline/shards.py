@@ -1,9 +1,7 @@
 """Writing one audio shard: a pure function of its songs, run in this or another process."""
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -70,12 +68,3 @@ def _unspool(spool: IO[bytes]) -> Iterator[Pcm]:
     spool.seek(0)
     while data := spool.read(records.SEGMENT * _BYTES_PER_SAMPLE):
         yield np.frombuffer(data, np.int16).reshape(-1, 2)
-
-
-def remove_leftovers(out: Path, keep: set[Path]) -> None:
-    """Removes shards and notes of earlier plans, and what a killed run left half written."""
-    for folder, pattern in ((out, f"{records.DATASET}-*.array_record-*"), (out / "shards", "*")):
-        for path in folder.glob(pattern):
-            if path not in keep:
-                os.unlink(path)
-        files.remove_temporaries(folder)
