@@ -35,7 +35,7 @@ LICENCE = "MIT-Festival AND MIT"  # flite's voices and FluidR3Mono's samples
 ALBUM = "Rendered songs"
 VOICE_OVER_BAND_DB = 8.0
 TAIL_S = 1.5  # reverberation after the last chord
-COMPRESSION = 0.72  # Vorbis, about 100 kb/s
+COMPRESSION = 0.68  # Vorbis, about 90 kb/s
 
 
 def render_voice(score: dict[str, Any]) -> tuple[np.ndarray, list[tuple[float, float]]]:
