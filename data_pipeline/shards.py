@@ -1,7 +1,8 @@
 """Writing one audio shard: a pure function of its songs, run in this or another process."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -10,15 +11,13 @@ from data_pipeline import audio, files, records
 from data_pipeline.audio import Pcm
 from data_pipeline.errors import DataError
 from data_pipeline.files import file_size
-from data_pipeline.manifest import Song
 from data_pipeline.plan import ShardTask
 
-_BYTES_PER_SAMPLE = 4  # two channels of int16
-_IN_MEMORY = 32 << 20  # a song up to three minutes never touches the disk on its way
+_IN_MEMORY = 64 << 20  # bytes; a song of up to six minutes never touches the disk on its way
 
 
 def build_shard(
-    task: ShardTask, progress: Callable[[int], None] = lambda done: None
+    task: ShardTask, progress: Callable[[int], object] = lambda done: None
 ) -> dict[str, Any]:
     """Decodes the songs of a shard and writes it, then its note; returns the note.
 
@@ -33,14 +32,16 @@ def build_shard(
 
     def examples() -> Iterator[dict[str, Any]]:
         for song in task.songs:
-            with tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(task.out)) as spool:
-                try:
-                    n_samples = _spool(song, task.min_seconds, spool)
-                except DataError as error:
-                    skipped.append({"id": song.id, "reason": str(error)})
-                else:
-                    kept.append({"id": song.id, "n_samples": n_samples})
-                    yield from records.segments(song.id, n_samples, _unspool(spool))
+            held = _Held(task.out)
+            try:
+                for block in audio.decode(song.audio, task.min_seconds):
+                    held.add(block)
+            except DataError as error:
+                skipped.append({"id": song.id, "reason": str(error)})
+            else:
+                kept.append({"id": song.id, "n_samples": held.samples})
+                blocks = recut(held.blocks(), records.SEGMENT)
+                yield from records.segments(song.id, held.samples, blocks)
             progress(file_size(song.audio))
 
     records.write_shard(task.path, records.audio_features(), examples())
@@ -50,21 +51,45 @@ def build_shard(
     return note
 
 
-def _spool(song: Song, min_seconds: float, spool: IO[bytes]) -> int:
-    """Decodes a song into `spool`; returns its length in samples.
+def recut(blocks: Iterable[Pcm], size: int) -> Iterator[Pcm]:
+    """Blocks of any length as blocks (size, 2), the last one shorter."""
+    rest = np.zeros((0, 2), np.int16)
+    for block in blocks:
+        rest = np.concatenate([rest, block]) if len(rest) else block
+        whole = len(rest) // size * size
+        yield from (rest[start : start + size] for start in range(0, whole, size))
+        rest = rest[whole:]
+    if len(rest):
+        yield rest
 
-    A song is known to be good only at its end, and must not be half in a shard.
+
+class _Held:
+    """A song held back until its end is seen: only then is it known to be good.
+
+    Up to `_IN_MEMORY` bytes stay in memory, the rest goes to a file that has no name.
     """
-    try:
-        for block in audio.decode(song.audio, min_seconds):
-            spool.write(block.tobytes())
-    except MemoryError as error:
-        raise DataError(f"{song.audio} asks for more memory than there is; remove it") from error
-    return spool.tell() // _BYTES_PER_SAMPLE
 
+    def __init__(self, folder: Path) -> None:
+        self.samples = 0
+        self._folder = folder
+        self._first: list[Pcm] = []
+        self._file: IO[bytes] | None = None
 
-def _unspool(spool: IO[bytes]) -> Iterator[Pcm]:
-    """The spooled song as (n, 2) int16, n = SEGMENT but for the last."""
-    spool.seek(0)
-    while data := spool.read(records.SEGMENT * _BYTES_PER_SAMPLE):
-        yield np.frombuffer(data, np.int16).reshape(-1, 2)
+    def add(self, block: Pcm) -> None:
+        """Takes the next (n, 2) int16 of the song."""
+        self.samples += len(block)
+        if self._file is None and self.samples * block.strides[0] <= _IN_MEMORY:
+            self._first.append(block)
+        else:
+            self._file = self._file or tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
+            self._file.write(block.tobytes())
+
+    def blocks(self) -> Iterator[Pcm]:
+        """Gives back what was taken, once."""
+        while self._first:
+            yield self._first.pop(0)
+        if self._file is not None:
+            with self._file as file:
+                file.seek(0)
+                while data := file.read(records.SEGMENT * 4):
+                    yield np.frombuffer(data, np.int16).reshape(-1, 2)

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sounds import RATE, sound, write_lines, write_song
 
-from data_pipeline import audio, plan, prepare, records
+from data_pipeline import audio, plan, prepare, records, shards
 from data_pipeline.errors import DataError
 from data_pipeline.labels import Vocabulary
 from data_pipeline.manifest import Song
@@ -159,10 +159,10 @@ def test_resume_after_a_stop_in_every_shard(library, tmp_path, monkeypatch, many
     whole = tmp_path / "whole"
     build(library[0], whole)
     expected = contents(whole)
-    shards = sorted((name for name in expected if "array_record" in name), key=_order)
-    assert len(shards) == 6
+    names = sorted((name for name in expected if "array_record" in name), key=_order)
+    assert len(names) == 6
     decode = audio.decode
-    for stop in range(len(shards)):
+    for stop in range(len(names)):
         calls = []
 
         def stopping(path, min_seconds, calls=calls, stop=stop):
@@ -180,7 +180,7 @@ def test_resume_after_a_stop_in_every_shard(library, tmp_path, monkeypatch, many
             records.open_split(out, "train")
         # What a kill without warning leaves: half a file, and a shard whose note is not written.
         (out / ".half.array_record.99.tmp").write_bytes(b"half")
-        (out / shards[-1]).write_bytes(b"half a shard")
+        (out / names[-1]).write_bytes(b"half a shard")
         monkeypatch.setattr(audio, "decode", decode)
         written = []
         monkeypatch.setattr(prepare, "build_shard", _noting(written))
@@ -188,7 +188,7 @@ def test_resume_after_a_stop_in_every_shard(library, tmp_path, monkeypatch, many
         monkeypatch.undo()
         monkeypatch.setattr(plan, "_SHORTEST", 0.1)
         monkeypatch.setattr(plan, "_SHARDS", 10_000)
-        assert len(written) == len(shards) - stop
+        assert len(written) == len(names) - stop
         assert contents(out) == expected
         shutil.rmtree(out)
 
@@ -233,6 +233,41 @@ prepare.build({str(library[0])!r}, {str(out)!r}, options=options, show_progress=
     assert 1 <= len(list(out.glob("shards/*.json"))) < 6
     build(library[0], out)
     assert contents(out) == contents(expected_out)
+
+
+def test_long_songs_pass_through_a_file_unchanged(library, tmp_path, monkeypatch):
+    build(library[0], tmp_path / "memory")
+    monkeypatch.setattr(shards, "_IN_MEMORY", 300_000)  # a second and a half
+    build(library[0], tmp_path / "file")
+    assert contents(tmp_path / "memory") == contents(tmp_path / "file")
+
+
+@given(st.lists(st.integers(0, 50), max_size=8), st.integers(1, 30))
+def test_blocks_are_cut_anew(lengths, size):
+    pcm = np.arange(2 * sum(lengths), dtype=np.int16).reshape(-1, 2)
+    ends = np.cumsum(lengths, dtype=int)
+    blocks = [pcm[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+    out = list(shards.recut(blocks, size))
+    assert [len(block) for block in out[:-1]] == [size] * (len(out) - 1)
+    assert not out or 0 < len(out[-1]) <= size
+    np.testing.assert_array_equal(np.concatenate([pcm[:0], *out]), pcm)
+
+
+def test_nothing_of_jax_and_tensorflow_only_where_it_is_needed(library, tmp_path):
+    program = f"""
+import sys
+from data_pipeline import codes, loader, prepare, scan
+from data_pipeline.plan import Options
+options = Options(min_seconds=0.25)
+prepare.build({str(library[0])!r}, {str(tmp_path)!r}, options=options, show_progress=False)
+song = codes.prepared_songs({str(tmp_path)!r})[0]
+codes.read_audio({str(tmp_path)!r}, song, 0, 100)
+batches = loader.audio_windows({str(tmp_path)!r}, split="test", samples=9000, batch_size=2)
+assert len(list(batches)) > 3
+found = {{"jax", "tensorflow", "librosa", "torch"}} & set(sys.modules)
+assert not found, found
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_workers_give_the_same_bytes(library, tmp_path, many_shards):
