@@ -40,8 +40,10 @@ COMPRESSION = 0.68  # Vorbis, about 90 kb/s
 
 def render_voice(score: dict[str, Any]) -> tuple[np.ndarray, list[tuple[float, float]]]:
     """The dry voice (N,) at RATE of a score and the (start, end) seconds of its words."""
-    import soxr
-
+    try:
+        import soxr
+    except ImportError as error:
+        raise MissingTool("soxr is missing: run `pip install soxr`.") from error
     words = singing.score_words(score)
     syllables = singing.score_syllables(score)
     seconds = singing.score_seconds(score) + TAIL_S
