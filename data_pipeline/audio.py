@@ -35,16 +35,27 @@ _DOWNMIX = {
     7: [_LEFT, _RIGHT, _BOTH, _NONE, (0.5, 0.5), _LEFT_BACK, _RIGHT_BACK],
     8: [_LEFT, _RIGHT, _BOTH, _NONE, *[_LEFT_BACK, _RIGHT_BACK] * 2],
 }
+# Vorbis and Opus put the centre second and the LFE last, and libsndfile hands them over like that.
+_FRONT = [_LEFT, _BOTH, _RIGHT]
+_OGG_DOWNMIX = {
+    3: _FRONT,
+    5: [*_FRONT, _LEFT_BACK, _RIGHT_BACK],
+    6: [*_FRONT, _LEFT_BACK, _RIGHT_BACK, _NONE],
+    7: [*_FRONT, _LEFT_BACK, _RIGHT_BACK, (0.5, 0.5), _NONE],
+    8: [*_FRONT, *[_LEFT_BACK, _RIGHT_BACK] * 2, _NONE],
+}
 
 
-def downmix_matrix(channels: int) -> Samples:
+def downmix_matrix(channels: int, ogg: bool = False) -> Samples:
     """(channels, 2) float32 weights to left and right.
 
-    Up to 8 channels are read in WAV order (front left, front right, centre, LFE, back, side).
-    More than 8 have no standard order: odd ones go left, even ones right, averaged.
+    Up to 8 channels are read in WAV order (front left, front right, centre, LFE, back, side), or
+    with `ogg` in that of Vorbis (front left, centre, front right, side, back, LFE). More than 8
+    have no standard order: the first, third, ... go left, the others right, averaged.
     """
-    if channels in _DOWNMIX:
-        return np.asarray(_DOWNMIX[channels], np.float32)
+    known = {**_DOWNMIX, **_OGG_DOWNMIX} if ogg else _DOWNMIX
+    if channels in known:
+        return np.asarray(known[channels], np.float32)
     sides = np.arange(channels)[:, None] % 2 == np.arange(2)
     return (sides / sides.sum(axis=0)).astype(np.float32)
 
@@ -55,7 +66,7 @@ def to_int16(samples: Samples) -> Pcm:
 
 
 def decode(path: str | Path, min_seconds: float = 1.0) -> Iterator[Pcm]:
-    """Yields the file as blocks of (n, 2) int16 at 44,100 Hz, n > 0 and not constant.
+    """Yields the file as blocks of (n, 2) int16 at 44,100 Hz; n > 0 varies.
 
     Whether a song is whole is known only at its end: use the blocks after the last one came.
 
@@ -137,7 +148,7 @@ def _ogg_ends(path: Path) -> bool:
 
 def _blocks(sound: soundfile.SoundFile, path: Path) -> Iterator[Samples]:
     """Yields (n, 1 or 2) float32 at the file's own rate; checks that all of it is there."""
-    weights = downmix_matrix(sound.channels)
+    weights = downmix_matrix(sound.channels, ogg=sound.format == "OGG")
     frames = 0
     while True:
         try:

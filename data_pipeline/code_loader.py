@@ -113,8 +113,8 @@ def code_windows(
     """One pass over a split in order, without randomness; windows do not overlap.
 
     Yields the arrays of `code_batches` and "valid" (b,) bool, "song" (b,) int32 index in
-    `songs.jsonl`. Rows that fill up the last batch repeat its first example or are zero, and are
-    not valid, song -1. The end of a song that does not fill a window is left out.
+    `songs.jsonl`. Rows that fill up the last batch repeat the first window of all, and are not
+    valid, song -1. The end of a song that does not fill a window is left out.
     """
     reader = _CodesReader(codes_dir, split, level, n_ctx, upper_ratio, expect_fingerprint)
     labeller = _Labeller(reader, labels, max_genres, lyric_tokens, alphabet)

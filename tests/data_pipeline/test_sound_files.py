@@ -42,9 +42,23 @@ def test_six_channels_at_96_khz_fold_down(tmp_path):
     np.testing.assert_allclose(got / 32768, np.tile([left, right], (len(got), 1)), atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("channel", "left", "right"), [(0, 1, 0), (1, 0.707, 0.707), (2, 0, 1), (3, 0.707, 0)]
+)
+def test_vorbis_has_its_centre_second(tmp_path, channel, left, right):
+    samples = np.zeros((RATE, 6))
+    samples[:, channel] = 0.5 * np.sin(np.arange(RATE) / 20)
+    with soundfile.SoundFile(tmp_path / "a.ogg", "w", RATE, 6) as file:
+        for start in range(0, RATE, 8192):
+            file.write(samples[start : start + 8192])
+    level = (decoded(tmp_path / "a.ogg") / 32768).std(axis=0) / samples.std(axis=0).max()
+    np.testing.assert_allclose(level, [left, right], atol=0.02)
+
+
+@pytest.mark.parametrize("ogg", [False, True])
 @pytest.mark.parametrize("channels", range(1, 13))
-def test_any_number_of_channels_reaches_both_sides(channels):
-    weights = audio.downmix_matrix(channels)
+def test_any_number_of_channels_reaches_both_sides(channels, ogg):
+    weights = audio.downmix_matrix(channels, ogg)
     assert weights.shape == (channels, 2)
     np.testing.assert_allclose(weights[:, 0].sum(), weights[:, 1].sum())
 
