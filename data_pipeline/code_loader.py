@@ -47,22 +47,13 @@ def code_batches(
     -1; "lyrics" (b, lyric_tokens); "total_length" and "offset" (b,) in samples.
 
     Args:
-      codes_dir: a codes data set.
-      split: "train" or "test".
-      level: 0 is the bottom.
+      codes_dir, split, level: which codes; level 0 is the bottom.
       n_ctx: codes of a window.
       upper_ratio: codes of this level for one of the level above; 0 gives no "upper". Windows
         start at multiples of it.
       labels: ids of artists and genres; None takes all as unknown.
-      max_genres: places for genres.
-      lyric_tokens: places for lyric tokens.
-      batch_size: examples of the global batch.
-      seed: of order, shifts and dropout.
-      alphabet: of the lyrics, "v2" or "v3".
-      start_step: the step of the first batch.
-      shard_index: which host this is.
-      shard_count: number of hosts.
-      shuffle: False gives the windows in order and not moved.
+      max_genres, lyric_tokens: places for them; `alphabet` is "v2" or "v3".
+      batch_size, seed, start_step, shard_index, shard_count, shuffle: as in `audio_batches`.
       label_dropout: how often artist and genres are made unknown.
       expect_fingerprint: the VQ-VAE the codes must be of.
 
