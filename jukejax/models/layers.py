@@ -106,13 +106,18 @@ def conv_params(size: int, n_in: int, n_out: int, fan_in: int | None = None) -> 
 def spread(key: jax.Array, tree: Any) -> Any:
     """Convolutions born as their bounds b become U(-b, b), PyTorch's default initialisation.
 
-    One draw for the whole tree: XLA takes minutes to compile a generator for each of the 669
-    tensors of a VQ-VAE.
+    One generator in one loop for the whole tree: XLA fuses a generator into each tensor that reads
+    it, and takes minutes to compile the 669 of a VQ-VAE.
     """
+
+    def draw(key: jax.Array) -> jax.Array:
+        return jax.random.uniform(key, (4096,), minval=-1.0, maxval=1.0)
+
     leaves, structure = jax.tree.flatten(tree)
-    unit = jax.random.uniform(key, (sum(x.size for x in leaves),), minval=-1.0, maxval=1.0)
-    cuts = list(itertools.accumulate(x.size for x in leaves))[:-1]
-    drawn = [x * u.reshape(x.shape) for x, u in zip(leaves, jnp.split(unit, cuts), strict=True)]
+    rows = -(-sum(x.size for x in leaves) // 4096)
+    unit = lax.map(draw, jax.random.split(key, rows)).reshape(-1)
+    cuts = list(itertools.accumulate(x.size for x in leaves))
+    drawn = [x * u.reshape(x.shape) for x, u in zip(leaves, jnp.split(unit, cuts), strict=False)]
     return jax.tree.unflatten(structure, drawn)
 
 

@@ -29,8 +29,6 @@ STORAGE: tuple[tuple[str, Any], ...] = (
     ("layers", None),
     ("position", None),
     ("channels", None),
-    ("batch", BATCH),
-    ("length", None),
 )
 
 # Activations: the batch over data and fsdp; the residual stream whole on every device.
@@ -65,9 +63,20 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
 
 
 def storage_shardings(mesh: Mesh, abstract: Any) -> Any:
-    """NamedShardings for a tree of (boxed) abstract arrays, by `STORAGE`."""
-    specs = nn.get_partition_spec(abstract)
-    return nn.logical_to_mesh_sharding(specs, mesh, list(STORAGE))
+    """NamedShardings for a tree of boxed abstract arrays, by `STORAGE`; itself unboxed.
+
+    A dimension that a mesh axis does not divide (4111 artists) stays whole.
+    """
+    specs = nn.logical_to_mesh(nn.get_partition_spec(abstract), list(STORAGE))
+
+    def fit(spec: P, x: Any) -> NamedSharding:
+        axes = [
+            axis if axis is None or size % mesh.shape[axis] == 0 else None
+            for axis, size in zip(spec, x.shape, strict=False)
+        ]
+        return NamedSharding(mesh, P(*axes))
+
+    return jax.tree.map(fit, specs, nn.unbox(abstract), is_leaf=lambda s: isinstance(s, P))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -77,7 +86,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def create_sharded(mesh: Mesh, init: Callable[[jax.Array], Any], key: jax.Array) -> Any:
     """`init(key)` run so that every array is born where `STORAGE` puts it; returned unboxed."""
     shardings = storage_shardings(mesh, jax.eval_shape(init, key))
-    return jax.jit(lambda k: nn.unbox(init(k)), out_shardings=nn.unbox(shardings))(key)
+    return jax.jit(lambda k: nn.unbox(init(k)), out_shardings=shardings)(key)
 
 
 def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:

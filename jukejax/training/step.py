@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from jukejax.config import Experiment
-from jukejax.parallel.mesh import COMPUTE, create_sharded
+from jukejax.parallel.mesh import COMPUTE, create_sharded, replicated, storage_shardings
 from jukejax.training.optimizer import make_optimizer, schedule
 from jukejax.training.tasks import Batch, Metrics, Task
 
@@ -27,22 +27,38 @@ class TrainState(NamedTuple):
     extra: Any  # codebooks and loudness, or {}
 
 
+def _init(task: Task, experiment: Experiment, key: jax.Array) -> dict[str, Any]:
+    """Boxed parameters, their average and the optimizer's state (boxed like the parameters)."""
+    params = task.init(jax.random.fold_in(key, 0))
+    ema = jax.tree.map(jnp.copy, params)
+    opt_state = make_optimizer(experiment.optimizer).init(params)
+    return {"params": params, "ema": ema, "opt_state": opt_state}
+
+
 def create_state(task: Task, experiment: Experiment, mesh: Mesh, first: Batch) -> TrainState:
     """A new state, born sharded; `first` is the first batch, which codebooks are drawn from."""
-    optimizer = make_optimizer(experiment.optimizer)
     key = jax.random.key(experiment.train.seed)
-
-    def init(key: jax.Array) -> dict[str, Any]:
-        params = task.init(jax.random.fold_in(key, 0))
-        # boxes travel with the optimizer's copies, so they are stored like the parameters
-        return {"params": params, "opt_state": optimizer.init(params)}
-
-    born = create_sharded(mesh, init, key)
-    params = born["params"]
+    born = create_sharded(mesh, lambda k: _init(task, experiment, k), key)
     with jax.set_mesh(mesh):
-        extra = jax.jit(task.extra)(jax.random.fold_in(key, 1), params, first)
-        ema = jax.tree.map(jnp.copy, params)
-        return TrainState(jnp.zeros((), jnp.int32), params, ema, born["opt_state"], extra)
+        extra = jax.jit(task.extra, out_shardings=replicated(mesh))(
+            jax.random.fold_in(key, 1), born["params"], first
+        )
+    return TrainState(step=jnp.zeros((), jnp.int32), extra=extra, **born)
+
+
+def abstract_state(task: Task, experiment: Experiment, mesh: Mesh) -> TrainState:
+    """Shapes and shardings of a state, to restore a checkpoint into; nothing is computed."""
+    key = jax.random.key(0)
+    boxed = jax.eval_shape(lambda k: _init(task, experiment, k), key)
+    shardings = storage_shardings(mesh, boxed)
+    trees = jax.tree.map(with_sharding, nn.unbox(boxed), shardings)
+    extra = jax.eval_shape(task.extra, key, trees["params"], task.example)
+    extra = jax.tree.map(lambda x: with_sharding(x, replicated(mesh)), extra)
+    return TrainState(step=jax.ShapeDtypeStruct((), jnp.int32), extra=extra, **trees)
+
+
+def with_sharding(x: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> Any:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
 def make_train_step(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jukejax.config import (
     Experiment,
@@ -31,6 +32,7 @@ class Task(NamedTuple):
     """The pure functions of one kind of training."""
 
     init: Callable[[jax.Array], Any]  # key -> boxed parameters
+    example: Batch  # a small batch, for shapes
     extra: Callable[[jax.Array, Any, Batch], Any]  # key, parameters, first batch -> extra
     loss: Callable[[Any, Any, Batch], tuple[jax.Array, tuple[Metrics, Any]]]
     update: Callable[[jax.Array, Any, Any], tuple[Any, Metrics]]  # key, extra, aux -> extra
@@ -72,7 +74,13 @@ def vqvae_task(config: VQVAEConfig) -> Task:
             books.append(new)
         return state._replace(books=tuple(books)), metrics
 
-    return Task(lambda key: vqvae.init_params(config, key), extra, loss, update)
+    return Task(
+        init=lambda key: vqvae.init_params(config, key),
+        example={"audio": jnp.zeros((1, 32 * config.hops[-1], 1))},
+        extra=extra,
+        loss=loss,
+        update=update,
+    )
 
 
 def prior_task(config: PriorConfig) -> Task:
@@ -84,6 +92,7 @@ def prior_task(config: PriorConfig) -> Task:
 
     return Task(
         init=lambda key: prior.init_params(config, key),
+        example=prior.example_batch(config),
         extra=lambda key, params, batch: {},
         loss=loss,
         update=lambda key, extra, aux: (extra, {}),

@@ -1,0 +1,101 @@
+"""Where the data pipeline meets the models: batches for an experiment."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from data_pipeline.labels import Vocabulary
+from jukejax.config import ConfigError, Experiment, PriorConfig, PriorExperiment, VQVAEExperiment
+
+HostBatch = dict[str, np.ndarray]
+
+
+def read_vocabulary(data: str | Path) -> Vocabulary:
+    """The label names of a prepared or encoded data set."""
+    return Vocabulary.load(Path(data) / "labels.json")
+
+
+def fit_labels(experiment: PriorExperiment, vocabulary: Vocabulary) -> PriorExperiment:
+    """The experiment with its label tables sized for the vocabulary, where they are given as 0.
+
+    Raises:
+      ConfigError: a table that is too small for the vocabulary.
+    """
+    labels = experiment.model.labels
+    if labels is None:
+        return experiment
+    sizes = {"artists": len(vocabulary.artists), "genres": len(vocabulary.genres)}
+    for name, size in sizes.items():
+        if 0 < getattr(labels, name) < size:
+            raise ConfigError(
+                f"model.labels.{name} is {getattr(labels, name)}, but the data has {size} of them; "
+                "give at least so many, or 0 to take what the data has."
+            )
+    fitted = {name: getattr(labels, name) or size for name, size in sizes.items()}
+    model = dataclasses.replace(experiment.model, labels=dataclasses.replace(labels, **fitted))
+    return dataclasses.replace(experiment, model=model)
+
+
+def code_arguments(config: PriorConfig, vocabulary: Vocabulary) -> dict[str, Any]:
+    """What the code loaders need to know of a prior."""
+    return {
+        "level": config.level,
+        "n_ctx": config.n_ctx,
+        "upper_ratio": config.upper.ratio if config.upper else 0,
+        "labels": vocabulary if config.labels else None,
+        "max_genres": config.labels.max_genres if config.labels else 1,
+        "lyric_tokens": config.lyrics.tokens if config.lyrics else 0,
+        "alphabet": config.lyrics.alphabet if config.lyrics else "v2",
+    }
+
+
+def prior_inputs(config: PriorConfig, batch: HostBatch) -> HostBatch:
+    """The arrays of a code loader's batch that a prior reads."""
+    wanted = {"codes"}
+    if config.labels:
+        wanted |= {"artist", "genres", "total_length", "offset"}
+    if config.upper:
+        wanted |= {"upper"}
+    if config.lyrics:
+        wanted |= {"lyrics"}
+    return {name: batch[name] for name in wanted}
+
+
+def batches(
+    experiment: Experiment, data: str | Path, split: str
+) -> Callable[[int], Iterator[HostBatch]]:
+    """This host's endless batches of a split, from a step on."""
+    t = experiment.train
+    shared: dict[str, Any] = {
+        "split": split,
+        "batch_size": t.batch,
+        "seed": t.seed,
+        "shard_index": jax.process_index(),
+        "shard_count": jax.process_count(),
+    }
+    training = split == "train"
+    if isinstance(experiment, VQVAEExperiment):
+        from data_pipeline.loader import audio_batches
+
+        audio = {
+            "samples": experiment.samples,
+            "downmix": experiment.downmix if training else "mean",
+        }
+        return lambda step: audio_batches(data, start_step=step, **audio, **shared)
+    from data_pipeline.loader import code_batches
+
+    config, vocabulary = experiment.model, read_vocabulary(data)
+    codes = code_arguments(config, vocabulary)
+    dropout = experiment.label_dropout if training else 0.0
+
+    def from_step(step: int) -> Iterator[HostBatch]:
+        found = code_batches(data, start_step=step, label_dropout=dropout, **codes, **shared)
+        return (prior_inputs(config, batch) for batch in found)
+
+    return from_step

@@ -1,0 +1,111 @@
+"""Orbax checkpoints: one Composite a step, of separate items.
+
+Items: `params`, `ema`, `opt_state`, `extra` (a VQ-VAE's codebooks and loudness), `data` (the step,
+which is all that step-addressable data needs) and `config` (the experiment, the code's version, the
+fingerprint of the codes). Separate items let a reader take parameters alone. Orbax writes to a
+temporary directory and renames it: a save cut short is never taken for a checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+TREES = ("params", "ema", "opt_state", "extra")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing or does not fit; the sentence says which and what to do."""
+
+
+def directory(workdir: str | Path) -> Path:
+    """Where a run's checkpoints lie (absolute: Orbax wants that)."""
+    return Path(workdir).resolve() / "checkpoints"
+
+
+class Checkpoints:
+    """The checkpoints of one run. A context manager; saving is asynchronous until `close`."""
+
+    def __init__(self, workdir: str | Path, keep: int = 3) -> None:
+        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs a dozen lines a save
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        self.path = directory(workdir)
+        self._manager = ocp.CheckpointManager(
+            self.path, options=options, item_names=(*TREES, "data", "config")
+        )
+
+    @property
+    def latest(self) -> int | None:
+        """The last whole checkpoint's step."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, trees: dict[str, Any], config: dict[str, Any]) -> None:
+        """Saves trees (of `TREES`; empty ones are left out) and the config at `step`, once."""
+        if self.latest == step:
+            return
+        items: dict[str, Any] = {
+            name: ocp.args.StandardSave(tree)
+            for name, tree in trees.items()
+            if jax.tree.leaves(tree)
+        }
+        items["data"] = ocp.args.JsonSave({"step": step})
+        items["config"] = ocp.args.JsonSave(config)
+        self._manager.save(step, args=ocp.args.Composite(**items))
+
+    def config(self, step: int | None = None) -> dict[str, Any]:
+        """The config saved at `step` (default: the latest)."""
+        step = self._require() if step is None else step
+        args = ocp.args.Composite(config=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=args)["config"]
+
+    def restore(self, abstract: dict[str, Any], step: int | None = None) -> dict[str, Any]:
+        """The trees named in `abstract`, each with the shapes and shardings it gives."""
+        step = self._require() if step is None else step
+        args = {
+            name: ocp.args.StandardRestore(tree)
+            for name, tree in abstract.items()
+            if jax.tree.leaves(tree)
+        }
+        try:
+            found = self._manager.restore(step, args=ocp.args.Composite(**args))
+        except (ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"The checkpoint {self.path}/{step} does not fit this model: {error}"
+            ) from error
+        return {name: found[name] if name in args else tree for name, tree in abstract.items()}
+
+    def _require(self) -> int:
+        if self.latest is None:
+            raise CheckpointError(
+                f"{self.path} holds no whole checkpoint; train there first, or name another run."
+            )
+        return self.latest
+
+    def wait(self) -> None:
+        """Returns when all saves are on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.close()
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_existing(workdir: str | Path) -> contextlib.closing[Checkpoints]:
+    """The checkpoints of a run that must exist, for reading.
+
+    Raises:
+      CheckpointError: there are none.
+    """
+    if not directory(workdir).is_dir():
+        raise CheckpointError(f"{workdir} is no run: it has no folder checkpoints.")
+    return contextlib.closing(Checkpoints(workdir))

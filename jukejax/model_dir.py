@@ -1,0 +1,181 @@
+"""Model directories: a `model.json` that names a VQ-VAE, its priors by level, and label names.
+
+    {"vqvae": "../vqvae", "priors": {"2": "../prior", ...}, "labels": "labels.json"}
+
+Paths are relative to the file and lead to workdirs of runs; the averaged weights of the latest
+checkpoint are what is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jukejax import atomic
+from jukejax.checkpoint import CheckpointError, open_existing
+from jukejax.config import (
+    Experiment,
+    PriorConfig,
+    PriorExperiment,
+    VQVAEConfig,
+    VQVAEExperiment,
+    from_dict,
+    to_dict,
+)
+from jukejax.models.bottleneck import Codebook
+from jukejax.training.step import abstract_state
+from jukejax.training.tasks import make_task
+
+NAME = "model.json"
+_KINDS: dict[str, type] = {k.__name__: k for k in (VQVAEExperiment, PriorExperiment)}
+
+
+@dataclass(frozen=True)
+class LoadedVQVAE:
+    """A VQ-VAE ready to use; `fingerprint` names its weights and codebooks."""
+
+    config: VQVAEConfig
+    params: Any
+    books: tuple[Codebook, ...]
+    step: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class LoadedPrior:
+    """A prior ready to use; `fingerprint` is that of the VQ-VAE whose codes it learned."""
+
+    config: PriorConfig
+    params: Any
+    step: int
+    fingerprint: str
+
+
+def load_experiment(workdir: str | Path) -> tuple[Experiment, dict[str, Any]]:
+    """The experiment of a run's latest checkpoint, and the note saved beside it."""
+    with open_existing(workdir) as checkpoints:
+        note = dict(checkpoints.config())
+    data = note.pop("experiment")
+    return from_dict(_KINDS[data["type"]], data, f"{workdir}: config"), note
+
+
+def _load(workdir: str | Path, mesh: Mesh, kind: type) -> tuple[Any, dict[str, Any], Any, int]:
+    experiment, note = load_experiment(workdir)
+    if not isinstance(experiment, kind):
+        raise CheckpointError(
+            f"{workdir} holds a {type(experiment).__name__}, expected a {kind.__name__}."
+        )
+    state = abstract_state(make_task(experiment), experiment, mesh)
+    with open_existing(workdir) as checkpoints:
+        step = checkpoints.latest
+        trees = checkpoints.restore({"ema": state.ema, "extra": state.extra})
+    assert step is not None
+    return experiment.model, note, trees, step
+
+
+def load_vqvae(workdir: str | Path, mesh: Mesh) -> LoadedVQVAE:
+    """The VQ-VAE trained in `workdir`."""
+    config, _, trees, step = _load(workdir, mesh, VQVAEExperiment)
+    books = trees["extra"].books
+    mark = fingerprint(config, trees["ema"], books)
+    return LoadedVQVAE(config, trees["ema"], books, step, mark)
+
+
+def load_prior(workdir: str | Path, mesh: Mesh) -> LoadedPrior:
+    """The prior trained in `workdir`."""
+    config, note, trees, step = _load(workdir, mesh, PriorExperiment)
+    return LoadedPrior(config, trees["ema"], step, note.get("fingerprint", ""))
+
+
+def fingerprint(config: VQVAEConfig, params: Any, books: tuple[Codebook, ...]) -> str:
+    """16 hexadecimal digits of the SHA-256 of a VQ-VAE's config, weights and codes."""
+    digest = hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode())
+    for leaf in jax.tree.leaves((params, [book.codes for book in books])):
+        digest.update(np.ascontiguousarray(jax.device_get(leaf)).tobytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class ModelDir:
+    """What a `model.json` names, as absolute paths."""
+
+    path: Path
+    vqvae: Path
+    priors: dict[int, Path]
+    labels: Path
+
+    def load_priors(
+        self, mesh: Mesh, vqvae: LoadedVQVAE, levels: list[int]
+    ) -> dict[int, LoadedPrior]:
+        """The priors of `levels`, checked against the VQ-VAE.
+
+        Raises:
+          CheckpointError: a level is missing, or a prior learned the codes of another VQ-VAE.
+        """
+        loaded = {}
+        for level in levels:
+            if level not in self.priors:
+                raise CheckpointError(f"{self.path} names no prior for level {level}.")
+            prior = load_prior(self.priors[level], mesh)
+            if prior.fingerprint != vqvae.fingerprint:
+                raise CheckpointError(
+                    f"The prior in {self.priors[level]} learned codes of VQ-VAE "
+                    f"{prior.fingerprint}, but {self.path} names VQ-VAE {vqvae.fingerprint}; "
+                    "train it on codes of this one, or name the other."
+                )
+            if prior.config.level != level:
+                raise CheckpointError(
+                    f"{self.path} names {self.priors[level]} for level {level}, but it is a prior "
+                    f"of level {prior.config.level}."
+                )
+            loaded[level] = prior
+        return loaded
+
+
+def write_model_dir(
+    path: str | Path, vqvae: str | Path, priors: dict[int, str | Path], labels: str | Path
+) -> None:
+    """Writes `path`/model.json with paths relative to it."""
+    folder = Path(path).resolve()
+
+    def relative(target: str | Path) -> str:
+        return os.path.relpath(Path(target).resolve(), folder)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    value = {
+        "vqvae": relative(vqvae),
+        "priors": {str(level): relative(p) for level, p in sorted(priors.items())},
+        "labels": relative(labels),
+    }
+    atomic.write_json(folder / NAME, value)
+
+
+def read_model_dir(path: str | Path) -> ModelDir:
+    """Reads a model directory.
+
+    Raises:
+      CheckpointError: there is no `model.json`, or it lacks a key.
+    """
+    folder = Path(path).resolve()
+    try:
+        value = json.loads((folder / NAME).read_text())
+        return ModelDir(
+            folder,
+            folder / value["vqvae"],
+            {int(level): folder / p for level, p in value["priors"].items()},
+            folder / value["labels"],
+        )
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path} is no model directory (no {NAME}); it names a VQ-VAE, priors and labels."
+        ) from error
+    except (ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{folder / NAME} cannot be read ({error!r}).") from error
