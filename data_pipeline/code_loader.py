@@ -48,9 +48,8 @@ def code_batches(
 
     Args:
       codes_dir, split, level: which codes; level 0 is the bottom.
-      n_ctx: codes of a window.
-      upper_ratio: codes of this level for one of the level above; 0 gives no "upper". Windows
-        start at multiples of it.
+      n_ctx: codes of a window; it starts at a multiple of upper_ratio.
+      upper_ratio: codes of this level for one of the level above; 0 gives no "upper".
       labels: ids of artists and genres; None takes all as unknown.
       max_genres, lyric_tokens: places for them; `alphabet` is "v2" or "v3".
       batch_size, seed, start_step, shard_index, shard_count, shuffle: as in `audio_batches`.
@@ -58,8 +57,7 @@ def code_batches(
       expect_fingerprint: the VQ-VAE the codes must be of.
 
     Raises:
-      DataError: no song is as long as a window, the codes are of another VQ-VAE, or an argument
-        is out of range.
+      DataError: no song fills a window, another VQ-VAE's codes, an argument out of range.
     """
     tf = records.tensorflow()
     reader = _CodesReader(codes_dir, split, level, n_ctx, upper_ratio, expect_fingerprint)
@@ -71,8 +69,8 @@ def code_batches(
     def read(items: Ints, uniforms: npt.NDArray[np.float32]) -> list[npt.NDArray[np.int32]]:
         shifts = uniforms[:, 0].astype(np.float64) - 0.5 if shuffle else np.zeros(len(items))
         song, start = plan.locate(items, shifts)
-        drop = uniforms[:, 2] < label_dropout
-        batch = reader.read(song, start) | labeller.read(song, start, drop)
+        batch = reader.read(song, start)
+        batch |= labeller.read(song, start, drop=uniforms[:, 2] < label_dropout)
         return [batch[name] for name in shapes]
 
     def batch(items: Any, uniforms: Any) -> dict[str, Any]:
@@ -81,8 +79,7 @@ def code_batches(
         return {name: tf.ensure_shape(value, shape) for (name, shape), value in named}
 
     steps = windows.schedule(tf, plan.total, share, seed, start_step, shuffle)
-    ready = steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return ready.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+    return windows.read_ahead(tf, steps, batch)
 
 
 def code_windows(

@@ -71,8 +71,7 @@ def audio_batches(
         return {"audio": _mix(tf, pcm, left)}
 
     steps = windows.schedule(tf, plan.total, share, seed, start_step, shuffle)
-    ready = steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return ready.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+    return windows.read_ahead(tf, steps, batch)
 
 
 def audio_windows(

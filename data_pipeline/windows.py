@@ -6,6 +6,7 @@ on from a step, and any number of hosts sees the same global batches.
 """
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,12 @@ def schedule(tf: Any, total: int, share: Share, seed: int, start_step: int, shuf
 
     steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max // (batch + 1))
     return steps.map(examples, num_parallel_calls=1)
+
+
+def read_ahead(tf: Any, steps: Any, batch: Callable[..., Any]) -> Iterator[Any]:
+    """Numpy batches of `batch(*step)` in order, several of them read at once and ahead of need."""
+    ready = steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return ready.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
 
 
 def whole_pass(lengths: npt.ArrayLike, size: int, keep_short: bool) -> tuple[Ints, Ints]:
