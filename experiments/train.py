@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import jax
 import numpy as np
@@ -36,33 +36,31 @@ from jukejax.training.step import TrainState
 USAGE = "python -m experiments.train PRESET --data DIR --workdir DIR [--section.field value ...]"
 
 
+E = TypeVar("E")
+
+
 @dataclass(frozen=True)
-class Command:
+class Command(Generic[E]):
     """Train a preset. Started again with the same workdir it goes on from the last checkpoint."""
 
     data: Path
     """Songs (`experiments.prepare`) for a VQ-VAE, codes (`experiments.encode`) for a prior."""
     workdir: Path
     """Gets checkpoints, metrics.jsonl and TensorBoard files."""
-    experiment: Any
+    experiment: Annotated[E, tyro.conf.arg(name="")]  # --model.width, not --experiment.model.width
 
 
-def parse(preset: str, arguments: list[str]) -> Command:
+def parse(preset: str, arguments: list[str]) -> Command[Any]:
     """A command with the preset's values as defaults."""
-    default = presets.get(preset)
-    kind = Annotated[type(default), tyro.conf.arg(name="")]
-    fields = {"data": Path, "workdir": Path, "experiment": kind}
-    cls = dataclass(frozen=True)(
-        type("Command", (), {"__annotations__": fields, "__doc__": Command.__doc__})
-    )
-    cls.experiment = default
-    parsed = tyro.cli(
-        cls,
+    experiment: Any = presets.get(preset)
+    missing: Any = tyro.MISSING
+    return tyro.cli(
+        Command[type(experiment)],  # type: ignore[misc]
         args=arguments,
+        default=Command(missing, missing, experiment),
         prog=f"python -m experiments.train {preset}",
         config=(tyro.conf.AvoidSubcommands,),
     )
-    return Command(parsed.data, parsed.workdir, parsed.experiment)
 
 
 def reconstruction_hook(

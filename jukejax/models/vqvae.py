@@ -130,25 +130,26 @@ def decoder_reach(config: VQVAEConfig, level: int) -> int:
 
 
 def piecewise(
-    run: Callable[[Any, int, int], Any], length: int, piece: int, reach: int
+    run: Callable[[int, int], Any], length: int, piece: int, reach: int
 ) -> list[tuple[int, int, Any]]:
     """Cuts [0, length) into windows of one size whose inner parts do not feel the cut.
 
-    A window is `piece + 2 reach` long, or the whole where that is longer; the first and last keep
+    A window is `piece + 2 reach` long, or the whole where that is shorter; the first and last keep
     their outer borders, so the network's own zero padding is where it would be.
 
     Args:
-      run: called as run(start, stop, index) for each window.
+      run: called as run(start, stop) for each window.
+      length, piece, reach: in the same unit, samples or codes.
 
     Returns:
-      (first, last, result) per window: result covers [start, stop), of which [first, last) counts.
+      (first, last, result) per window: of the result for [start, stop), [first, last) counts.
     """
     window = min(length, piece + 2 * reach)
-    out, done, index = [], 0, 0
+    parts, done = [], 0
     while done < length:
         start = min(max(0, done - reach), length - window)
         stop = start + window
         last = length if stop == length else stop - reach
-        out.append((done - start, last - start, run(start, stop, index)))
-        done, index = last, index + 1
-    return out
+        parts.append((done - start, last - start, run(start, stop)))
+        done = last
+    return parts

@@ -1,0 +1,216 @@
+"""One token at a time: caches as small as each pattern allows, and the loop that fills a window.
+
+Decoding is a pure function over the prior's parameter tree; it shares `layer` and the embedding
+maths with training, and equals the full forward pass to rounding. B batch, L positions of the
+stack = R rows x C columns, A attention width, n repeats of a run.
+
+Caches of a run are (n, B, ...) in the carry of its scan, updated in place:
+row (n, B, C, A); previous row (n, B, 2, C, A) by parity of the row; column (n, B, C, R, A), so that a
+read is one slab; dense and prime (n, B, positions, A); cross (n, B, E, A), filled once.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jukejax.config import COLUMN, CROSS, DENSE, PREVIOUS_ROW, PRIME, ROW, PriorConfig
+from jukejax.models.layers import Params, dense
+from jukejax.models.prior import Batch, Prior
+from jukejax.models.transformer import StackConfig, layer, prior_stack
+
+Cache = tuple[jax.Array, jax.Array]  # keys, values
+
+
+class Stream(NamedTuple):
+    """A window being filled."""
+
+    tokens: jax.Array  # (B, L) ids of the stack's vocabulary
+    caches: Any  # tuple over runs of tuples over the pattern of Cache
+    start: jax.Array  # (B, 1, W)
+    add: jax.Array  # (L, W) or (B, L, W)
+    output_add: jax.Array | None  # (B, L, W)
+
+
+def _to_cache(config: StackConfig, pattern: str, x: jax.Array, position: jax.Array) -> jax.Array:
+    """Keys or values (n, B, L, A) of a whole window as the cache before `position` is computed.
+
+    What lies at or after `position` is not meant; it is overwritten before it is read.
+    """
+    if pattern in (DENSE, CROSS):
+        return x
+    if pattern == PRIME:
+        return x[:, :, : config.visible]
+    n, b, length, a = x.shape
+    grid = x.reshape(n, b, config.rows, length // config.rows, a)  # (n, B, R, C, A)
+    if pattern == COLUMN:
+        return grid.swapaxes(2, 3)
+    row = position // grid.shape[3]
+    this = lax.dynamic_index_in_dim(grid, row, 2, keepdims=False)  # (n, B, C, A)
+    if pattern == ROW:
+        return this
+    above = lax.dynamic_index_in_dim(grid, jnp.maximum(row - 1, 0), 2, keepdims=False)
+    above = jnp.where(row > 0, above, 0.0)
+    even = row % 2 == 0
+    return jnp.stack([jnp.where(even, this, above), jnp.where(even, above, this)], axis=2)
+
+
+def prefill(config: PriorConfig, params: Any, batch: Batch, given: jax.Array) -> Stream:
+    """One parallel pass over the given tokens (all of `batch["codes"]` before `given`)."""
+    stack = prior_stack(config)
+    model = Prior(config)
+    variables = {"params": params}
+    conditions = model.apply(variables, batch, method="conditions")
+    _, kept = model.apply(variables, batch, conditions, True, method="hidden")
+    position = given + config.prefix_len
+    caches = tuple(
+        tuple(
+            (_to_cache(stack, pattern, k, position), _to_cache(stack, pattern, v, position))
+            for pattern, (k, v) in zip(patterns, run, strict=True)
+        )
+        for (_, patterns), run in zip(stack.runs, kept, strict=True)
+    )
+    tokens = model.apply(variables, batch, method="sequence")
+    return Stream(tokens, caches, conditions.start, conditions.add, conditions.output_add)
+
+
+def _place(
+    pattern: str, i: jax.Array, p: jax.Array, columns: int, visible: int
+) -> tuple[tuple[Any, ...], tuple[Any, ...], jax.Array | None]:
+    """Where `pattern` writes position p in run-repeat i's cache, what it reads, and up to where."""
+    every = slice(None)
+    r, c = p // columns, p % columns
+    if pattern == ROW:
+        return (i, every, c), (i,), c
+    if pattern == COLUMN:
+        return (i, every, c, r), (i, every, c), r
+    if pattern == PREVIOUS_ROW:
+        return (i, every, r % 2, c), (i, every, (r + 1) % 2), None
+    if pattern == PRIME:  # past the visible part nothing is written: an index out of bounds
+        return (i, every, jnp.where(p < visible, p, visible)), (i,), p
+    return (i, every, p), (i,), p
+
+
+def _attend_one(
+    q: jax.Array, keys: jax.Array, values: jax.Array, heads: int, last: jax.Array | None
+) -> jax.Array:
+    """q (B, A) over keys and values (B, M, A), of which 0..last are seen -> (B, A)."""
+    b, m, a = keys.shape
+    d = a // heads
+    scores = jnp.einsum("bhd,bmhd->bhm", q.reshape(b, heads, d), keys.reshape(b, m, heads, d))
+    scores = scores.astype(jnp.float32) * d**-0.5
+    if last is not None:
+        scores = jnp.where(jnp.arange(m) <= last, scores, -jnp.inf)
+    weights = jax.nn.softmax(scores).astype(values.dtype)
+    return jnp.einsum("bhm,bmhd->bhd", weights, values.reshape(b, m, heads, d)).reshape(b, a)
+
+
+def _layer_step(
+    config: StackConfig, pattern: str, columns: int,
+    p: Params, x: jax.Array, cache: Cache, i: jax.Array, position: jax.Array,
+) -> tuple[jax.Array, Cache]:  # fmt: skip
+    """One layer for one position: x (B, W) -> (B, W), and its cache with the position in it."""
+
+    def attend(h: jax.Array) -> tuple[jax.Array, Cache]:
+        if pattern == CROSS:
+            keys, values = cache
+            return _attend_one(dense(p["qkv"], h), keys[i], values[i], config.heads, None), cache
+        q, k, v = jnp.split(dense(p["qkv"], h), 3, axis=-1)
+        write, read, last = _place(pattern, i, position, columns, config.visible)
+        new = tuple(
+            c.at[write].set(one.astype(c.dtype), mode="drop")
+            for c, one in zip(cache, (k, v), strict=True)
+        )
+        return _attend_one(q, new[0][read], new[1][read], config.heads, last), new  # type: ignore
+
+    return layer(p, x, config.residual, attend)
+
+
+def decode_step(
+    config: PriorConfig, params: Any, caches: Any, x: jax.Array, position: jax.Array
+) -> tuple[jax.Array, Any]:
+    """The stack for one position: embedded input (B, W) -> hidden state (B, W), new caches."""
+    stack = prior_stack(config)
+    columns = config.seq_len // config.blocks
+    dtype = x.dtype
+    x = x.astype(config.dtype)
+    done = []
+    for number, (repeats, patterns) in enumerate(stack.runs):
+        tree = params["stack"][f"run_{number}"]
+
+        def body(carry: Any, at: Any, patterns: tuple[str, ...] = patterns) -> tuple[Any, None]:
+            h, run = carry
+            i, layers = at
+            new = []
+            for j, pattern in enumerate(patterns):
+                h, cache = _layer_step(
+                    stack, pattern, columns, layers[f"layer_{j}"], h, run[j], i, position
+                )
+                new.append(cache)
+            return (h, tuple(new)), None
+
+        (x, run), _ = lax.scan(body, (x, caches[number]), (jnp.arange(repeats), tree))
+        done.append(run)
+    return x.astype(dtype), tuple(done)
+
+
+def choose(logits: jax.Array, u: jax.Array, temperature: jax.Array) -> jax.Array:
+    """Tokens (B,) by inverting the cumulative distribution of logits (B, K) at u (B,) in [0, 1).
+
+    The number of entries of the cumulative sum that are at most u times its last.
+    """
+    c = jnp.cumsum(jax.nn.softmax(logits / temperature), -1)
+    return jnp.sum(c <= u[:, None] * c[:, -1:], -1).astype(jnp.int32)
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=2)
+def fill(
+    config: PriorConfig,
+    params: Any,
+    stream: Stream,
+    uniforms: jax.Array,
+    first: jax.Array,
+    stop: jax.Array,
+    temperature: jax.Array,
+) -> Stream:
+    """Samples music tokens first .. stop - 1 of a window on the device.
+
+    Args:
+      uniforms: (B, n_ctx) in [0, 1), one a music token.
+      first, stop: music positions; may differ from call to call without compiling again.
+      temperature: scalar or (B, 1).
+    """
+    model, variables = Prior(config), {"params": params}
+    n = config.prefix_len
+
+    def body(p: jax.Array, stream: Stream) -> Stream:
+        before = lax.dynamic_index_in_dim(stream.tokens, jnp.maximum(p - 1, 0), 1, keepdims=False)
+        x = jnp.where(p == 0, stream.start[:, 0], params["token"][before])
+        x = x + lax.dynamic_index_in_dim(stream.add, p, -2, keepdims=False)
+        h, caches = decode_step(config, params, stream.caches, x, p)
+        if stream.output_add is not None:
+            h = h + lax.dynamic_index_in_dim(stream.output_add, p, 1, keepdims=False)
+        logits = model.apply(variables, h, method="head")
+        u = lax.dynamic_index_in_dim(uniforms, p - n, 1, keepdims=False)
+        token = choose(logits, u, temperature)
+        tokens = lax.dynamic_update_index_in_dim(stream.tokens, token, p, 1)
+        return stream._replace(tokens=tokens, caches=caches)
+
+    return lax.fori_loop(first + n, stop + n, body, stream)
+
+
+start_stream = jax.jit(prefill, static_argnums=0)
+
+
+def music(config: PriorConfig, stream: Stream) -> jax.Array:
+    """The window's codes (B, n_ctx).
+
+    A prefix model that drew a lyric character where music belongs has gone on from that character;
+    it stands for code 0, as published.
+    """
+    codes = stream.tokens[:, config.prefix_len :] - (config.vocabulary - config.codes)
+    return jnp.maximum(codes, 0)
