@@ -1,0 +1,120 @@
+"""Presets: parameter counts, hops and windows of the published models; names."""
+
+import math
+
+import flax.linen as nn
+import jax
+import pytest
+
+from jukejax import presets
+from jukejax.config import ConfigError, VQVAEExperiment
+from jukejax.training.tasks import make_task
+
+
+def parameters(name):
+    boxed = jax.eval_shape(make_task(presets.get(name)).init, jax.random.key(0))
+    return nn.unbox(boxed)
+
+
+def count(tree):
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        (
+            "upsampler_level_0",
+            {
+                (): 981_298_176,
+                ("stack",): 797_333_760,
+                ("upper",): 156_180_096,
+                ("labels", "genre"): 230_400,
+                ("labels", "artist"): 7_893_120,
+                ("token",): 3_932_160,
+                ("position",): 15_728_640,
+            },
+        ),
+        ("upsampler_level_1", {(): 981_298_176}),
+        ("prior_5b", {(): 5_060_452_800}),
+        (
+            "prior_5b_lyrics",
+            {
+                (): 5_640_506_800,
+                ("stack",): 5_463_418_800,
+                ("lyric_encoder", "stack"): 88_652_160,
+            },
+        ),
+        ("prior_1b_lyrics", {(): 942_643_200, ("stack",): 907_112_448}),
+        (
+            "vqvae",
+            {
+                (): 1_485_763,
+                ("encoders_0",): 441_856,
+                ("encoders_1",): 116_384,
+                ("encoders_2",): 168_224,
+                ("decoders_0",): 458_177,
+                ("decoders_1",): 124_641,
+                ("decoders_2",): 176_481,
+            },
+        ),
+    ],
+)
+def test_parameter_counts(name, parts):
+    tree = parameters(name)
+    found = {}
+    for path in parts:
+        node = tree
+        for key in path:
+            node = node[key]
+        found[path] = count(node)
+    assert found == parts
+
+
+def test_tensors_of_the_vqvae():
+    # 669 of the published file, three of which are codebooks
+    assert len(jax.tree.leaves(parameters("vqvae"))) == 666
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "hop", "window"),
+    [
+        ("upsampler_level_0", 0, 8, 65_536),
+        ("upsampler_level_1", 1, 32, 262_144),
+        ("prior_5b", 2, 128, 1_048_576),
+        ("prior_5b_lyrics", 2, 128, 1_048_576),
+        ("prior_1b_lyrics", 2, 128, 786_432),
+        ("demo_upsampler_level_0", 0, 8, 4_096),
+        ("demo_upsampler_level_1", 1, 32, 16_384),
+        ("demo_prior", 2, 128, 65_536),
+    ],
+)
+def test_hops_and_windows(name, level, hop, window):
+    model = presets.get(name).model
+    assert (model.level, model.hop, model.window_samples) == (level, hop, window)
+
+
+@pytest.mark.parametrize("name", ["vqvae", "demo_vqvae"])
+def test_hops_of_vqvaes(name):
+    experiment = presets.get(name)
+    assert experiment.model.hops == (8, 32, 128)
+    assert experiment.samples % 128 == 0
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_priors_read_codes_of_their_vqvae(name):
+    experiment = presets.get(name)
+    if isinstance(experiment, VQVAEExperiment):
+        assert experiment.model.levels == 3
+    else:
+        vqvae = presets.get("demo_vqvae" if name.startswith("demo") else "vqvae")
+        assert experiment.model.codes == vqvae.model.codes
+        assert experiment.model.hop == vqvae.model.hops[experiment.model.level]
+        assert (experiment.model.upper is None) == (experiment.model.level == 2)
+
+
+def test_unknown_preset_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"'prior_5b_lyric'.*'prior_5b_lyrics'"):
+        presets.get("prior_5b_lyric")
+    with pytest.raises(ConfigError, match="known: demo_vqvae"):
+        presets.get("x")
