@@ -1,0 +1,181 @@
+"""The codebook: nearest code by brute force, its update by a float64 loop, restarts, invariance."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import PartitionSpec as P
+
+from jukejax.config import MeshConfig
+from jukejax.models import bottleneck
+from jukejax.models.bottleneck import Codebook
+from jukejax.parallel.mesh import make_mesh
+
+K, E, N = 6, 3, 16
+whole = st.integers(-3, 3)  # few values: many ties, and every distance exact
+
+
+@settings(max_examples=100)
+@given(
+    codes=st.lists(st.tuples(whole, whole, whole), min_size=K, max_size=K),
+    x=st.lists(st.tuples(whole, whole, whole), min_size=N, max_size=N),
+)
+def test_nearest_is_the_lowest_index_of_the_smallest_distance(codes, x):
+    index, distance = bottleneck.nearest(jnp.array(codes, jnp.float32), np.array(x, np.float32))
+    squares = ((np.array(x)[:, None] - np.array(codes)[None]) ** 2).sum(-1)
+    for n in range(N):
+        lowest = min(range(K), key=lambda j: (squares[n, j], j))
+        assert index[n] == lowest
+        assert distance[n] == squares[n, lowest]
+    assert index.dtype == jnp.int32
+
+
+def test_nearest_keeps_leading_axes():
+    rng = np.random.default_rng(0)
+    codes, x = rng.normal(size=(K, E)), rng.normal(size=(2, 5, E))
+    index, distance = bottleneck.nearest(codes.astype(np.float32), x.astype(np.float32))
+    squares = ((x[:, :, None] - codes) ** 2).sum(-1)
+    np.testing.assert_array_equal(index, squares.argmin(-1))
+    np.testing.assert_allclose(distance, squares.min(-1), atol=1e-5)
+
+
+def book_and_batch(seed):
+    """A codebook with counts on both sides of 1, a batch that leaves codes 4 and 5 unused."""
+    rng = np.random.default_rng(seed)
+    counts = np.array([0.5, 1.5, 3.0, 0.2, 0.9, 1.2], np.float32)
+    codes, sums, fresh = rng.normal(size=(3, K, E)).astype(np.float32)
+    x = rng.normal(size=(N, E)).astype(np.float32)
+    index = rng.integers(0, 3, N).astype(np.int32)
+    index[0] = 3
+    return Codebook(codes, sums, counts), x, index, fresh
+
+
+update = jax.jit(bottleneck.update)
+
+
+@pytest.mark.parametrize(("decay", "threshold"), [(0.99, 1.0), (0.5, 1.0), (0.9, 0.0), (0.9, 2.5)])
+def test_update_is_the_published_formula(decay, threshold):
+    book, x, index, fresh = book_and_batch(1)
+    new = update(book, x, index, fresh, decay, threshold)
+    for j in range(K):
+        count, total = 0, np.zeros(E)
+        for vector, chosen in zip(x, index, strict=True):
+            if chosen == j:
+                count, total = count + 1, total + vector
+        k_elem = decay * float(book.counts[j]) + (1 - decay) * count
+        k_sum = decay * book.sums[j].astype(np.float64) + (1 - decay) * total
+        usage = k_elem >= threshold
+        np.testing.assert_allclose(new.counts[j], k_elem, rtol=1e-5)
+        np.testing.assert_allclose(new.sums[j], k_sum, rtol=1e-5, atol=1e-6)
+        code = usage * k_sum / k_elem + (1 - usage) * fresh[j]
+        np.testing.assert_allclose(new.codes[j], code, rtol=1e-5, atol=1e-6)
+
+
+def test_restarts_replace_exactly_the_codes_under_the_threshold():
+    book, x, index, fresh = book_and_batch(2)
+    new = update(book, x, index, fresh, 0.9, 1.0)
+    alive = np.asarray(new.counts) >= 1.0
+    assert 0 < alive.sum() < K
+    np.testing.assert_array_equal((np.asarray(new.codes) == fresh).all(-1), ~alive)
+    # a code that was never chosen has sums of zero and no NaN
+    empty = bottleneck.empty(K, E)
+    new = update(empty, x, index, fresh, 0.99, 1.0)
+    np.testing.assert_array_equal(new.codes, fresh)
+
+
+def test_a_count_at_the_threshold_is_alive():
+    book = Codebook(np.zeros((1, E)), np.full((1, E), 2.0), np.ones(1, np.float32))
+    x, fresh = np.full((4, E), 2.0, np.float32), np.full((1, E), 9.0, np.float32)
+    new = bottleneck.update(book, x, np.array([0, 0, 0, 0]), fresh, 0.5, 2.5)
+    assert new.counts[0] == 2.5
+    np.testing.assert_allclose(new.codes[0], (0.5 * 2 + 0.5 * 8) / 2.5)
+
+
+def test_a_restarted_code_comes_back_with_its_old_mass():
+    fresh = np.full((1, E), 9.0, np.float32)
+    book = Codebook(np.zeros((1, E)), np.full((1, E), 3.0), np.full(1, 0.5, np.float32))
+    nothing = np.zeros((0, E), np.float32), np.zeros(0, np.int32)
+    dead = bottleneck.update(book, *nothing, fresh, 0.5, 1.0)
+    np.testing.assert_array_equal(dead.codes, fresh)
+    assert dead.counts[0] == 0.25
+    two = np.ones((2, E), np.float32), np.zeros(2, np.int32)
+    back = bottleneck.update(dead, *two, fresh, 0.5, 1.0)
+    np.testing.assert_allclose(back.codes[0], (0.25 * 3 + 0.5 * 2) / (0.125 + 1.0))
+
+
+def test_update_does_not_depend_on_the_order_of_the_batch():
+    book, x, index, fresh = book_and_batch(3)
+    order = np.random.default_rng(0).permutation(N)
+    a = update(book, x, index, fresh, 0.9, 1.0)
+    b = update(book, x[order], index[order], fresh, 0.9, 1.0)
+    jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-5, atol=1e-6), a, b)
+
+
+def test_statistics_are_those_of_the_global_batch():
+    book, x, index, fresh = book_and_batch(4)
+    mesh = make_mesh(MeshConfig())
+    put = jax.sharding.NamedSharding(mesh, P("data"))
+    split = [jax.device_put(a, put) for a in (x, index)]
+    assert len(split[0].sharding.device_set) == 8
+    a = update(book, x, index, fresh, 0.9, 1.0)
+    b = update(book, *split, fresh, 0.9, 1.0)
+    jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-5, atol=1e-6), a, b)
+
+
+def rows_as_ids(x):
+    return np.asarray(x)[:, 0].astype(int).tolist()
+
+
+@pytest.mark.parametrize(("rows", "n"), [(20, 8), (8, 8)])
+def test_random_rows_are_rows_and_none_twice(rows, n):
+    x = np.repeat(np.arange(rows, dtype=np.float32)[:, None], E, 1)
+    seen = set()
+    for seed in range(10):
+        chosen = bottleneck.random_rows(jax.random.key(seed), x, n)
+        assert chosen.shape == (n, E)
+        assert (np.asarray(chosen) == np.asarray(chosen)[:, :1]).all()
+        ids = rows_as_ids(chosen)
+        assert len(set(ids)) == n
+        seen.add(tuple(ids))
+    assert len(seen) == 10
+
+
+def test_few_rows_are_tiled_with_a_little_noise():
+    x = 10 * np.arange(5, dtype=np.float32)[:, None] * np.ones(4, np.float32)
+    chosen = np.asarray(bottleneck.random_rows(jax.random.key(0), x, 12))
+    nearest = np.abs(chosen[:, None] - x).max(-1).argmin(-1)
+    noise = chosen - x[nearest]
+    assert 0 < np.abs(noise).max() < 5 * 0.01 / np.sqrt(4)
+    assert noise.std() == pytest.approx(0.005, rel=0.35)
+    assert len(np.unique(chosen[:, 0])) == 12
+    assert np.bincount(nearest, minlength=5).max() <= 3  # tiled three times
+
+
+def test_first_codes_are_rows_counted_once():
+    x = np.repeat(np.arange(20, dtype=np.float32)[:, None], E, 1)
+    book = bottleneck.first_codes(jax.random.key(0), x, K)
+    assert len(set(rows_as_ids(book.codes))) == K
+    np.testing.assert_array_equal(book.sums, book.codes)
+    np.testing.assert_array_equal(book.counts, np.ones(K))
+
+
+def test_statistics():
+    book, x, index, fresh = book_and_batch(5)
+    new = update(book, x, index, fresh, 0.9, 1.0)
+    distance = np.linspace(0, 1, N, dtype=np.float32)
+    found = bottleneck.statistics(book, new, x, index, distance, 1.0)
+    p = np.bincount(index, minlength=K) / N
+    wide = x.astype(np.float64)
+    expected = {
+        "entropy": -sum(q * np.log(q) for q in p if q),
+        "used_now": (p > 0).sum(),
+        "alive": (np.asarray(new.counts) >= 1).sum(),
+        "movement": np.linalg.norm(np.asarray(new.codes, np.float64) - book.codes) / np.sqrt(K * E),
+        "fit": 0.5,
+        "spread": np.linalg.norm(wide - wide.mean()) / np.sqrt(N * E),
+    }
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert float(found[name]) == pytest.approx(value, rel=1e-4), name

@@ -1,0 +1,92 @@
+"""Short-time spectra against frames cut and windowed one by one in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.signal import get_window
+
+from jukejax.models import spectral
+
+
+def direct(x, n_fft, hop, window):
+    """|STFT| of (B, S), frame by frame: the window stands in the middle of n_fft samples."""
+    taps, half = np.zeros(n_fft), n_fft // 2
+    left = (n_fft - window) // 2
+    taps[left : left + window] = get_window("hann", window, fftbins=True)
+    out = []
+    for row in np.asarray(x, np.float64):
+        padded = np.concatenate([row[half:0:-1], row, row[-2 : -half - 2 : -1]])
+        starts = range(0, len(padded) - n_fft + 1, hop)
+        frames = [np.fft.fft(padded[s : s + n_fft] * taps)[: half + 1] for s in starts]
+        out.append(np.abs(frames))
+    return np.array(out)
+
+
+@pytest.fixture(scope="module")
+def audio():
+    t = np.arange(3001) / 44_100
+    rng = np.random.default_rng(0)
+    tones = [np.sin(2 * np.pi * f * t) for f in (220.0, 5000.0)]
+    return np.stack([tones[0] + 0.3 * tones[1], 0.1 * rng.normal(size=t.size)]).astype(np.float32)
+
+
+@pytest.mark.parametrize("resolution", [*spectral.RESOLUTIONS, spectral.PLAIN])
+def test_magnitudes(audio, resolution):
+    found = spectral.magnitudes(audio, *resolution)
+    expected = direct(audio, *resolution)
+    assert found.shape == expected.shape == (2, 1 + 3001 // resolution[1], resolution[0] // 2 + 1)
+    np.testing.assert_allclose(found, expected, atol=2e-5 * expected.max())
+
+
+@pytest.mark.parametrize("length", [1025, 1200, 2399, 2400])
+def test_magnitudes_of_any_length(audio, length):
+    x = audio[:, :length]
+    expected = direct(x, 2048, 240, 1200)
+    found = spectral.magnitudes(x, 2048, 240, 1200)
+    np.testing.assert_allclose(found, expected, atol=2e-5 * expected.max())
+
+
+def test_resolutions_are_the_published_ones():
+    assert spectral.RESOLUTIONS == ((2048, 240, 1200), (1024, 120, 600), (512, 50, 240))
+    assert spectral.PLAIN == (2048, 256, 1536)
+
+
+@pytest.mark.parametrize("x", [0.0, 1e-30, 4.0])
+def test_safe_sqrt_has_a_gradient_everywhere(x):
+    value, gradient = jax.value_and_grad(spectral.safe_sqrt)(x)
+    assert value == pytest.approx(np.sqrt(x))
+    assert gradient == pytest.approx(0.5 / np.sqrt(x) if x else 0.0)
+
+
+def test_frobenius():
+    x = np.random.default_rng(1).normal(size=(3, 4, 5))
+    expected = [np.linalg.norm(row) for row in x]
+    np.testing.assert_allclose(spectral.frobenius(jnp.asarray(x)), expected, rtol=1e-5)
+
+
+def test_spectral_convergence(audio):
+    other = (0.5 * audio[::-1] + 0.1).astype(np.float32)
+    target, wrong = direct(audio, *spectral.PLAIN), direct(other, *spectral.PLAIN)
+    expected = [
+        np.linalg.norm(a - b) / np.linalg.norm(a) for a, b in zip(target, wrong, strict=True)
+    ]
+    found = spectral.spectral_convergence(audio, other)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_array_equal(spectral.spectral_convergence(0 * audio, other), [0, 0])
+
+
+def test_gradients_at_silence_are_finite(audio):
+    silence = jnp.zeros((1, 1200))
+
+    def loss(y):
+        errors = [
+            spectral.frobenius(spectral.magnitudes(silence, *r) - spectral.magnitudes(y, *r))
+            for r in (spectral.RESOLUTIONS[2], spectral.PLAIN)
+        ]
+        return jnp.sum(errors[0] + errors[1] + spectral.spectral_convergence(silence, y))
+
+    gradient = jax.jit(jax.grad(loss))
+    np.testing.assert_array_equal(gradient(silence), silence)
+    assert np.isfinite(gradient(silence.at[0, 600].set(1e-3))).all()
+    assert np.abs(gradient(audio[1:, :1200])).max() > 0
