@@ -145,5 +145,5 @@ def _begin(
         first = put_batch(mesh, next(batches(0)))
         return create_state(task, experiment, mesh, first), batches(0)
     abstract = abstract_state(task, experiment, mesh)
-    trees = checkpoints.restore(_trees(abstract))
-    return TrainState(step=jnp.asarray(done, jnp.int32), **trees), batches(done)
+    step = jax.device_put(jnp.asarray(done, jnp.int32), abstract.step.sharding)
+    return TrainState(step=step, **checkpoints.restore(_trees(abstract))), batches(done)

@@ -43,7 +43,8 @@ def create_state(task: Task, experiment: Experiment, mesh: Mesh, first: Batch) -
         extra = jax.jit(task.extra, out_shardings=replicated(mesh))(
             jax.random.fold_in(key, 1), born["params"], first
         )
-    return TrainState(step=jnp.zeros((), jnp.int32), extra=extra, **born)
+        step = jax.device_put(jnp.zeros((), jnp.int32), replicated(mesh))
+    return TrainState(step=step, extra=extra, **born)
 
 
 def abstract_state(task: Task, experiment: Experiment, mesh: Mesh) -> TrainState:
@@ -53,8 +54,9 @@ def abstract_state(task: Task, experiment: Experiment, mesh: Mesh) -> TrainState
     shardings = storage_shardings(mesh, boxed)
     trees = jax.tree.map(with_sharding, nn.unbox(boxed), shardings)
     extra = jax.eval_shape(task.extra, key, trees["params"], task.example)
-    extra = jax.tree.map(lambda x: with_sharding(x, replicated(mesh)), extra)
-    return TrainState(step=jax.ShapeDtypeStruct((), jnp.int32), extra=extra, **trees)
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    step, extra = jax.tree.map(lambda x: with_sharding(x, replicated(mesh)), (step, extra))
+    return TrainState(step=step, extra=extra, **trees)
 
 
 def with_sharding(x: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> Any:
@@ -86,7 +88,9 @@ def make_train_step(
         }
         return TrainState(state.step + 1, params, ema, opt_state, extra), metrics
 
-    jitted = jax.jit(step, donate_argnums=0)
+    # a state comes out where it went in, or the second call would compile again
+    kept = jax.tree.map(lambda x: x.sharding, abstract_state(task, experiment, mesh))
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(kept, replicated(mesh)))
 
     def run(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         with jax.set_mesh(mesh):
