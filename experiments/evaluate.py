@@ -27,11 +27,18 @@ from tqdm import tqdm
 
 from data_pipeline import records
 from data_pipeline.code_loader import code_token_counts, code_windows
-from data_pipeline.codes import codes_info, prepared_songs, read_audio, read_song_codes
+from data_pipeline.codes import (
+    codes_info,
+    codes_length,
+    prepared_songs,
+    read_audio,
+    read_song_codes,
+)
 from data_pipeline.errors import DataError
+from data_pipeline.labels import Vocabulary
 from data_pipeline.songs import PreparedSong
 from experiments import cli
-from experiments.data import code_arguments, prior_inputs, read_vocabulary
+from experiments.data import code_arguments, prior_inputs
 from jukejax.checkpoint import CheckpointError, directory, open_existing
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.evaluation import likelihood, reconstruction, report
@@ -183,39 +190,46 @@ def training_counts(subject: Subject, levels: Iterable[int]) -> dict[int, likeli
 
 
 def measure_likelihood(subject: Subject) -> dict[str, Any]:
-    """`likelihood.evaluate` of every prior that the model directory names, top level first."""
+    """`likelihood.evaluate` of every prior that the model directory names, top level first.
+
+    "covered" is the part of the held-out tokens that lies in whole windows and is scored.
+    """
     levels = sorted(subject.directory.priors, reverse=True)
-    records.split_songs(subject.codes, "test")  # said before minutes of counting
+    songs = records.split_songs(subject.codes, "test")  # said before minutes of counting
     counts = training_counts(subject, levels)
-    vocabulary = read_vocabulary(subject.directory.labels.parent)
+    vocabulary = Vocabulary.load(subject.directory.labels)
     split = int(np.prod([subject.mesh.shape[axis] for axis in BATCH]))
     batch = -(-subject.batch // split) * split
-    rows = []
+    rows, top = [], subject.vqvae.config.hops[-1]
     for level in levels:  # one in memory at a time
         prior = subject.directory.load_priors(subject.mesh, subject.vqvae, [level])[level]
+        config = prior.config
+        lengths = [codes_length(song.n_samples, config.hop, top) for song in songs]
         windows = code_windows(
             subject.codes,
             split="test",
             batch_size=batch,
             expect_fingerprint=prior.fingerprint,
-            **code_arguments(prior.config, vocabulary),
+            **code_arguments(config, vocabulary),
         )
+        total = -(-sum(n // config.n_ctx for n in lengths) // batch)
+        progress = tqdm(windows, f"likelihood of level {level}", total, unit="batch", disable=None)
         inputs = (
-            prior_inputs(prior.config, found) | {k: found[k] for k in ("valid", "song")}
-            for found in tqdm(windows, f"likelihood of level {level}", unit="batch", disable=None)
+            prior_inputs(config, found) | {k: found[k] for k in ("valid", "song")}
+            for found in progress
         )
-        scorer = likelihood.make_scorer(prior.config, prior.params, subject.mesh)
-        row = likelihood.evaluate(prior.config, scorer, likelihood.fit(counts[level]), inputs)
-        rows.append(row | {"step": prior.step})
+        scorer = likelihood.make_scorer(config, prior.params, subject.mesh)
+        row = likelihood.evaluate(config, scorer, likelihood.fit(counts[level]), inputs)
+        rows.append(row | {"covered": row["tokens"] / sum(lengths), "step": prior.step})
     return {"levels": rows}
 
 
 def likelihood_table(result: dict[str, Any]) -> str:
     title = (
         "Bits per held-out token, lower is better; unigram and bigram count the training codes "
-        "and score the same tokens."
+        "and score the same tokens: whole windows, without what is left at a song's end."
     )
-    header = ("level", "prior", "bigram", "unigram", "uniform", "bits/s", "tokens", "windows")
+    header = ("level", "prior", "bigram", "unigram", "uniform", "bits/s", "tokens", "of test")
     rows = [
         (
             str(row["level"]),
@@ -225,7 +239,7 @@ def likelihood_table(result: dict[str, Any]) -> str:
             f"{row['uniform_bits_per_token']:.3f}",
             f"{row['bits_per_second']:.0f}",
             str(row["tokens"]),
-            str(row["windows"]),
+            f"{100 * row['covered']:.0f} %",
         )
         for row in result["levels"]
     ]

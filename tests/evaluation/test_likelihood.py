@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import os
 import shutil
 
 import numpy as np
@@ -26,7 +27,7 @@ from jukejax.config import (
     VQVAEExperiment,
     to_dict,
 )
-from jukejax.evaluation import likelihood
+from jukejax.evaluation import likelihood, report
 from jukejax.model_dir import load_vqvae, read_model_dir, write_model_dir
 from jukejax.models import prior
 from jukejax.parallel.mesh import make_mesh
@@ -251,6 +252,7 @@ def test_the_command_writes_prints_and_does_not_compute_again(trained, tmp_path,
     assert (rebuilt["songs"], rebuilt["silent"], len(rebuilt["levels"])) == (2, 0, 3)
     assert [row["level"] for row in bits] == [2, 1]
     assert [row["windows"] for row in bits] == [2 * (313 // 16), 2 * (1252 // 16)]
+    assert bits[0]["covered"] == (313 // 16) * 16 / 313
     for name in ("reconstruction", "likelihood"):
         written = json.loads((tmp_path / f"{name}.json").read_text())
         assert written["result"] == results[name]
@@ -288,6 +290,29 @@ def test_the_command_measures_what_the_library_says(trained, tmp_path):
     used = json.loads((tmp_path / "reconstruction.json").read_text())["result"]["levels"][1]["used"]
     tokens = tokens + code_token_counts(trained / "codes", "test", 1, 16)
     assert used == np.mean(tokens > 0)
+
+
+def test_a_result_holds_for_its_source_alone(tmp_path):
+    source = {"priors": {"2": {"step": 5}}, "hops": (8, 32)}
+    assert report.read_result(tmp_path, "x", source) is None
+    path = report.write_result(tmp_path, "x", source, {"bits": 1.5})
+    assert report.read_result(tmp_path, "x", source) == {"bits": 1.5}
+    assert report.read_result(tmp_path, "x", source | {"hops": (8,)}) is None
+    with pytest.raises(ValueError, match="JSON"):
+        report.write_result(tmp_path, "x", source, {"bits": float("nan")})
+    assert report.read_result(tmp_path, "x", source) == {"bits": 1.5}
+    path.write_text(path.read_text()[:40])
+    assert report.read_result(tmp_path, "x", source) is None
+
+
+def test_another_checkpoint_of_a_prior_is_another_source(trained, tmp_path):
+    shutil.copytree(trained / "prior_1", tmp_path / "prior_1")
+    checkpoint = tmp_path / "prior_1" / "checkpoints" / "2"
+    before = evaluate.checkpoint_mark(tmp_path / "prior_1")
+    assert before["step"] == 2
+    os.utime(checkpoint, (1e9, 1e9))
+    after = evaluate.checkpoint_mark(tmp_path / "prior_1")
+    assert after != before and after["written"].startswith("2001-09-09")
 
 
 def exits(arguments, capsys):
