@@ -83,7 +83,7 @@ def batches(
     if isinstance(experiment, VQVAEExperiment):
         from data_pipeline.loader import audio_batches
 
-        audio = {
+        audio: dict[str, Any] = {
             "samples": experiment.samples,
             "downmix": experiment.downmix if training else "mean",
         }

@@ -19,7 +19,7 @@ from data_pipeline import songs
 from data_pipeline.codes import codes_info
 from experiments import cli, data
 from jukejax import presets
-from jukejax.checkpoint import Checkpoints, CheckpointError
+from jukejax.checkpoint import CheckpointError, Checkpoints
 from jukejax.config import (
     Experiment,
     PriorExperiment,
@@ -54,8 +54,9 @@ def parse(preset: str, arguments: list[str]) -> Command[Any]:
     """A command with the preset's values as defaults."""
     experiment: Any = presets.get(preset)
     missing: Any = tyro.MISSING
+    cls: Any = Command
     return tyro.cli(
-        Command[type(experiment)],  # type: ignore[misc]
+        cls[type(experiment)],
         args=arguments,
         default=Command(missing, missing, experiment),
         prog=f"python -m experiments.train {preset}",
@@ -99,7 +100,8 @@ def run(
         note["fingerprint"] = codes_info(data_dir).fingerprint
     check_same(experiment, note, workdir)
     mesh = make_mesh(experiment.mesh)
-    held_out, hooks = None, ()
+    held_out: Any = None
+    hooks: tuple[Hook, ...] = ()
     if any(song.split == "test" for song in songs.prepared_songs(data_dir)):
         test = data.batches(experiment, data_dir, "test")
         held_out = lambda: test(0)  # noqa: E731

@@ -1,7 +1,7 @@
 """Named experiments: the published models and the demo family. Numbers only.
 
-`get(name)` returns a preset. The demo presets keep the published hops, levels, labels and lyrics and
-shrink widths, depths and windows.
+`get(name)` returns a preset. The demo presets keep the published hops, levels, labels and lyrics
+and shrink widths, depths and windows.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ from jukejax.config import (
 )
 
 _LABELS_V2 = LabelsConfig(artists=4111, genres=120)
-_LABELS_V3 = LabelsConfig(
-    artists=7898, genres=604, max_genres=1, timing_bins=64, min_seconds=17.84
-)
+_LABELS_V3 = LabelsConfig(artists=7898, genres=604, max_genres=1, timing_bins=64, min_seconds=17.84)
 
 
 def vqvae() -> VQVAEExperiment:

@@ -22,9 +22,13 @@ FRAMES = 1200  # columns of a picture
 BINS = 224  # rows of a picture
 JOB_DEFAULTS: dict[str, Any] = {
     "model": "", "seed": None, "seconds": None, "sample_rate": 44_100, "created": "",
-    "temperature": {},
 }  # fmt: skip
-LEVEL_DEFAULTS: dict[str, Any] = {"hop": None, "tokens": None, "seconds_to_sample": None}
+LEVEL_DEFAULTS: dict[str, Any] = {
+    "hop": None,
+    "tokens": None,
+    "temperature": None,
+    "seconds_to_sample": None,
+}
 TICKS_HZ = ((100, "100"), (1000, "1k"), (10_000, "10k"))
 
 

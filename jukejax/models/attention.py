@@ -1,9 +1,9 @@
 """Factorized attention (paper section 4.1, figure 6) as pure functions of queries, keys and values.
 
-B batch, T tokens = R rows (blocks) x C columns, H heads, D head width, E encoder states. Position p
-stands in row p // C, column p % C. Every function maps q (B, T, H, D) and k, v (B, T or E, H, D) to
-(B, T, H, D). Rows and columns become a batch axis of plain attention, so nothing of size T x T exists
-but in `dense`.
+B batch, T tokens = R rows (blocks) x C columns, H heads, D head width, E encoder states. Position
+p stands in row p // C, column p % C. Every function maps q (B, T, H, D) and k, v (B, T or E, H, D)
+to (B, T, H, D). Rows and columns become a batch axis of plain attention, so nothing of size T x T
+exists but in `dense`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def column(q: jax.Array, k: jax.Array, v: jax.Array, rows: int) -> jax.Array:
 def previous_row(q: jax.Array, k: jax.Array, v: jax.Array, rows: int) -> jax.Array:
     """A position sees the whole row above its own; the first row sees zeros and gets zeros."""
     b, t, h, d = q.shape
-    k, v = (jnp.pad(_grid(x, rows)[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0), (0, 0))) for x in (k, v))
+    k, v = (
+        jnp.pad(_grid(x, rows)[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0), (0, 0))) for x in (k, v)
+    )
     q, k, v = (x.reshape(b * rows, t // rows, h, d) for x in (q, k, v))
     return _attend(q, k, v).reshape(b, t, h, d)
 

@@ -1,8 +1,8 @@
 """Layers as pure functions of parameter trees, and the initialisers that make those trees.
 
 B batch, T time or tokens, W width. A Linen module asks for a tree with
-`self.param(name, dense_params(...))` and hands it to the function; decoding hands over the same tree
-without Linen, so there is one definition of the maths.
+`self.param(name, dense_params(...))` and hands it to the function; decoding hands over the same
+tree without Linen, so there is one definition of the maths.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def table(rows: int, width: int, std: float, row_axis: str = "vocabulary") -> Ca
     return lambda key: init(key, (rows, width))
 
 
-# --- 1-D convolutions: (B, T, channels), zero padding, no parameters shared across levels ------------
+# --- 1-D convolutions: (B, T, channels), zero padding ---------------------------------------------
 
 
 def linear_kernel(n_in: int, n_out: int, axes: tuple[str, str]) -> Callable:
@@ -137,7 +137,7 @@ def conv(p: Params, x: jax.Array, stride: int = 1, dilation: int = 1, pad: int =
 def conv_up(p: Params, x: jax.Array) -> jax.Array:
     """Transposed convolution, kernel (4, n_in, n_out), stride 2: (B, T, n_in) -> (B, 2T, n_out).
 
-    y[2t] = x[t-1] w[0] + x[t] w[2] and y[2t+1] = x[t] w[1] + x[t+1] w[3]: one plain convolution that
+    y[2t] = x[t-1] w[0] + x[t] w[2] and y[2t+1] = x[t] w[1] + x[t+1] w[3]: one plain convolution
     makes both phases, because the gradient of `lax.conv_transpose` is 20 times slower on a CPU.
     """
     w = p["kernel"].astype(x.dtype)
@@ -181,7 +181,7 @@ class Resnet1D(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """`stages` of (stride-2 convolution, Resnet1D), then a projection: (B, T, .) -> (B, T/2^s, out)."""
+    """`stages` of (stride-2 convolution, Resnet1D), then a projection: x 1/2^stages in time."""
 
     stages: int
     width: int

@@ -2,9 +2,9 @@
 
 B batch, T music tokens, L = prefix + T positions of the stack, W width, K output vocabulary.
 
-A batch is a dict of int32 arrays: `codes` (B, T); with `labels`: `artist` (B,), `genres` (B, G) padded
-with -1, `total_length` and `offset` (B,) in samples; with `upper`: `upper` (B, T/ratio); with
-`lyrics`: `lyrics` (B, E) padded with 0.
+A batch is a dict of int32 arrays: `codes` (B, T); with `labels`: `artist` (B,), `genres` (B, G)
+padded with -1, `total_length` and `offset` (B,) in samples; with `upper`: `upper` (B, T/ratio);
+with `lyrics`: `lyrics` (B, E) padded with 0.
 """
 
 from __future__ import annotations
@@ -141,8 +141,9 @@ def _bits(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def token_bits(config: PriorConfig, params: Any, batch: Batch) -> dict[str, jax.Array]:
-    """Bits of each music token `music` (B, T) and, with lyrics, of each character `lyrics` (B, E)."""
-    logits, conditions = Prior(config).apply({"params": params}, batch)
+    """Bits of each token: `music` (B, T) and, where there are lyrics, `lyrics` (B, E)."""
+    out: Any = Prior(config).apply({"params": params}, batch)
+    logits, conditions = out
     if config.prefix_len:
         n = config.prefix_len
         targets = batch["codes"] + (config.vocabulary - config.codes)

@@ -154,8 +154,8 @@ class Layer(nn.Module):
 
         def attend(h: jax.Array) -> tuple[jax.Array, Any]:
             q, k, v = project(p, h, self.pattern, encoded)
-            heads = (split_heads(a, c.heads) for a in (q, k, v))
-            out = attention.attend(self.pattern, *heads, c.rows, c.visible)
+            q_h, k_h, v_h = (split_heads(a, c.heads) for a in (q, k, v))  # (B, T, H, D)
+            out = attention.attend(self.pattern, q_h, k_h, v_h, c.rows, c.visible)
             return out.reshape(q.shape), ((k, v) if self.keep_kv else None)
 
         return layer(p, x, c.residual, attend)

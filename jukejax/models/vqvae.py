@@ -1,7 +1,7 @@
 """The VQ-VAE (paper section 3): three separate autoencoders, one a level.
 
 B batch, S samples, T codes, E code width. Audio is (B, S, 1) float32 in [-1, 1], mono, with S a
-multiple of the top hop; nothing is normalised. Codebooks are state, not parameters, and are handed in.
+multiple of the top hop; nothing is normalised. Codebooks are state, not parameters: handed in.
 """
 
 from __future__ import annotations
@@ -82,23 +82,33 @@ def init_params(config: VQVAEConfig, key: jax.Array) -> Any:
     return spread(key, VQVAE(config).init(key, audio)["params"])
 
 
+def to_vectors(config: VQVAEConfig, params: Any, audio: jax.Array, level: int) -> jax.Array:
+    """Audio (B, S, 1) -> encoder outputs (B, S/hop, E) before quantising."""
+    out: Any = VQVAE(config).apply({"params": params}, audio, level, method="encode")
+    return out
+
+
+def from_vectors(config: VQVAEConfig, params: Any, vectors: jax.Array, level: int) -> jax.Array:
+    """Code vectors (B, T, E) -> audio (B, T*hop, 1)."""
+    out: Any = VQVAE(config).apply({"params": params}, vectors, level, method="decode")
+    return out
+
+
 def encode(
     config: VQVAEConfig, params: Any, books: tuple[Codebook, ...], audio: jax.Array, level: int
 ) -> jax.Array:
     """Audio (B, S, 1) -> codes (B, S/hop) int32 of one level."""
-    x = VQVAE(config).apply({"params": params}, audio, level, method="encode")
-    return nearest(books[level].codes, x)[0]
+    return nearest(books[level].codes, to_vectors(config, params, audio, level))[0]
 
 
 def decode(
     config: VQVAEConfig, params: Any, books: tuple[Codebook, ...], codes: jax.Array, level: int
 ) -> jax.Array:
     """Codes (B, T) of one level -> audio (B, T*hop, 1) float32, not clipped."""
-    x = books[level].codes[codes]
-    return VQVAE(config).apply({"params": params}, x, level, method="decode")
+    return from_vectors(config, params, books[level].codes[codes], level)
 
 
-# --- any length, piece by piece ---------------------------------------------------------------------
+# --- any length, piece by piece -------------------------------------------------------------------
 
 
 def encoder_reach(config: VQVAEConfig, level: int) -> int:

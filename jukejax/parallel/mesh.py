@@ -1,8 +1,8 @@
 """The device mesh and the two tables that map logical axes to it.
 
-Parameters carry logical axis names (`jukejax.models.layers`). `STORAGE` says where a parameter, its
-average and its optimizer state live; `COMPUTE` where activations do. XLA inserts the gathers between
-the two. One device is a mesh of one.
+Parameters carry logical axis names (`jukejax.models.layers`). `STORAGE` says where a parameter,
+its average and its optimizer state live; `COMPUTE` where activations do. XLA inserts the gathers
+between the two. One device is a mesh of one.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ maths with training, and equals the full forward pass to rounding. B batch, L po
 stack = R rows x C columns, A attention width, n repeats of a run.
 
 Caches of a run are (n, B, ...) in the carry of its scan, updated in place:
-row (n, B, C, A); previous row (n, B, 2, C, A) by parity of the row; column (n, B, C, R, A), so that a
-read is one slab; dense and prime (n, B, positions, A); cross (n, B, E, A), filled once.
+row (n, B, C, A); previous row (n, B, 2, C, A) by parity of the row; column (n, B, C, R, A), so
+that a read is one slab; dense and prime (n, B, positions, A); cross (n, B, E, A), filled once.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _to_cache(config: StackConfig, pattern: str, x: jax.Array, position: jax.Arr
 def prefill(config: PriorConfig, params: Any, batch: Batch, given: jax.Array) -> Stream:
     """One parallel pass over the given tokens (all of `batch["codes"]` before `given`)."""
     stack = prior_stack(config)
-    model = Prior(config)
+    model: Any = Prior(config)
     variables = {"params": params}
     conditions = model.apply(variables, batch, method="conditions")
     _, kept = model.apply(variables, batch, conditions, True, method="hidden")
@@ -184,7 +184,8 @@ def fill(
       first, stop: music positions; may differ from call to call without compiling again.
       temperature: scalar or (B, 1).
     """
-    model, variables = Prior(config), {"params": params}
+    model: Any = Prior(config)
+    variables = {"params": params}
     n = config.prefix_len
 
     def body(p: jax.Array, stream: Stream) -> Stream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -124,7 +125,8 @@ def evaluate(
     count: int,
 ) -> dict[str, float]:
     """Means of the metrics over `count` batches."""
-    found = [eval_fn(state, put_batch(mesh, batch)) for batch, _ in zip(batches, range(count))]
+    some = itertools.islice(batches, count)
+    found = [eval_fn(state, put_batch(mesh, batch)) for batch in some]
     return {name: float(np.mean([f[name] for f in found])) for name in found[0]}
 
 

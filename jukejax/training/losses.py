@@ -11,7 +11,7 @@ from jax import lax
 from jukejax.config import VQVAEConfig
 from jukejax.models import spectral
 from jukejax.models.bottleneck import Codebook, nearest
-from jukejax.models.vqvae import VQVAE
+from jukejax.models.vqvae import from_vectors, to_vectors
 
 
 class Bandwidth(NamedTuple):
@@ -73,7 +73,7 @@ class Chosen(NamedTuple):
     """What one level's bottleneck saw, for the update of its codebook."""
 
     vectors: jax.Array  # (B*T, E)
-    index: jax.Array  # (B*T,)
+    codes: jax.Array  # (B*T,)
     distance: jax.Array  # (B*T,) squared
 
 
@@ -90,12 +90,12 @@ def vqvae_loss(
     metrics: dict[str, jax.Array] = {}
     chosen = []
     for level in range(config.levels):
-        x = VQVAE(config).apply({"params": params}, audio, level, method="encode")
+        x = to_vectors(config, params, audio, level)
         index, distance = nearest(books[level].codes, lax.stop_gradient(x))
         codes = books[level].codes[index]
         commit = jnp.mean((codes - x) ** 2)
         straight = x + lax.stop_gradient(codes - x)  # gradient of the decoder's input goes to x
-        y = VQVAE(config).apply({"params": params}, straight, level, method="decode")
+        y = from_vectors(config, params, straight, level)
         losses = {**reconstruction(config, audio, y, width), "commit": commit}
         total = total + sum(getattr(weights, name) * loss for name, loss in losses.items())
         convergence = spectral.spectral_convergence(audio[..., 0], lax.stop_gradient(y)[..., 0])

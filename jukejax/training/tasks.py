@@ -21,7 +21,6 @@ from jukejax.config import (
 )
 from jukejax.models import bottleneck, prior, vqvae
 from jukejax.models.bottleneck import Codebook
-from jukejax.models.vqvae import VQVAE
 from jukejax.training.losses import Bandwidth, bandwidth, vqvae_loss
 
 Batch = dict[str, jax.Array]
@@ -51,7 +50,7 @@ def vqvae_task(config: VQVAEConfig) -> Task:
     def extra(key: jax.Array, params: Any, batch: Batch) -> VQVAEExtra:
         books = []
         for level in range(config.levels):
-            x = VQVAE(config).apply({"params": params}, batch["audio"], level, method="encode")
+            x = vqvae.to_vectors(config, params, batch["audio"], level)
             vectors = x.reshape(-1, config.emb_width)
             key_level = jax.random.fold_in(key, level)
             books.append(bottleneck.first_codes(key_level, vectors, config.codes))
@@ -61,15 +60,18 @@ def vqvae_task(config: VQVAEConfig) -> Task:
         return vqvae_loss(config, params, state.books, state.width, batch["audio"])
 
     def update(key: jax.Array, state: VQVAEExtra, chosen: Any) -> tuple[VQVAEExtra, Metrics]:
-        books, metrics = [], {}
+        books: list[Codebook] = []
+        metrics: Metrics = {}
         for level, (book, seen) in enumerate(zip(state.books, chosen, strict=True)):
             key_level = jax.random.fold_in(key, level)
             fresh = bottleneck.random_rows(key_level, seen.vectors, config.codes)
             new = bottleneck.update(
-                book, seen.vectors, seen.index, fresh,
+                book, seen.vectors, seen.codes, fresh,
                 config.codebook_decay, config.restart_threshold,
             )  # fmt: skip
-            stats = bottleneck.statistics(book, new, *seen, config.restart_threshold)
+            stats = bottleneck.statistics(
+                book, new, seen.vectors, seen.codes, seen.distance, config.restart_threshold
+            )
             metrics |= {f"level_{level}/{name}": value for name, value in stats.items()}
             books.append(new)
         return state._replace(books=tuple(books)), metrics

@@ -1,0 +1,273 @@
+"""Make songs: sample all levels top to bottom, decode each, and write a page to listen to.
+
+python -m experiments.sample --model runs/demo/model --out runs/demo/sample \\
+    --artist "Flite RMS" --genre hymn --lyrics words.txt --seconds 6 --seed 0
+
+Codes are saved after every window; the same command goes on where a killed one was.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import soundfile
+import tyro
+from tqdm import tqdm
+
+from data_pipeline import lyrics as text
+from data_pipeline.labels import Vocabulary
+from experiments import cli
+from jukejax import atomic
+from jukejax.config import ConfigError, MeshConfig, PriorConfig, from_dict, to_dict
+from jukejax.evaluation.page import write_page
+from jukejax.model_dir import LoadedPrior, LoadedVQVAE, read_model_dir
+from jukejax.models import vqvae
+from jukejax.parallel.mesh import make_mesh
+from jukejax.sampling.cascade import Describe, sample_level
+from jukejax.sampling.job import Item, Job
+from jukejax.sampling.plan import plan_windows
+
+
+@dataclass(frozen=True)
+class Command:
+    """Sample songs from a model directory."""
+
+    out: Path
+    """Gets codes, sounds, pictures, job.json and index.html."""
+    model: Path | None = None
+    """A model directory (model.json)."""
+    job: Path | None = None
+    """A job.json to make again; takes the place of the options below."""
+    artist: str = "unknown"
+    genre: tuple[str, ...] = ("unknown",)
+    lyrics: Path | None = None
+    """A text file."""
+    seconds: float = 20.0
+    total_seconds: float = 0.0
+    """Length of the song that the sample begins; 0: as long as the sample."""
+    count: int = 1
+    """Songs to make with these labels."""
+    seed: int = 0
+    temperature: tuple[float, ...] = Job.temperature
+    """A level each, bottom first."""
+    hop_fraction: tuple[float, ...] = Job.hop_fraction
+    """How far windows move, a level each, bottom first."""
+
+
+def make_job(command: Command) -> Job:
+    """The job that a command line asks for."""
+    if command.job is not None:
+        request = json.loads(command.job.read_text())["request"]
+        return from_dict(Job, request, str(command.job))
+    if command.model is None:
+        raise ConfigError("Give --model MODEL_DIR, or --job job.json to make a sample again.")
+    words = command.lyrics.read_text() if command.lyrics else ""
+    item = Item(command.artist, command.genre, words)
+    return Job(
+        model=str(command.model.resolve()),
+        items=(item,) * command.count,
+        seconds=command.seconds,
+        total_seconds=command.total_seconds,
+        seed=command.seed,
+        temperature=command.temperature,
+        hop_fraction=command.hop_fraction,
+    )
+
+
+def describer(config: PriorConfig, vocabulary: Vocabulary, job: Job, samples: int) -> Describe:
+    """A function from a window's offset in samples to the label arrays of its batch.
+
+    Raises:
+      DataError: an artist or genre that the model does not know.
+    """
+    total = max(samples, round(job.total_seconds * config.sample_rate))
+    fixed: dict[str, np.ndarray] = {}
+    if config.labels:
+        artists = [vocabulary.require_artist(item.artist) for item in job.items]
+        for item in job.items:
+            for genre in item.genres:
+                vocabulary.require_genre(genre)
+        bags = [vocabulary.genre_ids(i.genres, config.labels.max_genres) for i in job.items]
+        fixed = {"artist": np.array(artists, np.int32), "genres": np.stack(bags)}
+        fixed["total_length"] = np.full(len(artists), total, np.int32)
+    wanted = config.lyrics
+    tokens = [text.encode(i.lyrics, wanted.alphabet) for i in job.items] if wanted else []
+
+    def describe(offset: int) -> dict[str, np.ndarray]:
+        batch = dict(fixed)
+        if config.labels:
+            batch["offset"] = np.full(len(job.items), offset, np.int32)
+        if wanted:
+            window = (wanted.tokens, total, offset, config.window_samples)
+            batch["lyrics"] = np.stack([text.window(t, *window) for t in tokens])
+        return batch
+
+    return describe
+
+
+def decode_audio(model: LoadedVQVAE, codes: np.ndarray, level: int) -> np.ndarray:
+    """Codes (N, T) of a level -> audio (N, T*hop) float32, clipped; in pieces, exactly."""
+    hop = model.config.hops[level]
+    reach = vqvae.decoder_reach(model.config, level)
+
+    @jax.jit
+    def decode(z: jax.Array) -> jax.Array:
+        return vqvae.decode(model.config, model.params, model.books, z, level)[..., 0]
+
+    def window(start: int, stop: int) -> np.ndarray:
+        return np.asarray(decode(codes[:, start:stop]))
+
+    parts = vqvae.piecewise(window, codes.shape[1], 4 * model.config.sample_rate // hop, reach)
+    audio = [a[:, first * hop : last * hop] for first, last, a in parts]
+    return np.clip(np.concatenate(audio, axis=1), -1.0, 1.0)
+
+
+class SampleDir:
+    """A sample directory: its job, and per level codes (.npz) and sounds."""
+
+    def __init__(self, path: Path, job: Job, sample_rate: int, levels: list[dict]) -> None:
+        """Begins the directory, or goes on with one of the same job.
+
+        Raises:
+          ConfigError: the directory holds another job.
+        """
+        self.path = path
+        file = path / "job.json"
+        if file.exists():
+            self.record = json.loads(file.read_text())
+            if from_dict(Job, self.record["request"], str(file)) != job:
+                raise ConfigError(
+                    f"{path} holds another job; choose another --out, or --job {file} to go on."
+                )
+            return
+        self.record = {
+            "title": ", ".join(dict.fromkeys(i.artist for i in job.items if i.artist)) or "Samples",
+            "model": job.model,
+            "seed": job.seed,
+            "seconds": job.seconds,
+            "sample_rate": sample_rate,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "items": [{"artist": i.artist, "genres": i.genres, "lyrics": i.lyrics}
+                      for i in job.items],
+            "levels": levels,
+            "request": to_dict(job),
+        }  # fmt: skip
+        self.save_job()
+
+    def save_job(self) -> None:
+        atomic.write_json(self.path / "job.json", self.record)
+
+    def load(self, level: int, shape: tuple[int, int]) -> tuple[np.ndarray, int]:
+        """Codes (N, T) of a level and how many of them are made."""
+        file = self.path / f"level_{level}" / "codes.npz"
+        if not file.exists():
+            return np.zeros(shape, np.int32), 0
+        with np.load(file) as data:
+            return data["codes"].astype(np.int32), int(data["done"])
+
+    def save(self, level: int, codes: np.ndarray, done: int) -> None:
+        with atomic.atomic_path(self.path / f"level_{level}" / "codes.npz") as file:
+            np.savez(file, codes=codes.astype(np.uint16), done=done)
+
+    def add_time(self, level: int, seconds: float) -> None:
+        for entry in self.record["levels"]:
+            if entry["level"] == level:
+                entry["seconds_to_sample"] = (entry["seconds_to_sample"] or 0.0) + seconds
+        self.save_job()
+
+    def write_sound(self, level: int, audio: np.ndarray) -> None:
+        for i, sound in enumerate(audio):
+            with atomic.atomic_path(self.path / f"level_{level}" / f"item_{i}.wav") as file:
+                soundfile.write(file, sound, self.record["sample_rate"])
+
+
+def sample_one_level(
+    sample: SampleDir, prior: LoadedPrior, job: Job, samples: int, upper: np.ndarray | None,
+    describe: Describe,
+) -> np.ndarray:  # fmt: skip
+    """The codes of one level, going on from what is there; saved after every window."""
+    config = prior.config
+    level, ratio = config.level, config.upper.ratio if config.upper else 1
+    total = samples // config.hop
+    windows = plan_windows(total, config.n_ctx, job.hop_fraction[level], ratio)
+    codes, done = sample.load(level, (len(job.items), total))
+    if done == total:
+        return codes
+    with tqdm(total=total, initial=done, unit="tok", desc=f"level {level}") as progress:
+        began = time.perf_counter()
+
+        def on_window(codes: np.ndarray, done: int) -> None:
+            nonlocal began
+            sample.save(level, codes, done)
+            sample.add_time(level, time.perf_counter() - began)
+            began = time.perf_counter()
+            progress.update(done - progress.n)
+
+        return sample_level(
+            config, prior.params, windows, codes, done, upper, describe,
+            job.seed, np.arange(len(job.items)), job.temperature[level], on_window,
+        )  # fmt: skip
+
+
+def check_levels(job: Job, count: int) -> None:
+    """Raises ConfigError unless every level has a temperature and a hop fraction."""
+    for name in ("temperature", "hop_fraction"):
+        if len(getattr(job, name)) != count:
+            raise ConfigError(
+                f"{name} has {len(getattr(job, name))} values, but the model has {count} levels; "
+                "give one a level, bottom first."
+            )
+
+
+def run(job: Job, out: Path) -> Path:
+    """Samples a job into `out`; returns the page."""
+    folder, mesh = read_model_dir(job.model), make_mesh(MeshConfig())
+    from jukejax.model_dir import load_vqvae
+
+    model = load_vqvae(folder.vqvae, mesh)
+    config = model.config
+    top_down: list[int] = list(reversed(range(config.levels)))
+    check_levels(job, config.levels)
+    priors = folder.load_priors(mesh, model, top_down)
+    vocabulary = Vocabulary.load(folder.labels)
+    samples = job.samples(config.sample_rate, config.hops[-1])
+    names = {top_down[0]: "top", 0: "bottom"}
+    describes = {i: describer(p.config, vocabulary, job, samples) for i, p in priors.items()}
+    levels: list[dict[str, Any]] = [
+        {
+            "level": i,
+            "name": names.get(i, "middle"),
+            "hop": config.hops[i],
+            "tokens": samples // config.hops[i],
+            "temperature": job.temperature[i],
+            "hop_fraction": job.hop_fraction[i],
+            "seconds_to_sample": None,
+        }
+        for i in top_down
+    ]
+    sample = SampleDir(out, job, config.sample_rate, levels)
+    page, upper = out / "index.html", None
+    for i in top_down:
+        upper = sample_one_level(sample, priors[i], job, samples, upper, describes[i])
+        sample.write_sound(i, decode_audio(model, upper, i))
+        page = write_page(out)
+    return page
+
+
+@cli.command
+def main(arguments: list[str]) -> None:
+    command = tyro.cli(Command, args=arguments, prog="python -m experiments.sample")
+    page = run(make_job(command), command.out)
+    print(f"Listen: {page}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
