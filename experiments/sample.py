@@ -28,7 +28,7 @@ from experiments import cli
 from jukejax import atomic
 from jukejax.config import ConfigError, MeshConfig, PriorConfig, from_dict, to_dict
 from jukejax.evaluation.page import write_page
-from jukejax.model_dir import LoadedPrior, LoadedVQVAE, read_model_dir
+from jukejax.model_dir import LoadedPrior, LoadedVQVAE, load_vqvae, read_model_dir
 from jukejax.models import vqvae
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.cascade import Describe, sample_level
@@ -217,6 +217,11 @@ def sample_one_level(
         )  # fmt: skip
 
 
+def level_name(level: int, levels: int) -> str:
+    """The paper's name of a level."""
+    return "bottom" if level == 0 else "top" if level == levels - 1 else "middle"
+
+
 def check_levels(job: Job, count: int) -> None:
     """Raises ConfigError unless every level has a temperature and a hop fraction."""
     for name in ("temperature", "hop_fraction"):
@@ -230,8 +235,6 @@ def check_levels(job: Job, count: int) -> None:
 def run(job: Job, out: Path) -> Path:
     """Samples a job into `out`; returns the page."""
     folder, mesh = read_model_dir(job.model), make_mesh(MeshConfig())
-    from jukejax.model_dir import load_vqvae
-
     model = load_vqvae(folder.vqvae, mesh)
     config = model.config
     top_down: list[int] = list(reversed(range(config.levels)))
@@ -239,12 +242,11 @@ def run(job: Job, out: Path) -> Path:
     priors = folder.load_priors(mesh, model, top_down)
     vocabulary = Vocabulary.load(folder.labels)
     samples = job.samples(config.sample_rate, config.hops[-1])
-    names = {top_down[0]: "top", 0: "bottom"}
     describes = {i: describer(p.config, vocabulary, job, samples) for i, p in priors.items()}
     levels: list[dict[str, Any]] = [
         {
             "level": i,
-            "name": names.get(i, "middle"),
+            "name": level_name(i, config.levels),
             "hop": config.hops[i],
             "tokens": samples // config.hops[i],
             "temperature": job.temperature[i],

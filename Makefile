@@ -1,0 +1,37 @@
+# Everything runs in a virtual environment of its own; nothing but Python 3.11+ and make is needed.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+WORKDIR ?= runs/demo
+
+.PHONY: help demo test test-slow lint format clean
+
+help:  ## What can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[data,dev]'
+	touch $@
+
+demo: $(VENV)/installed  ## From songs to a new song on bundled music, on a CPU, in minutes
+	$(RUN) -m experiments.demo --out $(WORKDIR)
+
+test: $(VENV)/installed  ## The default test suite
+	$(RUN) -m pytest -m "not slow"
+
+test-slow: $(VENV)/installed  ## The tests that take minutes
+	$(RUN) -m pytest -m slow
+
+lint: $(VENV)/installed  ## Formatting, lint, types and the direction of imports
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/installed  ## Format and mend what can be mended
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+clean:  ## Remove the virtual environment (not runs/)
+	rm -rf $(VENV)
