@@ -1,7 +1,9 @@
 """Likelihood figures against brute force, and the command from songs to results."""
 
+import contextlib
 import dataclasses
 import functools
+import io
 import itertools
 import json
 import os
@@ -244,9 +246,17 @@ def arguments(folder, suite, out, model="model"):
     return [suite, *(f"--{k}={folder / v}" for k, v in paths.items()), f"--out={out}", "--json"]
 
 
-def test_the_command_writes_prints_and_does_not_compute_again(trained, tmp_path, capsys):
-    evaluate.main(arguments(trained, "all", tmp_path))
-    first = capsys.readouterr().out
+@pytest.fixture(scope="module")
+def evaluated(trained):
+    """(folder of results, what the command printed)."""
+    out, printed = trained / "evaluation", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        evaluate.main(arguments(trained, "all", out))
+    return out, printed.getvalue()
+
+
+def test_the_command_writes_prints_and_does_not_compute_again(trained, evaluated, capsys):
+    out, first = evaluated
     results = json.loads(first.splitlines()[-1])
     rebuilt, bits = results["reconstruction"], results["likelihood"]["levels"]
     assert (rebuilt["songs"], rebuilt["silent"], len(rebuilt["levels"])) == (2, 0, 3)
@@ -254,21 +264,21 @@ def test_the_command_writes_prints_and_does_not_compute_again(trained, tmp_path,
     assert [row["windows"] for row in bits] == [2 * (313 // 16), 2 * (1252 // 16)]
     assert bits[0]["covered"] == (313 // 16) * 16 / 313
     for name in ("reconstruction", "likelihood"):
-        written = json.loads((tmp_path / f"{name}.json").read_text())
+        written = json.loads((out / f"{name}.json").read_text())
         assert written["result"] == results[name]
         assert written["source"]["vqvae"]["step"] == 2
-    evaluate.main(arguments(trained, "all", tmp_path))
+    evaluate.main(arguments(trained, "all", out))
     second = capsys.readouterr().out
     assert second.count("not computed again") == 2 and "not computed again" not in first
     assert json.loads(second.splitlines()[-1]) == results
     (trained / "codes" / "songs.jsonl").touch()  # its content counts, not its time
-    evaluate.main(arguments(trained, "reconstruction", tmp_path))
+    evaluate.main(arguments(trained, "reconstruction", out))
     assert "not computed again" in capsys.readouterr().out
 
 
-def test_the_command_measures_what_the_library_says(trained, tmp_path):
-    evaluate.main(arguments(trained, "all", tmp_path))
-    rows = json.loads((tmp_path / "likelihood.json").read_text())["result"]["levels"]
+def test_the_command_measures_what_the_library_says(trained, evaluated):
+    out = evaluated[0]
+    rows = json.loads((out / "likelihood.json").read_text())["result"]["levels"]
     mesh = make_mesh(MeshConfig())
     found = read_model_dir(trained / "model")
     model = found.load_priors(mesh, load_vqvae(found.vqvae, mesh), [1])[1]
@@ -287,7 +297,7 @@ def test_the_command_measures_what_the_library_says(trained, tmp_path):
     unigram = (tokens + 1) / (tokens.sum() + 16)
     wanted = -np.log2(unigram[batch["codes"]]).mean()
     assert rows[1]["unigram_bits_per_token"] == pytest.approx(wanted)
-    used = json.loads((tmp_path / "reconstruction.json").read_text())["result"]["levels"][1]["used"]
+    used = json.loads((out / "reconstruction.json").read_text())["result"]["levels"][1]["used"]
     tokens = tokens + code_token_counts(trained / "codes", "test", 1, 16)
     assert used == np.mean(tokens > 0)
 
