@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -52,15 +53,15 @@ def song_encoder(
     piece = max(1, int(piece_seconds * config.sample_rate) // top) * top
 
     @jax.jit
-    def encode(audio: jax.Array) -> list[jax.Array]:
-        return [vqvae.encode(config, model.params, model.books, audio, i) for i in levels]
+    def encode(params: Any, books: Any, audio: jax.Array) -> list[jax.Array]:
+        return [vqvae.encode(config, params, books, audio, i) for i in levels]
 
     def run(data: Path, song: PreparedSong) -> list[np.ndarray]:
         def window(start: int, stop: int) -> list[np.ndarray]:
             pcm = read_audio(data, song, start, min(stop, song.n_samples))
             audio = np.zeros((1, stop - start, 1), np.float32)
             audio[0, : len(pcm), 0] = pcm.mean(1, dtype=np.float32) / 32768.0
-            return [np.asarray(z)[0] for z in encode(audio)]
+            return [np.asarray(z)[0] for z in encode(model.params, model.books, audio)]
 
         length = -(-song.n_samples // top) * top
         parts = vqvae.piecewise(window, length, piece, reach)

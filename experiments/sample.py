@@ -119,11 +119,11 @@ def decode_audio(model: LoadedVQVAE, codes: np.ndarray, level: int) -> np.ndarra
     reach = vqvae.decoder_reach(model.config, level)
 
     @jax.jit
-    def decode(z: jax.Array) -> jax.Array:
-        return vqvae.decode(model.config, model.params, model.books, z, level)[..., 0]
+    def decode(params: Any, books: Any, z: jax.Array) -> jax.Array:
+        return vqvae.decode(model.config, params, books, z, level)[..., 0]
 
     def window(start: int, stop: int) -> np.ndarray:
-        return np.asarray(decode(codes[:, start:stop]))
+        return np.asarray(decode(model.params, model.books, codes[:, start:stop]))
 
     parts = vqvae.piecewise(window, codes.shape[1], 4 * model.config.sample_rate // hop, reach)
     audio = [a[:, first * hop : last * hop] for first, last, a in parts]
