@@ -3,8 +3,10 @@
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Unoptimised code: compiling takes most of the tests' time, and this makes it three times faster.
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 ).strip()
 
 from types import SimpleNamespace

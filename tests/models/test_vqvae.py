@@ -1,5 +1,7 @@
 """The VQ-VAE: its layers in float64, hops, how far a code reaches, and coding piece by piece."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,7 +109,7 @@ def test_published_shapes(level, hop):
 
 
 def test_audio_computes_in_the_dtype_of_the_config(params):
-    model = vqvae.VQVAE(VQVAEConfig(**{**vars(CONFIG), "dtype": "bfloat16"}))
+    model = vqvae.VQVAE(dataclasses.replace(CONFIG, dtype="bfloat16"))
     text = str(
         jax.make_jaxpr(lambda x: model.apply({"params": params}, x, 0, method="encode"))(noise(8))
     )

@@ -1,0 +1,183 @@
+"""The training step: one device and eight, however they are arranged, do the same."""
+
+import functools
+import itertools
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from jukejax.config import (
+    LabelsConfig,
+    LyricsConfig,
+    MeshConfig,
+    OptimizerConfig,
+    PriorConfig,
+    PriorExperiment,
+    TrainConfig,
+    VQVAEConfig,
+    VQVAEExperiment,
+)
+from jukejax.models import prior
+from jukejax.parallel.mesh import make_mesh, put_batch
+from jukejax.training.optimizer import make_optimizer
+from jukejax.training.step import TrainState, abstract_state, make_eval_step, make_train_step
+from jukejax.training.tasks import make_task
+
+# A large eps: where a gradient is zero but for rounding (the biases of keys), Adam would blow the
+# rounding up to a whole step.
+OPTIMIZER = OptimizerConfig(learning_rate=0.02, eps=1e-2, warmup_steps=0, weight_decay=0.1)
+TRAIN = TrainConfig(batch=8, ema_decay=0.75)
+VQVAE = VQVAEExperiment(
+    model=VQVAEConfig(
+        downs=(3,), multipliers=(1,), width=4, depth=1, emb_width=4, codes=16,
+        codebook_decay=0.7, restart_threshold=20.0,
+    ),
+    samples=1280, optimizer=OPTIMIZER, train=TRAIN,
+)  # fmt: skip
+LABELS = LabelsConfig(artists=5, genres=4, max_genres=2, min_seconds=0.0)
+ENCODER = LyricsConfig(tokens=8, width=16, depth=1, heads=2, blocks=2, attn_order=0)
+PREFIX = LyricsConfig(tokens=8, prefix=True)
+# every kind of layer and an encoder of lyrics
+CROSS = PriorExperiment(
+    model=PriorConfig(
+        n_ctx=16, width=16, depth=4, heads=2, blocks=4, codes=32, attn_order=6, attn_ratio=0.5,
+        labels=LABELS, lyrics=ENCODER, tied_output=False,
+    ),
+    optimizer=OPTIMIZER, train=TRAIN,
+)  # fmt: skip
+# one kind of layer, scanned twice, and lyrics in front
+DENSE = replace(
+    CROSS, model=replace(CROSS.model, depth=2, attn_order=0, lyrics=PREFIX, tied_output=True)
+)
+MESHES = {
+    "data": MeshConfig(data=8),
+    "fsdp": MeshConfig(data=1, fsdp=8),
+    "tensor": MeshConfig(data=4, tensor=2),
+    "mixed": MeshConfig(data=2, fsdp=2, tensor=2),
+}
+
+
+def batches(experiment):
+    """Two batches."""
+    rng = np.random.default_rng(0)
+    if isinstance(experiment, VQVAEExperiment):
+        return [{"audio": rng.normal(size=(8, 1280, 1)).astype(np.float32)} for _ in range(2)]
+    shapes = prior.example_batch(experiment.model, 8)
+    tops = {"genres": 4, "artist": 5, "lyrics": 80, "codes": 32, "total_length": 60 * 44_100}
+    return [
+        {n: rng.integers(0, tops.get(n, 9), x.shape).astype(np.int32) for n, x in shapes.items()}
+        for _ in range(2)
+    ]
+
+
+@pytest.fixture(scope="module")
+def start(oracle):
+    """experiment -> a state of host arrays to begin from."""
+
+    @functools.cache
+    def make(experiment):
+        task = make_task(experiment)
+        params = oracle.random_params(task.init, scale=0.2)
+        first = batches(experiment)[0]
+        extra = jax.jit(task.extra)(jax.random.key(3), params, first)
+        opt_state = make_optimizer(experiment.optimizer).init(params)
+        state = TrainState(np.int32(0), params, params, opt_state, extra)
+        return jax.tree.map(np.array, state)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def run(start):
+    """(experiment, mesh name or None) -> states after each of two steps, and their metrics."""
+
+    @functools.cache
+    def steps(experiment, name):
+        devices = None if name else jax.devices()[:1]
+        mesh = make_mesh(MESHES[name] if name else MeshConfig(), devices)
+        task = make_task(experiment)
+        shapes = abstract_state(task, experiment, mesh)
+        state = jax.tree.map(lambda x, s: jax.device_put(x, s.sharding), start(experiment), shapes)
+        step, out = make_train_step(task, experiment, mesh), []
+        for batch in batches(experiment):
+            state, metrics = step(state, put_batch(mesh, batch))
+            jax.tree.map(lambda x, s: check_sharding(x, s.sharding), state, shapes)
+            out.append((jax.tree.map(np.array, state), jax.tree.map(float, metrics)))
+        return out
+
+    return steps
+
+
+def check_sharding(x, sharding):
+    assert x.sharding.is_equivalent_to(sharding, x.ndim)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "name"),
+    [
+        *[(DENSE, name) for name in ("data", "fsdp", "tensor")],
+        (CROSS, "mixed"),
+        *[(VQVAE, name) for name in ("data", "mixed")],
+    ],
+    ids=["dense-data", "dense-fsdp", "dense-tensor", "cross-mixed", "vqvae-data", "vqvae-mixed"],
+)
+def test_eight_devices_do_what_one_does(run, start, experiment, name):
+    alone, together = run(experiment, None), run(experiment, name)
+    for (one, metrics), (eight, found) in zip(alone, together, strict=True):
+        assert found["loss"] == pytest.approx(metrics["loss"], rel=1e-5)
+        assert found.keys() == metrics.keys()
+        for part in ("params", "ema", "extra"):
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+                getattr(eight, part),
+                getattr(one, part),
+            )
+        assert eight.step == one.step
+    before, after = start(experiment).params, alone[-1][0].params
+    moved = [
+        np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (before, after)), strict=True)
+    ]
+    assert np.median(moved) > 1e-3  # far more than the tolerance
+
+
+def test_codebooks_move_and_restart(run, start):
+    states = [start(VQVAE), *(state for state, _ in run(VQVAE, None))]
+    metrics = run(VQVAE, None)[-1][1]
+    a, b = (state.extra.books[0] for state in states[-2:])
+    alive = b.counts >= 20.0
+    assert 0 < alive.sum() < 16
+    assert metrics["level_0/alive"] == alive.sum()
+    np.testing.assert_allclose(b.codes[alive], (b.sums / b.counts[:, None])[alive], rtol=1e-5)
+    assert (a.codes != b.codes).any(1).all()
+    # the counts gain what is left of the decay, once a vector
+    assert b.counts.sum() == pytest.approx(0.7 * a.counts.sum() + 0.3 * 8 * 1280 / 8, rel=1e-5)
+    first, second = (state.extra.width for state in states[1:])
+    assert first == second == states[0].extra.width  # loudness is measured once
+
+
+def test_averages_and_counters(run, start):
+    states = [start(DENSE), *(state for state, _ in run(DENSE, None))]
+    assert [int(s.step) for s in states] == [0, 1, 2]
+    for before, after in itertools.pairwise(states):
+        jax.tree.map(
+            lambda e, p, new: np.testing.assert_allclose(new, 0.75 * e + 0.25 * p, atol=1e-6),
+            before.ema,
+            after.params,
+            after.ema,
+        )
+    metrics = run(DENSE, None)[0][1]
+    assert metrics["learning_rate"] == pytest.approx(0.02)
+    assert metrics["gradient_norm"] > 0
+
+
+def test_evaluation_reads_the_averaged_parameters(run, start):
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    batch, state = put_batch(mesh, batches(DENSE)[0]), start(DENSE)
+    evaluate = make_eval_step(make_task(DENSE), mesh)
+    found = evaluate(state._replace(params=jax.tree.map(np.zeros_like, state.params)), batch)
+    assert float(found["loss"]) == pytest.approx(run(DENSE, None)[0][1]["loss"], rel=1e-5)
+    assert set(found) == {"loss", "bits_music", "bits_lyrics"}
+    later = evaluate(run(DENSE, None)[-1][0], batch)
+    assert abs(float(later["loss"]) - float(found["loss"])) > 1e-3
