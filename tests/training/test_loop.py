@@ -1,0 +1,199 @@
+"""The training loop: resumed runs are uninterrupted ones, bit for bit; signals; what is written."""
+
+import dataclasses
+import itertools
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from jukejax.checkpoint import CheckpointError, Checkpoints, directory, open_existing
+from jukejax.config import (
+    MeshConfig,
+    OptimizerConfig,
+    ReconstructionLoss,
+    TrainConfig,
+    VQVAEConfig,
+    VQVAEExperiment,
+)
+from jukejax.model_dir import load_experiment, load_vqvae
+from jukejax.parallel.mesh import make_mesh
+from jukejax.training.loop import Interrupted, train
+from jukejax.training.metrics import read_metrics
+from jukejax.training.step import abstract_state
+from jukejax.training.tasks import make_task
+
+# Orbax drops the reads of a checkpoint that it refuses, and Python remarks on it.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+EXPERIMENT = VQVAEExperiment(
+    model=VQVAEConfig(
+        downs=(1,), multipliers=(1,), width=4, depth=1, emb_width=4, codes=8,
+        codebook_decay=0.9, loss=ReconstructionLoss(multispectral=0.0),
+    ),
+    samples=1280,
+    optimizer=OptimizerConfig(learning_rate=0.01, warmup_steps=2),
+    train=TrainConfig(
+        steps=6, batch=2, ema_decay=0.5, log_every=1, evaluate_every=3, evaluate_batches=2,
+        checkpoint_every=4, keep=3,
+    ),
+)  # fmt: skip
+
+
+def batch(step):
+    audio = np.random.default_rng(step).normal(size=(2, 1280, 1))
+    return {"audio": (0.3 * audio).astype(np.float32)}
+
+
+def batches(step):
+    """A batch a step, for ever."""
+    return map(batch, itertools.count(step))
+
+
+def stops(before_batch, stop):
+    """`batches` that call `stop` when a certain batch is asked for."""
+
+    def source(step):
+        for n in itertools.count(step):
+            if n == before_batch:
+                stop()
+            yield batch(n)
+
+    return source
+
+
+def held_out():
+    return map(batch, (100, 101, 102))
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return make_mesh(MeshConfig(), jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def whole(mesh, tmp_path_factory):
+    """(workdir, final state, steps at which a hook was called) of a run without a break."""
+    workdir, called = tmp_path_factory.mktemp("whole"), []
+
+    def hook(step, state, writer):
+        assert int(state.step) == step
+        writer.scalars(step, {"hook": step})
+        called.append(step)
+
+    note = {"fingerprint": "abc"}
+    state = train(EXPERIMENT, mesh, workdir, batches, held_out, (hook,), note, log=[].append)
+    return workdir, jax.tree.map(np.asarray, state), called
+
+
+@pytest.fixture(scope="module")
+def broken(mesh, tmp_path_factory):
+    """(workdir, final state, lines) of a run stopped by Ctrl-C, then by an error, then finished."""
+    workdir, lines = tmp_path_factory.mktemp("broken"), []
+
+    def go(source):
+        return train(EXPERIMENT, mesh, workdir, source, held_out, log=lines.append)
+
+    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(Interrupted, match=f"Stopped at step 3 of 6; saved in {workdir}"):
+        go(stops(2, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
+    with open_existing(workdir) as checkpoints:
+        assert checkpoints.latest == 3
+    assert [r["step"] for r in read_metrics(workdir / "metrics.jsonl") if "train/loss" in r] == [
+        1, 2, 3,
+    ]  # fmt: skip
+
+    def fail():
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        go(stops(5, fail))  # step 5 is done and logged, step 4 the last saved
+    with open_existing(workdir) as checkpoints:
+        assert checkpoints.latest == 4
+    assert read_metrics(workdir / "metrics.jsonl")[-1]["step"] == 5
+    return workdir, jax.tree.map(np.asarray, go(batches)), lines
+
+
+def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(whole, broken):
+    _, expected, _ = whole
+    _, found, _ = broken
+    assert found.step == expected.step == 6
+    for part in ("params", "ema", "opt_state", "extra"):
+        a, b = getattr(found, part), getattr(expected, part)
+        assert jax.tree.structure(a) == jax.tree.structure(b)
+        jax.tree.map(np.testing.assert_array_equal, a, b)
+    kernels = [state["encoders_0"]["block_0"]["out"]["kernel"] for state in expected[1:3]]
+    assert (kernels[0] != kernels[1]).any()
+
+
+def test_no_step_is_written_twice(whole, broken):
+    records = {}
+    for name, (workdir, *_) in (("whole", whole), ("broken", broken)):
+        found = read_metrics(workdir / "metrics.jsonl")
+        training = [r for r in found if "train/loss" in r]
+        assert [r["step"] for r in training] == [1, 2, 3, 4, 5, 6]
+        evaluated = [r for r in found if "held_out/loss" in r]
+        assert [r["step"] for r in evaluated] == [3, 6]
+        records[name] = [{k: v for k, v in r.items() if k != "time"} for r in training + evaluated]
+    assert records["whole"] == records["broken"]
+
+
+def test_hooks_are_called_at_every_evaluation(whole):
+    workdir, _, called = whole
+    assert called == [3, 6]
+    assert [r["hook"] for r in read_metrics(workdir / "metrics.jsonl") if "hook" in r] == [3, 6]
+
+
+def test_checkpoints_are_saved_as_asked(whole):
+    workdir, state, _ = whole
+    assert sorted(p.name for p in directory(workdir).iterdir()) == ["4", "6"]
+    experiment, note = load_experiment(workdir)
+    assert experiment == EXPERIMENT
+    assert note == {"fingerprint": "abc"}
+    assert state.step == 6
+
+
+def test_a_finished_run_does_nothing(whole, mesh):
+    workdir, expected, _ = whole
+    before, lines = (workdir / "metrics.jsonl").read_bytes(), []
+
+    def no_batches(step):
+        assert step == 6
+        yield pytest.fail("a batch was asked for")
+
+    state = train(EXPERIMENT, mesh, workdir, no_batches, held_out, log=lines.append)
+    jax.tree.map(np.testing.assert_array_equal, state, expected)
+    assert lines == [f"{workdir}: already trained for 6 steps."]
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+    assert sorted(p.name for p in directory(workdir).iterdir()) == ["4", "6"]
+
+
+def test_a_run_is_restored_onto_another_mesh(whole):
+    workdir, expected, _ = whole
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    shapes = abstract_state(make_task(EXPERIMENT), EXPERIMENT, mesh)._asdict()
+    del shapes["step"]
+    with Checkpoints(workdir) as checkpoints:
+        found = checkpoints.restore(shapes)
+    for name, tree in found.items():
+        jax.tree.map(np.testing.assert_array_equal, tree, getattr(expected, name))
+        assert {len(x.sharding.device_set) for x in jax.tree.leaves(tree)} == {8}
+
+
+def test_a_trained_model_is_its_averaged_parameters(whole, mesh):
+    workdir, expected, _ = whole
+    model = load_vqvae(workdir, mesh)
+    assert (model.config, model.step) == (EXPERIMENT.model, 6)
+    jax.tree.map(np.testing.assert_array_equal, model.params, expected.ema)
+    jax.tree.map(np.testing.assert_array_equal, model.books, expected.extra.books)
+
+
+@pytest.mark.parametrize("change", [{"width": 6}, {"depth": 2}, {"codes": 4}])
+def test_another_model_is_refused(whole, mesh, change):
+    workdir, _, _ = whole
+    other = dataclasses.replace(EXPERIMENT, model=dataclasses.replace(EXPERIMENT.model, **change))
+    with pytest.raises(CheckpointError, match="does not fit this model"):
+        train(other, mesh, workdir, batches, log=[].append)
