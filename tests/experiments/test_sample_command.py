@@ -1,0 +1,249 @@
+"""Parts of the sampling command: jobs from options, labels of windows, sounds, the directory."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from data_pipeline import lyrics as text
+from data_pipeline.errors import DataError
+from data_pipeline.labels import Vocabulary
+from experiments import sample
+from experiments.sample import Command, SampleDir, decode_audio, describer, make_job
+from jukejax.config import ConfigError, LabelsConfig, LyricsConfig, PriorConfig, VQVAEConfig
+from jukejax.model_dir import LoadedVQVAE
+from jukejax.models import vqvae
+from jukejax.models.bottleneck import Codebook
+from jukejax.sampling.job import Item, Job
+
+soundfile = pytest.importorskip("soundfile")
+
+VOCABULARY = Vocabulary.build(["Ella Fitzgerald", "Elvis Presley"], ["Jazz", "Pop Rock", "Soul"])
+WORDS = "We all live in a yellow submarine"
+JOB = Job(
+    model="/models/tiny",
+    items=(Item("ella fitzgerald", ("soul", "jazz"), WORDS), Item("unknown", (), "")),
+    seconds=6.0,
+    seed=3,
+)
+
+
+# --- jobs from options ----------------------------------------------------------------------------
+
+
+def test_make_job_takes_every_option(tmp_path):
+    (tmp_path / "words.txt").write_text("la la\n")
+    job = make_job(
+        Command(
+            out=tmp_path / "out",
+            model=tmp_path / "a" / ".." / "model",
+            artist="A",
+            genre=("g", "h"),
+            lyrics=tmp_path / "words.txt",
+            seconds=3.0,
+            total_seconds=9.0,
+            count=2,
+            seed=7,
+            temperature=(0.5, 0.6),
+            hop_fraction=(0.25, 1.0),
+        )
+    )
+    assert job == Job(
+        model=str(tmp_path.resolve() / "model"),
+        items=(Item("A", ("g", "h"), "la la\n"),) * 2,
+        seconds=3.0,
+        total_seconds=9.0,
+        seed=7,
+        temperature=(0.5, 0.6),
+        hop_fraction=(0.25, 1.0),
+    )
+
+
+def test_make_job_without_a_model_says_what_to_give(tmp_path):
+    with pytest.raises(ConfigError, match="Give --model"):
+        make_job(Command(out=tmp_path))
+
+
+def test_the_command_ends_with_one_sentence(tmp_path):
+    with pytest.raises(SystemExit, match=r"^error: Give --model MODEL_DIR, or --job"):
+        sample.main(["--out", str(tmp_path)])
+
+
+def test_make_job_reads_the_job_of_a_sample_directory(tmp_path):
+    SampleDir(tmp_path, JOB, 1000, [])
+    command = Command(out=tmp_path / "again", job=tmp_path / "job.json", artist="ignored")
+    assert make_job(command) == JOB
+
+
+def test_a_job_with_a_wrong_field_names_its_file(tmp_path):
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps({"request": {"secs": 3}}))
+    with pytest.raises(ConfigError, match=r"job\.json has no field 'secs'"):
+        make_job(Command(out=tmp_path / "out", job=file))
+
+
+@pytest.mark.parametrize("field", ["temperature", "hop_fraction"])
+def test_every_level_needs_a_temperature_and_a_hop_fraction(field):
+    job = dataclasses.replace(JOB, **{field: (0.5, 0.5)})
+    with pytest.raises(ConfigError, match=f"{field} has 2 values, but the model has 3 levels"):
+        sample.check_levels(job, 3)
+    sample.check_levels(JOB, 3)
+
+
+def test_names_of_levels():
+    assert [sample.level_name(i, 3) for i in range(3)] == ["bottom", "middle", "top"]
+    assert [sample.level_name(i, 2) for i in range(2)] == ["bottom", "top"]
+
+
+# --- labels of windows ----------------------------------------------------------------------------
+
+PRIOR = PriorConfig(
+    n_ctx=16, blocks=4, width=8, heads=1, depth=4, attn_order=6, hop=100, sample_rate=1000, codes=5,
+    labels=LabelsConfig(artists=3, genres=4, max_genres=3, max_seconds=60.0),
+    lyrics=LyricsConfig(tokens=10, width=8, depth=1, heads=1, blocks=2),
+)  # fmt: skip
+
+
+def test_describer_gives_the_labels_of_a_window():
+    batch = describer(PRIOR, VOCABULARY, JOB, 6000)(1600)
+    assert batch["artist"].tolist() == [1, 0]
+    assert batch["genres"].tolist() == [[3, 1, -1], [0, -1, -1]]
+    assert batch["offset"].tolist() == [1600, 1600]
+    assert batch["total_length"].tolist() == [6000, 6000]
+    assert {name: x.dtype for name, x in batch.items()} == dict.fromkeys(batch, np.dtype("int32"))
+    # characters around (1600 + 1600 / 2) / 6000 of the 33, ten of them: 8 to 17
+    assert text.decode(batch["lyrics"][0]) == WORDS[8:18]
+    assert batch["lyrics"][1].tolist() == [0] * 10
+
+
+def test_describer_moves_only_offset_and_lyrics_from_window_to_window():
+    describe = describer(PRIOR, VOCABULARY, JOB, 6000)
+    first, later = describe(0), describe(4400)
+    assert text.decode(first["lyrics"][0]) == WORDS[:10]
+    assert text.decode(later["lyrics"][0]) == WORDS[-10:]
+    changed = {name for name in first if not np.array_equal(first[name], later[name])}
+    assert changed == {"offset", "lyrics"}
+
+
+def test_describer_takes_the_longer_song_that_a_sample_begins():
+    job = dataclasses.replace(JOB, total_seconds=30.0)
+    batch = describer(PRIOR, VOCABULARY, job, 6000)(1600)
+    assert batch["total_length"].tolist() == [30_000, 30_000]
+    assert text.decode(batch["lyrics"][0]) == WORDS[:10]  # 2400 / 30000 of the words
+    # rounding up to whole codes makes a sample longer than the song asked for
+    job = dataclasses.replace(JOB, total_seconds=6.0)
+    assert describer(PRIOR, VOCABULARY, job, 6100)(0)["total_length"].tolist() == [6100, 6100]
+
+
+def test_describer_of_a_prior_without_conditions_is_empty():
+    config = dataclasses.replace(PRIOR, labels=None, lyrics=None, attn_order=2)
+    assert describer(config, VOCABULARY, JOB, 6000)(1600) == {}
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (Item("ela fitzgerald"), r"artist 'ela fitzgerald'.*nearest are 'ella fitzgerald'"),
+        (Item("unknown", ("pop rok",)), r"genre 'pop rok'.*nearest are 'pop rock'"),
+    ],
+)
+def test_an_unknown_name_is_an_error_that_names_the_nearest(item, message):
+    job = dataclasses.replace(JOB, items=(*JOB.items, item))
+    with pytest.raises(DataError, match=message):
+        describer(PRIOR, VOCABULARY, job, 6000)
+
+
+# --- sounds ---------------------------------------------------------------------------------------
+
+
+def test_decode_audio_in_pieces_equals_the_whole_but_for_clipping(oracle):
+    config = VQVAEConfig(
+        sample_rate=8, downs=(1, 1), multipliers=(1, 1), width=4, depth=1, emb_width=4, codes=6
+    )
+    params = oracle.random_params(lambda key: vqvae.init_params(config, key), scale=0.35)
+    rng = np.random.default_rng(0)
+    books = tuple(
+        Codebook(*(rng.normal(size=shape).astype(np.float32) for shape in ((6, 4), (6, 4), (6,))))
+        for _ in range(2)
+    )
+    model = LoadedVQVAE(config, params, books, 0, "")
+    codes = rng.integers(0, 6, (2, 60)).astype(np.int32)
+    # pieces of 8 codes: 4 seconds of 8 samples, 4 samples a code
+    assert 8 + 2 * vqvae.decoder_reach(config, 1) < 30
+    whole = jax.jit(lambda p, b, z: vqvae.decode(config, p, b, z, 1))(params, books, codes)
+    whole = np.asarray(whole)[..., 0]
+    assert 0.1 < np.mean(np.abs(whole) > 1) < 0.9  # both kinds of sample are there
+    audio = decode_audio(model, codes, 1)
+    assert audio.shape == (2, 240) and audio.dtype == np.float32
+    np.testing.assert_allclose(audio, np.clip(whole, -1, 1), atol=1e-5)
+
+
+# --- the directory --------------------------------------------------------------------------------
+
+LEVELS = [
+    {"level": 1, "seconds_to_sample": None},
+    {"level": 0, "seconds_to_sample": None},
+]
+
+
+def test_a_new_directory_holds_its_job(tmp_path):
+    SampleDir(tmp_path / "a", JOB, 1000, LEVELS)
+    record = json.loads((tmp_path / "a" / "job.json").read_text())
+    assert record["title"] == "ella fitzgerald, unknown"
+    assert record["model"] == "/models/tiny"
+    assert (record["seed"], record["seconds"], record["sample_rate"]) == (3, 6.0, 1000)
+    assert record["items"][0] == {
+        "artist": "ella fitzgerald", "genres": ["soul", "jazz"], "lyrics": WORDS,
+    }  # fmt: skip
+    assert record["levels"] == LEVELS
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 4},
+        {"seconds": 6.5},
+        {"model": "/models/other"},
+        {"temperature": (0.98, 0.98, 0.97)},
+        {"items": JOB.items[:1]},
+    ],
+)
+def test_a_directory_of_another_job_is_refused_and_left_alone(tmp_path, change):
+    SampleDir(tmp_path, JOB, 1000, LEVELS)
+    before = (tmp_path / "job.json").read_bytes()
+    with pytest.raises(ConfigError, match="holds another job; choose another --out"):
+        SampleDir(tmp_path, dataclasses.replace(JOB, **change), 1000, LEVELS)
+    assert (tmp_path / "job.json").read_bytes() == before
+
+
+def test_the_same_job_goes_on_with_codes_and_times(tmp_path):
+    codes = np.array([[0, 2047, 65_535, 0]], np.int32)
+    first = SampleDir(tmp_path, JOB, 1000, LEVELS)
+    first.save(1, codes, 3)
+    first.add_time(1, 2.0)
+    first.add_time(1, 0.5)
+    created = first.record["created"]
+
+    again = SampleDir(tmp_path, JOB, 1000, LEVELS)
+    loaded, done = again.load(1, (1, 4))
+    assert done == 3 and loaded.dtype == np.int32
+    np.testing.assert_array_equal(loaded, codes)
+    empty, none = again.load(0, (1, 8))
+    assert none == 0 and empty.shape == (1, 8) and not empty.any()
+    again.add_time(1, 1.0)
+    record = json.loads((tmp_path / "job.json").read_text())
+    assert [x["seconds_to_sample"] for x in record["levels"]] == [3.5, None]
+    assert record["created"] == created
+
+
+def test_sounds_are_written_a_file_an_item(tmp_path):
+    directory = SampleDir(tmp_path, JOB, 1000, LEVELS)
+    audio = np.array([[0.0, 0.5, -1.0], [0.25, 0.0, 0.999]], np.float32)
+    directory.write_sound(1, audio)
+    for i in range(2):
+        sound, rate = soundfile.read(tmp_path / "level_1" / f"item_{i}.wav")
+        assert rate == 1000
+        np.testing.assert_allclose(sound, audio[i], atol=2**-15)
+    assert sorted(p.name for p in (tmp_path / "level_1").iterdir()) == ["item_0.wav", "item_1.wav"]
