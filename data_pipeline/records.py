@@ -88,7 +88,7 @@ def write_shard(path: Path, features: Any, examples: Iterable[Mapping[str, Any]]
 
     serializer = ExampleSerializer(features.get_serialized_info())
     count = 0
-    with files.replacing(path) as temporary:
+    with files.atomic_path(path) as temporary:
         writer = ArrayRecordWriter(os.fspath(temporary), _OPTIONS)
         try:
             for example in examples:

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
-
-# tensorflow prints pages at import; it runs tf.data on the CPU here and nothing else
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES_TF", "")
 
 
 def command(main: Callable[..., Any]) -> Callable[..., Any]:

@@ -114,17 +114,17 @@ def demo_vqvae() -> VQVAEExperiment:
             width=16,
             depth=2,
             multipliers=(1, 1, 1),
-            emb_width=32,
+            emb_width=16,
             codes=512,
             codebook_decay=0.95,
             loss=ReconstructionLoss(linf_k=512),
         ),
-        samples=16_384,
+        samples=8_192,
         optimizer=OptimizerConfig(
-            learning_rate=1e-3, warmup_steps=20, decay="cosine", decay_steps=600
+            learning_rate=1e-3, warmup_steps=20, decay="cosine", decay_steps=500
         ),
         train=TrainConfig(
-            steps=600, batch=8, ema_decay=0.98, log_every=20, evaluate_every=300,
+            steps=500, batch=12, ema_decay=0.98, log_every=20, evaluate_every=250,
             evaluate_batches=4, checkpoint_every=100, keep=2,
         ),
     )  # fmt: skip
@@ -147,10 +147,10 @@ def _demo_prior(level: int, **model: object) -> PriorExperiment:
             **model,  # type: ignore[arg-type]
         ),
         optimizer=OptimizerConfig(
-            learning_rate=2e-3, b2=0.95, warmup_steps=20, decay="cosine", decay_steps=300
+            learning_rate=2e-3, b2=0.95, warmup_steps=20, decay="cosine", decay_steps=220
         ),
         train=TrainConfig(
-            steps=300, batch=8, ema_decay=0.98, log_every=20, evaluate_every=150,
+            steps=220, batch=8, ema_decay=0.98, log_every=20, evaluate_every=110,
             evaluate_batches=4, checkpoint_every=100, keep=2,
         ),
     )  # fmt: skip
