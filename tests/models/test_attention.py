@@ -1,5 +1,6 @@
 """Each attention pattern against dense attention with an explicit mask in float64."""
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from jukejax.models import attention
 
+attend = jax.jit(attention.attend, static_argnums=(0, 4, 5))
 PATTERNS = ["dense", "row", "column", "previous_row", "prime"]
 
 
@@ -17,17 +19,17 @@ def queries_keys_values(seed, batch, t, e, heads, width=4):
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize(("rows", "columns", "heads"), [(4, 3, 2), (2, 8, 1), (1, 5, 1), (6, 1, 3)])
+@pytest.mark.parametrize(("rows", "columns", "heads"), [(4, 3, 2), (2, 8, 1), (6, 1, 3)])
 def test_pattern_is_masked_dense_attention(oracle, pattern, rows, columns, heads):
     t = rows * columns
     q, k, v = queries_keys_values(0, 2, t, t, heads)
     visible = min(t, rows + 1)
-    out = attention.attend(pattern, q, k, v, rows, visible)
+    out = attend(pattern, q, k, v, rows, visible)
     expected = oracle.attend(q, k, v, oracle.mask(pattern, rows, columns, visible))
     np.testing.assert_allclose(out, expected, atol=2e-6)
 
 
-@settings(max_examples=6)
+@settings(max_examples=5)
 @given(
     rows=st.integers(1, 5),
     columns=st.integers(1, 5),
@@ -37,14 +39,14 @@ def test_pattern_is_masked_dense_attention(oracle, pattern, rows, columns, heads
 )
 def test_any_grid(oracle, rows, columns, heads, pattern, seed):
     q, k, v = queries_keys_values(seed, 1, rows * columns, rows * columns, heads)
-    out = attention.attend(pattern, q, k, v, rows, 0)
+    out = attend(pattern, q, k, v, rows, 0)
     expected = oracle.attend(q, k, v, oracle.mask(pattern, rows, columns))
     np.testing.assert_allclose(out, expected, atol=2e-6)
 
 
 def test_cross_sees_every_encoder_state(oracle):
     q, k, v = queries_keys_values(1, 2, 6, 5, 2)
-    out = attention.attend("cross", q, k, v, 3, 0)
+    out = attend("cross", q, k, v, 3, 0)
     np.testing.assert_allclose(out, oracle.attend(q, k, v, np.ones((6, 5), bool)), atol=2e-6)
 
 
@@ -63,7 +65,7 @@ def test_a_position_feels_what_it_sees_and_nothing_else(oracle, pattern):
     moved = np.arange(t)  # copy 1 + j of the batch has position j changed
     k[1 + moved, moved] += 0.5
     v[1 + moved, moved] += 1.0
-    out = np.asarray(attention.attend(pattern, q, k, v, rows, visible))
+    out = np.asarray(attend(pattern, q, k, v, rows, visible))
     changed = (out[1:] != out[:1]).any((2, 3))  # (j, p)
     sees = oracle.mask(pattern, rows, columns, visible)
     np.testing.assert_array_equal(changed.T, sees)
