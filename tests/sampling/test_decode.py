@@ -28,10 +28,10 @@ KINDS = {
     "dense": PriorConfig(**BASE, depth=2, attn_order=0, tied_output=False),
     "factorized": PriorConfig(**BASE, depth=6, attn_order=2, scale_residual=True),
     "upsampler": PriorConfig(
-        **BASE, depth=3, attn_order=2, labels=LABELS, upper=UpperConfig(width=4, depth=1)
+        **BASE, level=1, depth=3, attn_order=2, labels=LABELS, upper=UpperConfig(width=4, depth=1)
     ),
     "encoder": PriorConfig(**BASE, depth=4, attn_order=6, lyrics=ENCODER, tied_output=False),
-    "sparse encoder": PriorConfig(**BASE, depth=10, attn_order=8, labels=LABELS, lyrics=ENCODER),
+    "sparse encoder": PriorConfig(**BASE, depth=10, attn_order=8, lyrics=ENCODER),
     # 4 characters and 16 codes in rows of 5: rows do not end where the lyrics do
     "prefix": PriorConfig(
         **BASE, depth=16, attn_order=12, labels=LABELS,
@@ -123,13 +123,16 @@ def test_cached_logits_equal_those_of_the_full_pass(prior, kind, given):
 def test_cached_logits_equal_float64_numpy(prior, oracle):
     """Row 0 above all: it has no row above, and its previous-row layers add the bias alone."""
     p = prior("factorized")
-    params = p.params
+    params = jax.device_get(p.params)
     first = np.broadcast_to(params["start"][None], (B, 1, WIDTH))
-    x = np.concatenate([first, params["token"][p.batch["codes"]][:, :-1]], 1) + params["position"]
+    x = (
+        np.concatenate([first, params["token"][np.asarray(p.batch["codes"])][:, :-1]], 1)
+        + params["position"]
+    )
     layers = oracle.unrolled(params["stack"], prior_stack(p.config).runs)
     assert [pattern for pattern, _ in layers] == ["row", "column", "previous_row"] * 2
     h, _ = oracle.stack(layers, x, 2, ROWS, residual=1 / 6)
-    expected = h @ np.asarray(params["token"]).T
+    expected = h @ params["token"].T
     for given in (0, 2):
         logits = p.decoded(p.batch, given)
         np.testing.assert_allclose(logits[:, given:], expected[:, given:], rtol=1e-4, atol=1e-4)

@@ -1,0 +1,227 @@
+"""Levels window by window: random numbers, resuming, batching, and the codes above."""
+
+import functools
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+import scipy.stats
+
+from jukejax.config import LabelsConfig, PriorConfig, UpperConfig
+from jukejax.models.prior import Prior, init_params
+from jukejax.sampling.cascade import sample_level, uniforms, window_batch
+from jukejax.sampling.plan import Window, plan_windows
+
+T, CODES, RATIO, TOTAL, TEMPERATURE, SEED = 16, 11, 4, 44, 3.0, 9
+BASE = {
+    "n_ctx": T, "hop": 10, "sample_rate": 100, "width": 8, "blocks": 4, "codes": CODES,
+    "heads": 2, "attn_ratio": 0.5,
+}  # fmt: skip
+LABELS = LabelsConfig(
+    artists=4, genres=6, max_genres=2, timing_bins=5, min_seconds=0.0, max_seconds=20.0
+)
+# two of the configs of test_decode.py, so that one process compiles them once
+TOP = PriorConfig(**BASE, depth=2, attn_order=0, tied_output=False)
+UPSAMPLER = PriorConfig(
+    **BASE, level=1, depth=3, attn_order=2, labels=LABELS, upper=UpperConfig(width=4, depth=1)
+)
+ITEMS = np.array([4, 9])
+
+draw = jax.jit(uniforms, static_argnums=4)
+
+
+# --- random numbers -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """(3, 64) numbers of items 0, 5 and 2 at positions 10 .. 73 of level 1."""
+    return np.asarray(draw(3, np.array([0, 5, 2]), 1, 10, 64))
+
+
+def test_numbers_do_not_depend_on_batch_or_window(drawn):
+    np.testing.assert_array_equal(draw(3, np.array([5]), 1, 10, 64), drawn[1:2])
+    np.testing.assert_array_equal(draw(3, np.array([2, 0, 5]), 1, 10, 64), drawn[[2, 0, 1]])
+    later = draw(3, np.array([0, 5, 2]), 1, 41, 64)
+    np.testing.assert_array_equal(later[:, :33], drawn[:, 31:])
+    short = draw(3, np.array([0, 5, 2]), 1, 30, 16)
+    np.testing.assert_array_equal(short, drawn[:, 20:36])
+
+
+@pytest.mark.parametrize("change", [(4, 1), (3, 0), (3, 2), (1, 3)])
+def test_numbers_of_other_seeds_and_levels_differ(drawn, change):
+    seed, level = change
+    other = np.asarray(draw(seed, np.array([0, 5, 2]), level, 10, 64))
+    assert not (other == drawn).any()
+
+
+def test_numbers_are_distinct_and_uniform(drawn):
+    assert drawn.shape == (3, 64) and drawn.dtype == np.float32
+    assert len(np.unique(drawn)) == drawn.size
+    many = np.stack([draw(seed, np.array([0, 5, 2]), 1, 10, 64) for seed in range(50)])
+    assert many.min() >= 0 and many.max() < 1
+    assert scipy.stats.kstest(np.ravel(many), "uniform").pvalue > 1e-3
+    items, positions = (many[:, 0], many[:, 1]), (many[..., 1:], many[..., :-1])
+    for a, b in (items, positions, (many[1:], many[:-1])):
+        assert scipy.stats.pearsonr(np.ravel(a), np.ravel(b)).pvalue > 1e-3
+
+
+# --- the batch of a window ------------------------------------------------------------------------
+
+
+def nothing(offset):
+    return {}
+
+
+def test_window_batch_cuts_what_the_window_is_given():
+    codes = np.arange(2 * TOTAL).reshape(2, TOTAL).astype(np.int32)
+    upper = np.arange(100, 122).reshape(2, 11).astype(np.int32)
+    seen = []
+
+    def describe(offset):
+        seen.append(offset)
+        return {"artist": np.array([1, 2])}
+
+    batch = window_batch(UPSAMPLER, Window(8, 16, 24), codes, upper, describe)
+    assert seen == [80]  # in samples
+    assert set(batch) == {"codes", "artist", "upper"}
+    assert batch["codes"].tolist() == [[*range(s + 8, s + 16), *[0] * 8] for s in (0, TOTAL)]
+    assert batch["upper"].tolist() == [[102, 103, 104, 105], [113, 114, 115, 116]]
+    assert batch["codes"].dtype == batch["upper"].dtype == np.int32
+
+
+def test_the_last_code_above_is_held_to_the_end_of_the_window():
+    codes = np.zeros((2, 8), np.int32)
+    upper = np.array([[5, 7], [6, 8]], np.int32)
+    batch = window_batch(UPSAMPLER, Window(0, 0, 8), codes, upper, nothing)
+    assert batch["upper"].tolist() == [[5, 7, 7, 7], [6, 8, 8, 8]]
+
+
+def test_a_top_level_window_has_no_codes_above():
+    batch = window_batch(TOP, Window(0, 0, T), np.ones((2, TOTAL), np.int32), None, nothing)
+    assert set(batch) == {"codes"} and not batch["codes"].any()
+
+
+# --- a level --------------------------------------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def full(config, params, batch):
+    """Logits (B, T, K) in one pass."""
+    return Prior(config).apply({"params": params}, batch)[0]
+
+
+@pytest.fixture(scope="module")
+def level(oracle):
+    """name -> config, parameters, codes above, and `sample` with all but `items` given."""
+
+    @functools.cache
+    def level(name):
+        config = {"top": TOP, "upsampler": UPSAMPLER}[name]
+        params = oracle.random_params(lambda key: init_params(config, key), scale=0.5)
+        params = jax.device_put(params)
+        rng = np.random.default_rng(0)
+        upper = rng.integers(0, CODES, (2, TOTAL // RATIO)).astype(np.int32)
+        labels = {
+            "artist": np.array([2, 3], np.int32), "genres": np.array([[3, -1], [1, 5]], np.int32),
+            "total_length": np.array([440, 440], np.int32),
+        }  # fmt: skip
+
+        def describe(offset, rows=slice(None)):
+            if name == "top":
+                return {}
+            return {k: x[rows] for k, x in labels.items()} | {
+                "offset": np.full(2, offset, np.int32)[rows]
+            }
+
+        def sample(codes=None, done=0, total=TOTAL, rows=slice(None), on_window=None):
+            windows = plan_windows(total, T, 0.5, RATIO if config.upper else 1)
+            codes = np.zeros((len(ITEMS[rows]), total), np.int32) if codes is None else codes
+            above = upper[rows, : total // RATIO] if config.upper else None
+            return sample_level(
+                config, params, windows, codes, done, above,
+                functools.partial(describe, rows=rows), SEED, ITEMS[rows], TEMPERATURE,
+                on_window or (lambda codes, done: None),
+            )  # fmt: skip
+
+        saved = []
+        codes = sample(on_window=lambda codes, done: saved.append((codes.copy(), done)))
+        return SimpleNamespace(
+            config=config, params=params, upper=upper, describe=describe, sample=sample,
+            codes=codes, saved=saved,
+        )  # fmt: skip
+
+    return level
+
+
+def choose(logits, u):
+    """Tokens (B, T) of logits (B, T, K) at u (B, T), in float64."""
+    logits = np.asarray(logits, np.float64) / TEMPERATURE
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    cumulative = np.cumsum(p / p.sum(-1, keepdims=True), -1)
+    return (cumulative <= np.asarray(u, np.float64)[..., None]).sum(-1)
+
+
+NAMES = pytest.mark.parametrize("name", ["top", "upsampler"])
+# (start, given, stop) by the published rule for 44 tokens, 16 a window, moved by 8
+WINDOWS = [(0, 0, 16), (8, 16, 24), (16, 24, 32), (24, 32, 40), (28, 40, 44)]
+
+
+@NAMES
+def test_every_token_is_drawn_from_its_window(level, name):
+    x = level(name)
+    assert x.codes.shape == (2, TOTAL) and len(np.unique(x.codes)) > 4
+    u = np.asarray(draw(SEED, ITEMS, x.config.level, 0, TOTAL))
+    for start, given, stop in WINDOWS:
+        batch = {"codes": x.codes[:, start : start + T], **x.describe(10 * start)}
+        if x.config.upper:
+            batch["upper"] = x.upper[:, start // RATIO : (start + T) // RATIO]
+        expected = choose(full(x.config, x.params, batch), u[:, start : start + T])
+        made = slice(given - start, stop - start)
+        np.testing.assert_array_equal(x.codes[:, given:stop], expected[:, made])
+
+
+@NAMES
+def test_on_window_is_called_after_every_window(level, name):
+    x = level(name)
+    assert [done for _, done in x.saved] == [stop for *_, stop in WINDOWS]
+    for codes, done in x.saved:
+        np.testing.assert_array_equal(codes[:, :done], x.codes[:, :done])
+        assert not codes[:, done:].any()
+
+
+@NAMES
+@pytest.mark.parametrize("after", range(len(WINDOWS)))
+def test_resuming_after_any_window_gives_the_same_codes(level, name, after):
+    x = level(name)
+    codes, done = x.saved[after]
+    before = np.where(np.arange(TOTAL) < done, codes, CODES - 1)  # rubbish where nothing is made
+    calls = []
+    resumed = x.sample(before, done, on_window=lambda _, done: calls.append(done))
+    np.testing.assert_array_equal(resumed, x.codes)
+    assert calls == [stop for *_, stop in WINDOWS[after + 1 :]]
+    assert (before[:, done:] == CODES - 1).all()  # what was handed in is left alone
+
+
+@pytest.mark.parametrize("item", [0, 1])
+def test_an_item_alone_gives_the_codes_that_it_gives_in_a_batch(level, item):
+    x = level("top")
+    alone = x.sample(rows=slice(item, item + 1))
+    np.testing.assert_array_equal(alone, x.codes[item : item + 1])
+    assert not np.array_equal(x.codes[0], x.codes[1])
+
+
+def test_a_song_that_ends_inside_the_window_is_made_to_its_end(level):
+    x = level("upsampler")
+    short = x.sample(total=8)
+    assert short.shape == (2, 8)
+    upper = np.concatenate([x.upper[:, :2], x.upper[:, [1, 1]]], 1)
+    tokens = np.pad(short, ((0, 0), (0, T - 8)))
+    batch = {"codes": tokens, **x.describe(0)}
+    logits = full(x.config, x.params, batch | {"upper": upper})
+    u = draw(SEED, ITEMS, x.config.level, 0, TOTAL)
+    np.testing.assert_array_equal(short, choose(logits, u[:, :T])[:, :8])
+    upper[:, 2:] = 0  # what is held there is heard before the end
+    other = full(x.config, x.params, batch | {"upper": upper})
+    assert np.abs(logits - other)[:, :8].max() > 0.1
