@@ -62,14 +62,32 @@ class Command:
     """How far windows move, a level each, bottom first."""
 
 
+def read_job(path: Path) -> tuple[dict[str, Any], Job]:
+    """What a job.json holds, and the request in it.
+
+    Raises:
+      ConfigError: the file is no job.json of a sample directory.
+    """
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        request = dict(record["request"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} is no job.json that this command wrote ({error!r}); name another, or give "
+            "--model and labels."
+        ) from error
+    return record, from_dict(Job, request, str(path))
+
+
 def make_job(command: Command) -> Job:
     """The job that a command line asks for."""
     if command.job is not None:
-        request = json.loads(command.job.read_text())["request"]
-        return from_dict(Job, request, str(command.job))
+        return read_job(command.job)[1]
     if command.model is None:
         raise ConfigError("Give --model MODEL_DIR, or --job job.json to make a sample again.")
-    words = command.lyrics.read_text() if command.lyrics else ""
+    if command.count < 1:
+        raise ConfigError(f"count is {command.count}; ask for at least one song.")
+    words = command.lyrics.read_text("utf-8") if command.lyrics else ""
     item = Item(command.artist, command.genre, words)
     return Job(
         model=str(command.model.resolve()),
@@ -142,8 +160,8 @@ class SampleDir:
         self.path = path
         file = path / "job.json"
         if file.exists():
-            self.record = json.loads(file.read_text())
-            if from_dict(Job, self.record["request"], str(file)) != job:
+            self.record, found = read_job(file)
+            if found != job:
                 raise ConfigError(
                     f"{path} holds another job; choose another --out, or --job {file} to go on."
                 )

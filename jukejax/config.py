@@ -383,6 +383,8 @@ def from_dict(cls: type[T], data: dict[str, Any], where: str = "config") -> T:
     Raises:
       ConfigError: on a wrong "type", an unknown field (names the nearest) or a wrong type.
     """
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where} is {data!r}, expected a {cls.__name__} as an object.")
     data = dict(data)
     name = data.pop("type", cls.__name__)
     if name != cls.__name__:
@@ -406,6 +408,8 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast(type, hint), value, where)
     if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where} is {value!r}, expected a list.")
         return tuple(_typed(args[0], v, where) for v in value)
     if hint is float and type(value) is int:
         return float(value)

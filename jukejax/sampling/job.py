@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from jukejax.config import ConfigError
@@ -29,16 +30,21 @@ class Job:
     hop_fraction: tuple[float, ...] = (0.5, 0.5, 0.125)  # a level each, bottom first
 
     def __post_init__(self) -> None:
-        if self.seconds <= 0:
-            raise ConfigError(f"seconds is {self.seconds}; it must be more than 0.")
-        if 0 < self.total_seconds < self.seconds:
+        positive = {"seconds": (self.seconds,), "temperature": self.temperature}
+        for name, values in positive.items():
+            for value in values:
+                if not 0 < value < math.inf:
+                    raise ConfigError(f"{name} is {value}; it must be a number over 0.")
+        for fraction in self.hop_fraction:
+            if not 0 < fraction <= 1:
+                raise ConfigError(f"hop_fraction is {fraction}; it must be over 0 and at most 1.")
+        if not (self.total_seconds == 0 or self.seconds <= self.total_seconds < math.inf):
             raise ConfigError(
-                f"total_seconds is {self.total_seconds}, less than seconds ({self.seconds}): a "
-                "song cannot be shorter than its sample. Give 0 to take the sample for the song."
+                f"total_seconds is {self.total_seconds} and seconds {self.seconds}: a song cannot "
+                "be shorter than its sample. Give 0 to take the sample for the song."
             )
-        for temperature in self.temperature:
-            if temperature <= 0:
-                raise ConfigError(f"temperature is {temperature}; it must be more than 0.")
+        if not 0 <= self.seed < 2**31:
+            raise ConfigError(f"seed is {self.seed}; it must be from 0 to {2**31 - 1}.")
 
     def samples(self, sample_rate: int, top_hop: int) -> int:
         """Length in samples, rounded up to whole top-level codes."""

@@ -247,3 +247,18 @@ def test_sounds_are_written_a_file_an_item(tmp_path):
         assert rate == 1000
         np.testing.assert_allclose(sound, audio[i], atol=2**-15)
     assert sorted(p.name for p in (tmp_path / "level_1").iterdir()) == ["item_0.wav", "item_1.wav"]
+
+
+@pytest.mark.parametrize(
+    "text", ["not json", "[1]", "{}", '{"request": 3}', '{"request": {"x": 1}}']
+)
+def test_a_file_that_is_no_job_is_refused_with_a_sentence(tmp_path, text):
+    path = tmp_path / "job.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"job\.json"):
+        make_job(Command(tmp_path / "out", job=path))
+
+
+def test_no_songs_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="count"):
+        make_job(Command(tmp_path / "out", model=tmp_path, count=0))

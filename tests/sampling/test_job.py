@@ -59,9 +59,9 @@ JOBS = st.builds(
     ).map(tuple),
     seconds=st.floats(0.1, 100.0),
     total_seconds=st.one_of(st.just(0.0), st.floats(100.0, 600.0)),
-    seed=st.integers(),
+    seed=st.integers(0, 2**31 - 1),
     temperature=st.lists(st.floats(0.01, 2.0), max_size=4).map(tuple),
-    hop_fraction=st.lists(st.floats(0.0, 1.0), max_size=4).map(tuple),
+    hop_fraction=st.lists(st.floats(0.0, 1.0, exclude_min=True), max_size=4).map(tuple),
 )
 
 
@@ -94,3 +94,21 @@ def test_json_of_another_thing_is_refused(change, message):
 def test_jobs_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Job().seed = 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seconds", float("nan")),
+        ("seconds", float("inf")),
+        ("temperature", (0.9, float("nan"))),
+        ("hop_fraction", (0.5, 2.0)),
+        ("hop_fraction", (0.0,)),
+        ("total_seconds", float("nan")),
+        ("seed", -1),
+        ("seed", 2**31),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused_before_anything_is_loaded(field, value):
+    with pytest.raises(ConfigError, match=field):
+        Job(**{field: value})
