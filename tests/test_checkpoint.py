@@ -1,5 +1,7 @@
 """Checkpoints: what is saved comes back, onto any mesh; what does not fit is refused."""
 
+import gc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +13,15 @@ from jukejax.checkpoint import CheckpointError, Checkpoints, directory, open_exi
 from jukejax.config import MeshConfig
 from jukejax.parallel.mesh import make_mesh
 
-# Orbax drops the reads of a checkpoint that it refuses, and Python remarks on it.
+# Orbax drops the reads of a checkpoint that it refuses, and Python remarks on that.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture
+def swept():
+    """Has Python's remarks come in the test that caused them."""
+    yield
+    gc.collect()
 
 
 def trees(seed=0):
@@ -86,7 +95,7 @@ def test_restoring_onto_another_mesh(workdir):
     ],
     ids=["wider", "shorter", "renamed", "fewer", "more"],
 )
-def test_a_checkpoint_of_another_model_is_refused(workdir, params):
+def test_a_checkpoint_of_another_model_is_refused(workdir, params, swept):
     with (
         open_existing(workdir) as checkpoints,
         pytest.raises(CheckpointError, match="does not fit this model") as error,

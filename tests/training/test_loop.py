@@ -1,6 +1,7 @@
 """The training loop: resumed runs are uninterrupted ones, bit for bit; signals; what is written."""
 
 import dataclasses
+import gc
 import itertools
 import os
 import signal
@@ -20,12 +21,13 @@ from jukejax.config import (
 )
 from jukejax.model_dir import load_experiment, load_vqvae
 from jukejax.parallel.mesh import make_mesh
+from jukejax.training import loop
 from jukejax.training.loop import Interrupted, train
 from jukejax.training.metrics import read_metrics
 from jukejax.training.step import abstract_state
 from jukejax.training.tasks import make_task
 
-# Orbax drops the reads of a checkpoint that it refuses, and Python remarks on it.
+# Orbax drops the reads of a checkpoint that it refuses, and Python remarks on that.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 EXPERIMENT = VQVAEExperiment(
@@ -71,6 +73,25 @@ def held_out():
 @pytest.fixture(scope="module")
 def mesh():
     return make_mesh(MeshConfig(), jax.devices()[:1])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(mesh):
+    """Every run here takes the same steps; compiling them for each costs seconds."""
+    steps = {}
+
+    def once(name, make):
+        def made(*args):
+            if name not in steps:
+                steps[name] = make(*args)
+            return steps[name]
+
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("make_train_step", "make_eval_step"):
+            patch.setattr(loop, name, once(name, getattr(loop, name)))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -197,3 +218,4 @@ def test_another_model_is_refused(whole, mesh, change):
     other = dataclasses.replace(EXPERIMENT, model=dataclasses.replace(EXPERIMENT.model, **change))
     with pytest.raises(CheckpointError, match="does not fit this model"):
         train(other, mesh, workdir, batches, log=[].append)
+    gc.collect()

@@ -90,17 +90,34 @@ def start(oracle):
 
 
 @pytest.fixture(scope="module")
-def run(start):
-    """(experiment, mesh name or None) -> states after each of two steps, and their metrics."""
+def prepare(start):
+    """(experiment, mesh name or None) -> mesh, a function that makes a new state, and the step."""
 
     @functools.cache
-    def steps(experiment, name):
+    def make(experiment, name):
         devices = None if name else jax.devices()[:1]
         mesh = make_mesh(MESHES[name] if name else MeshConfig(), devices)
         task = make_task(experiment)
         shapes = abstract_state(task, experiment, mesh)
-        state = jax.tree.map(lambda x, s: jax.device_put(x, s.sharding), start(experiment), shapes)
-        step, out = make_train_step(task, experiment, mesh), []
+
+        def born(**changes):
+            state = start(experiment)._replace(**changes)
+            return jax.tree.map(lambda x, s: jax.device_put(x, s.sharding), state, shapes)
+
+        return mesh, born, make_train_step(task, experiment, mesh)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def run(prepare):
+    """(experiment, mesh name or None) -> states after each of two steps, and their metrics."""
+
+    @functools.cache
+    def steps(experiment, name):
+        mesh, born, step = prepare(experiment, name)
+        shapes = abstract_state(make_task(experiment), experiment, mesh)
+        state, out = born(), []
         for batch in batches(experiment):
             state, metrics = step(state, put_batch(mesh, batch))
             jax.tree.map(lambda x, s: check_sharding(x, s.sharding), state, shapes)
@@ -155,6 +172,20 @@ def test_codebooks_move_and_restart(run, start):
     assert b.counts.sum() == pytest.approx(0.7 * a.counts.sum() + 0.3 * 8 * 1280 / 8, rel=1e-5)
     first, second = (state.extra.width for state in states[1:])
     assert first == second == states[0].extra.width  # loudness is measured once
+
+
+def test_restarts_draw_other_vectors_at_every_step(prepare):
+    mesh, born, step = prepare(VQVAE, None)
+    batch = put_batch(mesh, batches(VQVAE)[0])
+    a, b = (
+        jax.tree.map(np.array, step(born(step=np.int32(n)), batch)[0].extra.books[0])
+        for n in (0, 1)
+    )
+    np.testing.assert_array_equal(a.counts, b.counts)
+    dead = a.counts < 20.0
+    assert dead.sum() > 1
+    assert (a.codes[dead] != b.codes[dead]).any(1).all()
+    np.testing.assert_array_equal(a.codes[~dead], b.codes[~dead])
 
 
 def test_averages_and_counters(run, start):
