@@ -8,8 +8,6 @@ Codes are saved after every window; the same command goes on where a killed one 
 
 from __future__ import annotations
 
-import datetime
-import json
 import sys
 import time
 from dataclasses import dataclass
@@ -18,15 +16,13 @@ from typing import Any
 
 import jax
 import numpy as np
-import soundfile
 import tyro
 from tqdm import tqdm
 
 from data_pipeline import lyrics as text
 from data_pipeline.labels import Vocabulary
 from experiments import cli
-from jukejax import atomic
-from jukejax.config import ConfigError, MeshConfig, PriorConfig, from_dict, to_dict
+from jukejax.config import ConfigError, MeshConfig, PriorConfig
 from jukejax.evaluation.page import write_page
 from jukejax.model_dir import LoadedPrior, LoadedVQVAE, load_vqvae, read_model_dir
 from jukejax.models import vqvae
@@ -34,6 +30,7 @@ from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.cascade import Describe, sample_level
 from jukejax.sampling.job import Item, Job
 from jukejax.sampling.plan import plan_windows
+from jukejax.sampling.sample_dir import SampleDir, read_job
 
 
 @dataclass(frozen=True)
@@ -60,23 +57,6 @@ class Command:
     """A level each, bottom first."""
     hop_fraction: tuple[float, ...] = Job.hop_fraction
     """How far windows move, a level each, bottom first."""
-
-
-def read_job(path: Path) -> tuple[dict[str, Any], Job]:
-    """What a job.json holds, and the request in it.
-
-    Raises:
-      ConfigError: the file is no job.json of a sample directory.
-    """
-    try:
-        record = json.loads(path.read_text("utf-8"))
-        request = dict(record["request"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{path} is no job.json that this command wrote ({error!r}); name another, or give "
-            "--model and labels."
-        ) from error
-    return record, from_dict(Job, request, str(path))
 
 
 def make_job(command: Command) -> Job:
@@ -148,65 +128,6 @@ def decode_audio(model: LoadedVQVAE, codes: np.ndarray, level: int) -> np.ndarra
     return np.clip(np.concatenate(audio, axis=1), -1.0, 1.0)
 
 
-class SampleDir:
-    """A sample directory: its job, and per level codes (.npz) and sounds."""
-
-    def __init__(self, path: Path, job: Job, sample_rate: int, levels: list[dict]) -> None:
-        """Begins the directory, or goes on with one of the same job.
-
-        Raises:
-          ConfigError: the directory holds another job.
-        """
-        self.path = path
-        file = path / "job.json"
-        if file.exists():
-            self.record, found = read_job(file)
-            if found != job:
-                raise ConfigError(
-                    f"{path} holds another job; choose another --out, or --job {file} to go on."
-                )
-            return
-        self.record = {
-            "title": ", ".join(dict.fromkeys(i.artist for i in job.items if i.artist)) or "Samples",
-            "model": job.model,
-            "seed": job.seed,
-            "seconds": job.seconds,
-            "sample_rate": sample_rate,
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "items": [{"artist": i.artist, "genres": i.genres, "lyrics": i.lyrics}
-                      for i in job.items],
-            "levels": levels,
-            "request": to_dict(job),
-        }  # fmt: skip
-        self.save_job()
-
-    def save_job(self) -> None:
-        atomic.write_json(self.path / "job.json", self.record)
-
-    def load(self, level: int, shape: tuple[int, int]) -> tuple[np.ndarray, int]:
-        """Codes (N, T) of a level and how many of them are made."""
-        file = self.path / f"level_{level}" / "codes.npz"
-        if not file.exists():
-            return np.zeros(shape, np.int32), 0
-        with np.load(file) as data:
-            return data["codes"].astype(np.int32), int(data["done"])
-
-    def save(self, level: int, codes: np.ndarray, done: int) -> None:
-        with atomic.atomic_path(self.path / f"level_{level}" / "codes.npz") as file:
-            np.savez(file, codes=codes.astype(np.uint16), done=done)
-
-    def add_time(self, level: int, seconds: float) -> None:
-        for entry in self.record["levels"]:
-            if entry["level"] == level:
-                entry["seconds_to_sample"] = (entry["seconds_to_sample"] or 0.0) + seconds
-        self.save_job()
-
-    def write_sound(self, level: int, audio: np.ndarray) -> None:
-        for i, sound in enumerate(audio):
-            with atomic.atomic_path(self.path / f"level_{level}" / f"item_{i}.wav") as file:
-                soundfile.write(file, sound, self.record["sample_rate"])
-
-
 def sample_one_level(
     sample: SampleDir, prior: LoadedPrior, job: Job, samples: int, upper: np.ndarray | None,
     describe: Describe,
@@ -270,6 +191,7 @@ def run(job: Job, out: Path) -> Path:
             "temperature": job.temperature[i],
             "hop_fraction": job.hop_fraction[i],
             "seconds_to_sample": None,
+            "weights": f"VQ-VAE {model.fingerprint}, prior step {priors[i].step}",
         }
         for i in top_down
     ]

@@ -262,3 +262,10 @@ def test_a_file_that_is_no_job_is_refused_with_a_sentence(tmp_path, text):
 def test_no_songs_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="count"):
         make_job(Command(tmp_path / "out", model=tmp_path, count=0))
+
+
+def test_a_directory_begun_with_other_weights_is_refused(tmp_path):
+    levels = [{"level": 0, "weights": "VQ-VAE a, prior step 1"}]
+    SampleDir(tmp_path, JOB, 1000, levels)
+    with pytest.raises(ConfigError, match="other weights"):
+        SampleDir(tmp_path, JOB, 1000, [{"level": 0, "weights": "VQ-VAE a, prior step 2"}])
