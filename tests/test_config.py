@@ -19,10 +19,9 @@ from jukejax.config import (
     VQVAEConfig,
     VQVAEExperiment,
     from_dict,
-    layer_patterns,
-    segments,
     to_dict,
 )
+from jukejax.patterns import layer_patterns, segments
 
 R, C, P, D = "row", "column", "previous_row", "dense"
 X, Y = "cross", "prime"

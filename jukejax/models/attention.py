@@ -11,7 +11,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jukejax.config import COLUMN, CROSS, DENSE, PREVIOUS_ROW, PRIME, ROW
+from jukejax.patterns import COLUMN, CROSS, DENSE, PREVIOUS_ROW, PRIME, ROW
 
 _attend = jax.nn.dot_product_attention
 

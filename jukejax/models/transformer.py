@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jukejax.config import CROSS, PriorConfig, layer_patterns, segments
+from jukejax.config import PriorConfig
 from jukejax.models import attention
 from jukejax.models.layers import (
     Params,
@@ -24,6 +24,7 @@ from jukejax.models.layers import (
     norm_params,
     quick_gelu,
 )
+from jukejax.patterns import CROSS, layer_patterns, segments
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jukejax.config import COLUMN, CROSS, DENSE, PREVIOUS_ROW, PRIME, ROW, PriorConfig
+from jukejax.config import PriorConfig
 from jukejax.models.layers import Params, dense
 from jukejax.models.prior import Batch, Prior
 from jukejax.models.transformer import StackConfig, layer, prior_stack
+from jukejax.patterns import COLUMN, CROSS, DENSE, PREVIOUS_ROW, PRIME, ROW
 
 Cache = tuple[jax.Array, jax.Array]  # keys, values
 
