@@ -75,7 +75,8 @@ class Checkpoints:
             found = self._manager.restore(step, args=ocp.args.Composite(**args))
         except (ValueError, KeyError) as error:
             raise CheckpointError(
-                f"The checkpoint {self.path}/{step} does not fit this model: {error}"
+                f"The checkpoint {self.path}/{step} does not fit this model "
+                f"({str(error).splitlines()[0][:200]})."
             ) from error
         return {name: found[name] if name in args else tree for name, tree in abstract.items()}
 

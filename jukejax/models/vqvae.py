@@ -117,7 +117,7 @@ def encoder_reach(config: VQVAEConfig, level: int) -> int:
     reach, step = 0, 1
     for stages in config.downs[: level + 1]:
         for _ in range(stages):
-            reach += 2 * step  # stride-2 convolution, kernel 4
+            reach += step  # stride-2 convolution, kernel 4, one sample of padding
             step *= 2
             reach += step * sum(config.dilation_growth**i for i in range(config.depth * m))
         reach += step  # projection, kernel 3

@@ -140,7 +140,7 @@ def test_encoder_reach(params, level):
     felt = np.flatnonzero(gradient(jnp.ones((1, 2 * reach + 8 * top, 1)))[0, :, 0])
     beyond = max(middle * hop - felt[0], felt[-1] - (middle * hop + hop - 1))
     assert beyond <= reach  # nothing is felt from farther away
-    assert reach - -(-beyond // top) * top <= top  # the least multiple that does, or the next
+    assert reach == -(-beyond // top) * top  # the least multiple that suffices
 
 
 @pytest.mark.parametrize("level", [0, 1])
