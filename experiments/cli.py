@@ -19,8 +19,10 @@ def command(main: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return main(*args, **kwargs)
-        except (ConfigError, CheckpointError, DataError, FileNotFoundError) as error:
+        except (ConfigError, CheckpointError, DataError) as error:
             sys.exit(f"error: {error}")
+        except OSError as error:  # no such file, no space, no permission
+            sys.exit(f"error: {error}; mend that and run again, work done is kept.")
         except Interrupted as error:
             print(f"{error} The same command goes on from there.", file=sys.stderr)
             sys.exit(130)

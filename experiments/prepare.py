@@ -10,10 +10,10 @@ from pathlib import Path
 import tyro
 
 from data_pipeline import prepare
-from data_pipeline.errors import DataError
 from data_pipeline.manifest import write_manifest
 from data_pipeline.plan import Options
 from data_pipeline.scan import scan_folder
+from experiments import cli
 
 app = tyro.extras.SubcommandApp()
 
@@ -60,15 +60,10 @@ def build(
     print("\n".join(report.lines()))
 
 
-def main() -> None:
-    """Runs a subcommand; an error is one sentence and exit code 1."""
-    try:
-        app.cli(description=__doc__)
-    except DataError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {error}; free space or mend the path and run again, work done is kept")
+@cli.command
+def main(arguments: list[str]) -> None:
+    app.cli(args=arguments, description=__doc__, prog="python -m experiments.prepare")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
