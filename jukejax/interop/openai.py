@@ -1,0 +1,259 @@
+"""OpenAI's tensor names and the leaves of our parameter trees, as one table for both directions.
+
+An `Entry` ties a leaf to one tensor, or to as many as the leaf stacks (a run of a transformer holds
+its repeats in one array). `layout` says how a tensor lies in the leaf:
+
+  same       as it is
+  transpose  (out, in) -> (in, out)
+  conv       (out, in, k) -> (k, in, out)
+  conv_up    (in, out, k) -> (k, in, out), taps reversed: a transposed convolution
+
+The VQ-VAE's decoders number their residual blocks from the largest dilation down on both sides, so
+the numbers stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from jukejax.config import PriorConfig, VQVAEConfig
+from jukejax.interop.errors import InteropError
+from jukejax.models import prior, vqvae
+from jukejax.models.transformer import StackConfig, lyric_stack, prior_stack
+from jukejax.patterns import CROSS
+
+Array = np.ndarray[Any, Any]
+Path = tuple[str, ...]
+BOOKS = "codebooks"  # first part of the path of what is no parameter
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One leaf and the tensors that make it."""
+
+    path: Path
+    names: tuple[str, ...]
+    layout: str = "same"
+    stacked: bool = False
+
+
+# layout -> (a tensor as its leaf, a leaf as its tensor)
+_LAYOUTS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+    "same": (lambda x: x, lambda x: x),
+    "transpose": (lambda x: x.T, lambda x: x.T),
+    "conv": (lambda x: x.transpose(2, 1, 0), lambda x: x.transpose(2, 1, 0)),
+    "conv_up": (lambda x: x.transpose(2, 0, 1)[::-1], lambda x: x[::-1].transpose(1, 2, 0)),
+}
+
+# our leaf, OpenAI's suffix, for each kind of layer
+_CONV = (("kernel", "weight", "conv"), ("bias", "bias", "same"))
+_CONV_UP = (("kernel", "weight", "conv_up"), ("bias", "bias", "same"))
+_DENSE = (("kernel", "w", "same"), ("bias", "b", "same"))
+_NORM = (("scale", "weight", "same"), ("bias", "bias", "same"))
+
+# a transformer layer: our name, OpenAI's, kind
+_LAYER = (
+    ("qkv", "attn.c_attn", _DENSE),
+    ("attn_out", "attn.c_proj", _DENSE),
+    ("mlp_in", "mlp.c_fc", _DENSE),
+    ("mlp_out", "mlp.c_proj", _DENSE),
+    ("norm_0", "ln_0", _NORM),
+    ("norm_1", "ln_1", _NORM),
+)
+_CROSS = (("encoder_kv", "attn.c_enc_kv", _DENSE),)
+
+_LABELS = (("artist", "y_emb.artist_emb"), ("genre", "y_emb.bow_genre_emb"))
+_TIMING = (
+    ("total_length", "y_emb.total_length_emb"),
+    ("absolute_position", "y_emb.absolute_pos_emb"),
+    ("relative_position", "y_emb.relative_pos_emb"),
+)
+
+
+def _kind(path: Path, name: str, kind: tuple[tuple[str, str, str], ...]) -> Iterator[Entry]:
+    for leaf, suffix, layout in kind:
+        yield Entry((*path, leaf), (f"{name}.{suffix}",), layout)
+
+
+def _resnet(path: Path, name: str, depth: int) -> Iterator[Entry]:
+    for j in range(depth):
+        for leaf, index in (("conv3", 1), ("conv1", 3)):
+            place = (*path, f"block_{j}_{leaf}")
+            yield from _kind(place, f"{name}.{j}.model.{index}", _CONV)
+
+
+def _down(path: Path, name: str, stages: int, depth: int) -> Iterator[Entry]:
+    for i in range(stages):
+        yield from _kind((*path, f"down_{i}"), f"{name}.{i}.0", _CONV)
+        yield from _resnet((*path, f"resnet_{i}"), f"{name}.{i}.1.model", depth)
+    yield from _kind((*path, "out"), f"{name}.{stages}", _CONV)
+
+
+def _up(path: Path, name: str, stages: int, depth: int, blocks: str = "model") -> Iterator[Entry]:
+    yield from _kind((*path, "in"), f"{name}.0", _CONV)
+    for i in range(stages):
+        yield from _resnet((*path, f"resnet_{i}"), f"{name}.{i + 1}.0.{blocks}", depth)
+        yield from _kind((*path, f"up_{i}"), f"{name}.{i + 1}.1", _CONV_UP)
+
+
+def vqvae_entries(config: VQVAEConfig) -> list[Entry]:
+    """The table of a VQ-VAE; codebooks have paths that begin with `BOOKS`."""
+    entries: list[Entry] = []
+    for level in range(config.levels):
+        depth = config.depth * config.multipliers[level]
+        for i, stages in enumerate(config.downs[: level + 1]):
+            for side, make in (("encoders", _down), ("decoders", _up)):
+                name = f"{side}.{level}.level_blocks.{i}.model"
+                entries += make((f"{side}_{level}", f"block_{i}"), name, stages, depth)
+        entries += _kind((f"decoders_{level}", "out"), f"decoders.{level}.out", _CONV)
+        entries.append(Entry((BOOKS, str(level)), (f"bottleneck.level_blocks.{level}.k",)))
+    return entries
+
+
+def _stack(path: Path, name: str, config: StackConfig) -> Iterator[Entry]:
+    first = 0
+    for run, (repeats, patterns) in enumerate(config.runs):
+        for j, pattern in enumerate(patterns):
+            layers = [first + r * len(patterns) + j for r in range(repeats)]
+            for ours, theirs, kind in _LAYER + (_CROSS if pattern == CROSS else ()):
+                for leaf, suffix, layout in kind:
+                    names = tuple(f"{name}._attn_mods.{d}.{theirs}.{suffix}" for d in layers)
+                    place = (*path, f"run_{run}", f"layer_{j}", ours, leaf)
+                    yield Entry(place, names, layout, stacked=True)
+        first += repeats * len(patterns)
+
+
+def prior_entries(config: PriorConfig, blocks: str = "blocks") -> list[Entry]:
+    """The table of a prior.
+
+    Args:
+      blocks: what the upsampler's conditioner calls its residual blocks: "blocks" in the published
+        files (trained with checkpointing, cond_c_res = 1), else "model".
+    """
+    entries = [
+        Entry(("token",), ("prior.x_emb.weight",)),
+        Entry(("position",), ("prior.pos_emb.pos_emb",)),
+    ]
+    tables = (_LABELS if config.labels else ()) + (_TIMING if config.timing else ())
+    entries += [Entry(("labels", ours), (f"{theirs}.emb.weight",)) for ours, theirs in tables]
+    if not config.labels:
+        entries.append(Entry(("start",), ("prior.start_token",)))
+    if config.upper:
+        top = "conditioner_blocks.0"
+        entries.append(Entry(("upper", "token"), (f"{top}.x_emb.weight",)))
+        entries += _kind(("upper", "norm"), f"{top}.ln", _NORM)
+        path, upper = ("upper", "convolutions"), config.upper
+        entries += _up(path, f"{top}.cond.model", upper.stages, upper.depth, blocks)
+    if config.lyric_encoder:
+        entries += _lyric_encoder(config)
+    entries += _stack(("stack",), "prior.transformer", prior_stack(config))
+    if not config.tied_output:
+        entries.append(Entry(("output",), ("prior.x_out.weight",), "transpose"))
+    return entries
+
+
+def _lyric_encoder(config: PriorConfig) -> Iterator[Entry]:
+    here = "lyric_encoder"
+    yield Entry((here, "token"), ("prime_prior.x_emb.weight",))
+    yield Entry((here, "position"), ("prime_prior.pos_emb.pos_emb",))
+    yield Entry((here, "start"), ("prime_prior.start_token",))
+    yield from _stack((here, "stack"), "prime_prior.transformer", lyric_stack(config))
+    yield from _kind((here, "project"), "prime_state_proj", _DENSE)
+    yield from _kind((here, "norm"), "prime_state_ln", _NORM)
+    yield Entry((here, "output"), ("prime_x_out.weight",))
+
+
+def shared(config: VQVAEConfig | PriorConfig) -> dict[str, str]:
+    """Names in a file that are the same tensor as another: the tied output of a prior."""
+    tied = isinstance(config, PriorConfig) and config.tied_output
+    return {"prior.x_out.weight": "prior.x_emb.weight"} if tied else {}
+
+
+def leaf_shapes(config: VQVAEConfig | PriorConfig) -> dict[Path, tuple[int, ...]]:
+    """Shapes of our leaves by path, codebooks too; nothing is computed."""
+    init: Callable[[jax.Array], Any]
+    if isinstance(config, VQVAEConfig):
+        init = lambda key: vqvae.init_params(config, key)  # noqa: E731
+    else:
+        init = lambda key: prior.init_params(config, key)  # noqa: E731
+    tree = nn.unbox(jax.eval_shape(init, jax.random.key(0)))
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    shapes = {tuple(str(k.key) for k in path): leaf.shape for path, leaf in leaves}
+    if isinstance(config, VQVAEConfig):
+        book = (config.codes, config.emb_width)
+        shapes |= {(BOOKS, str(level)): book for level in range(config.levels)}
+    return shapes
+
+
+def tensor_shape(entry: Entry, leaf: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of each of an entry's tensors, from that of its leaf."""
+    one = leaf[1:] if entry.stacked else leaf
+    return _LAYOUTS[entry.layout][1](np.broadcast_to(np.float32(0), one)).shape
+
+
+def expected(config: VQVAEConfig | PriorConfig, entries: list[Entry]) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a model's file."""
+    leaves = leaf_shapes(config)
+    unknown = leaves.keys() ^ {entry.path for entry in entries}
+    assert not unknown, f"the table and the model differ: {sorted(unknown)}"
+    shapes = {name: tensor_shape(e, leaves[e.path]) for e in entries for name in e.names}
+    return shapes | {name: shapes[other] for name, other in shared(config).items()}
+
+
+def check(
+    where: str, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raises InteropError that names every missing, extra or misshapen tensor."""
+    lines = [f"  missing  {n} {wanted[n]}" for n in sorted(wanted.keys() - found.keys())]
+    lines += [f"  extra    {n} {found[n]}" for n in sorted(found.keys() - wanted.keys())]
+    both = sorted(wanted.keys() & found.keys())
+    lines += [
+        f"  shape    {n} is {found[n]}, expected {wanted[n]}" for n in both if wanted[n] != found[n]
+    ]
+    if lines:
+        raise InteropError(
+            f"{where} does not hold the model that its settings describe; {len(lines)} tensors "
+            "differ. Name the right file or preset; nothing was written.\n" + "\n".join(lines)
+        )
+
+
+def gather(entry: Entry, read: Callable[[str], Array]) -> Array:
+    """A leaf in float32 from its tensors, which are read one at a time."""
+    into = _LAYOUTS[entry.layout][0]
+    if not entry.stacked:
+        return np.ascontiguousarray(into(read(entry.names[0])), np.float32)
+    first = into(read(entry.names[0]))
+    out = np.empty((len(entry.names), *first.shape), np.float32)
+    out[0] = first
+    for i, name in enumerate(entry.names[1:], 1):
+        out[i] = into(read(name))
+    return out
+
+
+def scatter(entry: Entry, leaf: Array, index: int) -> Array:
+    """The entry's tensor number `index` from its leaf."""
+    return _LAYOUTS[entry.layout][1](leaf[index] if entry.stacked else leaf)
+
+
+def nested(leaves: Mapping[Path, Any]) -> dict[str, Any]:
+    """A tree of dicts from its leaves by path."""
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        node = tree
+        for part in path[:-1]:
+            node = node.setdefault(part, {})
+        node[path[-1]] = leaf
+    return tree
+
+
+def at(tree: Any, path: Path) -> Any:
+    """The leaf of a tree of dicts at `path`."""
+    for part in path:
+        tree = tree[part]
+    return tree

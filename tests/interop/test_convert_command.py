@@ -1,0 +1,174 @@
+"""The convert command on small random files: in, out again bit for bit, and what it refuses."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import convert as command
+from jukejax.checkpoint import open_existing
+from jukejax.config import (
+    LabelsConfig,
+    LyricsConfig,
+    MeshConfig,
+    PriorConfig,
+    UpperConfig,
+    VQVAEConfig,
+)
+from jukejax.interop import openai, openai_settings, torch_files
+from jukejax.interop.torch_files import Source
+from jukejax.model_dir import load_vqvae, read_model_dir
+from jukejax.models.prior import Prior, example_batch
+from jukejax.parallel.mesh import make_mesh
+
+VQVAE = VQVAEConfig(downs=(1, 1, 1), multipliers=(2, 1, 1), width=4, depth=1, emb_width=4, codes=16)
+LABELS = LabelsConfig(artists=5, genres=3, max_genres=2)
+SMALL = dict(codes=16, n_ctx=16, width=8, heads=2, blocks=4, depth=3, labels=LABELS)
+UPPER = UpperConfig(ratio=2, width=4, depth=2)
+PRIORS = {
+    2: PriorConfig(
+        **(SMALL | {"depth": 4}), level=2, hop=8, attn_order=6, tied_output=False,
+        lyrics=LyricsConfig(tokens=8, width=8, depth=3, heads=1, blocks=2),
+    ),
+    1: PriorConfig(**SMALL, level=1, hop=4, upper=UPPER),
+    0: PriorConfig(**SMALL, level=0, hop=2, upper=UPPER),
+}  # fmt: skip
+
+
+def write(path, config, hps, seed, drop=(), add=()):
+    """A file in OpenAI's layout with random numbers, matrices of layers in float16."""
+    rng = np.random.default_rng(seed)
+    vq = isinstance(config, VQVAEConfig)
+    entries = openai.vqvae_entries(config) if vq else openai.prior_entries(config)
+    shapes = openai.expected(config, entries) | dict(add)
+    sources = {}
+    for name, shape in shapes.items():
+        if name not in openai.shared(config) and name not in drop:
+            dtype = "<f2" if name.endswith(".w") else "<f4"
+            array = rng.normal(size=shape).astype(dtype)
+            sources[name] = Source(shape, dtype, lambda array=array: array)
+    torch_files.write(path, sources, openai.shared(config), hps, step=40 + seed)
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    hps = openai_settings.vqvae_settings(VQVAE, 64)
+    paths = {"vqvae": write(folder / "vqvae.pth.tar", VQVAE, hps, 9)}
+    for level, config in PRIORS.items():
+        hps = openai_settings.prior_settings(config)
+        path = folder / f"prior_level_{level}.pth.tar"
+        paths[f"prior_level_{level}"] = write(path, config, hps, level)
+    return paths
+
+
+def import_arguments(files, out, *more):
+    priors = [str(p) for name, p in files.items() if name != "vqvae"]
+    return ["import", "--vqvae", str(files["vqvae"]), "--prior", *priors, "--out", str(out), *more]
+
+
+@pytest.fixture(scope="module")
+def model(files, tmp_path_factory):
+    out = tmp_path_factory.mktemp("model") / "m"
+    command.main(import_arguments(files, out))
+    return out
+
+
+def test_everything_comes_back_bit_for_bit(files, model, tmp_path):
+    command.main(["export", "--model", str(model), "--out", str(tmp_path)])
+    assert {p.name for p in tmp_path.iterdir()} == {p.name for p in files.values()}
+    for name, path in files.items():
+        before, after = torch_files.read(path), torch_files.read(tmp_path / f"{name}.pth.tar")
+        assert (before.hps, before.step) == (after.hps, after.step)
+        assert before.tensors.keys() == after.tensors.keys()
+        for key, tensor in before.tensors.items():
+            assert tensor.dtype == after.tensors[key].dtype
+            np.testing.assert_array_equal(tensor.read(), after.tensors[key].read(), key)
+
+
+def test_the_model_directory_loads_and_runs(files, model):
+    folder, mesh = read_model_dir(model), make_mesh(MeshConfig())
+    vqvae = load_vqvae(folder.vqvae, mesh)
+    assert vqvae.config == VQVAE and vqvae.step == 49
+    priors = folder.load_priors(mesh, vqvae, [0, 1, 2])
+    for level, prior in priors.items():
+        assert prior.config == PRIORS[level]
+        logits, _ = Prior(prior.config).apply({"params": prior.params}, example_batch(prior.config))
+        assert bool(jnp.isfinite(logits).all())
+    names = json.loads((model / "labels.json").read_text())
+    assert names["artists"] == ["unknown", "artist 1", "artist 2", "artist 3", "artist 4"]
+    assert names["genres"] == ["unknown", "genre 1", "genre 2"]
+    with open_existing(folder.priors[1]) as checkpoints:
+        note = checkpoints.config()
+    assert note["openai"]["sha256"] == torch_files.sha256(files["prior_level_1"])
+
+
+def test_names_from_id_files(files, tmp_path):
+    (tmp_path / "artists").write_text(";0\nvarious;0\nAbba;2\nBjörk;1\nabba again;2\n")
+    out = tmp_path / "m"
+    only = {"vqvae": files["vqvae"], "p": files["prior_level_1"]}
+    command.main(import_arguments(only, out, "--artist-ids", str(tmp_path / "artists")))
+    names = json.loads((out / "labels.json").read_text())
+    assert names["artists"] == ["unknown", "björk", "abba", "artist 3", "artist 4"]
+
+
+def test_a_preset_names_what_a_file_does_not(files, tmp_path, monkeypatch, capsys):
+    from jukejax.config import PriorExperiment, VQVAEExperiment
+
+    presets = {"v": VQVAEExperiment(VQVAE, 64), "p0": PriorExperiment(PRIORS[0])}
+    monkeypatch.setattr(command.presets, "get", presets.__getitem__)
+    bare = {
+        "vqvae": write(tmp_path / "v", VQVAE, None, 1),
+        "p": write(tmp_path / "p", PRIORS[0], None, 2),
+    }
+    out = tmp_path / "m"
+    with pytest.raises(SystemExit, match="holds no settings"):
+        command.main(import_arguments(bare, out))
+    more = ("--vqvae-preset", "v", "--prior-preset", "p0")
+    command.main(import_arguments(bare, out, *more))
+    assert "by your word alone" in capsys.readouterr().out
+    # a file that knows its level is not taken for another
+    wrong = {"vqvae": files["vqvae"], "p": files["prior_level_1"]}
+    with pytest.raises(SystemExit, match="says that it is of level 1"):
+        command.main(import_arguments(wrong, tmp_path / "n", "--prior-preset", "p0"))
+
+
+def refused(arguments, out, match):
+    with pytest.raises(SystemExit, match=match):
+        command.main(arguments)
+    assert not out.exists()
+
+
+def test_nothing_is_written_when_a_file_does_not_fit(files, tmp_path):
+    hps = openai_settings.prior_settings(PRIORS[0])
+    bad = write(
+        tmp_path / "bad", PRIORS[0], hps, 0, drop=["prior.pos_emb.pos_emb"],
+        add=[("prior.more", (3,)), ("prior.x_emb.weight", (16, 9))],
+    )  # fmt: skip
+    out = tmp_path / "m"
+    both = files | {"prior_level_0": bad}
+    refused(
+        import_arguments(both, out), out,
+        r"(?s)4 tensors differ.*missing  prior.pos_emb.*extra    prior.more.*x_emb.*x_out",
+    )  # fmt: skip
+    twice = files | {"again": files["prior_level_0"]}
+    refused(import_arguments(twice, out), out, "second prior of level 0")
+    refused(import_arguments({**files, "vqvae": bad}, out), out, "lack")
+    swapped = {"vqvae": files["prior_level_0"], "p": files["vqvae"]}
+    refused(import_arguments(swapped, out), out, "lack")
+
+
+def test_digests_are_checked(files, tmp_path):
+    out = tmp_path / "m"
+    right = [torch_files.sha256(p) for p in files.values()]
+    refused(import_arguments(files, out, "--sha256", *right[:-1], "0" * 64), out, "download it")
+    refused(import_arguments(files, out, "--sha256", right[0]), out, "1 digests for 4 files")
+    only = {"vqvae": files["vqvae"], "p": files["prior_level_2"]}
+    command.main(import_arguments(only, out, "--sha256", right[0], right[1]))
+
+
+def test_a_model_is_not_written_over(files, model):
+    with pytest.raises(SystemExit, match="not empty"):
+        command.main(import_arguments(files, model))

@@ -1,0 +1,141 @@
+"""OpenAI's names, shapes and settings against our models, without any file."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jukejax import presets
+from jukejax.config import ConfigError
+from jukejax.interop import openai, openai_settings
+from jukejax.interop.convert import restored_book
+from jukejax.interop.errors import InteropError
+from jukejax.interop.openai import Entry
+
+PRIORS = [n for n in presets.PRESETS if "vqvae" not in n and "demo" not in n]
+VQVAE = presets.vqvae()
+
+
+@pytest.mark.parametrize(
+    "name, tensors, numbers",
+    [
+        ("vqvae", 669, 1_878_979),
+        ("upsampler_level_0", 1006, 981_298_176),
+        ("upsampler_level_1", 1006, 981_298_176),
+        ("prior_5b", 872, 5_060_452_800),
+        ("prior_5b_lyrics", 1194, 5_640_506_800),
+        ("prior_1b_lyrics", 872, 942_643_200),
+    ],
+)
+def test_published_files_have_so_many_tensors_and_numbers(name, tensors, numbers):
+    config = presets.get(name).model
+    table = openai.vqvae_entries if name == "vqvae" else openai.prior_entries
+    shapes = openai.expected(config, table(config))
+    assert len(shapes) == tensors
+    once = shapes.keys() - openai.shared(config).keys()
+    assert sum(np.prod(shapes[n], dtype=int) for n in once) == numbers
+
+
+def test_names_by_example():
+    """One of each kind, with the shapes of the published files."""
+    prior, upsampler = (presets.get(n).model for n in ("prior_5b_lyrics", "upsampler_level_1"))
+    shapes = openai.expected(prior, openai.prior_entries(prior))
+    assert shapes["prior.transformer._attn_mods.18.attn.c_enc_kv.w"] == (4800, 2400)
+    assert shapes["prior.transformer._attn_mods.18.attn.c_attn.w"] == (4800, 1200)
+    assert shapes["prior.transformer._attn_mods.17.attn.c_attn.w"] == (4800, 3600)
+    assert shapes["prime_prior.transformer._attn_mods.17.mlp.c_fc.b"] == (1280,)
+    assert shapes["prime_state_proj.w"] == (1280, 4800)
+    assert shapes["prior.x_out.weight"] == (2048, 4800)
+    shapes = openai.expected(upsampler, openai.prior_entries(upsampler))
+    up = "conditioner_blocks.0.cond.model"
+    assert shapes[f"{up}.0.weight"] == (1024, 1920, 3)
+    assert shapes[f"{up}.2.0.blocks.15.model.3.weight"] == (1024, 1024, 1)
+    assert shapes[f"{up}.2.1.weight"] == (1024, 1920, 4)
+    other = openai.expected(upsampler, openai.prior_entries(upsampler, "model"))
+    assert f"{up}.2.0.model.15.model.3.weight" in other and len(other) == len(shapes)
+
+
+@pytest.mark.parametrize("layout", ["same", "transpose", "conv", "conv_up"])
+@pytest.mark.parametrize("stacked", [False, True])
+def test_gather_and_scatter_undo_each_other(layout, stacked):
+    rng = np.random.default_rng(0)
+    names = ("a", "b", "c") if stacked else ("a",)
+    shape = (3, 5, 4) if layout.startswith("conv") else (3, 5)
+    files = {n: rng.normal(size=shape).astype(np.float16) for n in names}
+    entry = Entry(("leaf",), names, layout, stacked)
+    leaf = openai.gather(entry, files.__getitem__)
+    assert leaf.dtype == np.float32
+    assert openai.tensor_shape(entry, leaf.shape) == shape
+    for i, name in enumerate(names):
+        np.testing.assert_array_equal(openai.scatter(entry, leaf, i), files[name])
+
+
+def test_conv_up_reverses_the_taps():
+    leaf = openai.gather(Entry((), ("a",), "conv_up"), lambda _: np.arange(8.0).reshape(1, 2, 4))
+    np.testing.assert_array_equal(leaf[:, 0, 0], [3, 2, 1, 0])
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_settings_of_a_prior_come_back(name):
+    config = replace(presets.get(name).model, dtype="float32", remat="none")
+    hps = openai_settings.prior_settings(config)
+    rows = config.vocabulary
+    found = openai_settings.prior_config(hps, VQVAE.model, rows, "f")
+    if config.lyric_prefix:  # its encoder's numbers are not used
+        assert found.lyrics.prefix
+        found = replace(found, lyrics=config.lyrics)
+    assert found == config
+
+
+def test_settings_of_a_vqvae_come_back():
+    hps = openai_settings.vqvae_settings(VQVAE.model, VQVAE.samples)
+    found = openai_settings.vqvae_experiment(hps, "f")
+    assert (found.model, found.samples) == (VQVAE.model, VQVAE.samples)
+
+
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        ({"pos_init": True}, "pos_init"),
+        ({"n_vocab": 81}, "81 lyric characters"),
+        ({"level": 3}, "of level 3"),
+        ({"prior_depth": 10**9}, "prior_depth = 1000000000"),
+        ({"n_ctx": 2**40}, "n_ctx"),
+        ({"prior_width": "wide"}, "expected int"),
+        ({"attn_order": 5}, "attn_order 5"),
+        ({"heads": 7}, "heads 7"),
+    ],
+)
+def test_settings_that_cannot_be_taken(change, match):
+    hps = openai_settings.prior_settings(presets.prior_5b_lyrics().model) | change
+    with pytest.raises((InteropError, ConfigError), match=match):
+        openai_settings.prior_config(hps, VQVAE.model, 2048, "f")
+
+
+def test_settings_that_are_missing_are_named():
+    hps = openai_settings.vqvae_settings(VQVAE.model, VQVAE.samples)
+    del hps["l_mu"], hps["width"]
+    with pytest.raises(InteropError, match="lack width, l_mu"):
+        openai_settings.vqvae_experiment(hps, "f")
+    with pytest.raises(InteropError, match="vqvae_reverse_decoder_dilation = False"):
+        openai_settings.vqvae_experiment(hps | {"vqvae_reverse_decoder_dilation": False}, "f")
+
+
+def test_every_tensor_that_differs_is_named():
+    wanted = {"a": (1,), "b": (2,), "c": (3,)}
+    with pytest.raises(InteropError) as error:
+        openai.check("file", wanted, {"b": (2,), "c": (4,), "d": (5,)})
+    message = str(error.value)
+    for line in ("missing  a (1,)", "extra    d (5,)", "c is (4,), expected (3,)"):
+        assert line in message
+    assert " b " not in message
+
+
+def test_restored_book_counts_each_code_alike():
+    codes = np.arange(8, dtype=np.float32).reshape(4, 2)
+    book = restored_book(codes, tokens=10)
+    np.testing.assert_array_equal(book.counts, [2.5] * 4)
+    np.testing.assert_array_equal(book.sums / book.counts[:, None], codes)
