@@ -131,7 +131,8 @@ def _read_legacy(path: Path, file: BinaryIO) -> tuple[Any, dict[Storage, int]]:
         storages: dict[str, Storage] = {}
         value = pickles.read(data, where, storages)
         keys = pickles.read(data, where)
-        if not isinstance(keys, list) or set(keys) != set(storages) or len(keys) != len(storages):
+        named = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+        if not named or sorted(keys) != sorted(storages):
             raise InteropError(f"{path}: the list of its storages does not fit its tensors.")
         starts, at = {}, data.tell()
         for key in keys:
@@ -200,6 +201,8 @@ def _start(path: Path, file: BinaryIO, info: zipfile.ZipInfo) -> int:
         raise InteropError(
             f"{path}: {info.filename} is compressed, which PyTorch never does; do not use the file."
         )
+    if info.header_offset < 0:  # a directory that moves members before the file's beginning
+        raise InteropError(f"{path}: {info.filename} lies outside the file. Fetch the file anew.")
     file.seek(info.header_offset)
     header = file.read(30)
     name, extra = struct.unpack("<HH", header[26:30])

@@ -13,20 +13,25 @@ from reference import (
     FOLDER,
     PRIORS,
     arrays,
+    batch,
     check_forward,
     check_samples,
     open_prior,
     open_vqvae,
+    optional,
     published_vqvae,
     within,
 )
 
 from jukejax import presets
-from jukejax.config import ReconstructionLoss
-from jukejax.interop import openai
+from jukejax.config import ReconstructionLoss, VQVAEConfig, VQVAEExperiment
+from jukejax.interop import convert, openai, torch_files
 from jukejax.interop.convert import restored_book
 from jukejax.models import bottleneck, vqvae
 from jukejax.models.conditioners import timing_bins
+from jukejax.models.prior import prior_loss
+from jukejax.sampling import cascade
+from jukejax.sampling.plan import plan_windows
 from jukejax.training.losses import Bandwidth, vqvae_loss
 
 pytestmark = [
@@ -61,6 +66,86 @@ def test_prior(name):
     data = arrays(f"prior_{name}")
     check_forward(name, config, params, data)
     check_samples(name, config, params, data)
+
+
+@pytest.mark.parametrize("name", ["5b/vqvae", "extra/vqvae_small", *PRIORS.values()])
+def test_every_tensor_comes_back(name):
+    """Into our layout and back, bit for bit, float16 too."""
+    file = torch_files.read(FOLDER / "openai" / f"{name}.pth.tar")
+    vq = VQVAEExperiment(VQVAEConfig())
+    opened = convert.open_vqvae(file) if "vqvae" in name else convert.open_prior(file, vq)
+    seen, wrong = set(openai.shared(opened.experiment.model)), 0
+    for entry in opened.entries:
+        leaf = opened.leaf(entry)
+        for i, tensor in enumerate(entry.names):
+            was = file.tensors[tensor].read()
+            seen.add(tensor)
+            back = np.ascontiguousarray(openai.scatter(entry, leaf, i), was.dtype)
+            wrong += back.tobytes() != was.tobytes()
+    assert seen == file.tensors.keys()
+    within(f"round trip {name}: of {len(seen)} tensors, differ", wrong, 0)
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_gradients_of_a_prior(name):
+    """The norm of every tensor's gradient."""
+    config, params = open_prior(FOLDER / "openai" / f"{PRIORS[name]}.pth.tar")
+    data = arrays(f"prior_{name}")
+    inputs = batch(config, data["z"], optional(data, "y"), optional(data, "z_cond"))
+    loss, grads = jax.value_and_grad(lambda p: prior_loss(config, p, inputs)[0])(params)
+    within(f"{name} training loss", abs(float(loss) / float(data["train/loss"]) - 1), 1e-5)
+    check_gradients(name, openai.prior_entries(config), grads, data, "train/grad_norm/")
+
+
+def check_gradients(case, entries, grads, data, prefix):
+    errors = {}
+    for entry in entries:
+        if entry.path[0] == openai.BOOKS:
+            continue
+        leaf = np.asarray(openai.at(grads, entry.path), np.float64)
+        for i, name in enumerate(entry.names):
+            wanted = float(data[prefix + name])
+            found = np.linalg.norm(openai.scatter(entry, leaf, i).ravel())
+            errors[name] = abs(found / wanted - 1)
+    assert errors.keys() == {k.removeprefix(prefix) for k in data.files if k.startswith(prefix)}
+    within(f"{case} gradient norms of {len(errors)} tensors", max(errors.values()), 1e-4)
+
+
+@pytest.mark.parametrize("mode", ["uniform", "greedy"])
+def test_cascade(mode, monkeypatch):
+    """Three levels, window by window, as the published program samples a song."""
+    data = arrays("e2e")
+    vq, vq_params, books = published_vqvae()
+    upper = None
+    for level, (name, fraction) in {
+        2: ("1b_lyrics", 0.125), 1: ("up1", 0.5), 0: ("up0", 0.5)
+    }.items():  # fmt: skip
+        config, params = open_prior(FOLDER / "openai" / f"{PRIORS[name]}.pth.tar")
+        wanted = data[f"{mode}/z_{level}"]
+        recorded = np.nan_to_num(data[f"{mode}/u_{level}"], nan=0.5)  # by position
+
+        def uniforms(seed, items, level, first, count, recorded=recorded):
+            here = recorded[:, first : first + count]
+            return jnp.asarray(np.pad(here, ((0, 0), (0, count - here.shape[1]))), jnp.float32)
+
+        def describe(offset, config=config, level=level):
+            start = offset // config.hop
+            labels = batch(config, 0, data[f"{mode}/y_l{level}_w{start}"], 0)
+            return {k: v for k, v in labels.items() if k not in ("codes", "upper")}
+
+        monkeypatch.setattr(cascade, "_uniforms", uniforms)
+        step = config.upper.ratio if config.upper else 1
+        windows = plan_windows(wanted.shape[1], config.n_ctx, fraction, step)
+        temperature = 0.98 if mode == "uniform" else 1e-6
+        upper = cascade.sample_level(
+            config, params, windows, np.zeros_like(wanted), 0, upper, describe, 0, np.arange(2),
+            temperature, lambda *_: None,
+        )  # fmt: skip
+        within(f"cascade {mode} level {level}: tokens that differ", (upper != wanted).sum(), 0)
+        if mode == "uniform":
+            sound = vqvae.decode(vq, vq_params, books, jnp.asarray(upper), level)[..., 0]
+            error = np.abs(np.asarray(sound) - data[f"uniform/x_{level}"]).max()
+            within(f"cascade sound {level}", error, 1e-5)
 
 
 @pytest.mark.parametrize("name", ["5b/vqvae", "extra/vqvae_small"])
@@ -122,6 +207,16 @@ def test_codebook_update():
                 key = f"{case}/{name}_{level}"
                 if key in data.files:
                     within(f"codebook {key}", np.abs(np.asarray(value) - data[key]).max(), 1e-5)
+
+
+def test_gradients_of_the_vqvae():
+    config, params, books = published_vqvae()
+    data = arrays("vqvae")
+    width = Bandwidth(*(jnp.float32(data[f"bandwidth/{k}"]) for k in ("l1", "l2", "spec")))
+    audio = jnp.asarray(data["audio"])
+    config = replace(config, loss=ReconstructionLoss())
+    grads = jax.grad(lambda p: vqvae_loss(config, p, books, width, audio)[0])(params)
+    check_gradients("vqvae", openai.vqvae_entries(config), grads, data, "A/grad_norm/")
 
 
 @pytest.mark.xfail(

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import random
 import struct
 import zipfile
 from pathlib import Path
@@ -204,6 +205,30 @@ def test_every_cut_is_noticed(tmp_path, kind):
         file.write_bytes(whole[:size])
         with pytest.raises(InteropError):
             torch_files.read(file)
+
+
+@pytest.mark.parametrize("kind", ["legacy", "zip"])
+def test_damage_anywhere_is_refused_or_harmless(tmp_path, kind):
+    """Bytes changed, cut out and put in at random: a sentence or tensors, never another error."""
+    value = GOOD | {"hps": SETTINGS}
+    whole = (
+        legacy(value, {"0": NUMBERS}) if kind == "legacy"
+        else zipped(pickles.write(value), {"0": NUMBERS})
+    )  # fmt: skip
+    rng, file, count = random.Random(0), tmp_path / "file", 0
+    instructions = b"()RQ.}]tuUbr0123cNKMJGX\x8a\x80\x85\x86\x87\x93\x94\xff"
+    for _ in range(1500):
+        damaged = bytearray(whole)
+        for _ in range(rng.choice([1, 2, 4])):
+            at, size = rng.randrange(len(damaged)), rng.randrange(4)
+            damaged[at : at + size] = bytes(rng.choices(instructions, k=rng.choice([0, 1, size])))
+        file.write_bytes(damaged)
+        try:
+            found = torch_files.read(file).tensors
+            assert sum(t.read().nbytes for t in found.values()) <= len(damaged)
+        except InteropError:
+            count += 1
+    assert count > 1000
 
 
 def test_zip_bombs_are_refused(tmp_path):
