@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 WORKDIR ?= runs/demo
 
-.PHONY: help demo test test-slow lint format clean
+.PHONY: help demo test test-slow test-golden lint format clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,10 +18,13 @@ demo: $(VENV)/installed  ## From songs to a new song on bundled music, on a CPU,
 	$(RUN) -m experiments.demo --out $(WORKDIR)
 
 test: $(VENV)/installed  ## The default test suite
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -m "not slow and not golden"
 
 test-slow: $(VENV)/installed  ## The tests that take minutes
 	$(RUN) -m pytest -m slow
+
+test-golden: $(VENV)/installed  ## Compare with recorded reference outputs in $$JUKEJAX_GOLDEN
+	$(RUN) -m pytest -m golden
 
 lint: $(VENV)/installed  ## Formatting, lint, types and the direction of imports
 	$(VENV)/bin/ruff format --check .

@@ -51,7 +51,9 @@ def timing_bins(
     low, high = labels.min_seconds * rate, labels.max_seconds * rate
 
     def bins(position: jax.Array, lo: float, hi: float) -> jax.Array:
-        index = jnp.floor(n * ((position - lo) / (hi - lo))).astype(jnp.int32)
+        # a divisor that XLA cannot see: it multiplies by the reciprocal of a constant, one bit off
+        span = jax.lax.optimization_barrier(jnp.full_like(position, hi - lo))
+        index = jnp.floor(n * ((position - lo) / span)).astype(jnp.int32)
         return jnp.clip(index, 0, n - 1)
 
     first, last = start / total, jnp.minimum(end / total, 1.0)

@@ -219,9 +219,6 @@ def test_gradients_of_the_vqvae():
     check_gradients("vqvae", openai.vqvae_entries(config), grads, data, "A/grad_norm/")
 
 
-@pytest.mark.xfail(
-    reason="XLA multiplies by a rounded reciprocal in place of dividing", strict=True
-)
 def test_timing_bins():
     data = arrays("timing")
     wrong = bins_seen = 0
