@@ -1,6 +1,7 @@
 """Small JSON files, written atomically, and what killed runs leave behind."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ __all__ = [
     "write_json_lines",
     "write_text",
 ]
+
+_TEMPORARY = re.compile(r"\..{1,32}\.[0-9a-f]{12}\.tmp.*")  # the names that atomic_path gives
 
 
 def read_json(path: Path) -> Any:
@@ -33,7 +36,8 @@ def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
 def remove_temporaries(folder: Path) -> None:
     """Removes what killed runs left half written in `folder` (`atomic_path`'s names)."""
     for path in folder.glob(".*.tmp*"):
-        path.unlink(missing_ok=True)
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def file_size(path: Path) -> int:

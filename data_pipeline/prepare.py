@@ -7,6 +7,7 @@ shards lie `songs.jsonl`, `labels.json`, `report.json` and `plan.json`.
 import concurrent.futures
 import contextlib
 import dataclasses
+import math
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -70,10 +71,11 @@ def build(
       show_progress: whether to show a bar with rate and time left.
 
     Raises:
-      DataError: nothing could be prepared, or a worker died.
+      DataError: nothing could be prepared, a worker died, or `out` holds something else.
     """
     options = options or Options()
     _check(options, workers)
+    _check_out(Path(manifest), Path(out))
     listed = load_songs(manifest)
     out = Path(out).resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -232,10 +234,23 @@ def _finished_report(out: Path, plan: Plan) -> Report | None:
     return Report(**{**saved, **lists, "up_to_date": True})
 
 
+def _check_out(manifest: Path, out: Path) -> None:
+    """Refuses a folder in which the run would overwrite codes or its own manifest."""
+    if (out / "codes.json").exists():
+        raise DataError(
+            f"{out} holds codes (codes.json), which the songs would overwrite; give another --out"
+        )
+    if manifest.resolve() == (out / songs.NAME).resolve():
+        raise DataError(
+            f"the manifest {manifest} would be overwritten, for the data set in {out} gets a "
+            f"{songs.NAME} of its own; give another --out, or keep the manifest elsewhere"
+        )
+
+
 def _check(options: Options, workers: int) -> None:
     if workers < 1:
         raise DataError(f"--workers is {workers}; give 1 or more")
     if not 0 <= options.test_fraction <= 1:
         raise DataError(f"--test-fraction is {options.test_fraction}; give a part between 0 and 1")
-    if options.min_seconds < 0:
-        raise DataError(f"--min-seconds is {options.min_seconds}; give 0 or more")
+    if not (math.isfinite(options.min_seconds) and options.min_seconds >= 0):
+        raise DataError(f"--min-seconds is {options.min_seconds}; give a number of 0 or more")

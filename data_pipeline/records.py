@@ -6,6 +6,7 @@ samples and the int16 stereo bytes. 16,384 samples (0.4 s) keep both short and l
 
 import functools
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from data_pipeline.songs import PreparedSong, prepared_songs
 SEGMENT = 16_384  # samples in an audio record
 DATASET = "songs"
 SPLITS = ("train", "test")
+_SHARD = re.compile(rf"{DATASET}-(train|test)\.array_record-\d{{5,}}-of-\d{{5,}}")
+_NOTE = re.compile(r"(train|test)-\d{5,}-of-\d{5,}\.json")  # beside a shard, in shards/
 _OPTIONS = "group_size:1,uncompressed"  # one read a record; PCM hardly compresses
 _OPEN_SHARDS = 1024  # files a split keeps open
 
@@ -131,10 +134,13 @@ def write_metadata(
 
 
 def remove_leftovers(out: Path, keep: set[Path]) -> None:
-    """Removes shards and notes of earlier plans, and what a killed run left half written."""
-    for folder, pattern in ((out, f"{DATASET}-*.array_record-*"), (out / "shards", "*")):
-        for path in folder.glob(pattern):
-            if path not in keep:
+    """Removes shards and notes of earlier plans, and what a killed run left half written.
+
+    Only files that bear the name of a shard or of a note go; what else lies there is the user's.
+    """
+    for folder, own in ((out, _SHARD), (out / "shards", _NOTE)):
+        for path in folder.glob("*-of-*"):
+            if path not in keep and own.fullmatch(path.name) and path.is_file():
                 os.unlink(path)
         files.remove_temporaries(folder)
 

@@ -13,7 +13,8 @@ def assign_splits(songs: Sequence[Song], test_fraction: float, seed: int = 0) ->
     A split given in the manifest wins for its whole group (the first song by id decides when they
     differ). The other groups are laid out artist by artist, in the order of a hash of
     (seed, group), and every 1/test_fraction-th one is a test group: each artist gives its share
-    to within one group. With two groups or more and a fraction inside (0, 1) neither side is empty.
+    to within one group. With a fraction inside (0, 1) neither side is empty, but that a group alone
+    goes to "train".
     """
     groups: dict[str, list[Song]] = {}
     for song in sorted(songs, key=lambda song: song.id):
@@ -54,8 +55,11 @@ def conflicts(songs: Sequence[Song]) -> list[str]:
 
 
 def _keep_both(free: list[str], split: dict[str, str], test_fraction: float) -> None:
-    """Moves one group over when chance left a side without any."""
-    if len(split) < 2 or not 0 < test_fraction < 1 or not free:
+    """Moves one group over when chance left a side without any; a lone one is for training."""
+    if not 0 < test_fraction < 1 or not free:
+        return
+    if len(split) == 1:
+        split[free[0]] = "train"
         return
     for missing in {"train", "test"} - set(split.values()):
         split[free[0]] = missing

@@ -10,6 +10,7 @@ from pathlib import Path
 import tyro
 
 from data_pipeline import prepare
+from data_pipeline.errors import DataError
 from data_pipeline.manifest import write_manifest
 from data_pipeline.plan import Options
 from data_pipeline.scan import scan_folder
@@ -19,7 +20,7 @@ app = tyro.extras.SubcommandApp()
 
 
 @app.command
-def scan(folder: tyro.conf.Positional[Path], out: Path) -> None:
+def scan(folder: tyro.conf.Positional[Path], out: Path, overwrite: bool = False) -> None:
     """List the sound files of a folder as a manifest.
 
     Example: python -m experiments.prepare scan ~/Music --out songs.jsonl
@@ -28,7 +29,13 @@ def scan(folder: tyro.conf.Positional[Path], out: Path) -> None:
         folder: where the wav, flac, ogg, mp3 and opus files are; tags give the labels, .txt or
             .lrc files beside them the lyrics.
         out: the manifest to write.
+        overwrite: replace a manifest that is there already, with every change made to it by hand.
     """
+    if out.exists() and not overwrite:
+        raise DataError(
+            f"{out} exists already, and may hold labels mended by hand; give another --out, or "
+            "--overwrite to replace it"
+        )
     songs = scan_folder(folder)
     write_manifest(songs, out)
     print(f"{len(songs)} songs listed in {out}; see that the labels are right, then build")

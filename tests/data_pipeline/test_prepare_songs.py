@@ -179,7 +179,7 @@ def test_resume_after_a_stop_in_every_shard(library, tmp_path, monkeypatch, many
         with pytest.raises(DataError, match="not a prepared data set"):
             records.open_split(out, "train")
         # What a kill without warning leaves: half a file, and a shard whose note is not written.
-        (out / ".half.array_record.99.tmp").write_bytes(b"half")
+        (out / ".songs-train.0123456789ab.tmp.array_record-0").write_bytes(b"half")
         (out / names[-1]).write_bytes(b"half a shard")
         monkeypatch.setattr(audio, "decode", decode)
         written = []
@@ -336,6 +336,14 @@ def test_splits_keep_groups_whole(songs, fraction, seed, random):
         assert set(splits.values()) == {"train", "test"} or len({s.group for s in songs}) < 3
 
 
+@pytest.mark.parametrize("group", ["", "g"])
+def test_a_lone_group_is_trained_on(group):
+    songs = [Song(id=name, audio=None, group=group) for name in ("ab" if group else "a")]
+    for seed in range(20):
+        assert set(assign_splits(songs, 0.5, seed).values()) == {"train"}
+    assert set(assign_splits(songs, 1.0).values()) == {"test"}
+
+
 def test_every_artist_gives_its_share():
     songs = [
         Song(id=f"{artist}-{number}", audio=None, artist=artist)
@@ -368,7 +376,12 @@ def test_command_line(library, tmp_path):
 
 
 def test_options_out_of_range(library, tmp_path):
-    for change in ({"test_fraction": 1.5}, {"min_seconds": -1.0}, {"workers": 0}):
+    for change in (
+        {"test_fraction": 1.5},
+        {"min_seconds": -1.0},
+        {"min_seconds": float("nan")},
+        {"workers": 0},
+    ):
         with pytest.raises(DataError, match="--"):
             build(library[0], tmp_path / "out", **change)
     assert dataclasses.asdict(Options())["seed"] == 0
