@@ -1,7 +1,8 @@
 """The codes data set: what a VQ-VAE makes of an audio data set, in the same shards.
 
 A record holds the codes of all levels of one stretch of a song, as uint16. `codes.json` keeps the
-VQ-VAE's fingerprint and hops, so that a prior is never trained on codes of another VQ-VAE.
+VQ-VAE's fingerprint, hops and number of codes, so that a prior is never trained on codes of
+another VQ-VAE.
 Level 0 is the bottom (smallest hop). A song is taken as padded with silence to a multiple of the
 top hop, so level l has ceil(n_samples / top) * top / hop_l codes.
 """
@@ -19,24 +20,22 @@ import numpy.typing as npt
 from data_pipeline import files, records, songs
 from data_pipeline.errors import DataError
 from data_pipeline.files import file_size
-from data_pipeline.records import read_audio, remove_leftovers
 from data_pipeline.songs import PreparedSong, prepared_songs
 
-__all__ = ["CodesInfo", "CodesShard", "CodesWriter", "codes_info", "codes_length"]
-__all__ += ["prepared_songs", "read_audio", "read_song_codes"]
-
 Codes = npt.NDArray[np.uint16]
-NAME = "codes.json"
+NAME = songs.CODES
+_MOST_CODES = 65_536  # of uint16
 _SEGMENT = 262_144  # samples a record covers, about; 86 kB of codes at the published hops
 
 
 @dataclasses.dataclass(frozen=True)
 class CodesInfo:
-    """What `codes.json` says: the VQ-VAE, samples a code by level, samples a record."""
+    """What `codes.json` says: the VQ-VAE, samples a code by level and a record, codes a level."""
 
     fingerprint: str
     hops: tuple[int, ...]
     segment: int
+    codes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +72,20 @@ def codes_info(codes_dir: str | Path, expect_fingerprint: str | None = None) -> 
     """
     value = files.read_json(Path(codes_dir) / NAME)
     if value is None:
-        raise DataError(
-            f"{codes_dir} is not a codes data set (no {NAME}); make it with "
-            "`python -m experiments.encode`"
-        )
+        if (Path(codes_dir) / songs.NAME).is_file():
+            what = f"{codes_dir} holds songs, not codes (no {NAME}); encode them"
+        else:
+            what = f"{codes_dir} is not a codes data set (no {NAME}); make it"
+        raise DataError(f"{what} with `python -m experiments.encode`")
     try:
-        info = CodesInfo(value["fingerprint"], tuple(value["hops"]), value["segment"])
+        if "codes" not in value:
+            raise DataError(
+                f"{codes_dir}/{NAME} does not say how many codes a level has, as older versions "
+                "left it out; encode the songs again, to another folder"
+            )
+        info = CodesInfo(
+            value["fingerprint"], tuple(value["hops"]), value["segment"], value["codes"]
+        )
     except (KeyError, TypeError) as error:
         raise DataError(f"{codes_dir}/{NAME} is damaged; encode the songs again") from error
     if expect_fingerprint is not None and info.fingerprint != expect_fingerprint:
@@ -96,10 +103,7 @@ def read_song_codes(codes_dir: str | Path, song_id: str) -> list[Codes]:
       DataError: there is no such song.
     """
     info = codes_info(codes_dir)
-    found = [song for song in prepared_songs(codes_dir) if song.id == song_id]
-    if not found:
-        raise DataError(f"{codes_dir} has no song {song_id!r}; its songs.jsonl lists those it has")
-    song = found[0]
+    song = songs.find_song(codes_dir, song_id)
     source = records.open_split(codes_dir, song.split)
     rows = source.read(range(song.first_record, song.first_record + song.records))
     names = [f"codes_{level}" for level in range(len(info.hops))]
@@ -110,12 +114,19 @@ class CodesWriter:
     """Writes a codes data set shard by shard; a killed run goes on with the missing shards."""
 
     def __init__(
-        self, data_dir: str | Path, out_dir: str | Path, hops: Sequence[int], fingerprint: str
+        self,
+        data_dir: str | Path,
+        out_dir: str | Path,
+        hops: Sequence[int],
+        fingerprint: str,
+        *,
+        codes: int,
     ) -> None:
-        """Opens or begins `out_dir` for the songs of `data_dir`.
+        """Opens or begins `out_dir` for the songs of `data_dir` and a VQ-VAE of `codes` codes.
 
         Raises:
-          DataError: the hops do not nest, or `out_dir` holds codes of another VQ-VAE.
+          DataError: the hops do not nest, `data_dir` holds no songs, or `out_dir` holds songs or
+            the codes of another VQ-VAE; nothing was written then.
         """
         self.data_dir, self.out_dir = Path(data_dir).resolve(), Path(out_dir).resolve()
         self.hops = tuple(int(hop) for hop in hops)
@@ -123,24 +134,47 @@ class CodesWriter:
         if not self.hops or min(self.hops) < 1 or not nested:
             raise DataError(f"hops are {self.hops}; each must divide the next, bottom level first")
         top = self.hops[-1]
-        self.info = CodesInfo(fingerprint, self.hops, max(1, _SEGMENT // top) * top)
+        if not 1 <= codes <= _MOST_CODES:
+            raise DataError(f"a level has {codes} codes; records take 1 to {_MOST_CODES}")
+        self.info = CodesInfo(fingerprint, self.hops, max(1, _SEGMENT // top) * top, codes)
+        self._check_folders()
+        self.shards = self._shards()
         if (self.out_dir / NAME).is_file():
             found = codes_info(self.out_dir, fingerprint)
             if found != self.info:
-                raise DataError(f"{out_dir} was written with {found}; encode to another folder")
+                raise DataError(
+                    f"{out_dir} was written with {found}, not {self.info}; encode to another folder"
+                )
         else:
             files.write_json(self.out_dir / NAME, dataclasses.asdict(self.info))
         (self.out_dir / "shards").mkdir(exist_ok=True)
-        self.shards = self._shards()
+
+    def _check_folders(self) -> None:
+        """Refuses to read what are no songs, and to write over songs."""
+        songs.require_audio(self.data_dir)
+        if self.out_dir == self.data_dir:
+            raise DataError(
+                f"{self.out_dir} holds the songs, which their codes would overwrite; give another "
+                "folder for the codes"
+            )
+        theirs = [self.out_dir / name for name in (songs.NAME, "plan.json")]
+        theirs += sorted(self.out_dir.glob(f"{records.DATASET}-*.array_record-*"))
+        found = [path.name for path in theirs if path.exists()]
+        if found and not (self.out_dir / NAME).is_file():
+            raise DataError(
+                f"{self.out_dir} holds songs or a part of them ({found[0]}), which codes would "
+                "overwrite; give another folder for the codes"
+            )
 
     def _shards(self) -> list[CodesShard]:
         """The shards of the audio data set, with a digest of what each codes shard depends on."""
-        everything = prepared_songs(self.data_dir)
+        by_shard: dict[tuple[str, int], list[PreparedSong]] = {}
+        for song in prepared_songs(self.data_dir):
+            by_shard.setdefault((song.split, song.shard), []).append(song)
         shards = []
         for path in sorted((self.data_dir / "shards").glob("*-of-*.json")):
             split, index, _, count = path.stem.split("-")
-            place = split, int(index)
-            inside = [song for song in everything if (song.split, song.shard) == place]
+            inside = by_shard.get((split, int(index)), [])
             audio = (files.read_json(path) or {}).get("digest")
             state = [audio, dataclasses.asdict(self.info), [song.id for song in inside]]
             digest = hashlib.sha256(json.dumps(state).encode()).hexdigest()
@@ -168,7 +202,7 @@ class CodesWriter:
         Args:
           shard: one of `pending_shards()`.
           encoded: its songs in order, each with its codes by level, level 0 first, of
-            `codes_length` integers in 0..65535.
+            `codes_length` integers from 0 to below `info.codes`.
 
         Raises:
           DataError: the songs are not the shard's, or codes have another length or range.
@@ -196,8 +230,11 @@ class CodesWriter:
                 f"{song.n_samples} samples make {wanted}; pad the song to a multiple of the top hop"
             )
         for array in arrays:
-            if array.size and (array.min() < 0 or array.max() > 65_535):
-                raise DataError(f"the codes of song {song.id!r} leave 0..65535; they are no codes")
+            if array.size and (array.min() < 0 or array.max() >= self.info.codes):
+                raise DataError(
+                    f"the codes of song {song.id!r} lie in {array.min()}..{array.max()}, but the "
+                    f"VQ-VAE has 0..{self.info.codes - 1}; encode with the VQ-VAE named"
+                )
         return [array.astype(np.uint16) for array in arrays]
 
     def _examples(self, song: PreparedSong, codes: list[Codes]) -> Iterator[dict[str, Any]]:
@@ -232,7 +269,7 @@ class CodesWriter:
             lengths[shard.split].append(first - start)
         prepared.sort(key=lambda song: song.index)
         keep = {self.out_dir / shard.name for shard in self.shards}
-        remove_leftovers(
+        records.remove_leftovers(
             self.out_dir, keep | {self.out_dir / "shards" / shard.note for shard in self.shards}
         )
         songs.write_songs(self.out_dir, prepared)

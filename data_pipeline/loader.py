@@ -10,6 +10,7 @@ import numpy.typing as npt
 from data_pipeline import records, windows
 from data_pipeline.code_loader import code_batches, code_token_counts, code_windows
 from data_pipeline.errors import DataError
+from data_pipeline.songs import require_audio
 from data_pipeline.windows import Ints, Share, Windows
 
 __all__ = ["audio_batches", "audio_windows", "code_batches", "code_token_counts", "code_windows"]
@@ -118,6 +119,7 @@ class _AudioReader:
     def __init__(self, data_dir: str | Path, split: str, samples: int) -> None:
         if samples < 1:
             raise DataError(f"a chunk of {samples} samples is no chunk; give 1 or more")
+        require_audio(data_dir)
         songs = records.split_songs(data_dir, split)
         self.source = records.open_split(data_dir, split)
         self.samples = samples

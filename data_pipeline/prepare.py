@@ -236,9 +236,9 @@ def _finished_report(out: Path, plan: Plan) -> Report | None:
 
 def _check_out(manifest: Path, out: Path) -> None:
     """Refuses a folder in which the run would overwrite codes or its own manifest."""
-    if (out / "codes.json").exists():
+    if (out / songs.CODES).exists():
         raise DataError(
-            f"{out} holds codes (codes.json), which the songs would overwrite; give another --out"
+            f"{out} holds codes ({songs.CODES}), that songs would overwrite; give another --out"
         )
     if manifest.resolve() == (out / songs.NAME).resolve():
         raise DataError(

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from data_pipeline import files
 from data_pipeline.audio import Pcm
 from data_pipeline.errors import DataError
-from data_pipeline.songs import PreparedSong, prepared_songs
+from data_pipeline.songs import PreparedSong, prepared_songs, require_audio
 
 SEGMENT = 16_384  # samples in an audio record
 DATASET = "songs"
@@ -251,8 +251,9 @@ def read_audio(data_dir: str | Path, song: PreparedSong, start: int, stop: int) 
     """Samples start..stop of a prepared song: (stop - start, 2) int16.
 
     Raises:
-      DataError: the range is not inside the song.
+      DataError: the range is not inside the song, or the folder holds codes.
     """
+    require_audio(data_dir)
     if not 0 <= start <= stop <= song.n_samples:
         raise DataError(
             f"samples {start}..{stop} are not inside song {song.id!r}, which has "

@@ -11,6 +11,7 @@ from data_pipeline.errors import DataError
 from data_pipeline.manifest import Word
 
 NAME = "songs.jsonl"
+CODES = "codes.json"  # tells a codes data set, which has a songs.jsonl too, from an audio one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +52,40 @@ def prepared_songs(folder: str | Path) -> list[PreparedSong]:
     Raises:
       DataError: the folder holds no `songs.jsonl`, or one that is damaged.
     """
+    return list(_read(*_state(folder)))
+
+
+def find_song(folder: str | Path, song_id: str) -> PreparedSong:
+    """The song of that id.
+
+    Raises:
+      DataError: there is no such song.
+    """
+    song = _by_id(*_state(folder)).get(song_id)
+    if song is None:
+        raise DataError(f"{folder} has no song {song_id!r}; its {NAME} lists those it has")
+    return song
+
+
+def require_audio(folder: str | Path) -> None:
+    """Raises DataError where the folder is a codes data set."""
+    if (Path(folder) / CODES).exists():
+        raise DataError(
+            f"{folder} holds codes, not songs; give the folder that "
+            "`python -m experiments.prepare build` wrote"
+        )
+
+
+def _state(folder: str | Path) -> tuple[Path, int]:
+    """The path of `songs.jsonl` and its time of change."""
     path = Path(folder).resolve() / NAME
     try:
-        changed = path.stat().st_mtime_ns
+        return path, path.stat().st_mtime_ns
     except OSError as error:
         raise DataError(
             f"{folder} is not a prepared data set (no {NAME}); make it with "
             "`python -m experiments.prepare build`, or finish the run that was interrupted"
         ) from error
-    return list(_read(path, changed))
 
 
 @functools.lru_cache(maxsize=4)
@@ -77,3 +103,8 @@ def _read(path: Path, changed: int) -> tuple[PreparedSong, ...]:
                     f"line {number} of {path} is damaged ({error}); prepare the songs again"
                 ) from error
     return tuple(songs)
+
+
+@functools.lru_cache(maxsize=4)
+def _by_id(path: Path, changed: int) -> dict[str, PreparedSong]:
+    return {song.id: song for song in _read(path, changed)}

@@ -13,8 +13,8 @@ def assign_splits(songs: Sequence[Song], test_fraction: float, seed: int = 0) ->
     A split given in the manifest wins for its whole group (the first song by id decides when they
     differ). The other groups are laid out artist by artist, in the order of a hash of
     (seed, group), and every 1/test_fraction-th one is a test group: each artist gives its share
-    to within one group. With a fraction inside (0, 1) neither side is empty, but that a group alone
-    goes to "train".
+    to within one group. With a fraction inside (0, 1) a lone group goes to "train", and two or
+    more leave neither side empty.
     """
     groups: dict[str, list[Song]] = {}
     for song in sorted(songs, key=lambda song: song.id):

@@ -27,16 +27,11 @@ from tqdm import tqdm
 
 from data_pipeline import records
 from data_pipeline.code_loader import code_token_counts, code_windows
-from data_pipeline.codes import (
-    codes_info,
-    codes_length,
-    prepared_songs,
-    read_audio,
-    read_song_codes,
-)
+from data_pipeline.codes import codes_info, codes_length, read_song_codes
 from data_pipeline.errors import DataError
 from data_pipeline.labels import Vocabulary
-from data_pipeline.songs import PreparedSong
+from data_pipeline.records import read_audio
+from data_pipeline.songs import PreparedSong, prepared_songs
 from experiments import cli
 from experiments.data import code_arguments, prior_inputs
 from jukejax.checkpoint import CheckpointError, directory, open_existing
@@ -202,7 +197,7 @@ def measure_likelihood(subject: Subject) -> dict[str, Any]:
     batch = -(-subject.batch // split) * split
     rows, top = [], subject.vqvae.config.hops[-1]
     for level in levels:  # one in memory at a time
-        prior = subject.directory.load_priors(subject.mesh, subject.vqvae, [level])[level]
+        prior = subject.directory.load_prior(subject.mesh, subject.vqvae, level)
         config = prior.config
         lengths = [codes_length(song.n_samples, config.hop, top) for song in songs]
         windows = code_windows(

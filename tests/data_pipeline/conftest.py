@@ -39,7 +39,7 @@ def dataset(library, tmp_path_factory):
 def codes_set(dataset, tmp_path_factory):
     """(folder, codes by song id) for the dataset: code = position at that level, modulo 2000."""
     out = tmp_path_factory.mktemp("codes")
-    writer = CodesWriter(dataset[0], out, HOPS, "vqvae-1")
+    writer = CodesWriter(dataset[0], out, HOPS, "vqvae-1", codes=2000)
     truth = {}
     for shard in writer.pending_shards():
         encoded = []

@@ -1,13 +1,14 @@
 """Batches are functions of (seed, step, host): resuming, sharing, coverage, content."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline import codes, lyrics, windows
+from data_pipeline import codes, lyrics, records, windows
 from data_pipeline.errors import DataError
 from data_pipeline.labels import Vocabulary
 from data_pipeline.loader import (
@@ -17,6 +18,7 @@ from data_pipeline.loader import (
     code_token_counts,
     code_windows,
 )
+from data_pipeline.songs import prepared_songs
 
 AUDIO = {"split": "train", "samples": 20_000, "batch_size": 8, "seed": 3}
 CODES = {
@@ -185,7 +187,7 @@ def test_codes_come_back_whole(codes_set):
 def test_code_windows_line_up_with_the_level_above_and_time(dataset, codes_set):
     labels = Vocabulary.load(codes_set[0] / "labels.json")
     options = CODES | {"labels": labels, "seed": 5}
-    songs = {song.n_samples: song for song in codes.prepared_songs(codes_set[0])}
+    songs = {song.n_samples: song for song in prepared_songs(codes_set[0])}
     starts = set()
     for batch in take(code_batches(codes_set[0], **options), 6):
         assert all(value.dtype == np.int32 for value in batch.values())
@@ -261,12 +263,12 @@ def test_codes_of_another_vqvae_are_refused(dataset, codes_set):
     with pytest.raises(DataError, match="'vqvae-2'"):
         code_batches(codes_set[0], **CODES, seed=0, expect_fingerprint="vqvae-2")
     with pytest.raises(DataError, match="'vqvae-2'"):
-        codes.CodesWriter(dataset[0], codes_set[0], (8, 32, 128), "vqvae-2")
+        codes.CodesWriter(dataset[0], codes_set[0], (8, 32, 128), "vqvae-2", codes=2000)
     next(code_batches(codes_set[0], **CODES, seed=0, expect_fingerprint="vqvae-1"))
 
 
 def test_codes_writer_goes_on_and_checks(dataset, tmp_path):
-    writer = codes.CodesWriter(dataset[0], tmp_path, (4, 16), "x")
+    writer = codes.CodesWriter(dataset[0], tmp_path, (4, 16), "x", codes=9)
     first, second = writer.pending_shards()
     good = [
         (song, [np.zeros(codes.codes_length(song.n_samples, hop, 16), int) for hop in (4, 16)])
@@ -276,15 +278,15 @@ def test_codes_writer_goes_on_and_checks(dataset, tmp_path):
         writer.write_shard(first, good[1:])
     with pytest.raises(DataError, match="shapes"):
         writer.write_shard(first, [(song, arrays[::-1]) for song, arrays in good])
-    with pytest.raises(DataError, match="65535"):
+    with pytest.raises(DataError, match=r"-1\.\.-1, but the VQ-VAE has 0\.\.8"):
         writer.write_shard(first, [(song, [a - 1 for a in arrays]) for song, arrays in good])
     writer.write_shard(first, good)
     with pytest.raises(DataError, match="1 shards are not encoded"):
         writer.finish()
-    again = codes.CodesWriter(dataset[0], tmp_path, (4, 16), "x")
+    again = codes.CodesWriter(dataset[0], tmp_path, (4, 16), "x", codes=9)
     assert again.pending_shards() == [second]
     with pytest.raises(DataError, match="hops"):
-        codes.CodesWriter(dataset[0], tmp_path / "other", (8, 12), "x")
+        codes.CodesWriter(dataset[0], tmp_path / "other", (8, 12), "x", codes=9)
 
 
 @pytest.mark.parametrize(
@@ -308,3 +310,25 @@ def test_folder_that_was_not_prepared(tmp_path):
         audio_batches(tmp_path, **AUDIO)
     with pytest.raises(DataError, match="not a codes data set"):
         code_batches(tmp_path, **CODES, seed=0)
+
+
+def test_songs_and_codes_are_not_taken_for_each_other(dataset, codes_set):
+    options = {"split": "train", "samples": 9000, "batch_size": 2}
+    with pytest.raises(DataError, match="holds codes, not songs"):
+        audio_batches(codes_set[0], **options, seed=0)
+    with pytest.raises(DataError, match="holds codes, not songs"):
+        next(audio_windows(codes_set[0], **options))
+    with pytest.raises(DataError, match="holds codes, not songs"):
+        records.read_audio(codes_set[0], prepared_songs(codes_set[0])[0], 0, 9)
+    for function in (code_batches, code_windows):
+        with pytest.raises(DataError, match="holds songs, not codes"):
+            next(function(dataset[0], **CODES, **({"seed": 0} if function is code_batches else {})))
+
+
+def test_the_number_of_codes_is_kept(codes_set, tmp_path):
+    assert codes.codes_info(codes_set[0]).codes == 2000
+    old = json.loads((codes_set[0] / "codes.json").read_text())
+    del old["codes"]
+    (tmp_path / "codes.json").write_text(json.dumps(old))
+    with pytest.raises(DataError, match="encode the songs again"):
+        codes.codes_info(tmp_path)

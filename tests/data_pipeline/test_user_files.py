@@ -4,6 +4,7 @@ import pytest
 from sounds import write_lines, write_song
 
 from data_pipeline import prepare, records
+from data_pipeline.codes import CodesWriter
 from data_pipeline.errors import DataError
 from experiments.prepare import scan
 
@@ -57,3 +58,31 @@ def test_scan_overwrites_only_when_told_to(manifest, tmp_path):
     assert manifest.read_bytes() == before
     scan(tmp_path, manifest, overwrite=True)
     assert manifest.read_bytes() != b"" and b'"a.wav"' in manifest.read_bytes()
+
+
+def encode(data, out, codes=9):
+    return CodesWriter(data, out, (8, 32), "vqvae", codes=codes)
+
+
+def test_codes_are_not_written_over_songs(dataset, codes_set, manifest, tmp_path):
+    before = contents(dataset[0])
+    with pytest.raises(DataError, match="holds the songs"):
+        encode(dataset[0], dataset[0])
+    build(manifest, tmp_path / "other")
+    for name in ("", "plan.json", "songs.jsonl"):  # whole, and as killed runs leave it
+        (tmp_path / "other" / (name or "none")).unlink(missing_ok=True)
+        kept = contents(tmp_path / "other")
+        with pytest.raises(DataError, match="holds songs or a part"):
+            encode(dataset[0], tmp_path / "other")
+        assert contents(tmp_path / "other") == kept
+    assert contents(dataset[0]) == before
+
+
+def test_encoding_what_are_no_songs_leaves_nothing(dataset, codes_set, tmp_path):
+    out = tmp_path / "out"
+    for data, words in ((tmp_path / "nope", "not a prepared"), (codes_set[0], "holds codes, not")):
+        with pytest.raises(DataError, match=words):
+            encode(data, out)
+    with pytest.raises(DataError, match="70000 codes"):
+        encode(dataset[0], out, codes=70_000)
+    assert not out.exists()

@@ -207,7 +207,7 @@ def write_codes(folder):
     """Random codes, some likelier than others, as codes of the VQ-VAE in `folder`."""
     vqvae = load_vqvae(folder / "vqvae", make_mesh(MeshConfig()))
     hops, rng = vqvae.config.hops, np.random.default_rng(7)
-    writer = CodesWriter(folder / "songs", folder / "codes", hops, vqvae.fingerprint)
+    writer = CodesWriter(folder / "songs", folder / "codes", hops, vqvae.fingerprint, codes=16)
     for shard in writer.pending_shards():
         encoded = []
         for song in shard.songs:
@@ -281,7 +281,7 @@ def test_the_command_measures_what_the_library_says(trained, evaluated):
     rows = json.loads((out / "likelihood.json").read_text())["result"]["levels"]
     mesh = make_mesh(MeshConfig())
     found = read_model_dir(trained / "model")
-    model = found.load_priors(mesh, load_vqvae(found.vqvae, mesh), [1])[1]
+    model = found.load_prior(mesh, load_vqvae(found.vqvae, mesh), 1)
     codes, labels = {}, {}
     for song in ("c", "d"):
         levels = read_song_codes(trained / "codes", song)
