@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -13,13 +14,13 @@ def command(main: Callable[..., Any]) -> Callable[..., Any]:
     from data_pipeline.errors import DataError
     from jukejax.checkpoint import CheckpointError
     from jukejax.config import ConfigError
-    from jukejax.training.loop import Interrupted
+    from jukejax.training.loop import Diverged, Interrupted
 
     @functools.wraps(main)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return main(*args, **kwargs)
-        except (ConfigError, CheckpointError, DataError) as error:
+        except (ConfigError, CheckpointError, DataError, Diverged) as error:
             sys.exit(f"error: {error}")
         except OSError as error:  # no such file, no space, no permission
             sys.exit(f"error: {error}; mend that and run again, work done is kept.")
@@ -28,7 +29,9 @@ def command(main: Callable[..., Any]) -> Callable[..., Any]:
             sys.exit(130)
         except KeyboardInterrupt:
             print("Interrupted. The same command goes on where it was.", file=sys.stderr)
-            sys.exit(130)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(130)  # not through the threads of a compiler that was cut short
 
     return run
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from data_pipeline.codes import CodesInfo
 from data_pipeline.labels import Vocabulary
 from jukejax.config import ConfigError, Experiment, PriorConfig, PriorExperiment, VQVAEExperiment
 
@@ -19,6 +22,28 @@ HostBatch = dict[str, np.ndarray]
 def read_vocabulary(data: str | Path) -> Vocabulary:
     """The label names of a prepared or encoded data set."""
     return Vocabulary.load(Path(data) / "labels.json")
+
+
+def labels_digest(vocabulary: Vocabulary) -> str:
+    """16 hexadecimal digits that change when a label's name or place does."""
+    names = json.dumps(vocabulary.to_json(), ensure_ascii=False)
+    return hashlib.sha256(names.encode()).hexdigest()[:16]
+
+
+def check_codes(config: PriorConfig, info: CodesInfo, data: str | Path) -> None:
+    """Refuses codes that a prior's numbers do not fit.
+
+    Raises:
+      ConfigError: the level, the hop or the number of codes differ.
+    """
+    if config.level >= len(info.hops):
+        raise ConfigError(f"{data} has {len(info.hops)} levels, but model.level is {config.level}.")
+    for name, found in (("hop", info.hops[config.level]), ("codes", info.codes)):
+        if getattr(config, name) != found:
+            raise ConfigError(
+                f"model.{name} is {getattr(config, name)}, but {data} holds codes with {name} "
+                f"{found}; give --model.{name} {found}, or other codes."
+            )
 
 
 def fit_labels(experiment: PriorExperiment, vocabulary: Vocabulary) -> PriorExperiment:

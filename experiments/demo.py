@@ -20,7 +20,7 @@ import tyro
 
 from data_pipeline import prepare, songs
 from experiments import cli, encode, evaluate, sample, train
-from jukejax import presets
+from jukejax import atomic, presets
 from jukejax.evaluation.report import table
 from jukejax.model_dir import write_model_dir
 from jukejax.training.metrics import format_seconds
@@ -52,7 +52,7 @@ def steps(out: Path) -> list[tuple[str, str, Callable[[], Any]]]:
 
     def sampled() -> Path:
         song = held_out_song(data)
-        words.write_text(song.lyrics)
+        atomic.write_text(words, song.lyrics)
         write_model_dir(
             model,
             out / "demo_vqvae",
@@ -124,10 +124,11 @@ def summary(found: dict[str, Any]) -> str:
             f"{100 * sounds[prior['level']]['used']:.0f} %",
             f"{prior['bits_per_token']:.2f}",
             f"{prior['unigram_bits_per_token']:.2f}",
+            f"{prior['bigram_bits_per_token']:.2f}",
         )
         for prior in found["likelihood"]["levels"]
     ]
-    head = ("level", "spectral convergence", "codes in use", "bits: prior", "bits: unigram")
+    head = ("level", "spectral convergence", "codes in use", "bits: prior", "unigram", "bigram")
     return table(head, rows)
 
 
@@ -144,7 +145,7 @@ def main(arguments: list[str]) -> None:
         print(f"    ({format_seconds(time.time() - start)})", flush=True)
     print(
         "\nWhat was learned, on held-out songs (spectral convergence: silence is 0 dB, lower is\n"
-        "better; bits per token: the prior must beat unigrams fitted on the training songs):\n"
+        "better; bits per token of the prior, and of unigrams and bigrams counted in training):\n"
     )
     print(summary(result))
     page = shlex.quote(str((out / "sample" / "index.html").resolve()))

@@ -8,6 +8,7 @@ that does not grow with the song. A run that dies goes on with the next shard.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from data_pipeline.codes import CodesWriter
 from data_pipeline.records import read_audio
 from data_pipeline.songs import PreparedSong
 from experiments import cli
-from jukejax.config import MeshConfig
+from jukejax.config import ConfigError, MeshConfig
 from jukejax.model_dir import LoadedVQVAE, load_vqvae
 from jukejax.models import vqvae
 from jukejax.parallel.mesh import make_mesh
@@ -75,8 +76,12 @@ def song_encoder(
 
 def run(command: Command) -> None:
     """Encodes what is still to be encoded."""
+    if not 0 < command.piece_seconds < math.inf:
+        raise ConfigError(f"piece_seconds is {command.piece_seconds}; it must be over 0.")
     model = load_vqvae(command.vqvae, make_mesh(MeshConfig()))
-    writer = CodesWriter(command.data, command.out, model.config.hops, model.fingerprint)
+    writer = CodesWriter(
+        command.data, command.out, model.config.hops, model.fingerprint, codes=model.config.codes
+    )
     pending = writer.pending_shards()
     if not pending:
         print(f"{command.out}: all codes are there already.")

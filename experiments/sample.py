@@ -8,6 +8,7 @@ Codes are saved after every window; the same command goes on where a killed one 
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from dataclasses import dataclass
@@ -21,10 +22,19 @@ from tqdm import tqdm
 
 from data_pipeline import lyrics as text
 from data_pipeline.labels import Vocabulary
+from data_pipeline.manifest import read_lyrics
 from experiments import cli
-from jukejax.config import ConfigError, MeshConfig, PriorConfig
+from experiments.data import labels_digest
+from jukejax.config import ConfigError, MeshConfig, PriorConfig, VQVAEConfig
 from jukejax.evaluation.page import write_page
-from jukejax.model_dir import LoadedPrior, LoadedVQVAE, load_vqvae, read_model_dir
+from jukejax.model_dir import (
+    LoadedPrior,
+    LoadedVQVAE,
+    ModelDir,
+    load_vqvae,
+    read_model_dir,
+    weights_name,
+)
 from jukejax.models import vqvae
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.cascade import Describe, sample_level
@@ -42,17 +52,21 @@ class Command:
     model: Path | None = None
     """A model directory (model.json)."""
     job: Path | None = None
-    """A job.json to make again; takes the place of the options below."""
+    """A job.json to make again, with --model where the model has moved; takes no other options."""
     artist: str = "unknown"
+    """A name of the model's label vocabulary."""
     genre: tuple[str, ...] = ("unknown",)
+    """One or more names of the vocabulary."""
     lyrics: Path | None = None
     """A text file."""
     seconds: float = 20.0
+    """Length to make."""
     total_seconds: float = 0.0
     """Length of the song that the sample begins; 0: as long as the sample."""
     count: int = 1
     """Songs to make with these labels."""
     seed: int = 0
+    """Of all random numbers; the same seed makes the same song."""
     temperature: tuple[float, ...] = Job.temperature
     """A level each, bottom first."""
     hop_fraction: tuple[float, ...] = Job.hop_fraction
@@ -62,12 +76,17 @@ class Command:
 def make_job(command: Command) -> Job:
     """The job that a command line asks for."""
     if command.job is not None:
-        return read_job(command.job)[1]
+        plain = Command(command.out, command.model, command.job)
+        if command != plain:
+            raise ConfigError("--job takes no options but --out and --model: the job has its own.")
+        job = read_job(command.job)[1]
+        moved = command.model and str(command.model.resolve())
+        return dataclasses.replace(job, model=moved or job.model)
     if command.model is None:
         raise ConfigError("Give --model MODEL_DIR, or --job job.json to make a sample again.")
     if command.count < 1:
         raise ConfigError(f"count is {command.count}; ask for at least one song.")
-    words = command.lyrics.read_text("utf-8") if command.lyrics else ""
+    words = read_lyrics(command.lyrics) if command.lyrics else ""
     item = Item(command.artist, command.genre, words)
     return Job(
         model=str(command.model.resolve()),
@@ -161,6 +180,30 @@ def level_name(level: int, levels: int) -> str:
     return "bottom" if level == 0 else "top" if level == levels - 1 else "middle"
 
 
+def describe_level(job: Job, config: VQVAEConfig, level: int, samples: int) -> dict[str, Any]:
+    """What job.json says of a level."""
+    return {
+        "level": level,
+        "name": level_name(level, config.levels),
+        "hop": config.hops[level],
+        "tokens": samples // config.hops[level],
+        "temperature": job.temperature[level],
+        "hop_fraction": job.hop_fraction[level],
+        "seconds_to_sample": None,
+    }
+
+
+def check_labels(
+    config: PriorConfig, note: dict[str, Any], vocabulary: Vocabulary, folder: ModelDir
+) -> None:
+    """Raises ConfigError unless the label names are those that a prior was trained with."""
+    if config.labels and note.get("labels", digest := labels_digest(vocabulary)) != digest:
+        raise ConfigError(
+            f"{folder.labels} does not hold the label names that the prior of level {config.level} "
+            "was trained with; name the labels.json of its codes in model.json."
+        )
+
+
 def check_levels(job: Job, count: int) -> None:
     """Raises ConfigError unless every level has a temperature and a hop fraction."""
     for name in ("temperature", "hop_fraction"):
@@ -175,30 +218,22 @@ def run(job: Job, out: Path) -> Path:
     """Samples a job into `out`; returns the page."""
     folder, mesh = read_model_dir(job.model), make_mesh(MeshConfig())
     model = load_vqvae(folder.vqvae, mesh)
-    config = model.config
+    config, vocabulary = model.config, Vocabulary.load(folder.labels)
     top_down: list[int] = list(reversed(range(config.levels)))
     check_levels(job, config.levels)
-    priors = folder.load_priors(mesh, model, top_down)
-    vocabulary = Vocabulary.load(folder.labels)
     samples = job.samples(config.sample_rate, config.hops[-1])
-    describes = {i: describer(p.config, vocabulary, job, samples) for i, p in priors.items()}
-    levels: list[dict[str, Any]] = [
-        {
-            "level": i,
-            "name": level_name(i, config.levels),
-            "hop": config.hops[i],
-            "tokens": samples // config.hops[i],
-            "temperature": job.temperature[i],
-            "hop_fraction": job.hop_fraction[i],
-            "seconds_to_sample": None,
-            "weights": f"VQ-VAE {model.fingerprint}, prior step {priors[i].step}",
-        }
-        for i in top_down
-    ]
+    levels, describes = [], {}
+    for i in top_down:  # all that can be wrong is found before anything is sampled
+        prior_config, note = folder.prior_config(i)
+        check_labels(prior_config, note, vocabulary, folder)
+        describes[i] = describer(prior_config, vocabulary, job, samples)
+        weights = {"weights": weights_name(model, note)}
+        levels.append(describe_level(job, config, i, samples) | weights)
     sample = SampleDir(out, job, config.sample_rate, levels)
     page, upper = out / "index.html", None
-    for i in top_down:
-        upper = sample_one_level(sample, priors[i], job, samples, upper, describes[i])
+    for i in top_down:  # one prior in memory at a time
+        prior = folder.load_prior(mesh, model, i)
+        upper = sample_one_level(sample, prior, job, samples, upper, describes[i])
         sample.write_sound(i, decode_audio(model, upper, i))
         page = write_page(out)
     return page

@@ -6,6 +6,8 @@ python -m experiments.train demo_prior --data runs/demo/codes --workdir runs/dem
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +21,17 @@ from data_pipeline import songs
 from data_pipeline.codes import codes_info
 from experiments import cli, data
 from jukejax import presets
-from jukejax.checkpoint import CheckpointError, Checkpoints
+from jukejax.checkpoint import CheckpointError, directory, open_existing
 from jukejax.config import (
+    ConfigError,
     Experiment,
     PriorExperiment,
     VQVAEConfig,
     VQVAEExperiment,
 )
+from jukejax.model_dir import load_experiment
 from jukejax.models import vqvae
-from jukejax.parallel.mesh import make_mesh
+from jukejax.parallel.mesh import BATCH, make_mesh
 from jukejax.spectrogram import log_spectrogram, to_image
 from jukejax.training.loop import Hook, train
 from jukejax.training.metrics import MetricsWriter
@@ -96,10 +100,18 @@ def run(
     """Trains an experiment on a data set; what the command does after parsing."""
     note: dict[str, Any] = {}
     if isinstance(experiment, PriorExperiment):
-        experiment = data.fit_labels(experiment, data.read_vocabulary(data_dir))
-        note["fingerprint"] = codes_info(data_dir).fingerprint
+        vocabulary, info = data.read_vocabulary(data_dir), codes_info(data_dir)
+        data.check_codes(experiment.model, info, data_dir)
+        experiment = data.fit_labels(experiment, vocabulary)
+        note = {"fingerprint": info.fingerprint, "labels": data.labels_digest(vocabulary)}
     check_same(experiment, note, workdir)
     mesh = make_mesh(experiment.mesh)
+    shares = math.prod(mesh.shape[axis] for axis in BATCH)
+    if experiment.train.batch % shares:
+        raise ConfigError(
+            f"train.batch is {experiment.train.batch}, but the mesh splits a batch {shares} ways "
+            "(data x fsdp); give a multiple."
+        )
     held_out: Any = None
     hooks: tuple[Hook, ...] = ()
     if any(song.split == "test" for song in songs.prepared_songs(data_dir)):
@@ -119,22 +131,36 @@ def check_same(experiment: Experiment, note: dict[str, Any], workdir: str | Path
     Raises:
       CheckpointError: what differs, and what to do.
     """
-    from jukejax.model_dir import load_experiment
-
-    with Checkpoints(workdir) as checkpoints:
+    if not directory(workdir).is_dir():
+        return
+    with open_existing(workdir) as checkpoints:
         if checkpoints.latest is None:
             return
     found, found_note = load_experiment(workdir)
-    if found.model != experiment.model:
-        raise CheckpointError(
-            f"{workdir} holds a run of another model ({found.model}); choose an empty workdir, or "
-            "the settings that run had."
-        )
-    if found_note.get("fingerprint") != note.get("fingerprint"):
-        raise CheckpointError(
-            f"{workdir} was trained on codes of VQ-VAE {found_note.get('fingerprint')}, but the "
-            f"data now holds codes of {note.get('fingerprint')}; choose an empty workdir."
-        )
+    found_note.setdefault("labels", note.get("labels"))
+    for name in ("model", "optimizer", "samples", "downmix", "label_dropout"):
+        before, now = (getattr(e, name, None) for e in (found, experiment))
+        if before != now:
+            raise CheckpointError(
+                f"{workdir} holds a run of another {name} ({differences(before, now)}); choose an "
+                "empty workdir, or the settings that run had."
+            )
+    for name, what in (("fingerprint", "codes of VQ-VAE"), ("labels", "label names with digest")):
+        if found_note.get(name) != note.get(name):
+            raise CheckpointError(
+                f"{workdir} was trained on {what} {found_note.get(name)}, but the data now holds "
+                f"{note.get(name)}; choose an empty workdir, or the data that run had."
+            )
+
+
+def differences(before: Any, now: Any, name: str = "") -> str:
+    """Which fields of two configs differ, as "width 16, now 32"."""
+    if not dataclasses.is_dataclass(before) or type(before) is not type(now):
+        return f"{name} {before}, now {now}".strip()
+    changed = [
+        (f.name, getattr(before, f.name), getattr(now, f.name)) for f in dataclasses.fields(before)
+    ]
+    return "; ".join(differences(b, n, name) for name, b, n in changed if b != n)
 
 
 @cli.command

@@ -19,6 +19,19 @@ from jukejax.errors import ConfigError
 from jukejax.patterns import CROSS, PRIME, layer_patterns
 
 T = TypeVar("T")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def _require_positive(config: Any, *names: str) -> None:
+    """Raises ConfigError unless the integers called `names` are all 1 or more."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ConfigError(f"{name} is {getattr(config, name)}; it must be 1 or more.")
+
+
+def _require_dtype(dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,8 @@ class VQVAEConfig:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
+        _require_positive(self, "sample_rate", "width", "depth", "emb_width", "codes")
+        _require_dtype(self.dtype)
         if len(self.downs) != len(self.multipliers):
             raise ConfigError(
                 f"downs {self.downs} and multipliers {self.multipliers} name different numbers of "
@@ -148,6 +163,10 @@ class PriorConfig:
     remat: str = "none"  # "none" | "layer" | "dots": what the backward pass computes again
 
     def __post_init__(self) -> None:
+        _require_positive(
+            self, "hop", "sample_rate", "codes", "n_ctx", "width", "depth", "heads", "blocks"
+        )
+        _require_dtype(self.dtype)
         if self.n_ctx % self.blocks or self.seq_len % self.blocks:
             raise ConfigError(
                 f"blocks {self.blocks} does not divide the context ({self.seq_len} tokens); "
@@ -251,6 +270,12 @@ class TrainConfig:
     checkpoint_every: int = 1_000
     keep: int = 3
 
+    def __post_init__(self) -> None:
+        _require_positive(
+            self, "steps", "batch", "log_every", "evaluate_every", "evaluate_batches",
+            "checkpoint_every", "keep",
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class MeshConfig:
@@ -259,6 +284,11 @@ class MeshConfig:
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("data", "fsdp", "tensor"):
+            if getattr(self, name) != -1:
+                _require_positive(self, name)
 
 
 @dataclass(frozen=True)

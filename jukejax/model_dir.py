@@ -60,9 +60,9 @@ class LoadedPrior:
 
 
 def load_experiment(workdir: str | Path) -> tuple[Experiment, dict[str, Any]]:
-    """The experiment of a run's latest checkpoint, and the note saved beside it."""
+    """The experiment of a run's latest checkpoint, and the note saved beside it with its step."""
     with open_existing(workdir) as checkpoints:
-        note = dict(checkpoints.config())
+        note = {**checkpoints.config(), "step": checkpoints.latest}
     data = note.pop("experiment")
     return from_dict(_KINDS[data["type"]], data, f"{workdir}: config"), note
 
@@ -79,6 +79,11 @@ def _load(workdir: str | Path, mesh: Mesh, kind: type) -> tuple[Any, dict[str, A
         trees = checkpoints.restore({"ema": state.ema, "extra": state.extra})
     assert step is not None
     return experiment.model, note, trees, step
+
+
+def weights_name(vqvae: LoadedVQVAE, note: dict[str, Any]) -> str:
+    """What tells the weights of one VQ-VAE and prior from others': fingerprint, run and step."""
+    return f"VQ-VAE {vqvae.fingerprint}, run {note.get('run', 'unnamed')} step {note['step']}"
 
 
 def load_vqvae(workdir: str | Path, mesh: Mesh) -> LoadedVQVAE:
@@ -112,32 +117,38 @@ class ModelDir:
     priors: dict[int, Path]
     labels: Path
 
-    def load_priors(
-        self, mesh: Mesh, vqvae: LoadedVQVAE, levels: list[int]
-    ) -> dict[int, LoadedPrior]:
-        """The priors of `levels`, checked against the VQ-VAE.
+    def prior(self, level: int) -> Path:
+        """The workdir of a level's prior; CheckpointError where none is named."""
+        if level not in self.priors:
+            raise CheckpointError(f"{self.path} names no prior for level {level}.")
+        return self.priors[level]
+
+    def prior_config(self, level: int) -> tuple[PriorConfig, dict[str, Any]]:
+        """The config of a level's prior and the note saved beside it; no weights are read."""
+        experiment, note = load_experiment(self.prior(level))
+        if not isinstance(experiment, PriorExperiment):
+            raise CheckpointError(f"{self.priors[level]}, which {self.path} names, is no prior.")
+        return experiment.model, note
+
+    def load_prior(self, mesh: Mesh, vqvae: LoadedVQVAE, level: int) -> LoadedPrior:
+        """The prior of a level, checked against the VQ-VAE.
 
         Raises:
           CheckpointError: a level is missing, or a prior learned the codes of another VQ-VAE.
         """
-        loaded = {}
-        for level in levels:
-            if level not in self.priors:
-                raise CheckpointError(f"{self.path} names no prior for level {level}.")
-            prior = load_prior(self.priors[level], mesh)
-            if prior.fingerprint != vqvae.fingerprint:
-                raise CheckpointError(
-                    f"The prior in {self.priors[level]} learned codes of VQ-VAE "
-                    f"{prior.fingerprint}, but {self.path} names VQ-VAE {vqvae.fingerprint}; "
-                    "train it on codes of this one, or name the other."
-                )
-            if prior.config.level != level:
-                raise CheckpointError(
-                    f"{self.path} names {self.priors[level]} for level {level}, but it is a prior "
-                    f"of level {prior.config.level}."
-                )
-            loaded[level] = prior
-        return loaded
+        prior = load_prior(self.prior(level), mesh)
+        if prior.fingerprint != vqvae.fingerprint:
+            raise CheckpointError(
+                f"The prior in {self.priors[level]} learned codes of VQ-VAE {prior.fingerprint}, "
+                f"but {self.path} names VQ-VAE {vqvae.fingerprint}; train it on codes of this one, "
+                "or name the other."
+            )
+        if prior.config.level != level:
+            raise CheckpointError(
+                f"{self.path} names {self.priors[level]} for level {level}, but it is a prior of "
+                f"level {prior.config.level}."
+            )
+        return prior
 
 
 def write_model_dir(
@@ -177,5 +188,5 @@ def read_model_dir(path: str | Path) -> ModelDir:
         raise CheckpointError(
             f"{path} is no model directory (no {NAME}); it names a VQ-VAE, priors and labels."
         ) from error
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{folder / NAME} cannot be read ({error!r}).") from error

@@ -12,9 +12,11 @@ from jukejax.config import (
     ConfigError,
     LabelsConfig,
     LyricsConfig,
+    MeshConfig,
     OptimizerConfig,
     PriorConfig,
     PriorExperiment,
+    TrainConfig,
     UpperConfig,
     VQVAEConfig,
     VQVAEExperiment,
@@ -34,7 +36,7 @@ PRIORS = st.builds(
         hop=st.sampled_from([8, 32, 128]),
         n_ctx=st.sampled_from([128, 256, 8192]),
         width=st.sampled_from([32, 64]),
-        depth=st.integers(0, 40),
+        depth=st.integers(1, 40),
         heads=st.sampled_from([1, 2, 4]),
         blocks=st.sampled_from([1, 8, 64]),
         attn_order=st.sampled_from([0, 1, 2, 9]),
@@ -222,3 +224,20 @@ def test_published_stacks_compile_few_layers(order, depth, layers):
 def test_configs_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         PriorConfig().width = 8
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda: TrainConfig(steps=0), "steps"),
+        (lambda: TrainConfig(keep=0), "keep"),
+        (lambda: TrainConfig(evaluate_batches=0), "evaluate_batches"),
+        (lambda: MeshConfig(fsdp=0), "fsdp"),
+        (lambda: PriorConfig(blocks=0), "blocks"),
+        (lambda: PriorConfig(dtype="float99"), "dtype"),
+        (lambda: VQVAEConfig(width=0), "width"),
+    ],
+)
+def test_numbers_that_nothing_can_be_made_of_are_refused(make, field):
+    with pytest.raises(ConfigError, match=field):
+        make()

@@ -43,6 +43,9 @@ class Job:
                 f"total_seconds is {self.total_seconds} and seconds {self.seconds}: a song cannot "
                 "be shorter than its sample. Give 0 to take the sample for the song."
             )
+        longest = 48_000.0  # positions in samples are 32-bit
+        if max(self.seconds, self.total_seconds) > longest:
+            raise ConfigError(f"A song of more than {longest:.0f} seconds cannot be asked for.")
         if not 0 <= self.seed < 2**31:
             raise ConfigError(f"seed is {self.seed}; it must be from 0 to {2**31 - 1}.")
 

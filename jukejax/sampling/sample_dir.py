@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ class SampleDir:
         file = path / "job.json"
         if file.exists():
             self.record, found = read_job(file)
-            if found != job:
+            if dataclasses.replace(found, model=job.model) != job:  # the weights decide, see below
                 raise ConfigError(
                     f"{path} holds another job; choose another --out, or --job {file} to go on."
                 )
@@ -77,8 +79,16 @@ class SampleDir:
         file = self.path / f"level_{level}" / "codes.npz"
         if not file.exists():
             return np.zeros(shape, np.int32), 0
-        with np.load(file) as data:
-            return data["codes"].astype(np.int32), int(data["done"])
+        try:
+            with np.load(file) as data:
+                codes, done = data["codes"].astype(np.int32), int(data["done"])
+        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+            raise ConfigError(f"{file} cannot be read ({error}); remove it to go on.") from error
+        if codes.shape != shape or not 0 <= done <= shape[1]:
+            raise ConfigError(
+                f"{file} holds {done} of {codes.shape} codes, expected {shape}; remove it to go on."
+            )
+        return codes, done
 
     def save(self, level: int, codes: np.ndarray, done: int) -> None:
         with atomic.atomic_path(self.path / f"level_{level}" / "codes.npz") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import secrets
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +34,10 @@ Hook = Callable[[int, TrainState, MetricsWriter], None]
 
 class Interrupted(Exception):
     """The run was asked to stop; it has saved its state and goes on when started again."""
+
+
+class Diverged(Exception):
+    """The loss or the gradient is no longer a number; nothing was saved of it."""
 
 
 class _StopSignal:
@@ -77,14 +82,15 @@ def train(
 
     Raises:
       Interrupted: on Ctrl-C or SIGTERM, after saving.
+      Diverged: the loss or the gradient became infinite or NaN; what was saved before stays.
     """
     t = experiment.train
-    config = {"experiment": to_dict(experiment), **(note or {})}
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(workdir, t.keep))
         if checkpoints.latest is not None and checkpoints.latest >= t.steps:
             log(f"{workdir}: already trained for {checkpoints.latest} steps.")
         state, source = _begin(experiment, mesh, checkpoints, batches)
+        config = {"experiment": to_dict(experiment), "run": _run_name(checkpoints), **(note or {})}
         done = int(state.step)
         writer = stack.enter_context(MetricsWriter(workdir, resume_step=done))
         stop = stack.enter_context(_StopSignal())
@@ -97,6 +103,9 @@ def train(
             done, since = done + 1, since + 1
             sums = metrics if sums is None else jax.tree.map(jnp.add, sums, metrics)
             last = done == t.steps
+            saving = done % t.checkpoint_every == 0 or last or stop.asked
+            if saving or done % t.log_every == 0:
+                _check_finite(sums, done, workdir)
             if done % t.log_every == 0 or last:
                 means = {name: float(value) / since for name, value in sums.items()}
                 writer.scalars(done, {f"train/{name}": value for name, value in means.items()})
@@ -109,7 +118,7 @@ def train(
                     log(f"step {done}  held out: loss {found['loss']:.4g}")
                 for hook in hooks:
                     hook(done, state, writer)
-            if done % t.checkpoint_every == 0 or last or stop.asked:
+            if saving:
                 checkpoints.save(done, _trees(state), config)
             if stop.asked and not last:
                 checkpoints.wait()
@@ -128,6 +137,23 @@ def evaluate(
     some = itertools.islice(batches, count)
     found = [eval_fn(state, put_batch(mesh, batch)) for batch in some]
     return {name: float(np.mean([f[name] for f in found])) for name in found[0]}
+
+
+def _check_finite(sums: dict[str, jax.Array], step: int, workdir: str | Path) -> None:
+    """Raises Diverged if a loss or gradient since the last look was not finite."""
+    for name in ("loss", "gradient_norm"):
+        if not np.isfinite(float(sums[name])):
+            raise Diverged(
+                f"{name} is not finite any more at step {step}. The checkpoints in {workdir} are "
+                "from before; start again with a lower optimizer.learning_rate or a longer "
+                "optimizer.warmup_steps."
+            )
+
+
+def _run_name(checkpoints: Checkpoints) -> str:
+    """A random name that a run keeps when it resumes: with the step it names its weights."""
+    found = "" if checkpoints.latest is None else checkpoints.config().get("run", "")
+    return found or secrets.token_hex(8)
 
 
 def _trees(state: TrainState) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def test_the_command_ends_with_one_sentence(tmp_path):
 
 def test_make_job_reads_the_job_of_a_sample_directory(tmp_path):
     SampleDir(tmp_path, JOB, 1000, [])
-    command = Command(out=tmp_path / "again", job=tmp_path / "job.json", artist="ignored")
+    command = Command(out=tmp_path / "again", job=tmp_path / "job.json")
     assert make_job(command) == JOB
 
 
@@ -205,7 +205,6 @@ def test_a_new_directory_holds_its_job(tmp_path):
     [
         {"seed": 4},
         {"seconds": 6.5},
-        {"model": "/models/other"},
         {"temperature": (0.98, 0.98, 0.97)},
         {"items": JOB.items[:1]},
     ],
@@ -269,3 +268,24 @@ def test_a_directory_begun_with_other_weights_is_refused(tmp_path):
     SampleDir(tmp_path, JOB, 1000, levels)
     with pytest.raises(ConfigError, match="other weights"):
         SampleDir(tmp_path, JOB, 1000, [{"level": 0, "weights": "VQ-VAE a, prior step 2"}])
+
+
+def test_a_job_takes_no_labels_but_its_own_and_may_name_where_the_model_went(tmp_path):
+    SampleDir(tmp_path, JOB, 1000, [])
+    file = tmp_path / "job.json"
+    with pytest.raises(ConfigError, match="--job takes no options"):
+        make_job(Command(tmp_path, job=file, seed=99))
+    moved = make_job(Command(tmp_path, job=file, model=tmp_path / "moved"))
+    assert moved == dataclasses.replace(JOB, model=str(tmp_path / "moved"))
+    SampleDir(tmp_path, moved, 1000, [])  # the same job, wherever the model lies
+
+
+def test_cut_or_foreign_codes_are_refused_with_a_sentence(tmp_path):
+    directory = SampleDir(tmp_path, JOB, 1000, LEVELS)
+    directory.save(0, np.zeros((2, 8), np.int32), 8)
+    with pytest.raises(ConfigError, match="expected"):
+        directory.load(0, (2, 9))
+    file = tmp_path / "level_0" / "codes.npz"
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(ConfigError, match="cannot be read"):
+        directory.load(0, (2, 8))

@@ -95,7 +95,7 @@ def test_the_model_directory_loads(files, model):
     folder, mesh = read_model_dir(model), make_mesh(MeshConfig())
     vqvae = load_vqvae(folder.vqvae, mesh)
     assert vqvae.config == VQVAE and vqvae.step == 49
-    priors = folder.load_priors(mesh, vqvae, [0, 1, 2])
+    priors = {level: folder.load_prior(mesh, vqvae, level) for level in (0, 1, 2)}
     for level, prior in priors.items():
         assert prior.config == PRIORS[level]
         run = functools.partial(Prior(prior.config).apply, {"params": prior.params})

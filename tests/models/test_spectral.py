@@ -93,3 +93,14 @@ def test_gradients_at_silence_are_finite(audio):
     np.testing.assert_array_equal(gradient(silence), silence)
     assert np.isfinite(gradient(silence.at[0, 600].set(1e-3))).all()
     assert np.abs(gradient(audio[1:, :1200])).max() > 0
+
+
+def test_magnitudes_are_librosas():
+    librosa = pytest.importorskip("librosa")
+    audio = np.random.default_rng(5).normal(size=9000).astype(np.float32)
+    for n_fft, hop, window in (*spectral.RESOLUTIONS, spectral.PLAIN):
+        theirs = np.abs(
+            librosa.stft(audio, n_fft=n_fft, hop_length=hop, win_length=window, pad_mode="reflect")
+        )
+        ours = np.asarray(spectral.magnitudes(audio[None], n_fft, hop, window))[0]
+        np.testing.assert_allclose(ours, theirs.T, atol=1e-3)

@@ -173,7 +173,8 @@ def test_checkpoints_are_saved_as_asked(whole):
     assert sorted(p.name for p in directory(workdir).iterdir()) == ["4", "6"]
     experiment, note = load_experiment(workdir)
     assert experiment == EXPERIMENT
-    assert note == {"fingerprint": "abc"}
+    assert len(note.pop("run")) == 16  # a random name, kept when the run resumes
+    assert note == {"fingerprint": "abc", "step": 6}
     assert state.step == 6
 
 
@@ -219,3 +220,11 @@ def test_another_model_is_refused(whole, mesh, change):
     with pytest.raises(CheckpointError, match="does not fit this model"):
         train(other, mesh, workdir, batches, log=[].append)
     gc.collect()
+
+
+@pytest.mark.parametrize("name", ["loss", "gradient_norm"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_stops_before_it_is_saved(tmp_path, name, value):
+    sums = {"loss": 1.0, "gradient_norm": 1.0, name: value}
+    with pytest.raises(loop.Diverged, match=f"{name} is not finite any more at step 7"):
+        loop._check_finite(sums, 7, tmp_path)
