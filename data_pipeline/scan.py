@@ -3,6 +3,7 @@
 import collections
 import logging
 import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,12 @@ from data_pipeline.manifest import Song, read_lyrics
 
 _LOG = logging.getLogger(__name__)
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
+# Sound in other containers or codecs, which is not read.
+_OTHERS = (
+    *(".aac", ".ac3", ".aif", ".aifc", ".aiff", ".alac", ".amr", ".ape", ".au", ".caf", ".dff"),
+    *(".dsf", ".m4a", ".m4b", ".mka", ".mp2", ".mp4", ".mpc", ".oga", ".ra", ".snd", ".spx"),
+    *(".tak", ".tta", ".w64", ".webm", ".wma", ".wv"),
+)
 _KEYS = ("artist", "album", "genre", "date")
 
 
@@ -21,32 +28,47 @@ def scan_folder(folder: str | Path) -> list[Song]:
     """The sound files below `folder`, sorted by path, as songs.
 
     The id is the path inside the folder without its suffix. Artist, album, genre and year come
-    from the tags; lyrics from a file of the same name ending in .txt or .lrc.
+    from the tags; lyrics from a file of the same name ending in .txt or .lrc. Hidden files and
+    what lies in hidden folders are left out.
 
     Raises:
       DataError: the folder does not exist or holds no sound file.
     """
     folder = Path(folder).resolve()
     if not folder.is_dir():
-        raise DataError(f"the folder {folder} does not exist; give the folder with the songs")
-    found = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
-    ]
+        is_file = f"{folder} is a file, not a folder"
+        what = is_file if folder.is_file() else f"the folder {folder} does not exist"
+        raise DataError(f"{what}; give the folder with the songs")
+    found = list(_visible(folder, SUFFIXES))
     unwritable = [path for path in found if not _is_unicode(path)]
     for path in unwritable:
         _LOG.warning("%r has a name that is not UTF-8 and is left out; rename it", str(path))
     found = [path for path in found if path not in unwritable]
     if not found:
         kinds = ", ".join(SUFFIXES)
-        raise DataError(f"{folder} holds no sound file ({kinds}); give another folder")
+        others = other_kinds(folder)
+        remedy = f"convert those of other kinds ({', '.join(others)}) or " if others else ""
+        raise DataError(f"{folder} holds no sound file ({kinds}); {remedy}give another folder")
     names = [path.relative_to(folder).with_suffix("").as_posix() for path in found]
     twice = {name for name, count in collections.Counter(names).items() if count > 1}
     return [
         _song(path, path.relative_to(folder).as_posix() if name in twice else name)
         for path, name in zip(found, names, strict=True)
     ]
+
+
+def other_kinds(folder: str | Path) -> dict[str, int]:
+    """How many sound files of each suffix `scan_folder` leaves out because it cannot read them."""
+    found = (path.suffix.lower() for path in _visible(Path(folder).resolve(), _OTHERS))
+    return dict(sorted(collections.Counter(found).items()))
+
+
+def _visible(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
+    """Files of these kinds below the folder, sorted, none hidden or in a hidden folder."""
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix.lower() in suffixes and not hidden and path.is_file():
+            yield path
 
 
 def _is_unicode(path: Path) -> bool:

@@ -28,10 +28,14 @@ class Share:
     count: int = 1
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.count < 1 or self.batch_size % self.count:
+        if self.batch_size < 1:
+            raise DataError(f"train.batch is {self.batch_size}; give 1 or more")
+        if self.count < 1:
+            raise DataError(f"shard_count is {self.count}; there is 1 host or more")
+        if self.batch_size % self.count:
             raise DataError(
-                f"a global batch of {self.batch_size} cannot be shared by {self.count} hosts; "
-                "give a batch_size that shard_count divides"
+                f"train.batch is {self.batch_size}, which {self.count} hosts cannot share evenly; "
+                f"give a multiple of {self.count}"
             )
         if not 0 <= self.index < self.count:
             raise DataError(

@@ -13,7 +13,7 @@ from data_pipeline import prepare
 from data_pipeline.errors import DataError
 from data_pipeline.manifest import write_manifest
 from data_pipeline.plan import Options
-from data_pipeline.scan import scan_folder
+from data_pipeline.scan import other_kinds, scan_folder
 from experiments import cli
 
 app = tyro.extras.SubcommandApp()
@@ -38,6 +38,10 @@ def scan(folder: tyro.conf.Positional[Path], out: Path, overwrite: bool = False)
         )
     songs = scan_folder(folder)
     write_manifest(songs, out)
+    others = other_kinds(folder)
+    if others:
+        counts = ", ".join(f"{suffix} {count}" for suffix, count in others.items())
+        print(f"{sum(others.values())} files of other kinds left out: {counts}; convert them")
     print(f"{len(songs)} songs listed in {out}; see that the labels are right, then build")
 
 

@@ -7,6 +7,7 @@ from sounds import RATE, sound, write_lines, write_song
 from data_pipeline.errors import DataError
 from data_pipeline.manifest import read_manifest, write_manifest
 from data_pipeline.scan import scan_folder
+from experiments.prepare import scan
 
 
 @pytest.fixture
@@ -131,3 +132,20 @@ def test_scan_takes_labels_from_tags_and_lyrics_from_beside(tmp_path):
 def test_scan_of_nothing(tmp_path, name):
     with pytest.raises(DataError, match="give"):
         scan_folder(tmp_path / name)
+
+
+def test_scan_of_a_file(folder):
+    with pytest.raises(DataError, match="is a file, not a folder"):
+        scan_folder(folder / "a.wav")
+
+
+def test_scan_leaves_out_hidden_folders_and_says_other_kinds(folder, capsys):
+    (folder / ".trash" / "deep").mkdir(parents=True)
+    for name in (".trash/b.wav", ".trash/deep/c.wav", ".trash/d.aiff", "e.AIFF", "f.m4a", "g.txt"):
+        (folder / name).write_bytes((folder / "a.wav").read_bytes())
+    assert [song.id for song in scan_folder(folder)] == ["a"]
+    scan(folder, folder / "songs.jsonl")
+    assert "2 files of other kinds left out: .aiff 1, .m4a 1" in capsys.readouterr().out
+    (folder / "a.wav").unlink()
+    with pytest.raises(DataError, match=r"convert those of other kinds \(\.aiff, \.m4a\) or give"):
+        scan_folder(folder)
