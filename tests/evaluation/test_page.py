@@ -63,7 +63,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "seconds": 1.5,
         "sample_rate": 44_100,
         "created": "2026-11-23T16:05:00+00:00",
-        "temperature": {"2": 0.97, "1": 0.98, "0": 0.99},
         "items": [
             {"artist": "The Lanterns", "genres": ["pop", "jazz"], "lyrics": "one\ntwo\n"},
             {"artist": NASTY, "genres": ["<b>rock</b>"], "lyrics": f"{NASTY}\n</div></script>"},
@@ -74,6 +73,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             {"level": 0, "name": "bottom", "hop": 8, "tokens": 8268, "seconds_to_sample": 4123.0},
         ],
     }
+    for level, temperature in zip(job["levels"], (0.97, 0.98, 0.99), strict=True):
+        level["temperature"] = temperature
     (tmp_path / "job.json").write_text(json.dumps(job))
     rng = np.random.default_rng(0)
     for level, item in [(2, 0), (1, 0), (0, 0), (2, 1), (1, 1)]:
