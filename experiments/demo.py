@@ -29,7 +29,7 @@ MUSIC = Path(prepare.__file__).parent / "demo_music" / "songs.jsonl"
 PRIORS = {2: "demo_prior", 1: "demo_upsampler_level_1", 0: "demo_upsampler_level_0"}
 SECONDS = 6.0
 COST = (
-    "About 11 minutes on two quiet CPU cores, 3 GiB of memory and 0.4 GiB of disk. "
+    "About 10 minutes on two CPU cores that do nothing else, 2.1 GiB of memory, 0.4 GiB of disk. "
     "Ctrl-C stops it; the same command goes on."
 )
 
