@@ -47,7 +47,6 @@ def test_one_device_is_a_mesh_of_one():
         MeshConfig(data=-1, fsdp=3),
         MeshConfig(data=-1, fsdp=-1),
         MeshConfig(data=-1, fsdp=16),
-        MeshConfig(data=0),
     ],
 )
 def test_sizes_that_do_not_multiply(config):
