@@ -103,10 +103,8 @@ def train(
             done, since = done + 1, since + 1
             sums = metrics if sums is None else jax.tree.map(jnp.add, sums, metrics)
             last = done == t.steps
-            saving = done % t.checkpoint_every == 0 or last or stop.asked
-            if saving or done % t.log_every == 0:
-                _check_finite(sums, done, workdir)
             if done % t.log_every == 0 or last:
+                _check_finite(sums, done, workdir)
                 means = {name: float(value) / since for name, value in sums.items()}
                 writer.scalars(done, {f"train/{name}": value for name, value in means.items()})
                 progress.update(done, {"loss": means["loss"]})
@@ -118,9 +116,11 @@ def train(
                     log(f"step {done}  held out: loss {found['loss']:.4g}")
                 for hook in hooks:
                     hook(done, state, writer)
-            if saving:
+            stopping = stop.asked  # read once: what is answered below has been saved
+            if done % t.checkpoint_every == 0 or last or stopping:
+                _check_finite(metrics, done, workdir)
                 checkpoints.save(done, _trees(state), config)
-            if stop.asked and not last:
+            if stopping and not last:
                 checkpoints.wait()
                 raise Interrupted(f"Stopped at step {done} of {t.steps}; saved in {workdir}.")
     return state
@@ -139,10 +139,10 @@ def evaluate(
     return {name: float(np.mean([f[name] for f in found])) for name in found[0]}
 
 
-def _check_finite(sums: dict[str, jax.Array], step: int, workdir: str | Path) -> None:
-    """Raises Diverged if a loss or gradient since the last look was not finite."""
+def _check_finite(metrics: dict[str, jax.Array], step: int, workdir: str | Path) -> None:
+    """Raises Diverged if the loss or the gradient of some steps or one is not finite."""
     for name in ("loss", "gradient_norm"):
-        if not np.isfinite(float(sums[name])):
+        if not np.isfinite(float(metrics[name])):
             raise Diverged(
                 f"{name} is not finite any more at step {step}. The checkpoints in {workdir} are "
                 "from before; start again with a lower optimizer.learning_rate or a longer "

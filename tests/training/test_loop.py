@@ -228,3 +228,19 @@ def test_what_is_no_number_stops_before_it_is_saved(tmp_path, name, value):
     sums = {"loss": 1.0, "gradient_norm": 1.0, name: value}
     with pytest.raises(loop.Diverged, match=f"{name} is not finite any more at step 7"):
         loop._check_finite(sums, 7, tmp_path)
+
+
+def test_ctrl_c_during_an_evaluation_is_answered_after_saving(mesh, tmp_path):
+    interrupted = []
+
+    def hook(step, state, writer):
+        interrupted.append(step)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted) as stopped:
+        train(EXPERIMENT, mesh, tmp_path, batches, held_out, (hook,), log=[].append)
+    step = interrupted[0]
+    assert step % EXPERIMENT.train.checkpoint_every, "the saving must be for the interrupt's sake"
+    assert f"Stopped at step {step} of" in str(stopped.value)
+    with open_existing(tmp_path) as checkpoints:
+        assert checkpoints.latest == step
