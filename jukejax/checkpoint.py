@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint import type_handlers
 
 TREES = ("params", "ema", "opt_state", "extra")
 
@@ -31,12 +34,16 @@ def directory(workdir: str | Path) -> Path:
 class Checkpoints:
     """The checkpoints of one run. A context manager; saving is asynchronous until `close`."""
 
-    def __init__(self, workdir: str | Path, keep: int = 3) -> None:
+    def __init__(self, workdir: str | Path, keep: int = 3, *, frugal: bool = False) -> None:
+        """Opens or makes them; `frugal` writes straight to files, little at a time."""
         logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs a dozen lines a save
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         self.path = directory(workdir)
         self._manager = ocp.CheckpointManager(
-            self.path, options=options, item_names=(*TREES, "data", "config")
+            self.path,
+            options=options,
+            item_names=None if frugal else (*TREES, "data", "config"),
+            item_handlers=_frugal_handlers() if frugal else None,
         )
 
     @property
@@ -80,6 +87,27 @@ class Checkpoints:
             ) from error
         return {name: found[name] if name in args else tree for name, tree in abstract.items()}
 
+    @contextlib.contextmanager
+    def ema_leaves(self) -> Iterator[Callable[[tuple[str, ...]], np.ndarray[Any, Any]]]:
+        """A function that reads one array of the latest `ema` by its path, in its stored dtype."""
+        folder = self.path / str(self._require()) / "ema"
+        with contextlib.closing(ocp.PyTreeCheckpointer()) as checkpointer:
+            tree: Any = checkpointer.metadata(folder).item_metadata.tree
+            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+
+            def read(path: tuple[str, ...]) -> np.ndarray[Any, Any]:
+                node = wanted = jax.tree.map(lambda _: ocp.PLACEHOLDER, tree)
+                for part in path[:-1]:
+                    node = node[part]
+                node[path[-1]] = 0
+                args = ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy)
+                found: Any = checkpointer.restore(folder, args=args)
+                for part in path:
+                    found = found[part]
+                return found
+
+            yield read
+
     def _require(self) -> int:
         if self.latest is None:
             raise CheckpointError(
@@ -99,6 +127,34 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _frugal_handlers() -> dict[str, Any]:
+    trees = {
+        name: ocp.StandardCheckpointHandler(save_concurrent_gb=1, use_ocdbt=False) for name in TREES
+    }
+    return {**trees, "data": ocp.JsonCheckpointHandler(), "config": ocp.JsonCheckpointHandler()}
+
+
+@contextlib.contextmanager
+def _numpy_uncopied() -> Iterator[None]:
+    """Orbax copies numpy arrays before it saves them; here it takes memory maps as they are."""
+    usual = type_handlers.get_type_handler(np.ndarray)
+    lean = type_handlers.NumpyHandler(deepcopy_host_arrays=False)
+    type_handlers.register_type_handler(np.ndarray, lean, override=True)
+    try:
+        yield
+    finally:
+        type_handlers.register_type_handler(np.ndarray, usual, override=True)
+
+
+def save_mapped(
+    workdir: str | Path, step: int, trees: dict[str, Any], config: dict[str, Any]
+) -> None:
+    """Saves trees of numpy arrays that may be memory maps larger than memory."""
+    with _numpy_uncopied(), Checkpoints(workdir, frugal=True) as checkpoints:
+        checkpoints.save(step, trees, config)
+        checkpoints.wait()
 
 
 def open_existing(workdir: str | Path) -> contextlib.closing[Checkpoints]:

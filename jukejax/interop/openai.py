@@ -14,6 +14,8 @@ the numbers stay.
 
 from __future__ import annotations
 
+import functools
+import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,13 +24,14 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from jukejax import presets
 from jukejax.config import PriorConfig, VQVAEConfig
 from jukejax.interop.errors import InteropError
+from jukejax.interop.tensors import Array, Tensor
 from jukejax.models import prior, vqvae
 from jukejax.models.transformer import StackConfig, lyric_stack, prior_stack
 from jukejax.patterns import CROSS
 
-Array = np.ndarray[Any, Any]
 Path = tuple[str, ...]
 BOOKS = "codebooks"  # first part of the path of what is no parameter
 
@@ -169,6 +172,13 @@ def _lyric_encoder(config: PriorConfig) -> Iterator[Entry]:
     yield Entry((here, "output"), ("prime_x_out.weight",))
 
 
+def table(config: VQVAEConfig | PriorConfig, blocks: str = "blocks") -> list[Entry]:
+    """The table of either kind of model; `blocks` as in `prior_entries`."""
+    if isinstance(config, VQVAEConfig):
+        return vqvae_entries(config)
+    return prior_entries(config, blocks)
+
+
 def shared(config: VQVAEConfig | PriorConfig) -> dict[str, str]:
     """Names in a file that are the same tensor as another: the tied output of a prior."""
     tied = isinstance(config, PriorConfig) and config.tied_output
@@ -206,6 +216,13 @@ def expected(config: VQVAEConfig | PriorConfig, entries: list[Entry]) -> dict[st
     return shapes | {name: shapes[other] for name, other in shared(config).items()}
 
 
+@functools.cache
+def preset_tensors(name: str) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a preset's file."""
+    config = presets.get(name).model
+    return expected(config, table(config))
+
+
 def check(
     where: str, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
 ) -> None:
@@ -223,16 +240,26 @@ def check(
         )
 
 
-def gather(entry: Entry, read: Callable[[str], Array]) -> Array:
-    """A leaf in float32 from its tensors, which are read one at a time."""
+def gather(
+    entry: Entry, tensors: Mapping[str, Tensor], scratch: pathlib.Path | None = None
+) -> Array:
+    """A leaf from its tensors, read one at a time; float16 where all of them are, else float32.
+
+    Args:
+      scratch: a folder that gets the leaf as a memory map; None keeps it in memory.
+    """
     into = _LAYOUTS[entry.layout][0]
-    if not entry.stacked:
-        return np.ascontiguousarray(into(read(entry.names[0])), np.float32)
-    first = into(read(entry.names[0]))
-    out = np.empty((len(entry.names), *first.shape), np.float32)
-    out[0] = first
-    for i, name in enumerate(entry.names[1:], 1):
-        out[i] = into(read(name))
+    first = tensors[entry.names[0]]
+    one = into(np.broadcast_to(np.float32(0), first.shape)).shape
+    shape = (len(entry.names), *one) if entry.stacked else one
+    half = all(tensors[name].dtype == np.float16 for name in entry.names)
+    dtype = np.dtype(np.float16 if half else np.float32)
+    if scratch is None:
+        out = np.empty(shape, dtype)
+    else:
+        out = np.memmap(scratch / ".".join(entry.path), dtype, "w+", shape=shape)
+    for place, name in zip(out if entry.stacked else [out], entry.names, strict=True):
+        place[...] = into(tensors[name].read())
     return out
 
 
@@ -250,6 +277,11 @@ def nested(leaves: Mapping[Path, Any]) -> dict[str, Any]:
             node = node.setdefault(part, {})
         node[path[-1]] = leaf
     return tree
+
+
+def as_float32(tree: Any) -> Any:
+    """A tree in the dtype that models load their parameters in."""
+    return jax.tree.map(lambda x: np.asarray(x, np.float32), tree)
 
 
 def at(tree: Any, path: Path) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jukejax.config import PriorConfig, VQVAEConfig, VQVAEExperiment, from_dict
+from jukejax.config import Experiment, PriorConfig, VQVAEConfig, VQVAEExperiment, from_dict
 from jukejax.interop.errors import InteropError
 
 Settings = Mapping[str, Any]
@@ -163,11 +163,23 @@ def _lyrics(hps: Settings, where: str) -> dict[str, Any]:
     return fields | {"alphabet": alphabet, "blocks": hps.get("prime_blocks") or 1}
 
 
+def blocks_name(hps: Settings) -> str:
+    """What an upsampler's conditioner calls its residual blocks: it depends on checkpointing."""
+    return "blocks" if hps.get("cond_c_res", 1) else "model"
+
+
 # --- back -----------------------------------------------------------------------------------------
 
 
 def _give(config: Any, names: Mapping[str, str]) -> dict[str, Any]:
     return {theirs: getattr(config, ours) for theirs, ours in names.items()}
+
+
+def settings(experiment: Experiment) -> dict[str, Any]:
+    """Settings that are read back as the same model."""
+    if isinstance(experiment, VQVAEExperiment):
+        return vqvae_settings(experiment.model, experiment.samples)
+    return prior_settings(experiment.model)
 
 
 def vqvae_settings(config: VQVAEConfig, samples: int) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from jukejax import atomic
 from jukejax.interop import pickles
 from jukejax.interop.errors import InteropError
 from jukejax.interop.pickles import Storage, TensorRecord
+from jukejax.interop.tensors import Checkpoint, Source
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
@@ -32,8 +33,8 @@ _PICKLE_LIMIT = 64 << 20  # bytes; the published files have under 1 MiB
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """A tensor that is still in its file."""
+class TorchTensor:
+    """A tensor in a file of PyTorch's."""
 
     path: Path
     record: TensorRecord
@@ -57,16 +58,6 @@ class Tensor:
         flat = np.memmap(self.path, self.dtype, "r", start, shape)
         steps = [s * self.dtype.itemsize for s in record.strides]
         return np.array(as_strided(flat, record.shape, steps))
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a checkpoint holds: tensors by name and, where it says so, settings and step."""
-
-    path: Path
-    tensors: dict[str, Tensor]
-    hps: dict[str, Any] | None
-    step: int
 
 
 def sha256(path: str | Path) -> str:
@@ -98,7 +89,7 @@ def read(path: str | Path) -> Checkpoint:
             raise InteropError(f"{path}: {name!r} lies in a storage that the file lacks.")
     prefix = "module." if model and all(name.startswith("module.") for name in model) else ""
     tensors = {
-        name.removeprefix(prefix): Tensor(path, record, starts[record.storage])
+        name.removeprefix(prefix): TorchTensor(path, record, starts[record.storage])
         for name, record in model.items()
     }
     step = value.get("step", 0)
@@ -220,15 +211,6 @@ def _member(path: Path, file: BinaryIO, info: zipfile.ZipInfo) -> bytes:
 # --- writing --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Source:
-    """A tensor to write: `read` makes its numbers when their turn comes."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    read: Any  # () -> np.ndarray
-
-
 def write(
     path: str | Path,
     tensors: Mapping[str, Source],
@@ -259,12 +241,9 @@ def write(
         archive.writestr("archive/data.pkl", pickles.write(value))
         archive.writestr("archive/byteorder", "little")
         for name, record in records.items():
-            source = tensors[name]
-            array = np.asarray(source.read(), np.dtype(source.dtype))
-            if array.shape != source.shape:
-                raise InteropError(f"{name} has shape {array.shape}, expected {source.shape}.")
+            array = tensors[name].array(name)
             with archive.open(f"archive/data/{record.storage.key}", "w", force_zip64=True) as out:
-                out.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+                out.write(array.reshape(-1).view(np.uint8).data)
         archive.writestr("archive/version", "3\n")
 
 

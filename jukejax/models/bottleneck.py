@@ -53,6 +53,18 @@ def first_codes(key: jax.Array, x: jax.Array, n: int) -> Codebook:
     return Codebook(codes, codes, jnp.ones((n,)))
 
 
+def restored_book(codes: jax.Array, tokens: float) -> Codebook:
+    """A codebook (K, E) whose moving sums are guessed anew, where the codes alone are known.
+
+    Every code counts as chosen `tokens` / K times a step, `tokens` being those of a global batch.
+    The published code leaves the batch size out, which makes codes restart too readily after a
+    resume; here it is in.
+    """
+    known = jnp.asarray(codes, jnp.float32)
+    counts = jnp.full((known.shape[0],), tokens / known.shape[0], jnp.float32)
+    return Codebook(known, known * counts[:, None], counts)
+
+
 def update(
     book: Codebook,
     x: jax.Array,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jukejax.config import VQVAEConfig, VQVAEExperiment
-from jukejax.interop import convert, torch_files
+from jukejax.interop import importing, openai, torch_files
 from jukejax.models.prior import Prior, prior_loss
 from jukejax.sampling.decode import fill, music, start_stream
 
@@ -49,9 +49,9 @@ def arrays(name):
 
 def open_vqvae(path):
     """Config, parameters and codebooks of a VQ-VAE's file."""
-    opened = convert.open_vqvae(torch_files.read(path))
-    params, extra = convert.vqvae_trees(opened)
-    return opened.experiment.model, params, extra.books
+    opened = importing.open_vqvae(torch_files.read(path))
+    params, extra = importing.vqvae_trees(opened)
+    return opened.experiment.model, openai.as_float32(params), extra.books
 
 
 @functools.cache
@@ -62,8 +62,8 @@ def published_vqvae():
 
 def open_prior(path):
     """Config and parameters of a prior's file, over a VQ-VAE of the published hops."""
-    opened = convert.open_prior(torch_files.read(path), VQVAEExperiment(VQVAEConfig()))
-    return opened.experiment.model, convert.prior_params(opened)
+    opened = importing.open_prior(torch_files.read(path), VQVAEExperiment(VQVAEConfig()))
+    return opened.experiment.model, openai.as_float32(importing.prior_params(opened))
 
 
 def batch(config, z, y=None, z_cond=None):

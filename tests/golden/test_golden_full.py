@@ -25,9 +25,9 @@ from reference import (
 
 from jukejax import presets
 from jukejax.config import ReconstructionLoss, VQVAEConfig, VQVAEExperiment
-from jukejax.interop import convert, openai, torch_files
-from jukejax.interop.convert import restored_book
+from jukejax.interop import importing, openai, torch_files
 from jukejax.models import bottleneck, vqvae
+from jukejax.models.bottleneck import restored_book
 from jukejax.models.conditioners import timing_bins
 from jukejax.models.prior import prior_loss
 from jukejax.sampling import cascade
@@ -73,7 +73,7 @@ def test_every_tensor_comes_back(name):
     """Into our layout and back, bit for bit, float16 too."""
     file = torch_files.read(FOLDER / "openai" / f"{name}.pth.tar")
     vq = VQVAEExperiment(VQVAEConfig())
-    opened = convert.open_vqvae(file) if "vqvae" in name else convert.open_prior(file, vq)
+    opened = importing.open_vqvae(file) if "vqvae" in name else importing.open_prior(file, vq)
     seen, wrong = set(openai.shared(opened.experiment.model)), 0
     for entry in opened.entries:
         leaf = opened.leaf(entry)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import convert as command
+from jukejax import presets
 from jukejax.checkpoint import open_existing
 from jukejax.config import (
     LabelsConfig,
@@ -20,7 +21,7 @@ from jukejax.config import (
     VQVAEExperiment,
 )
 from jukejax.interop import openai, openai_settings, torch_files
-from jukejax.interop.torch_files import Source
+from jukejax.interop.tensors import Source
 from jukejax.model_dir import load_experiment, load_vqvae, read_model_dir
 from jukejax.models.prior import Prior, example_batch
 from jukejax.parallel.mesh import make_mesh
@@ -69,7 +70,18 @@ def files(tmp_path_factory):
 
 def import_arguments(files, out, *more):
     priors = [str(p) for name, p in files.items() if name != "vqvae"]
-    return ["import", "--vqvae", str(files["vqvae"]), "--prior", *priors, "--out", str(out), *more]
+    return [
+        "import",
+        "--format",
+        "openai",
+        "--vqvae",
+        str(files["vqvae"]),
+        "--prior",
+        *priors,
+        "--out",
+        str(out),
+        *more,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +92,7 @@ def model(files, tmp_path_factory):
 
 
 def test_everything_comes_back_bit_for_bit(files, model, tmp_path):
-    command.main(["export", "--model", str(model), "--out", str(tmp_path)])
+    command.main(["export", "--format=openai", "--model", str(model), "--out", str(tmp_path)])
     assert {p.name for p in tmp_path.iterdir()} == {p.name for p in files.values()}
     for name, path in files.items():
         before, after = torch_files.read(path), torch_files.read(tmp_path / f"{name}.pth.tar")
@@ -106,7 +118,7 @@ def test_the_model_directory_loads(files, model):
     assert names["genres"] == ["unknown", "genre 1", "genre 2"]
     with open_existing(folder.priors[1]) as checkpoints:
         note = checkpoints.config()
-    assert note["openai"]["sha256"] == torch_files.sha256(files["prior_level_1"])
+    assert note["origin"]["sha256"] == torch_files.sha256(files["prior_level_1"])
 
 
 def test_names_from_id_files(files, tmp_path):
@@ -119,20 +131,20 @@ def test_names_from_id_files(files, tmp_path):
 
 
 def test_a_preset_names_what_a_file_does_not(files, tmp_path, monkeypatch, capsys):
-    presets = {"v": VQVAEExperiment(VQVAE, 64), "p0": PriorExperiment(PRIORS[0])}
-    monkeypatch.setattr(command.presets, "get", presets.__getitem__)
+    known = {"v": lambda: VQVAEExperiment(VQVAE, 64), "p0": lambda: PriorExperiment(PRIORS[0])}
+    monkeypatch.setattr(presets, "PRESETS", known)
     bare = {
         "vqvae": write(tmp_path / "v", VQVAE, None, 1),
         "p": write(tmp_path / "p", PRIORS[0], None, 2),
     }
     out = tmp_path / "m"
-    with pytest.raises(SystemExit, match="holds no settings"):
+    with pytest.raises(SystemExit, match=r"holds no settings.*those of v"):
         command.main(import_arguments(bare, out))
     more = ("--vqvae-preset", "v", "--prior-preset", "p0")
     command.main(import_arguments(bare, out, *more))
     assert "by your word alone" in capsys.readouterr().out
     # what is given back says of itself what it is
-    command.main(["export", "--model", str(out), "--out", str(tmp_path / "f")])
+    command.main(["export", "--format=openai", "--model", str(out), "--out", str(tmp_path / "f")])
     again = {"vqvae": tmp_path / "f/vqvae.pth.tar", "p": tmp_path / "f/prior_level_0.pth.tar"}
     command.main(import_arguments(again, tmp_path / "again"))
     assert load_experiment(tmp_path / "again/prior_level_0")[0].model == PRIORS[0]

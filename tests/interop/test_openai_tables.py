@@ -8,9 +8,9 @@ import pytest
 from jukejax import presets
 from jukejax.config import ConfigError
 from jukejax.interop import openai, openai_settings
-from jukejax.interop.convert import restored_book
 from jukejax.interop.errors import InteropError
 from jukejax.interop.openai import Entry
+from jukejax.models.bottleneck import restored_book
 
 PRIORS = [n for n in presets.PRESETS if "vqvae" not in n and "demo" not in n]
 VQVAE = presets.vqvae()
@@ -55,23 +55,40 @@ def test_names_by_example():
     assert f"{up}.2.0.model.15.model.3.weight" in other and len(other) == len(shapes)
 
 
+class InMemory:
+    """A tensor as files hand them out."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+
+    def read(self):
+        return self.array
+
+
+@pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize("layout", ["same", "transpose", "conv", "conv_up"])
 @pytest.mark.parametrize("stacked", [False, True])
-def test_gather_and_scatter_undo_each_other(layout, stacked):
+def test_gather_and_scatter_undo_each_other(layout, stacked, mapped, tmp_path):
     rng = np.random.default_rng(0)
     names = ("a", "b", "c") if stacked else ("a",)
     shape = (3, 5, 4) if layout.startswith("conv") else (3, 5)
-    files = {n: rng.normal(size=shape).astype(np.float16) for n in names}
+    files = {n: InMemory(rng.normal(size=shape).astype(np.float16)) for n in names}
     entry = Entry(("leaf",), names, layout, stacked)
-    leaf = openai.gather(entry, files.__getitem__)
-    assert leaf.dtype == np.float32
+    leaf = openai.gather(entry, files, tmp_path if mapped else None)
+    assert leaf.dtype == np.float16 and isinstance(leaf, np.memmap) == mapped
     assert openai.tensor_shape(entry, leaf.shape) == shape
     for i, name in enumerate(names):
-        np.testing.assert_array_equal(openai.scatter(entry, leaf, i), files[name])
+        np.testing.assert_array_equal(openai.scatter(entry, leaf, i), files[name].array)
+
+
+def test_a_leaf_of_both_dtypes_is_float32():
+    files = {"a": InMemory(np.ones(3, np.float16)), "b": InMemory(np.ones(3, np.float32))}
+    assert openai.gather(Entry(("leaf",), ("a", "b"), stacked=True), files).dtype == np.float32
 
 
 def test_conv_up_reverses_the_taps():
-    leaf = openai.gather(Entry((), ("a",), "conv_up"), lambda _: np.arange(8.0).reshape(1, 2, 4))
+    file = {"a": InMemory(np.arange(8, dtype=np.float32).reshape(1, 2, 4))}
+    leaf = openai.gather(Entry(("leaf",), ("a",), "conv_up"), file)
     np.testing.assert_array_equal(leaf[:, 0, 0], [3, 2, 1, 0])
 
 

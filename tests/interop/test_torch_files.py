@@ -14,7 +14,7 @@ import pytest
 from jukejax.interop import pickles, torch_files
 from jukejax.interop.errors import InteropError
 from jukejax.interop.pickles import Storage, TensorRecord
-from jukejax.interop.torch_files import Source
+from jukejax.interop.tensors import Source
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "data"
 SETTINGS = {
