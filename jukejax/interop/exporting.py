@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import jax
 import numpy as np
 
 from jukejax import checkpoint
-from jukejax.checkpoint import Checkpoints
+from jukejax.checkpoint import Checkpoints, LeafPath
 from jukejax.config import Experiment, VQVAEExperiment
 from jukejax.interop import openai, openai_settings, torch_files
 from jukejax.interop.openai import BOOKS, Entry
@@ -34,20 +35,31 @@ class Exported:
     origin: Mapping[str, Any]  # what an imported run came from, or empty
 
 
+_TOGETHER = 1 << 28  # bytes of leaves that are read at once
+
+
 class _Leaves:
-    """The leaves of a run, of which the last one read stays in memory."""
+    """The leaves of a run in the order of its table; the last ones read stay in memory."""
 
-    def __init__(self, read: Callable[[tuple[str, ...]], Array], books: list[Array]) -> None:
-        self._read, self._books = read, books
-        self._last: tuple[Any, Array] = (None, np.empty(0))
+    def __init__(
+        self, read: Callable[[Sequence[LeafPath]], list[Array]], sizes: Mapping[LeafPath, int]
+    ) -> None:
+        self._read, self._sizes = read, sizes
+        self._held: dict[LeafPath, Array] = {}
 
-    def __call__(self, path: tuple[str, ...]) -> Array:
-        if path[0] == BOOKS:
-            return self._books[int(path[1])]
-        if self._last[0] != path:
-            self._last = (None, np.empty(0))  # let go of one before the next is read
-            self._last = (path, self._read(path))
-        return self._last[1]
+    def __call__(self, path: LeafPath) -> Array:
+        if path not in self._held:
+            self._held = {}  # let go of these before the next are read
+            order = list(self._sizes)
+            paths: list[LeafPath] = []
+            total = 0
+            for one in order[order.index(path) :]:
+                total += self._sizes[one]
+                if paths and total > _TOGETHER:
+                    break
+                paths.append(one)
+            self._held = dict(zip(paths, self._read(paths), strict=True))
+        return self._held[path]
 
 
 @contextmanager
@@ -60,14 +72,16 @@ def open_run(workdir: str | Path, mesh: jax.sharding.Mesh) -> Iterator[Exported]
     vq = isinstance(experiment, VQVAEExperiment)
     entries = openai.table(config, openai_settings.blocks_name(hps))
     half = set(origin.get("float16", ()))
-    with checkpoint.open_existing(workdir) as checkpoints, checkpoints.ema_leaves() as read:
-        leaves = _Leaves(read, _books(checkpoints, experiment, mesh) if vq else [])
-        shapes = openai.leaf_shapes(config)
+    shapes = openai.leaf_shapes(config)
+    with checkpoint.open_existing(workdir) as checkpoints, checkpoints.ema_reader() as read:
+        sizes = {e.path: 4 * math.prod(shapes[e.path]) for e in entries if e.path[0] != BOOKS}
+        leaves = _Leaves(read, sizes)
+        books = _books(checkpoints, experiment, mesh) if vq else []
         sources = {
             name: Source(
                 openai.tensor_shape(entry, shapes[entry.path]),
                 "<f2" if name in half else "<f4",
-                _reader(leaves, entry, i),
+                _reader(leaves, books, entry, i),
             )
             for entry in entries
             for i, name in enumerate(entry.names)
@@ -89,7 +103,9 @@ def _books(
     return [np.asarray(book.codes) for book in extra.books]
 
 
-def _reader(leaves: _Leaves, entry: Entry, index: int) -> Any:
+def _reader(leaves: _Leaves, books: list[Array], entry: Entry, index: int) -> Callable[[], Array]:
+    if entry.path[0] == BOOKS:
+        return lambda: books[int(entry.path[1])]
     return lambda: openai.scatter(entry, leaves(entry.path), index)
 
 

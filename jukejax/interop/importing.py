@@ -16,6 +16,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from jukejax import checkpoint, presets
 from jukejax.config import Experiment, PriorExperiment, VQVAEExperiment, to_dict
@@ -90,7 +91,8 @@ def _settings(file: Checkpoint) -> dict[str, Any]:
 def recognised(file: Checkpoint) -> list[str]:
     """Presets whose tensors have the names and shapes of a file's."""
     found = {name: tensor.shape for name, tensor in file.tensors.items()}
-    return [name for name in presets.PRESETS if openai.preset_tensors(name) == found]
+    sized = [name for name in presets.PRESETS if openai.has_sizes(presets.get(name).model)]
+    return [name for name in sized if openai.preset_tensors(name) == found]
 
 
 def _opened(file: Checkpoint, experiment: Experiment) -> Opened:
@@ -126,7 +128,8 @@ def vqvae_trees(opened: Opened) -> tuple[Any, VQVAEExtra]:
 
 def prior_params(opened: Opened, scratch: Path | None = None) -> Any:
     """Parameters of a prior."""
-    return openai.nested({entry.path: opened.leaf(entry, scratch) for entry in opened.entries})
+    entries = tqdm(opened.entries, desc=f"read {opened.file.path.name}", unit="leaf")
+    return openai.nested({entry.path: opened.leaf(entry, scratch) for entry in entries})
 
 
 def save_vqvae(opened: Opened, workdir: str | Path, origin: Mapping[str, Any]) -> str:

@@ -216,6 +216,12 @@ def expected(config: VQVAEConfig | PriorConfig, entries: list[Entry]) -> dict[st
     return shapes | {name: shapes[other] for name, other in shared(config).items()}
 
 
+def has_sizes(config: VQVAEConfig | PriorConfig) -> bool:
+    """Whether a config's label tables have sizes; those of the demo's presets wait for data."""
+    labels = None if isinstance(config, VQVAEConfig) else config.labels
+    return labels is None or min(labels.artists, labels.genres) > 0
+
+
 @functools.cache
 def preset_tensors(name: str) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a preset's file."""

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
+from tqdm import tqdm
 
 from jukejax import atomic
 from jukejax.interop import pickles
@@ -240,7 +241,7 @@ def write(
     ):
         archive.writestr("archive/data.pkl", pickles.write(value))
         archive.writestr("archive/byteorder", "little")
-        for name, record in records.items():
+        for name, record in tqdm(records.items(), desc=f"write {Path(path).name}", unit="tensor"):
             array = tensors[name].array(name)
             with archive.open(f"archive/data/{record.storage.key}", "w", force_zip64=True) as out:
                 out.write(array.reshape(-1).view(np.uint8).data)

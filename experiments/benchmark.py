@@ -1,0 +1,141 @@
+"""Measure what the README says, on the machine at hand.
+
+python -m experiments.benchmark convert --preset prior_5b_lyrics --folder /tmp/convert
+
+`convert` writes random files of a published size, imports them, exports them again, compares every
+byte, and prints times and peaks of memory. It needs four times the file's size on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from experiments import cli
+from jukejax import presets
+from jukejax.config import ConfigError, PriorExperiment
+from jukejax.interop import openai, openai_settings, torch_files
+from jukejax.interop.tensors import Source
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Import and export files of a published size: time, memory, and whether all bytes return."""
+
+    folder: Path
+    """Gets the files; must not exist yet. Nothing is deleted."""
+    preset: str = "prior_5b_lyrics"
+    """A prior; layers' matrices are written as float16, as they were trained."""
+    vqvae_preset: str = "vqvae"
+    """The VQ-VAE beside it."""
+    json: bool = False
+    """Print the result as one JSON object too."""
+
+
+def write_random(preset: str, path: Path) -> None:
+    """A file in OpenAI's layout with the preset's settings and random numbers."""
+    experiment = presets.get(preset)
+    config = experiment.model
+    block = np.random.default_rng(0).standard_normal(1 << 20, dtype=np.float32)
+
+    def source(name: str, shape: tuple[int, ...], seed: int) -> Source:
+        dtype = "<f2" if name.endswith(".w") else "<f4"
+        return Source(shape, dtype, lambda: np.resize(np.roll(block, seed * 7919), shape))
+
+    sources = {
+        name: source(name, shape, i)
+        for i, (name, shape) in enumerate(openai.preset_tensors(preset).items())
+        if name not in openai.shared(config)
+    }
+    hps = openai_settings.settings(experiment)
+    torch_files.write(path, sources, openai.shared(config), hps, step=1)
+
+
+def anonymous_gib(pid: int) -> float:
+    """Anonymous resident memory of a process (Linux): what no file can take the place of."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:  # it has ended
+        return 0.0
+    return next((int(x.split()[1]) / 2**20 for x in lines if x.startswith("Anonymous:")), 0.0)
+
+
+def measured(arguments: list[str]) -> dict[str, float]:
+    """Runs `experiments.convert` as a process; seconds and peak anonymous GiB."""
+    began, peak = time.perf_counter(), 0.0
+    with subprocess.Popen([sys.executable, "-m", "experiments.convert", *arguments]) as process:
+        while process.poll() is None:
+            peak = max(peak, anonymous_gib(process.pid))
+            time.sleep(0.02)
+    if process.returncode:
+        raise ConfigError(f"experiments.convert {arguments[0]} failed; its message is above.")
+    return {"seconds": time.perf_counter() - began, "peak_anonymous_gib": peak}
+
+
+def differing(before: Path, after: Path) -> tuple[int, int]:
+    """Tensors of two checkpoints: how many, and how many differ in any bit."""
+    a, b = (torch_files.read(path).tensors for path in (before, after))
+    wrong = sum(
+        name not in b or a[name].read().tobytes() != b[name].read().tobytes()
+        for name in tqdm(a, desc=f"compare {before.name}", unit="tensor")
+    )
+    return len(a), wrong + len(b.keys() - a.keys())
+
+
+def run_convert(command: Convert) -> dict[str, Any]:
+    """Writes, imports, exports, compares."""
+    if command.folder.exists():
+        raise ConfigError(f"{command.folder} is there already; choose another --folder.")
+    prior = presets.get(command.preset)
+    if not isinstance(prior, PriorExperiment):
+        raise ConfigError(f"--preset {command.preset} is no prior.")
+    level = prior.model.level
+    files, model, back = (command.folder / name for name in ("files", "model", "back"))
+    names = ("vqvae.pth.tar", f"prior_level_{level}.pth.tar")
+    for preset, name in zip((command.vqvae_preset, command.preset), names, strict=True):
+        write_random(preset, files / name)
+    vqvae, weights = (str(files / name) for name in names)
+    form = ["--format", "openai"]
+    into = measured(["import", *form, "--vqvae", vqvae, "--prior", weights, "--out", str(model)])
+    out = measured(["export", *form, "--model", str(model), "--out", str(back)])
+    tensors, wrong = (
+        sum(counts) for counts in zip(*(differing(files / n, back / n) for n in names), strict=True)
+    )
+    return {
+        "preset": command.preset,
+        "file_gib": (files / names[1]).stat().st_size / 2**30,
+        "import": into,
+        "export": out,
+        "tensors": tensors,
+        "tensors_that_differ": wrong,
+    }
+
+
+@cli.command
+def main(arguments: list[str]) -> None:
+    if arguments[:1] != ["convert"]:
+        print(f"usage: python -m experiments.benchmark convert [--help] ...\n\n{__doc__}")
+        sys.exit(0 if arguments[:1] in (["-h"], ["--help"]) else 2)
+    prog = "python -m experiments.benchmark convert"
+    command = tyro.cli(Convert, args=arguments[1:], prog=prog)
+    found = run_convert(command)
+    print(f"{found['preset']}: a file of {found['file_gib']:.2f} GiB")
+    for name in ("import", "export"):
+        seconds, peak = found[name]["seconds"], found[name]["peak_anonymous_gib"]
+        print(f"  {name}  {seconds:6.0f} s  peak {peak:.2f} GiB of anonymous memory")
+    print(f"  {found['tensors']} tensors, of which {found['tensors_that_differ']} differ")
+    if command.json:
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
