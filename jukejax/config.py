@@ -231,8 +231,13 @@ class PriorConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW and its schedule (linear warm-up, then constant, linear, cosine or stepwise decay)."""
+    """Adam and its schedule (linear warm-up, then constant, linear, cosine or stepwise decay).
 
+    `kind` "adamw" is the usual rule; "jukebox" is the one the published models were trained with:
+    eps is added before the bias correction, and weight decay is scaled by it too.
+    """
+
+    kind: str = "adamw"
     learning_rate: float = 3e-4
     b1: float = 0.9
     b2: float = 0.999
@@ -246,6 +251,8 @@ class OptimizerConfig:
     gamma: float = 0.5  # factor of a stair
 
     def __post_init__(self) -> None:
+        if self.kind not in ("adamw", "jukebox"):
+            raise ConfigError(f"optimizer.kind is {self.kind!r}; it must be adamw or jukebox.")
         if self.decay not in ("constant", "linear", "cosine", "step"):
             raise ConfigError(
                 f"optimizer.decay is {self.decay!r}; it must be constant, linear, cosine or step."

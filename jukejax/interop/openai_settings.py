@@ -104,6 +104,8 @@ def vqvae_experiment(hps: Settings, where: str) -> VQVAEExperiment:
     levels = hps.get("levels", 0)
     _must(where, hps, {"m_conv": 1.0, "dilation_cycle": None, "use_bottleneck": True})
     _must(where, hps, {"vqvae_reverse_decoder_dilation": True, "strides_t": (2,) * levels})
+    if hps.get("spectral"):
+        _must(where, hps, {"use_nonrelative_specloss": True})
     fields = _take(where, hps, _VQVAE | {"downs_t": "downs", "hvqvae_multipliers": "multipliers"})
     fields["multipliers"] = fields["multipliers"] or (1,) * levels
     kind = hps.get("loss_fn")

@@ -1,4 +1,4 @@
-"""AdamW with gradient clipping and the schedules of a run."""
+"""Adam, as usual or as published, with gradient clipping and the schedules of a run."""
 
 from __future__ import annotations
 
@@ -29,9 +29,39 @@ def schedule(config: OptimizerConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Clip by global norm, then AdamW over every parameter (biases and norms too, as published)."""
+    """Clip by global norm, then Adam over every parameter (biases and norms too, as published)."""
     c = config
-    adamw = optax.adamw(schedule(c), b1=c.b1, b2=c.b2, eps=c.eps, weight_decay=c.weight_decay)
+    adams = {"adamw": optax.adamw, "jukebox": jukebox_adam}
+    rule = adams[c.kind](schedule(c), b1=c.b1, b2=c.b2, eps=c.eps, weight_decay=c.weight_decay)
     if not c.clip:
-        return adamw
-    return optax.chain(optax.clip_by_global_norm(c.clip), adamw)
+        return rule
+    return optax.chain(optax.clip_by_global_norm(c.clip), rule)
+
+
+def jukebox_adam(
+    learning_rate: optax.Schedule, b1: float, b2: float, eps: float, weight_decay: float
+) -> optax.GradientTransformation:
+    """The published models' rule: p -= s * (m / (sqrt(v) + eps) + weight_decay * p).
+
+    s = rate * sqrt(1 - b2^t) / (1 - b1^t) at the t-th step. So eps counts for more in the first
+    steps than in AdamW, and weight decay for less.
+    """
+
+    def init(params: optax.Params) -> optax.ScaleByAdamState:
+        zeros = optax.tree.zeros_like
+        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros(params), zeros(params))
+
+    def update(
+        grads: optax.Updates, state: optax.ScaleByAdamState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.ScaleByAdamState]:
+        mu = optax.tree.update_moment(grads, state.mu, b1, 1)
+        nu = optax.tree.update_moment(grads, state.nu, b2, 2)
+        t = state.count + 1
+        size = learning_rate(state.count) * jnp.sqrt(1 - b2**t) / (1 - b1**t)
+
+        def change(m: jax.Array, v: jax.Array, p: jax.Array) -> jax.Array:
+            return -size * (m / (jnp.sqrt(v) + eps) + weight_decay * p)
+
+        return jax.tree.map(change, mu, nu, params), optax.ScaleByAdamState(t, mu, nu)
+
+    return optax.GradientTransformation(init, update)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from reference import (
     FOLDER,
@@ -24,7 +25,7 @@ from reference import (
 )
 
 from jukejax import presets
-from jukejax.config import ReconstructionLoss, VQVAEConfig, VQVAEExperiment
+from jukejax.config import OptimizerConfig, ReconstructionLoss, VQVAEConfig, VQVAEExperiment
 from jukejax.interop import importing, openai, torch_files
 from jukejax.models import bottleneck, vqvae
 from jukejax.models.bottleneck import restored_book
@@ -33,6 +34,7 @@ from jukejax.models.prior import prior_loss
 from jukejax.sampling import cascade
 from jukejax.sampling.plan import plan_windows
 from jukejax.training.losses import Bandwidth, vqvae_loss
+from jukejax.training.optimizer import make_optimizer, schedule
 
 pytestmark = [
     pytest.mark.golden,
@@ -188,6 +190,21 @@ def test_vqvae_losses(kind):
     compare("commit_loss", sum(metrics[f"level_{level}/commit"] for level in levels))
     for name in ("l1_loss", "l2_loss", "linf_loss", "spectral_convergence"):
         compare(name, metrics[f"level_0/{name.removesuffix('_loss')}"])
+    for level in levels:
+        of = {name: metrics[f"level_{level}/{name}"] for name in ("l1", "l2", "linf")}
+        mixed = sum(getattr(loss, name) * value for name, value in of.items())
+        compare(f"recons_loss_l{level + 1}", mixed)
+
+
+def test_spectral_losses():
+    """The plain one, and its relative variant, which is the spectral convergence."""
+    data = arrays("vqvae")
+    config, (_, (metrics, _)) = run_loss(ReconstructionLoss(spectral=1.0))
+    for variant, name in (("absspec", "spectral"), ("relspec", "spectral_convergence")):
+        for level in range(config.levels):
+            wanted = float(data[f"eval/lmix/{variant}/spectral_loss_l{level + 1}"])
+            error = abs(float(metrics[f"level_{level}/{name}"]) / wanted - 1)
+            within(f"vqvae {variant} {level}", error, 1e-5)
 
 
 def test_codebook_update():
@@ -217,6 +234,40 @@ def test_gradients_of_the_vqvae():
     config = replace(config, loss=ReconstructionLoss())
     grads = jax.grad(lambda p: vqvae_loss(config, p, books, width, audio)[0])(params)
     check_gradients("vqvae", openai.vqvae_entries(config), grads, data, "A/grad_norm/")
+
+
+@pytest.mark.parametrize(("case", "b2", "decay"), [("wd0", 0.999, 0.0), ("wd01", 0.925, 0.01)])
+def test_optimizer(case, b2, decay):
+    """Eight updates with clipping at 1, some of gradients a hundred times too long."""
+    data = arrays("optim")
+    config = OptimizerConfig(
+        kind="jukebox", learning_rate=3e-3, b2=b2, weight_decay=decay, warmup_steps=0
+    )
+    optimizer = make_optimizer(config)
+    params = ema = jnp.asarray(data["p0"])
+    state = optimizer.init(params)
+    errors = []
+    for t, gradient in enumerate(data["grads"]):
+        updates, state = optimizer.update(jnp.asarray(gradient), state, params)
+        params = optax.apply_updates(params, updates)
+        ema = 0.9 * ema + 0.1 * params
+        errors.append(np.abs(np.asarray(params) - data[f"{case}/p"][t]).max())
+        errors.append(np.abs(np.asarray(ema) - data[f"{case}/ema"][t]).max())
+    within(f"optimizer {case}: parameters and averages", max(errors), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("case", "more"),
+    [
+        ("default", {}),
+        ("linear", {"decay": "linear", "decay_start": 300, "decay_steps": 200}),
+        ("gamma", {"learning_rate": 6e-4, "warmup_steps": 50, "decay": "step", "decay_steps": 150}),
+    ],
+)
+def test_schedules(case, more):
+    wanted = arrays("optim")[f"lr/{case}"]
+    found = schedule(OptimizerConfig(**more))(np.arange(len(wanted)))
+    within(f"schedule {case}, over its peak", np.abs(found - wanted).max() / wanted.max(), 1e-6)
 
 
 def test_timing_bins():

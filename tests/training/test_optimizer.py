@@ -1,4 +1,4 @@
-"""Schedules against their formulas, clipping, and AdamW by hand."""
+"""Schedules against their formulas, clipping, and both kinds of Adam by hand."""
 
 import math
 
@@ -48,16 +48,18 @@ def run(config, params, gradients):
     return params
 
 
+@pytest.mark.parametrize("kind", ["adamw", "jukebox"])
 @pytest.mark.parametrize("clip", [0.0, 1.0])
-def test_adamw_with_clipping(clip):
+def test_adam_with_clipping(kind, clip):
     rng = np.random.default_rng(0)
     shapes = {"kernel": (3, 2), "bias": (2,)}
     params = {name: rng.normal(size=s) for name, s in shapes.items()}
     scales = [0.01, 5.0, 1.0]  # the first is not clipped
     gradients = [{n: a * rng.normal(size=s) for n, s in shapes.items()} for a in scales]
     config = OptimizerConfig(
-        learning_rate=0.1, b1=0.8, b2=0.9, eps=1e-3, weight_decay=0.2, clip=clip, warmup_steps=2
-    )
+        kind=kind, learning_rate=0.1, b1=0.8, b2=0.9, eps=1e-3, weight_decay=0.2, clip=clip,
+        warmup_steps=2,
+    )  # fmt: skip
     found = run(config, jax.tree.map(jnp.float32, params), jax.tree.map(jnp.float32, gradients))
     m, v = ({n: np.zeros(s) for n, s in shapes.items()} for _ in range(2))
     for t, g in enumerate(gradients, start=1):
@@ -66,8 +68,14 @@ def test_adamw_with_clipping(clip):
             x = g[name] / max(1.0, norm / clip) if clip else g[name]
             m[name] = 0.8 * m[name] + 0.2 * x
             v[name] = 0.9 * v[name] + 0.1 * x**2
-            step = m[name] / (1 - 0.8**t) / (np.sqrt(v[name] / (1 - 0.9**t)) + 1e-3)
             # weights of every kind decay, biases too
-            params[name] -= 0.1 * min(1, (t - 1) / 2) * (step + 0.2 * params[name])
+            rate = 0.1 * min(1, (t - 1) / 2)
+            if kind == "adamw":
+                step = m[name] / (1 - 0.8**t) / (np.sqrt(v[name] / (1 - 0.9**t)) + 1e-3)
+                params[name] -= rate * (step + 0.2 * params[name])
+            else:
+                step = m[name] / (np.sqrt(v[name]) + 1e-3)
+                size = rate * math.sqrt(1 - 0.9**t) / (1 - 0.8**t)
+                params[name] -= size * (step + 0.2 * params[name])
     for name in shapes:
         np.testing.assert_allclose(found[name], params[name], rtol=1e-4, atol=1e-6)
