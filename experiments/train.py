@@ -52,6 +52,8 @@ class Command(Generic[E]):
     workdir: Path
     """Gets checkpoints, metrics.jsonl and TensorBoard files."""
     experiment: Annotated[E, tyro.conf.arg(name="")]  # --model.width, not --experiment.model.width
+    start_from: Path | None = None
+    """A run, imported ones too, whose averaged weights a new run begins with."""
 
 
 def parse(preset: str, arguments: list[str]) -> Command[Any]:
@@ -95,7 +97,11 @@ def reconstruction_hook(
 
 
 def run(
-    experiment: Experiment, data_dir: str | Path, workdir: str | Path, log: Any = print
+    experiment: Experiment,
+    data_dir: str | Path,
+    workdir: str | Path,
+    log: Any = print,
+    start_from: str | Path | None = None,
 ) -> TrainState:
     """Trains an experiment on a data set; what the command does after parsing."""
     note: dict[str, Any] = {}
@@ -105,6 +111,8 @@ def run(
         experiment = data.fit_labels(experiment, vocabulary)
         note = {"fingerprint": info.fingerprint, "labels": data.labels_digest(vocabulary)}
     check_same(experiment, note, workdir)
+    if start_from is not None:
+        check_start(experiment, note, start_from)
     mesh = make_mesh(experiment.mesh)
     shares = math.prod(mesh.shape[axis] for axis in BATCH)
     if experiment.train.batch % shares:
@@ -122,7 +130,7 @@ def run(
     else:
         log(f"{data_dir} has no test split: nothing is held out, so learning cannot be judged.")
     train_batches = data.batches(experiment, data_dir, "train")
-    return train(experiment, mesh, workdir, train_batches, held_out, hooks, note, log)
+    return train(experiment, mesh, workdir, train_batches, held_out, hooks, note, start_from, log)
 
 
 def check_same(experiment: Experiment, note: dict[str, Any], workdir: str | Path) -> None:
@@ -137,6 +145,11 @@ def check_same(experiment: Experiment, note: dict[str, Any], workdir: str | Path
         if checkpoints.latest is None:
             return
     found, found_note = load_experiment(workdir)
+    if "origin" in found_note:
+        raise CheckpointError(
+            f"{workdir} holds imported weights, which have no optimizer state to go on with; give "
+            f"another --workdir and --start-from {workdir}."
+        )
     found_note.setdefault("labels", note.get("labels"))
     for name in ("model", "optimizer", "samples", "downmix", "label_dropout"):
         before, now = (getattr(e, name, None) for e in (found, experiment))
@@ -153,6 +166,36 @@ def check_same(experiment: Experiment, note: dict[str, Any], workdir: str | Path
             )
 
 
+# what a run may have other than the one that it starts from
+FREE = {"dtype", "remat", "loss", "codebook_decay", "restart_threshold"}
+
+
+def check_start(experiment: Experiment, note: dict[str, Any], start_from: str | Path) -> None:
+    """Refuses to start from weights of another model or for other codes.
+
+    Raises:
+      CheckpointError: what differs, and what to do.
+    """
+    found, found_note = load_experiment(start_from)
+    before, now = dataclasses.asdict(found.model), dataclasses.asdict(experiment.model)
+    changed = [
+        f"{name} {before.get(name)}, now {now.get(name)}"
+        for name in sorted((before.keys() | now.keys()) - FREE)
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        raise CheckpointError(
+            f"{start_from} holds weights of another model ({'; '.join(changed)}); choose the "
+            "preset and the --model settings that it has."
+        )
+    if found_note.get("fingerprint") != note.get("fingerprint"):
+        raise CheckpointError(
+            f"{start_from} learned the codes of VQ-VAE {found_note.get('fingerprint')}, but the "
+            f"data holds those of {note.get('fingerprint')}; encode the songs with the VQ-VAE of "
+            "those weights."
+        )
+
+
 def differences(before: Any, now: Any, name: str = "") -> str:
     """Which fields of two configs differ, as "width 16, now 32"."""
     if not dataclasses.is_dataclass(before) or type(before) is not type(now):
@@ -167,7 +210,7 @@ def differences(before: Any, now: Any, name: str = "") -> str:
 def main(arguments: list[str]) -> None:
     preset, rest = cli.take_preset(arguments, USAGE)
     parsed = parse(preset, rest)
-    run(parsed.experiment, parsed.data, parsed.workdir)
+    run(parsed.experiment, parsed.data, parsed.workdir, start_from=parsed.start_from)
 
 
 if __name__ == "__main__":

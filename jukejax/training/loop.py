@@ -15,13 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jukejax.checkpoint import Checkpoints
+from jukejax.checkpoint import Checkpoints, open_existing
 from jukejax.config import Experiment, to_dict
 from jukejax.parallel.mesh import put_batch
 from jukejax.training.metrics import MetricsWriter, Progress
 from jukejax.training.step import (
     TrainState,
     abstract_state,
+    adopt_state,
     create_state,
     make_eval_step,
     make_train_step,
@@ -66,6 +67,7 @@ def train(
     held_out: Callable[[], Iterator[HostBatch]] | None = None,
     hooks: tuple[Hook, ...] = (),
     note: dict[str, Any] | None = None,
+    start_from: str | Path | None = None,
     log: Callable[[str], None] = print,
 ) -> TrainState:
     """Trains to `experiment.train.steps`, from the latest checkpoint in `workdir` if there is one.
@@ -78,6 +80,7 @@ def train(
       held_out: this host's batches to evaluate the averaged parameters on.
       hooks: called with (step, state, writer) at every evaluation.
       note: saved beside the experiment in each checkpoint's config.
+      start_from: workdir of a run whose averaged parameters a new run begins with.
       log: takes a line of progress.
 
     Raises:
@@ -89,7 +92,7 @@ def train(
         checkpoints = stack.enter_context(Checkpoints(workdir, t.keep))
         if checkpoints.latest is not None and checkpoints.latest >= t.steps:
             log(f"{workdir}: already trained for {checkpoints.latest} steps.")
-        state, source = _begin(experiment, mesh, checkpoints, batches)
+        state, source = _begin(experiment, mesh, checkpoints, batches, start_from)
         config = {"experiment": to_dict(experiment), "run": _run_name(checkpoints), **(note or {})}
         done = int(state.step)
         writer = stack.enter_context(MetricsWriter(workdir, resume_step=done))
@@ -165,13 +168,18 @@ def _begin(
     mesh: Mesh,
     checkpoints: Checkpoints,
     batches: Callable[[int], Iterator[HostBatch]],
+    start_from: str | Path | None,
 ) -> tuple[TrainState, Iterator[HostBatch]]:
     """The state to go on from, and the batches from its step on."""
     task = make_task(experiment)
+    abstract = abstract_state(task, experiment, mesh)
     done = checkpoints.latest
     if done is None:
         first = put_batch(mesh, next(batches(0)))
-        return create_state(task, experiment, mesh, first), batches(0)
-    abstract = abstract_state(task, experiment, mesh)
+        if start_from is None:
+            return create_state(task, experiment, mesh, first), batches(0)
+        with open_existing(start_from) as other:
+            found = other.restore({"ema": abstract.ema, "extra": abstract.extra})
+        return adopt_state(task, experiment, mesh, first, **found), batches(0)
     step = jax.device_put(jnp.asarray(done, jnp.int32), abstract.step.sharding)
     return TrainState(step=step, **checkpoints.restore(_trees(abstract))), batches(done)

@@ -47,6 +47,22 @@ def create_state(task: Task, experiment: Experiment, mesh: Mesh, first: Batch) -
     return TrainState(step=step, extra=extra, **born)
 
 
+def adopt_state(
+    task: Task, experiment: Experiment, mesh: Mesh, first: Batch, ema: Any, extra: Any
+) -> TrainState:
+    """A new state from another run's averaged parameters and extra (`Task.adopt`)."""
+    shardings = jax.tree.map(lambda x: x.sharding, abstract_state(task, experiment, mesh))
+    optimizer = make_optimizer(experiment.optimizer)
+
+    def adopt(ema: Any, extra: Any, first: Batch) -> TrainState:
+        params = jax.tree.map(jnp.copy, ema)
+        step = jnp.zeros((), jnp.int32)
+        return TrainState(step, params, ema, optimizer.init(params), task.adopt(extra, first))
+
+    with jax.set_mesh(mesh):
+        return jax.jit(adopt, out_shardings=shardings, donate_argnums=0)(ema, extra, first)
+
+
 def abstract_state(task: Task, experiment: Experiment, mesh: Mesh) -> TrainState:
     """Shapes and shardings of a state, to restore a checkpoint into; nothing is computed."""
     key = jax.random.key(0)

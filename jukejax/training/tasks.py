@@ -33,6 +33,7 @@ class Task(NamedTuple):
     init: Callable[[jax.Array], Any]  # key -> boxed parameters
     example: Batch  # a small batch, for shapes
     extra: Callable[[jax.Array, Any, Batch], Any]  # key, parameters, first batch -> extra
+    adopt: Callable[[Any, Batch], Any]  # another run's extra, first batch -> extra
     loss: Callable[[Any, Any, Batch], tuple[jax.Array, tuple[Metrics, Any]]]
     update: Callable[[jax.Array, Any, Any], tuple[Any, Metrics]]  # key, extra, aux -> extra
 
@@ -54,6 +55,14 @@ def vqvae_task(config: VQVAEConfig) -> Task:
             vectors = x.reshape(-1, config.emb_width)
             key_level = jax.random.fold_in(key, level)
             books.append(bottleneck.first_codes(key_level, vectors, config.codes))
+        return VQVAEExtra(tuple(books), bandwidth(batch["audio"]))
+
+    def adopt(other: VQVAEExtra, batch: Batch) -> VQVAEExtra:
+        samples = batch["audio"].shape[0] * batch["audio"].shape[1]
+        books = [
+            bottleneck.restored_book(book.codes, samples / hop)
+            for book, hop in zip(other.books, config.hops, strict=True)
+        ]
         return VQVAEExtra(tuple(books), bandwidth(batch["audio"]))
 
     def loss(params: Any, state: VQVAEExtra, batch: Batch) -> Any:
@@ -80,6 +89,7 @@ def vqvae_task(config: VQVAEConfig) -> Task:
         init=lambda key: vqvae.init_params(config, key),
         example={"audio": jnp.zeros((1, 32 * config.hops[-1], 1))},
         extra=extra,
+        adopt=adopt,
         loss=loss,
         update=update,
     )
@@ -96,6 +106,7 @@ def prior_task(config: PriorConfig) -> Task:
         init=lambda key: prior.init_params(config, key),
         example=prior.example_batch(config),
         extra=lambda key, params, batch: {},
+        adopt=lambda other, batch: {},
         loss=loss,
         update=lambda key, extra, aux: (extra, {}),
     )

@@ -244,3 +244,34 @@ def test_ctrl_c_during_an_evaluation_is_answered_after_saving(mesh, tmp_path):
     assert f"Stopped at step {step} of" in str(stopped.value)
     with open_existing(tmp_path) as checkpoints:
         assert checkpoints.latest == step
+
+
+# --- starting from another run --------------------------------------------------------------------
+
+
+def test_a_run_starts_from_the_averaged_weights_of_another(mesh, whole, tmp_path):
+    other = load_vqvae(whole[0], mesh)
+    few = dataclasses.replace(EXPERIMENT, train=dataclasses.replace(EXPERIMENT.train, steps=1))
+    begun = loop._begin(few, mesh, Checkpoints(tmp_path), batches, whole[0])[0]
+    assert int(begun.step) == 0
+    for tree in (begun.params, begun.ema):
+        jax.tree.map(np.testing.assert_array_equal, tree, other.params)
+    zeros = [x for x in jax.tree.leaves(begun.opt_state)]
+    assert zeros and not any(np.any(x) for x in zeros)
+    book = begun.extra.books[0]
+    np.testing.assert_array_equal(book.codes, other.books[0].codes)
+    counts = 2 * 1280 / 2 / 8  # items x samples / hop / codes
+    np.testing.assert_array_equal(book.counts, np.full(8, counts))
+    np.testing.assert_allclose(book.sums, counts * np.asarray(book.codes), rtol=1e-6)
+    audio = batch(0)["audio"]
+    assert float(begun.extra.width.l1) == pytest.approx(np.abs(audio).mean(), rel=1e-5)
+    # and trains on, from where it was, not from noise
+    state = train(few, mesh, tmp_path, batches, start_from=whole[0], log=[].append)
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), state.params, other.params)
+    assert 0 <= max(jax.tree.leaves(moved)) <= 0.011  # a warm-up step of Adam moves at most this
+
+
+def test_a_resumed_run_does_not_start_again(mesh, whole, tmp_path):
+    done = train(EXPERIMENT, mesh, tmp_path, batches, start_from=whole[0], log=[].append)
+    again = train(EXPERIMENT, mesh, tmp_path, batches, start_from=whole[0], log=[].append)
+    jax.tree.map(np.testing.assert_array_equal, done, again)
