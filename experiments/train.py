@@ -2,6 +2,8 @@
 
 python -m experiments.train demo_vqvae --data runs/demo/songs --workdir runs/demo/vqvae
 python -m experiments.train demo_prior --data runs/demo/codes --workdir runs/demo/prior
+
+A workdir in the place of the preset lends its run's settings; with --start-from its weights too.
 """
 
 from __future__ import annotations
@@ -57,8 +59,9 @@ class Command(Generic[E]):
 
 
 def parse(preset: str, arguments: list[str]) -> Command[Any]:
-    """A command with the preset's values as defaults."""
-    experiment: Any = presets.get(preset)
+    """A command with the values of a preset, or of the run in a workdir, as defaults."""
+    is_run = directory(preset).is_dir()
+    experiment: Any = load_experiment(preset)[0] if is_run else presets.get(preset)
     missing: Any = tyro.MISSING
     cls: Any = Command
     return tyro.cli(

@@ -53,3 +53,9 @@ def test_the_option_is_read(tmp_path):
     names = ["--data", str(tmp_path), "--workdir", "w", "--start-from", "other"]
     assert str(train.parse("demo_vqvae", names).start_from) == "other"
     assert train.parse("demo_vqvae", names[:4]).start_from is None
+
+
+def test_a_run_lends_its_settings(imported, tmp_path):
+    names = ["--data", str(tmp_path), "--workdir", "w", "--optimizer.kind", "jukebox"]
+    found = train.parse(str(imported), names).experiment
+    assert found == replace(EXPERIMENT, optimizer=replace(EXPERIMENT.optimizer, kind="jukebox"))
