@@ -7,13 +7,14 @@ import functools
 import os
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jukejax.config import VQVAEConfig, VQVAEExperiment
 from jukejax.interop import importing, openai, torch_files
 from jukejax.models.prior import Prior, prior_loss
-from jukejax.sampling.decode import fill, music, start_stream
+from jukejax.sampling.decode import fill, last_token, music, start_stream, step
 
 SMALL = Path(__file__).parent / "data"
 FOLDER = Path(os.environ.get("JUKEJAX_GOLDEN") or "unset")
@@ -97,6 +98,35 @@ def check_forward(case, config, params, data):
         pairs["prime_loss"] = metrics["bits_lyrics"]
     for name, value in pairs.items():
         within(f"{case} {name}", abs(float(value) / float(data[f"forward/{name}"]) - 1), 1e-5)
+
+
+def check_steps(case, config, params, data, tags=tuple(TAGS)):
+    """Logits with caches: as recorded, and as the whole window at once gives them."""
+    run = jax.jit(step, static_argnums=0)
+    for tag in tags:
+        given, temperature = TAGS[tag]
+        temperature = 1.0 if tag == "greedy" else temperature  # recorded after the division
+        z, n = data[f"sample/{tag}/z"], config.prefix_len
+        codes = np.zeros((len(z), config.n_ctx), np.int32)
+        codes[:, : z.shape[1]] = z
+        raw = optional(data, f"sample/{tag}/raw_tokens")
+        if raw is not None:  # ids as drawn: it goes on from a lyric character that z shows as 0
+            codes[:, given : z.shape[1]] = raw - (config.vocabulary - config.codes)
+        inputs = batch(config, codes, optional(data, "y"), optional(data, "z_cond"))
+        whole = np.asarray(Prior(config).apply({"params": params}, inputs)[0])
+        stream = start_stream(config, params, inputs, jnp.asarray(given))
+        cached = []
+        for p in range(n + given, n + z.shape[1]):
+            at = jnp.asarray(p)
+            logits, caches = run(config, params, stream, last_token(stream, at), at)
+            cached.append(np.asarray(logits))
+            stream = stream._replace(caches=caches)
+        cached = np.stack(cached, 1)
+        gap = np.abs(cached - whole[:, n + given : n + z.shape[1]]).max()
+        within(f"{case} {tag}: cached - teacher-forced logits", gap, 1e-4)
+        wanted = data[f"sample/{tag}/logits_at_steps"] * temperature
+        found = cached[:, data[f"sample/{tag}/steps"]]
+        within(f"{case} {tag}: logits at steps", np.abs(found - wanted).max(), 2e-4)
 
 
 def check_samples(case, config, params, data, tags=tuple(TAGS)):

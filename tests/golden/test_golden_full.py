@@ -17,6 +17,7 @@ from reference import (
     batch,
     check_forward,
     check_samples,
+    check_steps,
     open_prior,
     open_vqvae,
     optional,
@@ -68,6 +69,12 @@ def test_prior(name):
     data = arrays(f"prior_{name}")
     check_forward(name, config, params, data)
     check_samples(name, config, params, data)
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_cached_logits(name):
+    config, params = open_prior(FOLDER / "openai" / f"{PRIORS[name]}.pth.tar")
+    check_steps(name, config, params, arrays(f"prior_{name}"))
 
 
 @pytest.mark.parametrize("name", ["5b/vqvae", "extra/vqvae_small", *PRIORS.values()])
