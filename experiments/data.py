@@ -19,11 +19,6 @@ from jukejax.config import ConfigError, Experiment, PriorConfig, PriorExperiment
 HostBatch = dict[str, np.ndarray]
 
 
-def read_vocabulary(data: str | Path) -> Vocabulary:
-    """The label names of a prepared or encoded data set."""
-    return Vocabulary.load(Path(data) / "labels.json")
-
-
 def labels_digest(vocabulary: Vocabulary) -> str:
     """16 hexadecimal digits that change when a label's name or place does."""
     names = json.dumps(vocabulary.to_json(), ensure_ascii=False)
@@ -59,15 +54,15 @@ def fit_labels(experiment: PriorExperiment, vocabulary: Vocabulary) -> PriorExpe
     for name, size in sizes.items():
         if 0 < getattr(labels, name) < size:
             raise ConfigError(
-                f"model.labels.{name} is {getattr(labels, name)}, but the data has {size} of them; "
-                "give at least so many, or 0 to take what the data has."
+                f"model.labels.{name} is {getattr(labels, name)}, but the label names are {size}; "
+                "give at least so many, or 0 to take as many as there are."
             )
     fitted = {name: getattr(labels, name) or size for name, size in sizes.items()}
     model = dataclasses.replace(experiment.model, labels=dataclasses.replace(labels, **fitted))
     return dataclasses.replace(experiment, model=model)
 
 
-def code_arguments(config: PriorConfig, vocabulary: Vocabulary) -> dict[str, Any]:
+def code_arguments(config: PriorConfig, vocabulary: Vocabulary | None) -> dict[str, Any]:
     """What the code loaders need to know of a prior."""
     return {
         "level": config.level,
@@ -93,9 +88,9 @@ def prior_inputs(config: PriorConfig, batch: HostBatch) -> HostBatch:
 
 
 def batches(
-    experiment: Experiment, data: str | Path, split: str
+    experiment: Experiment, data: str | Path, split: str, vocabulary: Vocabulary | None
 ) -> Callable[[int], Iterator[HostBatch]]:
-    """This host's endless batches of a split, from a step on."""
+    """This host's endless batches of a split, from a step on; a VQ-VAE's need no vocabulary."""
     t = experiment.train
     shared: dict[str, Any] = {
         "split": split,
@@ -115,7 +110,7 @@ def batches(
         return lambda step: audio_batches(data, start_step=step, **audio, **shared)
     from data_pipeline.loader import code_batches
 
-    config, vocabulary = experiment.model, read_vocabulary(data)
+    config = experiment.model
     codes = code_arguments(config, vocabulary)
     dropout = experiment.label_dropout if training else 0.0
 

@@ -19,6 +19,7 @@ import tyro
 
 from data_pipeline import songs
 from data_pipeline.codes import codes_info
+from data_pipeline.labels import Vocabulary
 from experiments import cli, data
 from jukejax import presets
 from jukejax.checkpoint import CheckpointError, directory, open_existing
@@ -52,6 +53,8 @@ class Command(Generic[E]):
     workdir: Path
     """Gets checkpoints, metrics.jsonl and TensorBoard files."""
     experiment: Annotated[E, tyro.conf.arg(name="")]  # --model.width, not --experiment.model.width
+    labels: Path | None = None
+    """Label names for a prior, where they are not those of the data: an imported model's own."""
 
 
 def parse(preset: str, arguments: list[str]) -> Command[Any]:
@@ -95,15 +98,23 @@ def reconstruction_hook(
 
 
 def run(
-    experiment: Experiment, data_dir: str | Path, workdir: str | Path, log: Any = print
+    experiment: Experiment,
+    data_dir: str | Path,
+    workdir: str | Path,
+    log: Any = print,
+    labels: Path | None = None,
 ) -> TrainState:
     """Trains an experiment on a data set; what the command does after parsing."""
+    vocabulary: Vocabulary | None = None
     note: dict[str, Any] = {}
     if isinstance(experiment, PriorExperiment):
-        vocabulary, info = data.read_vocabulary(data_dir), codes_info(data_dir)
+        vocabulary = Vocabulary.load(labels or Path(data_dir) / "labels.json")
+        info = codes_info(data_dir)
         data.check_codes(experiment.model, info, data_dir)
         experiment = data.fit_labels(experiment, vocabulary)
         note = {"fingerprint": info.fingerprint, "labels": data.labels_digest(vocabulary)}
+    elif labels:
+        raise ConfigError(f"--labels {labels} is for priors; a VQ-VAE reads no labels.")
     check_same(experiment, note, workdir)
     mesh = make_mesh(experiment.mesh)
     shares = math.prod(mesh.shape[axis] for axis in BATCH)
@@ -115,13 +126,13 @@ def run(
     held_out: Any = None
     hooks: tuple[Hook, ...] = ()
     if any(song.split == "test" for song in songs.prepared_songs(data_dir)):
-        test = data.batches(experiment, data_dir, "test")
+        test = data.batches(experiment, data_dir, "test", vocabulary)
         held_out = lambda: test(0)  # noqa: E731
         if isinstance(experiment, VQVAEExperiment):
             hooks = (reconstruction_hook(experiment.model, next(test(0)), None),)
     else:
         log(f"{data_dir} has no test split: nothing is held out, so learning cannot be judged.")
-    train_batches = data.batches(experiment, data_dir, "train")
+    train_batches = data.batches(experiment, data_dir, "train", vocabulary)
     return train(experiment, mesh, workdir, train_batches, held_out, hooks, note, log)
 
 
@@ -167,7 +178,7 @@ def differences(before: Any, now: Any, name: str = "") -> str:
 def main(arguments: list[str]) -> None:
     preset, rest = cli.take_preset(arguments, USAGE)
     parsed = parse(preset, rest)
-    run(parsed.experiment, parsed.data, parsed.workdir)
+    run(parsed.experiment, parsed.data, parsed.workdir, labels=parsed.labels)
 
 
 if __name__ == "__main__":
