@@ -14,6 +14,7 @@ import numpy as np
 
 from data_pipeline.codes import CodesInfo
 from data_pipeline.labels import Vocabulary
+from data_pipeline.songs import prepared_songs
 from jukejax.config import ConfigError, Experiment, PriorConfig, PriorExperiment, VQVAEExperiment
 
 HostBatch = dict[str, np.ndarray]
@@ -25,14 +26,30 @@ def labels_digest(vocabulary: Vocabulary) -> str:
     return hashlib.sha256(names.encode()).hexdigest()[:16]
 
 
+def check_rate(sample_rate: int, data: str | Path) -> None:
+    """Refuses songs, or codes of songs, of another sample rate than a model's.
+
+    Raises:
+      ConfigError: they differ.
+    """
+    found = {song.sample_rate for song in prepared_songs(data)}
+    if found != {sample_rate}:
+        raise ConfigError(
+            f"model.sample_rate is {sample_rate}, but {data} holds songs of "
+            f"{', '.join(map(str, sorted(found)))} Hz; prepare them with --sample-rate "
+            f"{sample_rate}, or choose a model of their rate."
+        )
+
+
 def check_codes(config: PriorConfig, info: CodesInfo, data: str | Path) -> None:
     """Refuses codes that a prior's numbers do not fit.
 
     Raises:
-      ConfigError: the level, the hop or the number of codes differ.
+      ConfigError: the level, the sample rate, the hop or the number of codes differ.
     """
     if config.level >= len(info.hops):
         raise ConfigError(f"{data} has {len(info.hops)} levels, but model.level is {config.level}.")
+    check_rate(config.sample_rate, data)
     for name, found in (("hop", info.hops[config.level]), ("codes", info.codes)):
         if getattr(config, name) != found:
             raise ConfigError(

@@ -113,8 +113,10 @@ def run(
         data.check_codes(experiment.model, info, data_dir)
         experiment = data.fit_labels(experiment, vocabulary)
         note = {"fingerprint": info.fingerprint, "labels": data.labels_digest(vocabulary)}
-    elif labels:
-        raise ConfigError(f"--labels {labels} is for priors; a VQ-VAE reads no labels.")
+    else:
+        if labels:
+            raise ConfigError(f"--labels {labels} is for priors; a VQ-VAE reads no labels.")
+        data.check_rate(experiment.model.sample_rate, data_dir)
     check_same(experiment, note, workdir)
     mesh = make_mesh(experiment.mesh)
     shares = math.prod(mesh.shape[axis] for axis in BATCH)

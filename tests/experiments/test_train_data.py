@@ -1,5 +1,6 @@
-"""Training on songs under the label names of another model."""
+"""What training asks of its data: label names, also of another model, and the sample rate."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from data_pipeline.labels import Vocabulary
 from data_pipeline.plan import Options
 from experiments import train
 from experiments.data import labels_digest
+from jukejax import presets
 from jukejax.config import (
     ConfigError,
     LabelsConfig,
@@ -80,6 +82,16 @@ def test_without_them_the_names_are_those_of_the_data(codes, caught, tmp_path):
 def test_a_vqvae_takes_no_labels(codes, tmp_path):
     with pytest.raises(ConfigError, match="--labels"):
         train.run(VQVAEExperiment(), codes, tmp_path / "run", print, tmp_path / "labels.json")
+
+
+def test_songs_of_another_rate_than_the_model_are_refused(codes, tmp_path):
+    small = presets.get("small_vqvae")
+    message = r"model\.sample_rate is 22050, but .* holds songs of 44100 Hz.*--sample-rate 22050"
+    with pytest.raises(ConfigError, match=message):
+        train.run(small, codes.parent / "data", tmp_path / "run")
+    model = dataclasses.replace(PRIOR.model, sample_rate=22_050)
+    with pytest.raises(ConfigError, match=message):
+        train.run(dataclasses.replace(PRIOR, model=model), codes, tmp_path / "run")
 
 
 def test_the_option_reaches_the_command(tmp_path):
