@@ -48,8 +48,9 @@ def test_cleaning_transliterates():
     ("text", "plain"),
     [
         ("½ © ™ 5−2 №", " 1/2  (c) (tm) 5-2 No. "),
-        ("シャツ ちっち", "shiyatsu chitsuchi"),
+        ("シャツ ちっち しつ", "shiyatsu chitsuchi shitsu"),
         ("объект Єва", "ob'ekt Ieva"),
+        ("אחץצשױ־", "AKHTSTSSHOY-"),
         ("Ⓐ 𝓛𝓪 ➓ ℝ", "A La  R"),
         ("\u2060\ue000\u0870\u18ff", ""),
         ("\\ ＼", "\n \n"),
