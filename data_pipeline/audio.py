@@ -1,4 +1,4 @@
-"""Any sound file as 44.1 kHz stereo int16, in blocks, in constant memory."""
+"""Any sound file as stereo int16 of one rate, in blocks, in constant memory."""
 
 import re
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ import soundfile
 import soxr
 
 from data_pipeline.errors import DataError
+from data_pipeline.songs import SAMPLE_RATE
 
-SAMPLE_RATE = 44_100
 BLOCK = 65_536  # frames read at a time
 SILENCE = 1e-4  # a song whose peak stays below this is silence
 _STREAMED = 0x7FFF_0000  # a WAV length from here on means "unknown, written to a pipe"
@@ -65,8 +65,10 @@ def to_int16(samples: Samples) -> Pcm:
     return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
 
 
-def decode(path: str | Path, min_seconds: float = 1.0) -> Iterator[Pcm]:
-    """Yields the file as blocks of (n, 2) int16 at 44,100 Hz; n > 0 varies.
+def decode(
+    path: str | Path, min_seconds: float = 1.0, sample_rate: int = SAMPLE_RATE
+) -> Iterator[Pcm]:
+    """Yields the file as blocks of (n, 2) int16 at `sample_rate` Hz; n > 0 varies.
 
     Whether a song is whole is known only at its end: use the blocks after the last one came.
 
@@ -76,7 +78,7 @@ def decode(path: str | Path, min_seconds: float = 1.0) -> Iterator[Pcm]:
     """
     path = Path(path)
     with _open(path) as sound:
-        resample = _Resampler(sound.samplerate, min(sound.channels, 2), path)
+        resample = _Resampler(sound.samplerate, sample_rate, min(sound.channels, 2), path)
         peak, frames = 0.0, 0
         for block in _blocks(sound, path):
             peak = max(peak, float(np.abs(block).max()))
@@ -86,9 +88,9 @@ def decode(path: str | Path, min_seconds: float = 1.0) -> Iterator[Pcm]:
                 yield pcm
         pcm = resample(np.zeros((0, min(sound.channels, 2)), np.float32), last=True)
         frames += len(pcm)
-    if frames < min_seconds * SAMPLE_RATE:
+    if frames < min_seconds * sample_rate:
         raise DataError(
-            f"{path} is {frames / SAMPLE_RATE:.2f} s long, shorter than {min_seconds:g} s; "
+            f"{path} is {frames / sample_rate:.2f} s long, shorter than {min_seconds:g} s; "
             "remove it, or lower --min-seconds"
         )
     if peak < SILENCE:
@@ -178,17 +180,17 @@ def _blocks(sound: soundfile.SoundFile, path: Path) -> Iterator[Samples]:
 
 
 class _Resampler:
-    """Blocks of (n, channels) float32 at `rate` -> (m, 2) int16 at 44,100 Hz."""
+    """Blocks of (n, channels) float32 at `rate` -> (m, 2) int16 at `wanted` Hz."""
 
-    def __init__(self, rate: int, channels: int, path: Path) -> None:
+    def __init__(self, rate: int, wanted: int, channels: int, path: Path) -> None:
         self.stream = None
-        if rate != SAMPLE_RATE:
+        if rate != wanted:
             try:
-                self.stream = soxr.ResampleStream(rate, SAMPLE_RATE, channels, dtype="float32")
+                self.stream = soxr.ResampleStream(rate, wanted, channels, dtype="float32")
             except (ValueError, RuntimeError) as error:
                 raise DataError(
                     f"{path} has a sample rate of {rate} Hz that cannot be brought to "
-                    f"{SAMPLE_RATE} Hz ({error}); export it again, or remove it"
+                    f"{wanted} Hz ({error}); export it again, or remove it"
                 ) from error
 
     def __call__(self, block: Samples, last: bool) -> Pcm:

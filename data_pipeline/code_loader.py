@@ -176,8 +176,8 @@ class _CodesReader:
         if not kept:
             raise DataError(
                 f"none of the {len(songs)} songs of split {split!r} in {codes_dir} has {n_ctx} "
-                f"codes at level {level} ({n_ctx * self.hop / 44_100:.1f} s); give longer songs or "
-                "a smaller n_ctx"
+                f"codes at level {level} ({n_ctx * self.hop / songs[0].sample_rate:.1f} s); give "
+                "longer songs or a smaller n_ctx"
             )
         if self.left_out:
             _LOG.warning(

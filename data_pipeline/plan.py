@@ -10,6 +10,7 @@ from typing import Any
 from data_pipeline import files, records
 from data_pipeline.files import file_size
 from data_pipeline.manifest import Song, to_entry
+from data_pipeline.songs import SAMPLE_RATE
 from data_pipeline.splits import assign_splits
 
 VERSION = 1  # of the records; a change makes prepared data be built again
@@ -28,11 +29,12 @@ class Options:
     min_seconds: float = 1.0
     test_fraction: float = 0.1
     seed: int = 0
+    sample_rate: int = SAMPLE_RATE
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardTask:
-    """One shard to write; its bytes are a function of its songs and `min_seconds`."""
+    """One shard to write; its bytes are a function of its songs and the two options."""
 
     out: Path
     split: str
@@ -40,6 +42,7 @@ class ShardTask:
     count: int
     songs: tuple[Song, ...]
     min_seconds: float
+    sample_rate: int
     digest: str
 
     @property
@@ -86,11 +89,10 @@ def make_plan(songs: Sequence[Song], out: Path, options: Options) -> Plan:
         inside = [song for song in ordered if splits[song.id] == split]
         shards = _fill(inside, shard_seconds)
         for index, shard in enumerate(shards):
-            state = [options.min_seconds, [_audio_state(song) for song in shard]]
+            decoding = (options.min_seconds, options.sample_rate)
+            state = [*decoding, [_audio_state(song) for song in shard]]
             digest = _digest([VERSION, records.SEGMENT, state])
-            tasks.append(
-                ShardTask(out, split, index, len(shards), shard, options.min_seconds, digest)
-            )
+            tasks.append(ShardTask(out, split, index, len(shards), shard, *decoding, digest))
     entries = [[to_entry(song, Path("/")), song.lyrics, _audio_state(song)] for song in ordered]
     everything = [VERSION, records.SEGMENT, dataclasses.asdict(options), entries]
     return Plan(tuple(tasks), splits, _digest(everything))

@@ -17,7 +17,6 @@ from typing import Any
 from tqdm import tqdm
 
 from data_pipeline import files, records, songs
-from data_pipeline.audio import SAMPLE_RATE
 from data_pipeline.errors import DataError
 from data_pipeline.labels import Vocabulary
 from data_pipeline.manifest import Manifest, Song, read_manifest
@@ -67,7 +66,7 @@ def build(
       manifest: a `songs.jsonl`, or a folder to scan.
       out: folder of the data set.
       workers: processes that decode; the result does not depend on it.
-      options: length limit, split and seed.
+      options: length limit, split, seed and sample rate.
       show_progress: whether to show a bar with rate and time left.
 
     Raises:
@@ -161,7 +160,7 @@ def finish(out: Path, plan: Plan, listed: Manifest) -> Report:
     notes_and_shards = {path for task in plan.tasks for path in (task.path, task.note)}
     records.remove_leftovers(out, notes_and_shards)
     records.write_metadata(
-        out, records.audio_features(), lengths, "Songs as 44.1 kHz stereo int16 segments."
+        out, records.audio_features(), lengths, "Songs as stereo int16 segments."
     )
     files.write_json(out / "plan.json", {"digest": plan.digest})
     return report
@@ -196,6 +195,7 @@ def _prepared(
         first_record=first,
         records=count,
         n_samples=n_samples,
+        sample_rate=task.sample_rate,
         audio=str(song.audio),
         **{name: getattr(song, name) for name in names},
     )
@@ -213,7 +213,7 @@ def _make_report(
     in_test = sum(song.split == "test" for song in prepared)
     return Report(
         songs=len(prepared),
-        seconds=sum(song.n_samples for song in prepared) / SAMPLE_RATE,
+        seconds=sum(song.n_samples / song.sample_rate for song in prepared),
         train_songs=len(prepared) - in_test,
         test_songs=in_test,
         skipped=tuple(lines + [item for note in notes for item in note["skipped"]]),
@@ -254,3 +254,5 @@ def _check(options: Options, workers: int) -> None:
         raise DataError(f"--test-fraction is {options.test_fraction}; give a part between 0 and 1")
     if not (math.isfinite(options.min_seconds) and options.min_seconds >= 0):
         raise DataError(f"--min-seconds is {options.min_seconds}; give a number of 0 or more")
+    if options.sample_rate < 1:
+        raise DataError(f"--sample-rate is {options.sample_rate}; give 1 or more, in Hz")

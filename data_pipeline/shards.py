@@ -34,7 +34,7 @@ def build_shard(
         for song in task.songs:
             held = _Held(task.out)
             try:
-                for block in audio.decode(song.audio, task.min_seconds):
+                for block in audio.decode(song.audio, task.min_seconds, task.sample_rate):
                     held.add(block)
             except DataError as error:
                 skipped.append({"id": song.id, "reason": str(error)})

@@ -11,6 +11,7 @@ from data_pipeline.errors import DataError
 from data_pipeline.manifest import Word
 
 NAME = "songs.jsonl"
+SAMPLE_RATE = 44_100  # Hz, where no other is asked for
 CODES = "codes.json"  # tells a codes data set, which has a songs.jsonl too, from an audio one
 
 
@@ -39,6 +40,7 @@ class PreparedSong:
     words: tuple[Word, ...] = ()
     licence: str = ""
     group: str = ""
+    sample_rate: int = SAMPLE_RATE
 
 
 def write_songs(folder: Path, songs: Iterable[PreparedSong]) -> None:

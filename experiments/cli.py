@@ -41,7 +41,7 @@ def take_preset(arguments: list[str], usage: str) -> tuple[str, list[str]]:
     if not arguments or arguments[0].startswith("-"):
         from jukejax.presets import PRESETS
 
-        lines = [f"  {name:24}{(f.__doc__ or '').splitlines()[0]}" for name, f in PRESETS.items()]
+        lines = [f"  {name:28}{(f.__doc__ or '').splitlines()[0]}" for name, f in PRESETS.items()]
         text = f"usage: {usage}\n\nPresets:\n" + "\n".join(lines)
         if arguments and arguments[0] in ("-h", "--help"):
             print(text + "\n\n`PRESET --help` lists every field that can be overridden.")

@@ -14,14 +14,10 @@ import numpy as np
 
 from data_pipeline.codes import CodesInfo
 from data_pipeline.labels import Vocabulary
+from data_pipeline.songs import prepared_songs
 from jukejax.config import ConfigError, Experiment, PriorConfig, PriorExperiment, VQVAEExperiment
 
 HostBatch = dict[str, np.ndarray]
-
-
-def read_vocabulary(data: str | Path) -> Vocabulary:
-    """The label names of a prepared or encoded data set."""
-    return Vocabulary.load(Path(data) / "labels.json")
 
 
 def labels_digest(vocabulary: Vocabulary) -> str:
@@ -30,14 +26,30 @@ def labels_digest(vocabulary: Vocabulary) -> str:
     return hashlib.sha256(names.encode()).hexdigest()[:16]
 
 
+def check_rate(sample_rate: int, data: str | Path) -> None:
+    """Refuses songs, or codes of songs, of another sample rate than a model's.
+
+    Raises:
+      ConfigError: they differ.
+    """
+    found = {song.sample_rate for song in prepared_songs(data)}
+    if found != {sample_rate}:
+        raise ConfigError(
+            f"model.sample_rate is {sample_rate}, but {data} holds songs of "
+            f"{', '.join(map(str, sorted(found)))} Hz; prepare them with --sample-rate "
+            f"{sample_rate}, or choose a model of their rate."
+        )
+
+
 def check_codes(config: PriorConfig, info: CodesInfo, data: str | Path) -> None:
     """Refuses codes that a prior's numbers do not fit.
 
     Raises:
-      ConfigError: the level, the hop or the number of codes differ.
+      ConfigError: the level, the sample rate, the hop or the number of codes differ.
     """
     if config.level >= len(info.hops):
         raise ConfigError(f"{data} has {len(info.hops)} levels, but model.level is {config.level}.")
+    check_rate(config.sample_rate, data)
     for name, found in (("hop", info.hops[config.level]), ("codes", info.codes)):
         if getattr(config, name) != found:
             raise ConfigError(
@@ -59,15 +71,15 @@ def fit_labels(experiment: PriorExperiment, vocabulary: Vocabulary) -> PriorExpe
     for name, size in sizes.items():
         if 0 < getattr(labels, name) < size:
             raise ConfigError(
-                f"model.labels.{name} is {getattr(labels, name)}, but the data has {size} of them; "
-                "give at least so many, or 0 to take what the data has."
+                f"model.labels.{name} is {getattr(labels, name)}, but the label names are {size}; "
+                "give at least so many, or 0 to take as many as there are."
             )
     fitted = {name: getattr(labels, name) or size for name, size in sizes.items()}
     model = dataclasses.replace(experiment.model, labels=dataclasses.replace(labels, **fitted))
     return dataclasses.replace(experiment, model=model)
 
 
-def code_arguments(config: PriorConfig, vocabulary: Vocabulary) -> dict[str, Any]:
+def code_arguments(config: PriorConfig, vocabulary: Vocabulary | None) -> dict[str, Any]:
     """What the code loaders need to know of a prior."""
     return {
         "level": config.level,
@@ -93,9 +105,9 @@ def prior_inputs(config: PriorConfig, batch: HostBatch) -> HostBatch:
 
 
 def batches(
-    experiment: Experiment, data: str | Path, split: str
+    experiment: Experiment, data: str | Path, split: str, vocabulary: Vocabulary | None
 ) -> Callable[[int], Iterator[HostBatch]]:
-    """This host's endless batches of a split, from a step on."""
+    """This host's endless batches of a split, from a step on; a VQ-VAE's need no vocabulary."""
     t = experiment.train
     shared: dict[str, Any] = {
         "split": split,
@@ -115,7 +127,7 @@ def batches(
         return lambda step: audio_batches(data, start_step=step, **audio, **shared)
     from data_pipeline.loader import code_batches
 
-    config, vocabulary = experiment.model, read_vocabulary(data)
+    config = experiment.model
     codes = code_arguments(config, vocabulary)
     dropout = experiment.label_dropout if training else 0.0
 

@@ -61,7 +61,7 @@ def steps(out: Path) -> list[tuple[str, str, Callable[[], Any]]]:
         )
         command = sample.Command(
             out=out / "sample", model=model, artist=song.artist, genre=song.genres, lyrics=words,
-            seconds=SECONDS, total_seconds=song.n_samples / 44_100,
+            seconds=SECONDS, total_seconds=song.n_samples / song.sample_rate,
         )  # fmt: skip
         return sample.run(sample.make_job(command), command.out)
 

@@ -24,6 +24,7 @@ from data_pipeline.codes import CodesWriter
 from data_pipeline.records import read_audio
 from data_pipeline.songs import PreparedSong
 from experiments import cli
+from experiments.data import check_rate
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.model_dir import LoadedVQVAE, load_vqvae
 from jukejax.models import vqvae
@@ -79,6 +80,7 @@ def run(command: Command) -> None:
     if not 0 < command.piece_seconds < math.inf:
         raise ConfigError(f"piece_seconds is {command.piece_seconds}; it must be over 0.")
     model = load_vqvae(command.vqvae, make_mesh(MeshConfig()))
+    check_rate(model.config.sample_rate, command.data)
     writer = CodesWriter(
         command.data, command.out, model.config.hops, model.fingerprint, codes=model.config.codes
     )

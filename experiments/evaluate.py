@@ -192,13 +192,13 @@ def measure_likelihood(subject: Subject) -> dict[str, Any]:
     levels = sorted(subject.directory.priors, reverse=True)
     songs = records.split_songs(subject.codes, "test")  # said before minutes of counting
     counts = training_counts(subject, levels)
-    vocabulary = Vocabulary.load(subject.directory.labels)
     split = int(np.prod([subject.mesh.shape[axis] for axis in BATCH]))
     batch = -(-subject.batch // split) * split
     rows, top = [], subject.vqvae.config.hops[-1]
     for level in levels:  # one in memory at a time
         prior = subject.directory.load_prior(subject.mesh, subject.vqvae, level)
         config = prior.config
+        vocabulary = Vocabulary.load(subject.directory.labels(level)) if config.labels else None
         lengths = [codes_length(song.n_samples, config.hop, top) for song in songs]
         windows = code_windows(
             subject.codes,
@@ -254,7 +254,8 @@ def likelihood_source(subject: Subject) -> dict[str, Any]:
             "name it in model.json."
         )
     priors = {str(level): checkpoint_mark(path) for level, path in sorted(model.priors.items())}
-    return {"priors": priors, "labels": _digest([model.labels])}
+    labels = {str(level): _digest([path]) for level, path in sorted(model.label_files.items())}
+    return {"priors": priors, "labels": labels}
 
 
 # --- suites ---------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from data_pipeline.errors import DataError
 from data_pipeline.manifest import write_manifest
 from data_pipeline.plan import Options
 from data_pipeline.scan import other_kinds, scan_folder
+from data_pipeline.songs import SAMPLE_RATE
 from experiments import cli
 
 app = tyro.extras.SubcommandApp()
@@ -53,6 +54,7 @@ def build(
     min_seconds: float = 1.0,
     test_fraction: float = 0.1,
     seed: int = 0,
+    sample_rate: int = SAMPLE_RATE,
 ) -> None:
     """Decode songs into records; run it again to go on after an interruption.
 
@@ -65,8 +67,9 @@ def build(
         min_seconds: shorter songs are skipped.
         test_fraction: part of the songs without a given split that goes to the test split.
         seed: of the split.
+        sample_rate: of the records, in Hz; that of the VQ-VAE to train.
     """
-    options = Options(min_seconds=min_seconds, test_fraction=test_fraction, seed=seed)
+    options = Options(min_seconds, test_fraction, seed, sample_rate)
     report = prepare.build(manifest, out, workers=workers, options=options)
     print("\n".join(report.lines()))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import tyro
 from tqdm import tqdm
 
 from data_pipeline import lyrics as text
+from data_pipeline.errors import DataError
 from data_pipeline.labels import Vocabulary
 from data_pipeline.manifest import read_lyrics
 from experiments import cli
@@ -99,6 +101,33 @@ def make_job(command: Command) -> Job:
     )
 
 
+def label_ids(
+    config: PriorConfig, vocabulary: Vocabulary, items: Sequence[Item]
+) -> dict[str, np.ndarray]:
+    """The arrays "artist" (N,) and "genres" (N, max_genres) of a prior with labels.
+
+    A name must be known to the top level. The levels below may have other vocabularies; there a
+    name that is not known is "unknown", as in the published code, and said to be.
+
+    Raises:
+      DataError: an artist or genre that the top level does not know, or too many genres.
+    """
+    assert config.labels is not None
+    most = config.labels.max_genres
+    for item in items:
+        try:
+            vocabulary.require_artist(item.artist)
+            vocabulary.require_genres(item.genres, most)
+        except DataError as error:
+            if config.upper is None:
+                raise
+            print(f"level {config.level} goes on with what it knows of the labels: {error}")
+    return {
+        "artist": np.array([vocabulary.artist_id(item.artist) for item in items], np.int32),
+        "genres": np.stack([vocabulary.genre_ids(item.genres, most) for item in items]),
+    }
+
+
 def describer(config: PriorConfig, vocabulary: Vocabulary, job: Job, samples: int) -> Describe:
     """A function from a window's offset in samples to the label arrays of its batch.
 
@@ -108,13 +137,8 @@ def describer(config: PriorConfig, vocabulary: Vocabulary, job: Job, samples: in
     total = max(samples, round(job.total_seconds * config.sample_rate))
     fixed: dict[str, np.ndarray] = {}
     if config.labels:
-        artists = [vocabulary.require_artist(item.artist) for item in job.items]
-        for item in job.items:
-            for genre in item.genres:
-                vocabulary.require_genre(genre)
-        bags = [vocabulary.genre_ids(i.genres, config.labels.max_genres) for i in job.items]
-        fixed = {"artist": np.array(artists, np.int32), "genres": np.stack(bags)}
-        fixed["total_length"] = np.full(len(artists), total, np.int32)
+        fixed = label_ids(config, vocabulary, job.items)
+        fixed["total_length"] = np.full(len(job.items), total, np.int32)
     wanted = config.lyrics
     tokens = [text.encode(i.lyrics, wanted.alphabet) for i in job.items] if wanted else []
 
@@ -123,7 +147,7 @@ def describer(config: PriorConfig, vocabulary: Vocabulary, job: Job, samples: in
         if config.labels:
             batch["offset"] = np.full(len(job.items), offset, np.int32)
         if wanted:
-            window = (wanted.tokens, total, offset, config.window_samples)
+            window = (wanted.tokens, total, offset, config.window_samples, np.float32)
             batch["lyrics"] = np.stack([text.window(t, *window) for t in tokens])
         return batch
 
@@ -196,11 +220,21 @@ def describe_level(job: Job, config: VQVAEConfig, level: int, samples: int) -> d
 def check_labels(
     config: PriorConfig, note: dict[str, Any], vocabulary: Vocabulary, folder: ModelDir
 ) -> None:
-    """Raises ConfigError unless the label names are those that a prior was trained with."""
-    if config.labels and note.get("labels", digest := labels_digest(vocabulary)) != digest:
+    """Raises ConfigError unless the label names fit a prior, and are those it was trained with."""
+    if not config.labels:
+        return
+    path = folder.labels(config.level)
+    for kind in ("artists", "genres"):
+        named, rows = len(getattr(vocabulary, kind)), getattr(config.labels, kind)
+        if named > rows:
+            raise ConfigError(
+                f"{path} names {named} {kind}, but the prior of level {config.level} has {rows}; "
+                "name the labels that belong to it in model.json."
+            )
+    if note.get("labels", digest := labels_digest(vocabulary)) != digest:
         raise ConfigError(
-            f"{folder.labels} does not hold the label names that the prior of level {config.level} "
-            "was trained with; name the labels.json of its codes in model.json."
+            f"{path} does not hold the label names that the prior of level {config.level} was "
+            "trained with; name the labels.json of its codes in model.json."
         )
 
 
@@ -218,13 +252,15 @@ def run(job: Job, out: Path) -> Path:
     """Samples a job into `out`; returns the page."""
     folder, mesh = read_model_dir(job.model), make_mesh(MeshConfig())
     model = load_vqvae(folder.vqvae, mesh)
-    config, vocabulary = model.config, Vocabulary.load(folder.labels)
+    config = model.config
     top_down: list[int] = list(reversed(range(config.levels)))
     check_levels(job, config.levels)
     samples = job.samples(config.sample_rate, config.hops[-1])
     levels, describes = [], {}
     for i in top_down:  # all that can be wrong is found before anything is sampled
         prior_config, note = folder.prior_config(i)
+        labelled = prior_config.labels is not None
+        vocabulary = Vocabulary.load(folder.labels(i)) if labelled else Vocabulary.build([], [])
         check_labels(prior_config, note, vocabulary, folder)
         describes[i] = describer(prior_config, vocabulary, job, samples)
         weights = {"weights": weights_name(model, note)}

@@ -21,6 +21,7 @@ import tyro
 
 from data_pipeline import songs
 from data_pipeline.codes import codes_info
+from data_pipeline.labels import Vocabulary
 from experiments import cli, data
 from jukejax import presets
 from jukejax.checkpoint import CheckpointError, directory, open_existing
@@ -56,6 +57,8 @@ class Command(Generic[E]):
     experiment: Annotated[E, tyro.conf.arg(name="")]  # --model.width, not --experiment.model.width
     start_from: Path | None = None
     """A run, imported ones too, whose averaged weights a new run begins with."""
+    labels: Path | None = None
+    """Label names for a prior, where they are not those of the data: an imported model's own."""
 
 
 def parse(preset: str, arguments: list[str]) -> Command[Any]:
@@ -105,17 +108,24 @@ def run(
     workdir: str | Path,
     log: Any = print,
     start_from: str | Path | None = None,
+    labels: Path | None = None,
 ) -> TrainState:
     """Trains an experiment on a data set; what the command does after parsing."""
+    vocabulary: Vocabulary | None = None
     note: dict[str, Any] = {}
     if isinstance(experiment, PriorExperiment):
-        vocabulary, info = data.read_vocabulary(data_dir), codes_info(data_dir)
+        vocabulary = Vocabulary.load(labels or Path(data_dir) / "labels.json")
+        info = codes_info(data_dir)
         data.check_codes(experiment.model, info, data_dir)
         experiment = data.fit_labels(experiment, vocabulary)
         note = {"fingerprint": info.fingerprint, "labels": data.labels_digest(vocabulary)}
+    else:
+        if labels:
+            raise ConfigError(f"--labels {labels} is for priors; a VQ-VAE reads no labels.")
+        data.check_rate(experiment.model.sample_rate, data_dir)
     check_same(experiment, note, workdir)
     if start_from is not None:
-        check_start(experiment, note, start_from)
+        check_start(experiment, note, start_from, log)
     mesh = make_mesh(experiment.mesh)
     shares = math.prod(mesh.shape[axis] for axis in BATCH)
     if experiment.train.batch % shares:
@@ -126,13 +136,13 @@ def run(
     held_out: Any = None
     hooks: tuple[Hook, ...] = ()
     if any(song.split == "test" for song in songs.prepared_songs(data_dir)):
-        test = data.batches(experiment, data_dir, "test")
+        test = data.batches(experiment, data_dir, "test", vocabulary)
         held_out = lambda: test(0)  # noqa: E731
         if isinstance(experiment, VQVAEExperiment):
             hooks = (reconstruction_hook(experiment.model, next(test(0)), None),)
     else:
         log(f"{data_dir} has no test split: nothing is held out, so learning cannot be judged.")
-    train_batches = data.batches(experiment, data_dir, "train")
+    train_batches = data.batches(experiment, data_dir, "train", vocabulary)
     return train(experiment, mesh, workdir, train_batches, held_out, hooks, note, start_from, log)
 
 
@@ -173,7 +183,9 @@ def check_same(experiment: Experiment, note: dict[str, Any], workdir: str | Path
 FREE = {"dtype", "remat", "loss", "codebook_decay", "restart_threshold"}
 
 
-def check_start(experiment: Experiment, note: dict[str, Any], start_from: str | Path) -> None:
+def check_start(
+    experiment: Experiment, note: dict[str, Any], start_from: str | Path, log: Any = print
+) -> None:
     """Refuses to start from weights of another model or for other codes.
 
     Raises:
@@ -197,6 +209,11 @@ def check_start(experiment: Experiment, note: dict[str, Any], start_from: str | 
             f"data holds those of {note.get('fingerprint')}; encode the songs with the VQ-VAE of "
             "those weights."
         )
+    if found_note.get("labels") != note.get("labels"):
+        log(
+            f"The labels' names are not those that {start_from} learned: artists and genres are "
+            "learned anew. Give --labels with its labels.json to keep them."
+        )
 
 
 def differences(before: Any, now: Any, name: str = "") -> str:
@@ -213,7 +230,13 @@ def differences(before: Any, now: Any, name: str = "") -> str:
 def main(arguments: list[str]) -> None:
     preset, rest = cli.take_preset(arguments, USAGE)
     parsed = parse(preset, rest)
-    run(parsed.experiment, parsed.data, parsed.workdir, start_from=parsed.start_from)
+    run(
+        parsed.experiment,
+        parsed.data,
+        parsed.workdir,
+        start_from=parsed.start_from,
+        labels=parsed.labels,
+    )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     {"vqvae": "../vqvae", "priors": {"2": "../prior", ...}, "labels": "labels.json"}
 
-Paths are relative to the file and lead to workdirs of runs; the averaged weights of the latest
-checkpoint are what is loaded.
+"labels" may name a file a level instead, as "priors" does: {"2": "labels_v3.json", ...}. Paths are
+relative to the file and lead to workdirs of runs; the averaged weights of the latest checkpoint are
+what is loaded.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,13 +117,19 @@ class ModelDir:
     path: Path
     vqvae: Path
     priors: dict[int, Path]
-    labels: Path
+    label_files: dict[int, Path]
 
     def prior(self, level: int) -> Path:
         """The workdir of a level's prior; CheckpointError where none is named."""
         if level not in self.priors:
             raise CheckpointError(f"{self.path} names no prior for level {level}.")
         return self.priors[level]
+
+    def labels(self, level: int) -> Path:
+        """The label names of a level's prior; CheckpointError where none are named."""
+        if level not in self.label_files:
+            raise CheckpointError(f"{self.path} names no labels for level {level}.")
+        return self.label_files[level]
 
     def prior_config(self, level: int) -> tuple[PriorConfig, dict[str, Any]]:
         """The config of a level's prior and the note saved beside it; no weights are read."""
@@ -152,19 +160,25 @@ class ModelDir:
 
 
 def write_model_dir(
-    path: str | Path, vqvae: str | Path, priors: dict[int, str | Path], labels: str | Path
+    path: str | Path,
+    vqvae: str | Path,
+    priors: Mapping[int, str | Path],
+    labels: str | Path | Mapping[int, str | Path],
 ) -> None:
-    """Writes `path`/model.json with paths relative to it."""
+    """Writes `path`/model.json with paths relative to it; `labels` is one file, or one a level."""
     folder = Path(path).resolve()
 
     def relative(target: str | Path) -> str:
         return os.path.relpath(Path(target).resolve(), folder)
 
+    def by_level(targets: Mapping[int, str | Path]) -> dict[str, str]:
+        return {str(level): relative(target) for level, target in sorted(targets.items())}
+
     folder.mkdir(parents=True, exist_ok=True)
     value = {
         "vqvae": relative(vqvae),
-        "priors": {str(level): relative(p) for level, p in sorted(priors.items())},
-        "labels": relative(labels),
+        "priors": by_level(priors),
+        "labels": by_level(labels) if isinstance(labels, Mapping) else relative(labels),
     }
     atomic.write_json(folder / NAME, value)
 
@@ -178,11 +192,14 @@ def read_model_dir(path: str | Path) -> ModelDir:
     folder = Path(path).resolve()
     try:
         value = json.loads((folder / NAME).read_text())
+        labels = value["labels"]
+        if not isinstance(labels, dict):
+            labels = dict.fromkeys(value["priors"], labels)
         return ModelDir(
             folder,
             folder / value["vqvae"],
             {int(level): folder / p for level, p in value["priors"].items()},
-            folder / value["labels"],
+            {int(level): folder / p for level, p in labels.items()},
         )
     except FileNotFoundError as error:
         raise CheckpointError(

@@ -1,7 +1,8 @@
-"""Named experiments: the published models and the demo family. Numbers only.
+"""Named experiments: the published models, the published small family and the demo's. Numbers only.
 
-`get(name)` returns a preset. The demo presets keep the published hops, levels, labels and lyrics
-and shrink widths, depths and windows.
+`get(name)` returns a preset. The small family is what the publication offers to train from nothing
+on one GPU; no weights of it were released. The demo presets keep the published hops, levels, labels
+and lyrics and shrink widths, depths and windows.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from jukejax.config import (
 
 _LABELS_V2 = LabelsConfig(artists=4111, genres=120)
 _LABELS_V3 = LabelsConfig(artists=7898, genres=604, max_genres=1, timing_bins=64, min_seconds=17.84)
+_LABELS_SMALL = LabelsConfig(artists=100, genres=10, max_genres=1, timing_bins=64)
 
 
 def vqvae() -> VQVAEExperiment:
@@ -105,6 +107,68 @@ def prior_1b_lyrics() -> PriorExperiment:
         optimizer=OptimizerConfig(learning_rate=3e-4, weight_decay=0.01),
         train=TrainConfig(batch=512, steps=310_500),
     )
+
+
+def small_vqvae() -> VQVAEExperiment:
+    """Two levels (hops 32 and 256) of 1024 codes, for sound of 22,050 Hz: 586k parameters."""
+    return VQVAEExperiment(
+        model=VQVAEConfig(
+            sample_rate=22_050,
+            downs=(5, 3),
+            multipliers=(1, 1),
+            codes=1024,
+            loss=ReconstructionLoss(linf=0.0),
+        ),
+        samples=262_144,
+        optimizer=OptimizerConfig(learning_rate=3e-4),
+        train=TrainConfig(batch=4),
+    )
+
+
+def _small(**model: object) -> PriorExperiment:
+    config: dict[str, object] = {
+        "level": 1,
+        "hop": 256,
+        "sample_rate": 22_050,
+        "codes": 1024,
+        "width": 1024,
+        "depth": 48,
+        "blocks": 64,
+        "init_scale": 0.7,
+        "remat": "layer",
+    }
+    return PriorExperiment(
+        model=PriorConfig(**(config | model)),  # type: ignore[arg-type]
+        optimizer=OptimizerConfig(learning_rate=3e-4, weight_decay=0.01),
+        train=TrainConfig(batch=4),
+    )
+
+
+def small_prior() -> PriorExperiment:
+    """Top prior over `small_vqvae` without labels: 161M parameters, 95 s of context."""
+    return _small()
+
+
+def small_labelled_prior() -> PriorExperiment:
+    """`small_prior` with one genre of 10, one artist of 100 and timing."""
+    return _small(labels=_LABELS_SMALL)
+
+
+def small_single_enc_dec_prior() -> PriorExperiment:
+    """`small_labelled_prior` with the lyrics as a prefix of the same stack, 71 s of context."""
+    lyrics = LyricsConfig(tokens=384, alphabet="v3", prefix=True)
+    return _small(n_ctx=6144, heads=2, attn_order=12, labels=_LABELS_SMALL, lyrics=lyrics)
+
+
+def small_sep_enc_dec_prior() -> PriorExperiment:
+    """`small_labelled_prior` with a lyrics encoder and cross-attention, 71 s of context."""
+    lyrics = LyricsConfig(tokens=384, alphabet="v3", width=256, depth=9, heads=2)
+    return _small(n_ctx=6144, depth=50, heads=2, attn_order=8, labels=_LABELS_SMALL, lyrics=lyrics)
+
+
+def small_upsampler() -> PriorExperiment:
+    """Bottom upsampler over `small_vqvae`, without labels: 218M parameters, 12 s of context."""
+    return _small(level=0, hop=32, upper=UpperConfig(ratio=8, width=512))
 
 
 def demo_vqvae() -> VQVAEExperiment:
@@ -186,6 +250,12 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
         prior_5b,
         prior_5b_lyrics,
         prior_1b_lyrics,
+        small_vqvae,
+        small_prior,
+        small_labelled_prior,
+        small_single_enc_dec_prior,
+        small_sep_enc_dec_prior,
+        small_upsampler,
     )
 }
 

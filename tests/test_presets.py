@@ -46,6 +46,12 @@ def count(tree):
             },
         ),
         ("prior_1b_lyrics", {(): 942_643_200, ("stack",): 907_112_448}),
+        ("small_vqvae", {(): 586_050}),
+        ("small_prior", {(): 160_814_080}),
+        ("small_labelled_prior", {(): 161_122_304}),
+        ("small_single_enc_dec_prior", {(): 159_499_264}),
+        ("small_sep_enc_dec_prior", {(): 167_584_704}),
+        ("small_upsampler", {(): 218_015_232}),
         (
             "vqvae",
             {
@@ -84,6 +90,9 @@ def test_tensors_of_the_vqvae():
         ("prior_5b", 2, 128, 1_048_576),
         ("prior_5b_lyrics", 2, 128, 1_048_576),
         ("prior_1b_lyrics", 2, 128, 786_432),
+        ("small_prior", 1, 256, 2_097_152),
+        ("small_sep_enc_dec_prior", 1, 256, 1_572_864),
+        ("small_upsampler", 0, 32, 262_144),
         ("demo_upsampler_level_0", 0, 8, 4_096),
         ("demo_upsampler_level_1", 1, 32, 16_384),
         ("demo_prior", 2, 128, 65_536),
@@ -94,23 +103,28 @@ def test_hops_and_windows(name, level, hop, window):
     assert (model.level, model.hop, model.window_samples) == (level, hop, window)
 
 
-@pytest.mark.parametrize("name", ["vqvae", "demo_vqvae"])
-def test_hops_of_vqvaes(name):
+@pytest.mark.parametrize(
+    ("name", "hops"),
+    [("vqvae", (8, 32, 128)), ("demo_vqvae", (8, 32, 128)), ("small_vqvae", (32, 256))],
+)
+def test_hops_of_vqvaes(name, hops):
     experiment = presets.get(name)
-    assert experiment.model.hops == (8, 32, 128)
-    assert experiment.samples % 128 == 0
+    assert experiment.model.hops == hops
+    assert experiment.samples % hops[-1] == 0
 
 
-@pytest.mark.parametrize("name", presets.PRESETS)
+@pytest.mark.parametrize(
+    "name", [n for n in presets.PRESETS if not isinstance(presets.get(n), VQVAEExperiment)]
+)
 def test_priors_read_codes_of_their_vqvae(name):
-    experiment = presets.get(name)
-    if isinstance(experiment, VQVAEExperiment):
-        assert experiment.model.levels == 3
-    else:
-        vqvae = presets.get("demo_vqvae" if name.startswith("demo") else "vqvae")
-        assert experiment.model.codes == vqvae.model.codes
-        assert experiment.model.hop == vqvae.model.hops[experiment.model.level]
-        assert (experiment.model.upper is None) == (experiment.model.level == 2)
+    family = name.split("_")[0]
+    vqvae = presets.get(f"{family}_vqvae" if family in ("demo", "small") else "vqvae").model
+    model, top = presets.get(name).model, vqvae.levels - 1
+    assert (model.codes, model.sample_rate) == (vqvae.codes, vqvae.sample_rate)
+    assert model.hop == vqvae.hops[model.level]
+    assert (model.upper is None) == (model.level == top)
+    if model.upper:
+        assert model.upper.ratio * model.hop == vqvae.hops[model.level + 1]
 
 
 def test_unknown_preset_names_the_nearest():

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.errors import DataError
-from data_pipeline.labels import UNKNOWN, Vocabulary, normalise
+from data_pipeline.labels import Vocabulary
+from experiments.data import labels_digest
 from jukejax import atomic
-from jukejax.config import LabelsConfig, PriorConfig, PriorExperiment
+from jukejax.config import PriorConfig, PriorExperiment
 from jukejax.interop import importing
 from jukejax.interop.errors import InteropError
 from jukejax.interop.importing import Opened
@@ -45,55 +45,27 @@ def write_model(
     vqvae: Opened,
     priors: Sequence[Opened],
     origins: Sequence[Mapping[str, Any]],
-    vocabulary: Vocabulary,
+    names: Mapping[int, Vocabulary],
 ) -> None:
     """Writes runs, labels and model.json; `out` appears when all of it is there.
 
     Args:
       origins: format and digest of the VQ-VAE, then of each prior.
+      names: label names of the priors that have labels, by level.
     """
     with atomic.atomic_folder(out) as place:
         mark = importing.save_vqvae(vqvae, place / "vqvae", origins[0])
         print(f"vqvae: codes {mark}. Loudness is not in the file; it is set to 1.")
-        places: dict[int, str | Path] = {}
+        runs: dict[int, str | Path] = {}
+        labels: dict[int, str | Path] = {}
         for opened, origin in zip(priors, origins[1:], strict=True):
-            level = prior_config(opened).level
-            places[level] = place / f"prior_level_{level}"
-            importing.save_prior(opened, places[level], origin, mark)
+            level, note = prior_config(opened).level, {"fingerprint": mark}
+            if level in names:
+                note["labels"] = labels_digest(names[level])
+                labels[level] = place / f"labels_{level}.json"
+                names[level].save(labels[level])
+            runs[level] = place / f"prior_level_{level}"
+            importing.save_prior(opened, runs[level], origin, note)
             print(f"prior_level_{level}: {len(opened.file.tensors)} tensors")
-        vocabulary.save(place / "labels.json")
-        write_model_dir(place, place / "vqvae", places, place / "labels.json")
+        write_model_dir(place, place / "vqvae", runs, labels)
     print(f"Model: {out / NAME}")
-
-
-def read_ids(path: Path | None, kind: str, count: int) -> tuple[str, ...]:
-    """`count` names by id, out of lines of name;id; where none is given, the kind and the id."""
-    names = [UNKNOWN] + [f"{kind} {i}" for i in range(1, count)]
-    lines = path.read_text(encoding="utf-8").splitlines() if path else []
-    seen: set[int] = set()
-    for line in lines:
-        name, _, number = line.rpartition(";")
-        if not number.strip().isdigit() or int(number) >= count:
-            raise DataError(f"{path}: {line!r} is no name;id with an id under {count}")
-        if (i := int(number)) and i not in seen:
-            names[i] = normalise(name)
-            seen.add(i)
-    if count > 1 and not path:
-        print(f"No --{kind}-ids: the {count} {kind}s are called '{kind} 1', '{kind} 2' and so on.")
-    return tuple(names)
-
-
-def vocabulary(
-    priors: Sequence[Opened], artist_ids: Path | None, genre_ids: Path | None
-) -> Vocabulary:
-    """Names of the artists and genres of the highest prior."""
-    configs = sorted(map(prior_config, priors), key=lambda c: c.level, reverse=True)
-    tables = [config.labels for config in configs if config.labels]
-    if len({(t.artists, t.genres) for t in tables}) > 1:
-        print(
-            "warning: the priors have artist and genre tables of different sizes. labels.json "
-            "names the highest prior's; the same ids mean other artists to the others."
-        )
-    top = tables[0] if tables else LabelsConfig(artists=1, genres=1)
-    artists = read_ids(artist_ids, "artist", top.artists)
-    return Vocabulary(artists, read_ids(genre_ids, "genre", top.genres))

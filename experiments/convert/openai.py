@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.convert.model import check_levels, check_out, vocabulary, write_model
+from experiments.convert.model import check_levels, check_out, write_model
+from experiments.convert.names import IdFiles, vocabularies
 from jukejax import presets
 from jukejax.config import ConfigError, MeshConfig, PriorExperiment, VQVAEExperiment
 from jukejax.interop import exporting, importing, torch_files
@@ -32,10 +33,10 @@ class Import:
     """What the VQ-VAE is, where its file holds no settings."""
     prior_preset: tuple[str, ...] = ()
     """What each prior is, where their files hold no settings."""
-    artist_ids: Path | None = None
-    """OpenAI's file of artists, lines of name;id."""
-    genre_ids: Path | None = None
-    """OpenAI's file of genres, lines of name;id."""
+    v2_ids: IdFiles | None = None
+    """OpenAI's v2_artist_ids.txt and v2_genre_ids.txt: names of all published priors but the 1B."""
+    v3_ids: IdFiles | None = None
+    """OpenAI's v3_artist_ids.txt and v3_genre_ids.txt: names of the 1B prior."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def run_import(command: Import) -> None:
     check_out(command.out)
     files, digests = read_checked(command)
     vqvae, priors = open_all(command, files)
-    names = vocabulary(priors, command.artist_ids, command.genre_ids)
+    names = vocabularies(priors, command.v2_ids, command.v3_ids)
     origins = [{"format": "openai", "sha256": digest} for digest in digests]
     write_model(command.out, vqvae, priors, origins, names)
 

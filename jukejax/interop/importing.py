@@ -146,13 +146,20 @@ def save_vqvae(opened: Opened, workdir: str | Path, origin: Mapping[str, Any]) -
     return fingerprint(config, whole, extra.books)
 
 
-def save_prior(opened: Opened, workdir: str | Path, origin: Mapping[str, Any], mark: str) -> None:
-    """Writes a prior as a run whose codes are those of the VQ-VAE with fingerprint `mark`."""
-    note = {"origin": _origin(opened, origin), "fingerprint": mark}
+def save_prior(
+    opened: Opened, workdir: str | Path, origin: Mapping[str, Any], note: Mapping[str, Any]
+) -> None:
+    """Writes a prior as a run.
+
+    Args:
+      origin: as in `save_vqvae`.
+      note: what else the run's note says: the fingerprint of its codes, the digest of its labels.
+    """
     place = Path(workdir)
     place.mkdir(parents=True)
+    whole = {"origin": _origin(opened, origin), **note}
     with tempfile.TemporaryDirectory(prefix="scratch-", dir=place) as scratch:
-        _save(opened, place, {"ema": prior_params(opened, Path(scratch))}, note)
+        _save(opened, place, {"ema": prior_params(opened, Path(scratch))}, whole)
 
 
 def _origin(opened: Opened, origin: Mapping[str, Any]) -> dict[str, Any]:

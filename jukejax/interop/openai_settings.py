@@ -132,7 +132,10 @@ def prior_config(hps: Settings, vqvae: VQVAEConfig, rows: int, where: str) -> Pr
         raise InteropError(f"{where} is of level {level}; the VQ-VAE has {vqvae.levels} levels.")
     if hps.get("labels"):
         genres, artists = hps.get("y_bins") or (0, 0)
-        fields["labels"] = _take(where, hps, _LABELS) | {"artists": artists, "genres": genres}
+        labels = _take(where, hps, _LABELS) | {"artists": artists, "genres": genres}
+        if level < vqvae.levels - 1:  # without timing, so the published upsamplers' spans are None
+            labels = {name: value for name, value in labels.items() if value is not None}
+        fields["labels"] = labels
     characters = 0
     if hps.get("use_tokens") and hps.get("n_tokens"):
         fields["lyrics"] = _lyrics(hps, where)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline import lyrics
+from data_pipeline import lyrics, transliterate
 from data_pipeline.errors import DataError
 from data_pipeline.labels import Vocabulary, normalise
 
@@ -42,6 +42,30 @@ def test_known_tokens(text, v2, v3):
 def test_cleaning_transliterates():
     assert lyrics.clean("Élan — “Straße” œuvre ＡＢＣ！") == 'Elan -- "Strasse" oeuvre ABC!'
     assert lyrics.clean("👩\u200d👧 日本") == " Ri Ben "
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("½ © ™ 5−2 №", " 1/2  (c) (tm) 5-2 No. "),
+        ("シャツ ちっち しつ", "shiyatsu chitsuchi shitsu"),
+        ("объект Єва", "ob'ekt Ieva"),
+        ("אחץצשױ־", "AKHTSTSSHOY-"),
+        ("Ⓐ 𝓛𝓪 ➓ ℝ", "A La  R"),
+        ("\u2060\ue000\u0870\u18ff", ""),
+        ("\\ ＼", "\n \n"),
+    ],
+)
+def test_transliteration_is_that_of_the_published_lyrics(text, plain):
+    """What Unidecode 1.1.1 gives, noted once."""
+    assert transliterate.to_ascii(text).replace("\\", "\n") == plain
+
+
+@given(st.text())
+def test_transliteration_is_ascii_and_by_character(text):
+    plain = transliterate.to_ascii(text)
+    assert plain.isascii()
+    assert plain == "".join(map(transliterate.to_ascii, text))
 
 
 @given(st.text(), st.sampled_from(["v2", "v3"]))
@@ -84,6 +108,18 @@ def test_windows_follow_the_published_rule(length, n, total, place, duration):
         expected = tokens[mid - n // 2 : mid - n // 2 + n].tolist()
     window = lyrics.window(tokens, n, total, offset, duration)
     assert window.tolist() == expected and window.dtype == np.int32 and len(window) == n
+
+
+@pytest.mark.parametrize(
+    ("offset", "float64", "float32"),
+    [(0, 1947, 1947), (2_421_273, 12_122, 12_122), (18_812_843, 81_007, 81_008),
+     (22_178_949, 95_154, 95_153)],
+)  # fmt: skip
+def test_windows_of_the_published_training_and_sampling(offset, float64, float32):
+    """A song of 9 minutes with 100,078 characters, in a window of 512 over 1,048,576 samples."""
+    place = (100_078, 512, 23_814_007, offset, 1_048_576)
+    assert lyrics.window_start(*place) == float64
+    assert lyrics.window_start(*place, np.float32) == float32
 
 
 def test_vocabulary():

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from hypothesis import given
 from hypothesis import strategies as st
 from sounds import RATE, sound, write_lines, write_song
@@ -63,6 +64,22 @@ def test_tfds_opens_the_records_and_they_hold_the_songs(dataset):
     assert sum(song.records for song in songs) == sum(
         len(builder.as_data_source(split)) for split in ("train", "test")
     )
+
+
+def test_records_of_another_sample_rate(library, dataset, tmp_path):
+    rate = 22_050
+    report = build(library[0], tmp_path / "half", sample_rate=rate)
+    assert report.seconds == pytest.approx(17.75, abs=0.01)
+    pairs = zip(prepared_songs(tmp_path / "half"), prepared_songs(dataset[0]), strict=True)
+    for song, before in pairs:
+        assert (song.sample_rate, before.sample_rate) == (rate, RATE)
+        pcm = dataset[1][song.id]
+        expected = soxr.resample(pcm.astype(np.float32) / 32768, RATE, rate)
+        got = records.read_audio(tmp_path / "half", song, 0, song.n_samples)
+        assert got.shape == expected.shape
+        assert np.abs(got - np.clip(expected * 32768, -32768, 32767)).max() <= 0.51
+    with pytest.raises(DataError, match="--sample-rate is 0"):
+        build(library[0], tmp_path / "none", sample_rate=0)
 
 
 def test_what_lies_beside_the_records(dataset):
@@ -165,12 +182,12 @@ def test_resume_after_a_stop_in_every_shard(library, tmp_path, monkeypatch, many
     for stop in range(len(names)):
         calls = []
 
-        def stopping(path, min_seconds, calls=calls, stop=stop):
-            calls.append(path)
-            yield next(decode(path, min_seconds))
+        def stopping(*args, calls=calls, stop=stop):
+            calls.append(args[0])
+            yield next(decode(*args))
             if len(calls) > stop:
                 raise KeyboardInterrupt
-            yield from list(decode(path, min_seconds))[1:]
+            yield from list(decode(*args))[1:]
 
         out = tmp_path / f"stopped_{stop}"
         monkeypatch.setattr(audio, "decode", stopping)

@@ -16,6 +16,7 @@ import soundfile
 from data_pipeline import prepare
 from data_pipeline.code_loader import code_token_counts
 from data_pipeline.codes import CodesWriter, codes_info, codes_length, read_song_codes
+from data_pipeline.labels import Vocabulary
 from data_pipeline.plan import Options
 from experiments import evaluate
 from jukejax.checkpoint import CheckpointError, Checkpoints
@@ -274,6 +275,18 @@ def test_the_command_writes_prints_and_does_not_compute_again(trained, evaluated
     (trained / "codes" / "songs.jsonl").touch()  # its content counts, not its time
     evaluate.main(arguments(trained, "reconstruction", out))
     assert "not computed again" in capsys.readouterr().out
+
+
+def test_each_level_reads_its_own_label_names(trained, evaluated, tmp_path, capsys):
+    Vocabulary.build([], []).save(tmp_path / "none.json")
+    runs = {level: trained / f"prior_{level}" for level in (1, 2)}
+    names = {1: trained / "songs" / "labels.json", 2: tmp_path / "none.json"}
+    write_model_dir(tmp_path / "model", trained / "vqvae", runs, names)
+    evaluate.main(arguments(trained, "likelihood", tmp_path, tmp_path / "model"))
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["likelihood"]["levels"]
+    before = json.loads((evaluated[0] / "likelihood.json").read_text())["result"]["levels"]
+    assert found[0]["bits_per_token"] != before[0]["bits_per_token"]  # the top one has labels
+    assert found[1]["bits_per_token"] == before[1]["bits_per_token"]
 
 
 def test_the_command_measures_what_the_library_says(trained, evaluated):

@@ -11,9 +11,19 @@ from data_pipeline import lyrics as text
 from data_pipeline.errors import DataError
 from data_pipeline.labels import Vocabulary
 from experiments import sample
+from experiments.data import labels_digest
 from experiments.sample import Command, SampleDir, decode_audio, describer, make_job
-from jukejax.config import ConfigError, LabelsConfig, LyricsConfig, PriorConfig, VQVAEConfig
-from jukejax.model_dir import LoadedVQVAE
+from jukejax import presets
+from jukejax.checkpoint import CheckpointError
+from jukejax.config import (
+    ConfigError,
+    LabelsConfig,
+    LyricsConfig,
+    PriorConfig,
+    UpperConfig,
+    VQVAEConfig,
+)
+from jukejax.model_dir import LoadedVQVAE, read_model_dir, write_model_dir
 from jukejax.models import vqvae
 from jukejax.models.bottleneck import Codebook
 from jukejax.sampling.job import Item, Job
@@ -153,6 +163,63 @@ def test_an_unknown_name_is_an_error_that_names_the_nearest(item, message):
     job = dataclasses.replace(JOB, items=(*JOB.items, item))
     with pytest.raises(DataError, match=message):
         describer(PRIOR, VOCABULARY, job, 6000)
+
+
+def test_levels_below_take_names_they_do_not_know_as_unknown(capsys):
+    upper = UpperConfig(width=4, depth=1)
+    config = dataclasses.replace(PRIOR, level=1, upper=upper, lyrics=None, attn_order=2)
+    item = Item("Elvis Presley", ("pop rock", "polka", "jazz", "soul"))
+    job = dataclasses.replace(JOB, items=(item, JOB.items[0]))
+    batch = describer(config, VOCABULARY, job, 6000)(0)
+    assert batch["artist"].tolist() == [2, 1]
+    assert batch["genres"].tolist() == [[2, 0, 1], [3, 1, -1]]
+    assert capsys.readouterr().out.count("level 1 goes on with what it knows") == 1
+    with pytest.raises(DataError, match=r"'polka'"):
+        describer(PRIOR, VOCABULARY, job, 6000)
+
+
+def test_too_many_genres_are_an_error():
+    job = dataclasses.replace(JOB, items=(Item("unknown", ("jazz", "soul", "jazz", "pop rock")),))
+    with pytest.raises(DataError, match=r"4 genres.*at most 3"):
+        describer(PRIOR, VOCABULARY, job, 6000)
+
+
+def test_lyric_windows_are_cut_in_the_precision_of_the_published_sampling():
+    """A recorded case in which float32 starts at 95,153 and float64 one character later."""
+    config = presets.get("prior_5b_lyrics").model
+    vocabulary = Vocabulary.placeholder(2, 2)
+    words = ("0123456789" * 10_008)[:100_078]
+    job = dataclasses.replace(JOB, items=(Item("unknown", (), words),))
+    batch = describer(config, vocabulary, job, 23_814_007)(22_178_949)
+    assert text.decode(batch["lyrics"][0]).startswith("345")
+
+
+# --- label names by level -------------------------------------------------------------------------
+
+
+def test_labels_are_one_file_or_one_a_level(tmp_path):
+    priors = {2: tmp_path / "top", 0: tmp_path / "bottom"}
+    write_model_dir(tmp_path / "a", tmp_path / "vqvae", priors, tmp_path / "labels.json")
+    one = read_model_dir(tmp_path / "a")
+    assert json.loads((tmp_path / "a" / "model.json").read_text())["labels"] == "../labels.json"
+    assert one.labels(2) == one.labels(0) == tmp_path / "a" / ".." / "labels.json"
+    files = {2: tmp_path / "v3.json", 0: tmp_path / "b" / "v2.json"}
+    write_model_dir(tmp_path / "b", tmp_path / "vqvae", priors, files)
+    two = read_model_dir(tmp_path / "b")
+    assert {level: two.labels(level).resolve() for level in (2, 0)} == files
+    with pytest.raises(CheckpointError, match="no labels for level 1"):
+        two.labels(1)
+
+
+def test_labels_must_fit_the_prior(tmp_path):
+    write_model_dir(tmp_path, tmp_path / "vqvae", {2: tmp_path / "top"}, tmp_path / "labels.json")
+    folder = read_model_dir(tmp_path)
+    sample.check_labels(PRIOR, {}, VOCABULARY, folder)
+    sample.check_labels(PRIOR, {"labels": labels_digest(VOCABULARY)}, VOCABULARY, folder)
+    with pytest.raises(ConfigError, match=r"labels\.json does not hold the label names"):
+        sample.check_labels(PRIOR, {"labels": "0" * 16}, VOCABULARY, folder)
+    with pytest.raises(ConfigError, match=r"labels\.json names 9 genres.*level 2 has 4"):
+        sample.check_labels(PRIOR, {}, Vocabulary.placeholder(3, 9), folder)
 
 
 # --- sounds ---------------------------------------------------------------------------------------

@@ -26,7 +26,11 @@ def imported(tmp_path_factory):
 def test_imported_weights_are_started_from_not_resumed(imported):
     with pytest.raises(CheckpointError, match=r"no optimizer state.*--start-from"):
         train.check_same(EXPERIMENT, NOTE, imported)
-    train.check_start(EXPERIMENT, NOTE, imported)
+    said = []
+    train.check_start(EXPERIMENT, NOTE, imported, said.append)
+    assert not said
+    train.check_start(EXPERIMENT, NOTE | {"labels": "x"}, imported, said.append)
+    assert "--labels" in said[0]
 
 
 def test_a_start_may_differ_in_how_it_trains(imported):

@@ -2,12 +2,15 @@
 
 import functools
 import json
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
+from data_pipeline.labels import Vocabulary
 from experiments import convert as command
+from experiments.convert.names import rule_of
 from jukejax import presets
 from jukejax.checkpoint import open_existing
 from jukejax.config import (
@@ -20,7 +23,7 @@ from jukejax.config import (
     VQVAEConfig,
     VQVAEExperiment,
 )
-from jukejax.interop import openai, openai_settings, torch_files
+from jukejax.interop import importing, openai, openai_settings, torch_files
 from jukejax.interop.tensors import Source
 from jukejax.model_dir import load_experiment, load_vqvae, read_model_dir
 from jukejax.models.prior import Prior, example_batch
@@ -113,7 +116,7 @@ def test_the_model_directory_loads(files, model):
         run = functools.partial(Prior(prior.config).apply, {"params": prior.params})
         logits, _ = jax.eval_shape(run, example_batch(prior.config))
         assert logits.shape == (1, 16, 16)
-    names = json.loads((model / "labels.json").read_text())
+    names = json.loads(folder.labels(2).read_text())
     assert names["artists"] == ["unknown", "artist 1", "artist 2", "artist 3", "artist 4"]
     assert names["genres"] == ["unknown", "genre 1", "genre 2"]
     with open_existing(folder.priors[1]) as checkpoints:
@@ -122,12 +125,25 @@ def test_the_model_directory_loads(files, model):
 
 
 def test_names_from_id_files(files, tmp_path):
-    (tmp_path / "artists").write_text(";0\nvarious;0\nAbba;2\nBjörk;1\nabba again;2\n")
+    (tmp_path / "artists").write_text(";0\nvarious;0\nabba;2\nbj_rk;1\nabba_again;2\nx;3\ny;4\n")
+    (tmp_path / "genres").write_text("unknown;0\nrock;1\npop;2\n")
     out = tmp_path / "m"
     only = {"vqvae": files["vqvae"], "p": files["prior_level_1"]}
-    command.main(import_arguments(only, out, "--artist-ids", str(tmp_path / "artists")))
-    names = json.loads((out / "labels.json").read_text())
-    assert names["artists"] == ["unknown", "björk", "abba", "artist 3", "artist 4"]
+    ids = [str(tmp_path / "artists"), str(tmp_path / "genres")]
+    refused(import_arguments(only, out, "--v3-ids", *ids), out, r"names of v2; give --v2-ids")
+    command.main(import_arguments(only, out, "--v2-ids", *ids))
+    names = Vocabulary.load(read_model_dir(out).labels(1))
+    assert [names.artist_id(n) for n in ("Björk", "ABBA", "Abba again", "Nobody")] == [1, 2, 2, 0]
+    assert names.genre_ids(["Pop Rock"], 2).tolist() == [2, 1]
+
+
+def test_the_rule_of_names_is_the_files_own(files):
+    opened = importing.open_prior(
+        torch_files.read(files["prior_level_1"]), VQVAEExperiment(VQVAE, 64)
+    )
+    assert rule_of(opened) == "v2"  # two genres a song
+    told = replace(opened.file, hps=opened.file.hps | {"labels_v3": True})
+    assert rule_of(replace(opened, file=told)) == "v3"
 
 
 def test_a_preset_names_what_a_file_does_not(files, tmp_path, monkeypatch, capsys):

@@ -99,18 +99,31 @@ def test_conv_up_reverses_the_taps():
 def test_settings_of_a_prior_come_back(name):
     config = replace(presets.get(name).model, dtype="float32", remat="none")
     hps = openai_settings.prior_settings(config)
-    rows = config.vocabulary
-    found = openai_settings.prior_config(hps, VQVAE.model, rows, "f")
+    vqvae = presets.small_vqvae() if name.startswith("small") else VQVAE
+    found = openai_settings.prior_config(hps, vqvae.model, config.vocabulary, "f")
     if config.lyric_prefix:  # its encoder's numbers are not used
         assert found.lyrics.prefix
         found = replace(found, lyrics=config.lyrics)
     assert found == config
 
 
-def test_settings_of_a_vqvae_come_back():
-    hps = openai_settings.vqvae_settings(VQVAE.model, VQVAE.samples)
+def test_only_a_top_prior_needs_the_lengths_of_songs():
+    """The published upsamplers' settings have None."""
+    none = {"min_duration": None, "max_duration": None}
+    config = presets.upsampler_level_0().model
+    hps = openai_settings.prior_settings(config) | none
+    found = openai_settings.prior_config(hps, VQVAE.model, 2048, "f")
+    assert found.labels == config.labels
+    hps = openai_settings.prior_settings(presets.prior_5b().model) | none
+    with pytest.raises(ConfigError, match="min_seconds is None"):
+        openai_settings.prior_config(hps, VQVAE.model, 2048, "f")
+
+
+@pytest.mark.parametrize("vqvae", [VQVAE, presets.small_vqvae()], ids=["vqvae", "small_vqvae"])
+def test_settings_of_a_vqvae_come_back(vqvae):
+    hps = openai_settings.vqvae_settings(vqvae.model, vqvae.samples)
     found = openai_settings.vqvae_experiment(hps, "f")
-    assert (found.model, found.samples) == (VQVAE.model, VQVAE.samples)
+    assert (found.model, found.samples) == (vqvae.model, vqvae.samples)
 
 
 @pytest.mark.parametrize(
