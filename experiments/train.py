@@ -192,16 +192,14 @@ def check_start(
       CheckpointError: what differs, and what to do.
     """
     found, found_note = load_experiment(start_from)
-    before, now = dataclasses.asdict(found.model), dataclasses.asdict(experiment.model)
-    changed = [
-        f"{name} {before.get(name)}, now {now.get(name)}"
-        for name in sorted((before.keys() | now.keys()) - FREE)
-        if before.get(name) != now.get(name)
-    ]
-    if changed:
+    now: Any = experiment.model
+    free = {name: getattr(found.model, name) for name in FREE if hasattr(found.model, name)}
+    if type(now) is type(found.model):
+        now = dataclasses.replace(now, **free)
+    if now != found.model:
         raise CheckpointError(
-            f"{start_from} holds weights of another model ({'; '.join(changed)}); choose the "
-            "preset and the --model settings that it has."
+            f"{start_from} holds weights of another model ({differences(found.model, now)}); "
+            "choose the preset and the --model settings that it has."
         )
     if found_note.get("fingerprint") != note.get("fingerprint"):
         raise CheckpointError(
@@ -219,6 +217,8 @@ def check_start(
 def differences(before: Any, now: Any, name: str = "") -> str:
     """Which fields of two configs differ, as "width 16, now 32"."""
     if not dataclasses.is_dataclass(before) or type(before) is not type(now):
+        if not name:
+            before, now = type(before).__name__, type(now).__name__
         return f"{name} {before}, now {now}".strip()
     changed = [
         (f.name, getattr(before, f.name), getattr(now, f.name)) for f in dataclasses.fields(before)

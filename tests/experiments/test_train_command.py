@@ -44,7 +44,7 @@ def test_a_start_from_another_model_is_refused(imported):
     other = replace(EXPERIMENT, model=replace(EXPERIMENT.model, heads=4))
     with pytest.raises(CheckpointError, match=r"another model \(heads 2, now 4\)"):
         train.check_start(other, NOTE, imported)
-    with pytest.raises(CheckpointError, match="another model"):
+    with pytest.raises(CheckpointError, match=r"another model \(PriorConfig, now VQVAEConfig\)"):
         train.check_start(presets.demo_vqvae(), {}, imported)
 
 
