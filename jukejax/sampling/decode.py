@@ -168,6 +168,28 @@ def choose(logits: jax.Array, u: jax.Array, temperature: jax.Array) -> jax.Array
     return jnp.sum(c <= u[:, None] * c[:, -1:], -1).astype(jnp.int32)
 
 
+def last_token(stream: Stream, p: jax.Array) -> jax.Array:
+    """Ids (B,) before position p of the stack; at 0, where they are not read, those of 0."""
+    return lax.dynamic_index_in_dim(stream.tokens, jnp.maximum(p - 1, 0), 1, keepdims=False)
+
+
+def step(
+    config: PriorConfig, params: Any, stream: Stream, before: jax.Array, p: jax.Array
+) -> tuple[jax.Array, Any]:
+    """Logits (B, K) of position p of the stack, and the caches with it; tokens are not read.
+
+    Args:
+      before: (B,) ids of the position before, as in `last_token`.
+    """
+    x = jnp.where(p == 0, stream.start[:, 0], params["token"][before])
+    x = x + lax.dynamic_index_in_dim(stream.add, p, -2, keepdims=False)
+    h, caches = decode_step(config, params, stream.caches, x, p)
+    if stream.output_add is not None:
+        h = h + lax.dynamic_index_in_dim(stream.output_add, p, 1, keepdims=False)
+    model: Any = Prior(config)
+    return model.apply({"params": params}, h, method="head"), caches
+
+
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
 def fill(
     config: PriorConfig,
@@ -185,18 +207,10 @@ def fill(
       first, stop: music positions; may differ from call to call without compiling again.
       temperature: scalar or (B, 1).
     """
-    model: Any = Prior(config)
-    variables = {"params": params}
     n = config.prefix_len
 
     def body(p: jax.Array, stream: Stream) -> Stream:
-        before = lax.dynamic_index_in_dim(stream.tokens, jnp.maximum(p - 1, 0), 1, keepdims=False)
-        x = jnp.where(p == 0, stream.start[:, 0], params["token"][before])
-        x = x + lax.dynamic_index_in_dim(stream.add, p, -2, keepdims=False)
-        h, caches = decode_step(config, params, stream.caches, x, p)
-        if stream.output_add is not None:
-            h = h + lax.dynamic_index_in_dim(stream.output_add, p, 1, keepdims=False)
-        logits = model.apply(variables, h, method="head")
+        logits, caches = step(config, params, stream, last_token(stream, p), p)
         u = lax.dynamic_index_in_dim(uniforms, p - n, 1, keepdims=False)
         token = choose(logits, u, temperature)
         tokens = lax.dynamic_update_index_in_dim(stream.tokens, token, p, 1)
