@@ -18,7 +18,7 @@ from jukejax.config import MeshConfig, PriorConfig
 from jukejax.interop import stablehlo
 from jukejax.interop.stablehlo import Artefact
 from jukejax.interop.torch_files import sha256
-from jukejax.model_dir import ModelDir, load_vqvae, read_model_dir
+from jukejax.model_dir import LoadedVQVAE, ModelDir, load_vqvae, read_model_dir
 from jukejax.parallel.mesh import make_mesh
 
 NAME = "manifest.json"
@@ -55,7 +55,9 @@ class Export:
     """Gets the artefacts, .safetensors files, labels.json and manifest.json; must be empty."""
 
 
-def write_artefacts(place: Path, weights: str, made: Iterator[tuple[str, Artefact]]) -> Any:
+def write_artefacts(
+    place: Path, weights: str, made: Iterator[tuple[str, Artefact]]
+) -> dict[str, Any]:
     """Writes artefacts into `place`; what the manifest says of them, by name."""
     entries = {}
     for name, artefact in made:
@@ -82,7 +84,9 @@ def describe_prior(config: PriorConfig) -> dict[str, Any]:
     return out
 
 
-def checked_priors(folder: ModelDir, model: Any, vocabulary: Vocabulary) -> dict[int, PriorConfig]:
+def checked_priors(
+    folder: ModelDir, model: LoadedVQVAE, vocabulary: Vocabulary
+) -> dict[int, PriorConfig]:
     """Configs by level of priors that fit the VQ-VAE and the label names; no weights are read."""
     configs = {}
     for level in sorted(folder.priors):
@@ -107,7 +111,7 @@ def run_export(command: Export) -> None:
             weights = f"prior_level_{level}.safetensors"
             stablehlo.write_prior_weights(config, folder.priors[level], place / weights)
             entries |= write_artefacts(place, weights, stablehlo.prior_artefacts(config))
-        manifest = {
+        manifest: dict[str, Any] = {
             "format": "jukejax-stablehlo",
             "version": VERSION,
             "jax": jax.__version__,

@@ -38,6 +38,7 @@ step, random = load(prior["step"], donate_argnums=2), np.random.default_rng(0)
 kept, caches, token = load(prior["start"])(weights, batch, 0)
 codes = np.zeros((SONGS, count), np.int32)
 for position in range(count):
+    token = np.asarray(token)  # always of one kind, or JAX would compile the step twice
     logits, caches = step(weights, kept, caches, token, position)
     noisy = np.asarray(logits) / TEMPERATURE + random.gumbel(size=logits.shape)
     token = noisy.argmax(-1).astype(np.int32)

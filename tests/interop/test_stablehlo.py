@@ -125,7 +125,7 @@ def test_steps_give_the_logits_of_the_full_pass(exported, kind):
         kept, caches, token = p.start(batch | {"codes": known}, given)
         assert (token.shape, token.dtype) == ((size,), np.int32)
         for position in range(given, T):
-            found, caches = p.step(kept, caches, token, position)
+            found, caches = p.step(kept, caches, np.asarray(token), position)
             np.testing.assert_allclose(found, logits[:size, position], rtol=1e-4, atol=1e-4)
             token = batch["codes"][:, position] + first_code
 
@@ -140,7 +140,7 @@ def test_steps_draw_what_sampling_draws(exported, kind):
     wanted = np.asarray(stream.tokens)[:, p.config.prefix_len :]
     kept, caches, token = p.start(batch, given)
     for position in range(given, T):
-        logits, caches = p.step(kept, caches, token, position)
+        logits, caches = p.step(kept, caches, np.asarray(token), position)
         token = np.asarray(choose(logits, u[:, position], temperature))
         np.testing.assert_array_equal(token, wanted[:, position])
     assert len(np.unique(wanted[:, given:])) > 3
