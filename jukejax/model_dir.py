@@ -138,25 +138,31 @@ class ModelDir:
             raise CheckpointError(f"{self.priors[level]}, which {self.path} names, is no prior.")
         return experiment.model, note
 
-    def load_prior(self, mesh: Mesh, vqvae: LoadedVQVAE, level: int) -> LoadedPrior:
-        """The prior of a level, checked against the VQ-VAE.
+    def checked_config(self, vqvae: LoadedVQVAE, level: int) -> tuple[PriorConfig, dict[str, Any]]:
+        """As `prior_config`, of a prior that fits the VQ-VAE.
 
         Raises:
           CheckpointError: a level is missing, or a prior learned the codes of another VQ-VAE.
         """
-        prior = load_prior(self.prior(level), mesh)
-        if prior.fingerprint != vqvae.fingerprint:
+        config, note = self.prior_config(level)
+        learned = note.get("fingerprint", "")
+        if learned != vqvae.fingerprint:
             raise CheckpointError(
-                f"The prior in {self.priors[level]} learned codes of VQ-VAE {prior.fingerprint}, "
+                f"The prior in {self.priors[level]} learned codes of VQ-VAE {learned}, "
                 f"but {self.path} names VQ-VAE {vqvae.fingerprint}; train it on codes of this one, "
                 "or name the other."
             )
-        if prior.config.level != level:
+        if config.level != level:
             raise CheckpointError(
                 f"{self.path} names {self.priors[level]} for level {level}, but it is a prior of "
-                f"level {prior.config.level}."
+                f"level {config.level}."
             )
-        return prior
+        return config, note
+
+    def load_prior(self, mesh: Mesh, vqvae: LoadedVQVAE, level: int) -> LoadedPrior:
+        """The prior of a level; checked, and errors raised, as by `checked_config`."""
+        self.checked_config(vqvae, level)
+        return load_prior(self.prior(level), mesh)
 
 
 def write_model_dir(
