@@ -30,7 +30,7 @@ MEANINGS = {
     "audio": "mono sound in [-1, 1] at sample_rate; decoded sound is not clipped",
     "codes": "codes of a level; of a prior's batch those before `given` are read",
     "batch": "what a prior's window is told",
-    "batch.artist, batch.genres": "numbers of the names in labels.json; genres end with -1",
+    "batch.artist, batch.genres": "numbers of the names in the prior's labels; genres end with -1",
     "batch.total_length": "length of the song in samples, over 0",
     "batch.offset": "first sample of the window in its song",
     "batch.upper": "codes of the level above for the same stretch of sound",
@@ -52,7 +52,7 @@ class Export:
     model: Path
     """A model directory (model.json)."""
     out: Path
-    """Gets the artefacts, .safetensors files, labels.json and manifest.json; must be empty."""
+    """Gets the artefacts, .safetensors files, label names and manifest.json; must be empty."""
 
 
 def write_artefacts(
@@ -67,6 +67,11 @@ def write_artefacts(
     return entries
 
 
+def labels_file(level: int) -> str:
+    """Where a prior's label names lie in the folder."""
+    return f"labels_{level}.json"
+
+
 def describe_prior(config: PriorConfig) -> dict[str, Any]:
     """What the manifest says of a prior."""
     name = f"prior_level_{config.level}"
@@ -77,6 +82,8 @@ def describe_prior(config: PriorConfig) -> dict[str, Any]:
         "codes_in_window": config.n_ctx,
         "first_code": config.vocabulary - config.codes,
     }
+    if config.labels:
+        out["labels"] = labels_file(config.level)
     if config.upper:
         out["codes_per_upper_code"] = config.upper.ratio
     if config.lyrics:
@@ -85,14 +92,17 @@ def describe_prior(config: PriorConfig) -> dict[str, Any]:
 
 
 def checked_priors(
-    folder: ModelDir, model: LoadedVQVAE, vocabulary: Vocabulary
-) -> dict[int, PriorConfig]:
-    """Configs by level of priors that fit the VQ-VAE and the label names; no weights are read."""
-    configs = {}
+    folder: ModelDir, model: LoadedVQVAE
+) -> dict[int, tuple[PriorConfig, Vocabulary | None]]:
+    """Configs and label names by level of priors that fit the VQ-VAE; no weights are read."""
+    found = {}
     for level in sorted(folder.priors):
-        configs[level], note = folder.checked_config(model, level)
-        check_labels(configs[level], note, vocabulary, folder)
-    return configs
+        config, note = folder.checked_config(model, level)
+        vocabulary = Vocabulary.load(folder.labels(level)) if config.labels else None
+        if vocabulary:
+            check_labels(config, note, vocabulary, folder)
+        found[level] = config, vocabulary
+    return found
 
 
 def run_export(command: Export) -> None:
@@ -100,14 +110,14 @@ def run_export(command: Export) -> None:
     check_out(command.out)
     folder = read_model_dir(command.model)
     model = load_vqvae(folder.vqvae, make_mesh(MeshConfig()))
-    vocabulary = Vocabulary.load(folder.labels)
-    priors = checked_priors(folder, model, vocabulary)
+    priors = checked_priors(folder, model)
     with atomic.atomic_folder(command.out) as place:
-        vocabulary.save(place / "labels.json")
         weights = "vqvae.safetensors"
         stablehlo.write_vqvae_weights(model, place / weights)
         entries = write_artefacts(place, weights, stablehlo.vqvae_artefacts(model.config))
-        for level, config in priors.items():
+        for level, (config, vocabulary) in priors.items():
+            if vocabulary:
+                vocabulary.save(place / labels_file(level))
             weights = f"prior_level_{level}.safetensors"
             stablehlo.write_prior_weights(config, folder.priors[level], place / weights)
             entries |= write_artefacts(place, weights, stablehlo.prior_artefacts(config))
@@ -119,7 +129,7 @@ def run_export(command: Export) -> None:
             "sample_rate": model.config.sample_rate,
             "hops": model.config.hops,
             "codes": model.config.codes,
-            "priors": {str(level): describe_prior(c) for level, c in priors.items()},
+            "priors": {str(level): describe_prior(c) for level, (c, _) in priors.items()},
             "meanings": MEANINGS,
             "artefacts": entries,
             "files": {
