@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 from safetensors.numpy import load_file
 
-folder, wav, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+folder, wav = Path(sys.argv[1]), sys.argv[2]
 manifest = json.loads((folder / "manifest.json").read_text())
 artefacts, (level, prior) = manifest["artefacts"], max(manifest["priors"].items())  # the top
 
@@ -33,7 +33,7 @@ if "total_length" in batch:
     batch["total_length"] += 180 * manifest["sample_rate"]
 kept, caches, token = start(weights, batch, 0)
 step, drawn, random = load(prior["step"])[0], [], np.random.default_rng(0)
-for position in range(count):
+for position in range(min(int(sys.argv[3]), prior["codes_in_window"])):
     logits, caches = step(weights, kept, caches, np.asarray(token), position)
     token = (logits + random.gumbel(size=logits.shape)).argmax(-1).astype(np.int32)
     drawn.append(np.maximum(token - prior["first_code"], 0))

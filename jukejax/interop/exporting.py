@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jukejax import checkpoint
-from jukejax.checkpoint import Checkpoints, LeafPath
+from jukejax.checkpoint import LeafPath
 from jukejax.config import Experiment, VQVAEExperiment
 from jukejax.interop import openai, openai_settings, torch_files
 from jukejax.interop.openai import BOOKS, Entry
@@ -63,6 +63,20 @@ class _Leaves:
 
 
 @contextmanager
+def open_leaves(
+    workdir: str | Path, shapes: Mapping[LeafPath, tuple[int, ...]]
+) -> Iterator[Callable[[LeafPath], Array]]:
+    """A function that reads a run's averaged parameters one by one, in the dtypes they have there.
+
+    Args:
+      shapes: of the leaves, in the order in which they will be asked for.
+    """
+    sizes = {path: 4 * math.prod(shape) for path, shape in shapes.items()}
+    with checkpoint.open_existing(workdir) as checkpoints, checkpoints.ema_reader() as read:
+        yield _Leaves(read, sizes)
+
+
+@contextmanager
 def open_run(workdir: str | Path, mesh: jax.sharding.Mesh) -> Iterator[Exported]:
     """A run's weights. An imported run has the dtypes and settings that it came from."""
     experiment, note = load_experiment(workdir)
@@ -73,10 +87,9 @@ def open_run(workdir: str | Path, mesh: jax.sharding.Mesh) -> Iterator[Exported]
     entries = openai.table(config, openai_settings.blocks_name(hps))
     half = set(origin.get("float16", ()))
     shapes = openai.leaf_shapes(config)
-    with checkpoint.open_existing(workdir) as checkpoints, checkpoints.ema_reader() as read:
-        sizes = {e.path: 4 * math.prod(shapes[e.path]) for e in entries if e.path[0] != BOOKS}
-        leaves = _Leaves(read, sizes)
-        books = _books(checkpoints, experiment, mesh) if vq else []
+    books = _books(workdir, experiment, mesh) if vq else []
+    ordered = {entry.path: shapes[entry.path] for entry in entries if entry.path[0] != BOOKS}
+    with open_leaves(workdir, ordered) as leaves:
         sources = {
             name: Source(
                 openai.tensor_shape(entry, shapes[entry.path]),
@@ -95,15 +108,16 @@ def write_openai(exported: Exported, path: str | Path) -> None:
     torch_files.write(path, exported.sources, exported.shared, exported.hps, exported.step)
 
 
-def _books(
-    checkpoints: Checkpoints, experiment: Experiment, mesh: jax.sharding.Mesh
-) -> list[Array]:
+def _books(workdir: str | Path, experiment: Experiment, mesh: jax.sharding.Mesh) -> list[Array]:
     state = abstract_state(make_task(experiment), experiment, mesh)
-    extra = checkpoints.restore({"extra": state.extra})["extra"]
+    with checkpoint.open_existing(workdir) as checkpoints:
+        extra = checkpoints.restore({"extra": state.extra})["extra"]
     return [np.asarray(book.codes) for book in extra.books]
 
 
-def _reader(leaves: _Leaves, books: list[Array], entry: Entry, index: int) -> Callable[[], Array]:
+def _reader(
+    leaves: Callable[[LeafPath], Array], books: list[Array], entry: Entry, index: int
+) -> Callable[[], Array]:
     if entry.path[0] == BOOKS:
         return lambda: books[int(entry.path[1])]
     return lambda: openai.scatter(entry, leaves(entry.path), index)

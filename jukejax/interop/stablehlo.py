@@ -21,9 +21,8 @@ import numpy as np
 from jax import export
 from safetensors.numpy import save_file
 
-from jukejax import checkpoint
 from jukejax.config import PriorConfig, VQVAEConfig
-from jukejax.interop import openai
+from jukejax.interop import exporting, openai
 from jukejax.interop.tensors import Array, Source
 from jukejax.model_dir import LoadedVQVAE
 from jukejax.models import vqvae
@@ -191,5 +190,5 @@ def write_prior_weights(config: PriorConfig, workdir: Path, path: Path) -> None:
     for a while. From safetensors 0.8 on they go straight from there into the file; earlier versions
     copy all of them into memory.
     """
-    with checkpoint.open_existing(workdir) as checkpoints, checkpoints.ema_leaves() as read:
+    with exporting.open_leaves(workdir, openai.leaf_shapes(config)) as read:
         _write(config, read, path)

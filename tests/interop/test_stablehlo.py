@@ -296,7 +296,7 @@ def test_the_example_runs_without_jukejax(folder, tmp_path):
     done = subprocess.run(line, cwd=tmp_path, env=os.environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("jukejax is not here\n")
-    assert "drawn at level 2: [" in done.stdout and "shape (1, 16)" in done.stdout
+    assert "level 2" in done.stdout and "drawn [" in done.stdout
     sound, rate = soundfile.read(tmp_path / "a.wav")
     assert (sound.shape, rate) == ((T * 8,), 44_100) and np.std(sound) > 1e-3
 
