@@ -1,0 +1,241 @@
+"""HuggingFace's directories: names, both ways bit for bit, every form of settings and weights."""
+
+import json
+
+import pytest
+from small_model import (
+    PRIORS,
+    VQVAE,
+    changed,
+    config_of,
+    copied,
+    export,
+    imported,
+    refused,
+    run,
+    save,
+    save_torch,
+)
+
+from jukejax import presets
+from jukejax.config import PriorExperiment
+from jukejax.interop import huggingface, openai, safetensors_files, torch_files
+from jukejax.model_dir import load_experiment
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+NAMES = """
+encoders.2.level_blocks.1.model.1.0.weight
+    encoders.2.level_blocks.1.downsample_block.2.weight
+encoders.2.level_blocks.0.model.2.1.model.3.model.1.bias
+    encoders.2.level_blocks.0.downsample_block.5.resnet_block.3.conv1d_1.bias
+encoders.0.level_blocks.0.model.3.bias
+    encoders.0.level_blocks.0.proj_out.bias
+decoders.1.level_blocks.1.model.0.weight
+    decoders.1.level_blocks.1.proj_in.weight
+decoders.1.level_blocks.1.model.2.0.model.7.model.3.bias
+    decoders.1.level_blocks.1.upsample_block.2.resnet_block.7.conv1d_2.bias
+decoders.0.level_blocks.0.model.3.1.weight
+    decoders.0.level_blocks.0.upsample_block.5.weight
+decoders.2.out.weight
+    decoders.2.out.weight
+bottleneck.level_blocks.2.k
+    bottleneck.level_blocks.2.codebook
+conditioner_blocks.0.x_emb.weight
+    conditioner_blocks.embed_tokens.weight
+conditioner_blocks.0.cond.model.2.0.blocks.15.model.3.weight
+    conditioner_blocks.upsampler.upsample_block.2.resnet_block.15.conv1d_2.weight
+conditioner_blocks.0.cond.model.2.0.model.15.model.3.weight
+    conditioner_blocks.upsampler.upsample_block.2.resnet_block.15.conv1d_2.weight
+conditioner_blocks.0.cond.model.1.1.bias
+    conditioner_blocks.upsampler.upsample_block.1.bias
+conditioner_blocks.0.ln.weight
+    conditioner_blocks.layer_norm.weight
+prior.transformer._attn_mods.18.attn.c_enc_kv.w
+    prior.transformer._attn_mods.18.attn.c_enc_kv.weight
+prior.transformer._attn_mods.3.ln_1.bias
+    prior.transformer._attn_mods.3.layer_norm_1.bias
+prior.x_out.weight
+    prior.fc_proj_out.weight
+prior.start_token
+    prior.start_token
+prime_prior.x_emb.weight
+    encoder.embed_tokens.weight
+prime_state_proj.b
+    encoder.proj_in.bias
+prime_state_ln.weight
+    encoder.final_layer_norm.weight
+prime_x_out.weight
+    encoder.lm_head.weight
+y_emb.artist_emb.emb.weight
+    metadata_embedding.artist_emb.weight
+y_emb.total_length_emb.emb.weight
+    metadata_embedding.total_length_emb.emb.weight
+"""  # OpenAI's, then the port's
+
+
+def test_names_by_example():
+    words = NAMES.split()
+    assert len(words) == 46
+    for name, theirs in zip(words[::2], words[1::2], strict=True):
+        assert huggingface.renamed(name) == theirs
+
+
+@pytest.mark.parametrize("config", [VQVAE, *PRIORS.values()])
+def test_no_two_tensors_get_one_name(config):
+    names = openai.expected(config, openai.table(config))
+    assert len({huggingface.renamed(name) for name in names}) == len(names)
+
+
+# --- there and back -------------------------------------------------------------------------------
+
+
+def same(before, after):
+    """Asserts that two mappings hold the same tensors, bit for bit."""
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert tensor.dtype == after[name].dtype, name
+        assert tensor.read().tobytes() == after[name].read().tobytes(), name
+
+
+@pytest.fixture(scope="module")
+def model(directory, tmp_path_factory):
+    return imported(directory, tmp_path_factory.mktemp("model") / "m")
+
+
+def test_from_openai_through_both_and_back(released, model, tmp_path):
+    run("export", "--format", "openai", "--model", model, "--out", tmp_path)
+    for name, path in released.items():
+        same(torch_files.read(path).tensors, torch_files.read(tmp_path / f"{name}.pth.tar").tensors)
+
+
+def test_what_is_imported_is_what_was_exported(model):
+    found = {level: load_experiment(model / f"prior_level_{level}")[0].model for level in PRIORS}
+    assert found == PRIORS
+    vqvae, note = load_experiment(model / "vqvae")
+    assert (vqvae.model, vqvae.samples) == (VQVAE, 64)
+    assert note["origin"]["format"] == "huggingface"
+
+
+def test_there_and_back(directory, model, tmp_path):
+    back = export(model, tmp_path / "back")
+    before, after = (safetensors_files.read(f / huggingface.WEIGHTS) for f in (directory, back))
+    assert {t.dtype.name for t in before.values()} == {"float16", "float32"}
+    same(before, after)
+    assert {f.name for f in back.iterdir()} == {"config.json", "model.safetensors"}
+    assert config_of(directory) == config_of(back)
+
+
+def test_levels_are_counted_from_the_top(released, directory):
+    tensors = safetensors_files.read(directory / huggingface.WEIGHTS)
+    for level in PRIORS:
+        wanted = torch_files.read(released[f"prior_level_{level}"]).tensors["prior.pos_emb.pos_emb"]
+        found = tensors[f"priors.{2 - level}.prior.pos_emb.pos_emb"]
+        assert wanted.read().tobytes() == found.read().tobytes()
+
+
+@pytest.mark.parametrize("left", ["embed_tokens", "fc_proj_out"])
+def test_a_tied_output_stored_once_goes_back_once(directory, tmp_path, left):
+    once = copied(directory, tmp_path / "once")
+    tensors = safetensors_files.read(directory / huggingface.WEIGHTS)
+    for i in (1, 2):  # the tied priors
+        del tensors[f"priors.{i}.prior.{left}.weight"]
+    save(once / huggingface.WEIGHTS, tensors)
+    back = export(imported(once, tmp_path / "model"), tmp_path / "back")
+    same(tensors, safetensors_files.read(back / huggingface.WEIGHTS))
+
+
+# --- forms ----------------------------------------------------------------------------------------
+
+
+def opened(directory):
+    """The models of a directory as their tensors."""
+    found = huggingface.open_directory(directory)
+    return [model.file.tensors for model in (found.vqvae, *found.priors)]
+
+
+@pytest.mark.parametrize(
+    "name, writer", [("model.safetensors", save), ("pytorch_model.bin", save_torch)]
+)
+@pytest.mark.parametrize("shards", [1, 3])
+def test_every_form_of_weights(directory, tmp_path, name, writer, shards):
+    copy = copied(directory, tmp_path / "copy")
+    (copy / huggingface.WEIGHTS).unlink()
+    tensors = safetensors_files.read(directory / huggingface.WEIGHTS)
+    stem, suffix = name.split(".")
+    names = [name] if shards == 1 else [f"{stem}-{i + 1:05}-of-00003.{suffix}" for i in range(3)]
+    places = {tensor: names[i % shards] for i, tensor in enumerate(tensors)}
+    for file in names:
+        writer(copy / file, {n: t for n, t in tensors.items() if places[n] == file})
+    if shards > 1:
+        (copy / f"{name}.index.json").write_text(json.dumps({"weight_map": places}))
+    for a, b in zip(opened(directory), opened(copy), strict=True):
+        same(a, b)
+
+
+def as_list(config):
+    config["prior_config_list"] = [config.pop(f"prior_{i}") for i in range(3)]
+
+
+def without_defaults(config):
+    """The port leaves out of a file what it would take anyway."""
+    assert config.pop("nb_priors") == 3
+    assert config.pop("sampling_rate") == 44100 and config.pop("max_duration") == 600
+    assert config["vqvae_config"].pop("multipliers") == [2, 1, 1]
+    assert config["prior_0"].pop("merged_decoder") is True
+    assert config["prior_1"].pop("attention_multiplier") == 0.25
+
+
+@pytest.mark.parametrize("change", [as_list, without_defaults])
+def test_every_spelling_of_settings(directory, tmp_path, change):
+    copy = changed(directory, tmp_path / "copy", change)
+    found = huggingface.open_directory(copy)
+    configs = [prior.experiment.model for prior in found.priors]
+    assert configs == [PRIORS[level] for level in (2, 1, 0)]
+
+
+def test_published_shapes_get_the_published_blocks(directory, tmp_path, monkeypatch, capsys):
+    def change(config):
+        config["prior_0"]["blocks"] = 2
+
+    copy = changed(directory, tmp_path / "copy", change)
+    [top, *_] = huggingface.open_directory(copy).priors
+    assert top.experiment.model.blocks == 2
+    monkeypatch.setattr(presets, "PRESETS", {"top": lambda: PriorExperiment(PRIORS[2])})
+    out = imported(copy, tmp_path / "model")
+    assert load_experiment(out / "prior_level_2")[0].model == PRIORS[2]
+    assert "shapes of top, so it gets the blocks" in capsys.readouterr().out
+
+
+# --- label names ----------------------------------------------------------------------------------
+
+
+def test_names_of_labels_go_along(directory, tmp_path):
+    """By the default versions of the tokenizer, the top level has the names without ".v2"."""
+    copy = copied(directory, tmp_path / "copy")
+    artists = {"nobody": 0, "ABBA": 2, "björk": 1, "abba again": 2, "abba.v2": 3, "x.v2": 999}
+    (copy / "artists.json").write_text(json.dumps(artists))
+    (copy / "genres.json").write_text(json.dumps({"pop": 1, "rock": 2, "pop.v2": 2}))
+    model = imported(copy, tmp_path / "model")
+    names = json.loads((model / "labels.json").read_text())
+    assert names["artists"] == ["unknown", "björk", "abba", "artist 3", "artist 4"]
+    assert names["genres"] == ["unknown", "pop", "rock"]
+
+    back = export(model, tmp_path / "back")
+    assert json.loads((back / "genres.json").read_text()) == {"unknown": 0, "pop": 1, "rock": 2}
+    characters = json.loads((back / "lyrics.json").read_text())
+    assert (len(characters), characters["A"], characters["+"]) == (79, 1, 70)
+    tokenizer = json.loads((back / "tokenizer_config.json").read_text())
+    assert (tokenizer["version"], tokenizer["n_genres"]) == (["v3"] * 3, 3)
+
+    (copy / "tokenizer_config.json").write_text('{"version": ["v2", "v2", "v2"]}')
+    refused(copy, tmp_path, "'x.v2' has the id 999")
+    del artists["x.v2"]
+    (copy / "artists.json").write_text(json.dumps(artists))
+    names = json.loads((imported(copy, tmp_path / "second") / "labels.json").read_text())
+    assert names["artists"][1:] == ["artist 1", "artist 2", "abba", "artist 4"]
+    ids = tmp_path / "ids"
+    ids.write_text("Blur;4\n")
+    out = imported(copy, tmp_path / "third", "--artist-ids", ids)
+    assert json.loads((out / "labels.json").read_text())["artists"][4] == "blur"
