@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jukejax import atomic
-from jukejax.config import PriorConfig, PriorExperiment, VQVAEExperiment
+from jukejax.config import PriorConfig, PriorExperiment, VQVAEConfig, VQVAEExperiment
 from jukejax.interop import (
     huggingface_settings,
     importing,
@@ -167,28 +167,35 @@ def open_directory(folder: Path) -> Directory:
     where = str(folder / CONFIG)
     config = huggingface_settings.read(folder / CONFIG)
     vqvae = huggingface_settings.vqvae_experiment(config, where)
+    described = huggingface_settings.prior_configs(config, vqvae.model, where)
+    configs: list[VQVAEConfig | PriorConfig] = [vqvae.model, *described]
+    shapes = [importing.shapes(model, where) for model in configs]
+    published = map(huggingface_settings.as_published, described, shapes[1:])
     priors, notes = [], []
-    for i, described in enumerate(huggingface_settings.prior_configs(config, vqvae.model, where)):
-        prior, preset = huggingface_settings.as_published(described)
-        if prior != described:
+    for i, (before, (after, preset)) in enumerate(zip(described, published, strict=True)):
+        if after != before:
             notes.append(
                 f"prior {i} has the shapes of {preset}, so it gets the blocks that {preset} was "
-                f"trained with, {_blocks(prior)}, not those of {where}, {_blocks(described)}."
+                f"trained with, {_blocks(after)}, not those of {where}, {_blocks(before)}."
             )
-        priors.append(PriorExperiment(prior))
-    tensors = read_tensors(find_weights(folder))
-    models: list[VQVAEExperiment | PriorExperiment] = [vqvae, *priors]
+        priors.append(PriorExperiment(after))
     prefixes = ["vqvae", *(f"priors.{i}" for i in range(len(priors)))]
-    absent = [_share(tensors, *pair) for pair in zip(prefixes, models, strict=True)]
-    files: list[Checkpoint] = []
-    wanted: dict[str, tuple[int, ...]] = {}
-    for prefix, model in zip(prefixes, models, strict=True):
-        shapes = openai.expected(model.model, openai.table(model.model))
-        names = {name: f"{prefix}.{renamed(name)}" for name in shapes}
-        wanted |= {theirs: shapes[name] for name, theirs in names.items()}
-        here = {name: tensors[theirs] for name, theirs in names.items() if theirs in tensors}
-        files.append(Checkpoint(folder / prefix, here, None, 0))
+    tensors = read_tensors(find_weights(folder))
+    absent = [_share(tensors, *pair) for pair in zip(prefixes, configs, strict=True)]
+    names = [
+        {name: f"{prefix}.{renamed(name)}" for name in found}
+        for prefix, found in zip(prefixes, shapes, strict=True)
+    ]
+    wanted = {
+        pair[name]: shape
+        for pair, found in zip(names, shapes, strict=True)
+        for name, shape in found.items()
+    }
     openai.check(str(folder), wanted, {name: t.shape for name, t in tensors.items()})
+    files = [
+        Checkpoint(folder / prefix, {name: tensors[here] for name, here in pair.items()}, None, 0)
+        for prefix, pair in zip(prefixes, names, strict=True)
+    ]
     opened = [importing.open_prior(f, vqvae, p) for f, p in zip(files[1:], priors, strict=True)]
     return Directory(importing.open_vqvae(files[0], vqvae), opened, absent, notes)
 
@@ -199,15 +206,13 @@ def _blocks(config: PriorConfig) -> str:
     )
 
 
-def _share(
-    tensors: dict[str, Tensor], prefix: str, experiment: VQVAEExperiment | PriorExperiment
-) -> list[str]:
+def _share(tensors: dict[str, Tensor], prefix: str, config: VQVAEConfig | PriorConfig) -> list[str]:
     """Gives two names of one tensor what one of them has; returns the names that were absent.
 
     A file that cannot hold a tensor under two names, such as one of safetensors, may leave one out.
     """
     absent = []
-    for one, other in openai.shared(experiment.model).items():
+    for one, other in openai.shared(config).items():
         for name, twin in ((one, other), (other, one)):
             here, there = (f"{prefix}.{renamed(n)}" for n in (name, twin))
             if here not in tensors and there in tensors:

@@ -262,7 +262,9 @@ def _order(where: str, found: Settings) -> int:
     return _PATTERNS[found["attention_pattern"]]
 
 
-def as_published(config: PriorConfig) -> tuple[PriorConfig, str]:
+def as_published(
+    config: PriorConfig, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[PriorConfig, str]:
     """A prior of published shapes with the published blocks, and the name of that preset."""
     for name in presets.PRESETS:
         known = presets.get(name).model
@@ -270,7 +272,7 @@ def as_published(config: PriorConfig) -> tuple[PriorConfig, str]:
             continue
         if (known.level, known.n_ctx, known.width) != (config.level, config.n_ctx, config.width):
             continue  # most are told apart without a count of shapes
-        if openai.preset_tensors(name) != openai.expected(config, openai.table(config)):
+        if openai.preset_tensors(name) != shapes:
             continue
         lyrics = config.lyrics
         if lyrics and known.lyrics:

@@ -1,6 +1,7 @@
 """HuggingFace's directories: names, both ways bit for bit, every form of settings and weights."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from small_model import (
@@ -19,7 +20,13 @@ from small_model import (
 
 from jukejax import presets
 from jukejax.config import PriorExperiment
-from jukejax.interop import huggingface, openai, safetensors_files, torch_files
+from jukejax.interop import (
+    huggingface,
+    huggingface_settings,
+    openai,
+    safetensors_files,
+    torch_files,
+)
 from jukejax.model_dir import load_experiment
 
 # --- names ----------------------------------------------------------------------------------------
@@ -206,6 +213,29 @@ def test_published_shapes_get_the_published_blocks(directory, tmp_path, monkeypa
     out = imported(copy, tmp_path / "model")
     assert load_experiment(out / "prior_level_2")[0].model == PRIORS[2]
     assert "shapes of top, so it gets the blocks" in capsys.readouterr().out
+
+
+def test_a_published_prior_that_says_64_blocks_gets_128():
+    known = presets.get("prior_5b").model
+    shapes = openai.preset_tensors("prior_5b")
+    for blocks in (64, 128):
+        found, name = huggingface_settings.as_published(replace(known, blocks=blocks), shapes)
+        assert (found, name) == (known, "prior_5b")
+    fewer = replace(known, blocks=64, labels=replace(known.labels, artists=5))
+    assert huggingface_settings.as_published(fewer, shapes | {"y": (5,)}) == (fewer, "")
+
+
+@pytest.mark.parametrize("top", ["prior_5b", "prior_5b_lyrics", "prior_1b_lyrics"])
+def test_settings_of_the_published_models_come_back(top):
+    names = (top, "upsampler_level_1", "upsampler_level_0")
+    priors = [replace(presets.get(n).model, dtype="float32", remat="none") for n in names]
+    config = huggingface_settings.to_config(presets.vqvae(), {p.level: p for p in priors})
+    config = json.loads(json.dumps(config))
+    assert huggingface_settings.vqvae_experiment(config, "f").model == presets.vqvae().model
+    found = huggingface_settings.prior_configs(config, presets.vqvae().model, "f")
+    timing = ("timing_bins", "min_seconds", "max_seconds")  # the top's; upsamplers have no timing
+    same = {name: getattr(priors[0].labels, name) for name in timing}
+    assert found == [replace(p, labels=replace(p.labels, **same)) for p in priors]
 
 
 # --- label names ----------------------------------------------------------------------------------
