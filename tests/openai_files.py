@@ -7,7 +7,7 @@ from jukejax.interop import openai, torch_files
 from jukejax.interop.tensors import Source
 
 
-def write(path, config, hps, seed, drop=(), add=()):
+def write(path, config, hps, seed, drop=(), add=(), scale=1.0):
     """A file in OpenAI's layout with random numbers, matrices of layers in float16."""
     rng = np.random.default_rng(seed)
     vq = isinstance(config, VQVAEConfig)
@@ -17,7 +17,7 @@ def write(path, config, hps, seed, drop=(), add=()):
     for name, shape in shapes.items():
         if name not in openai.shared(config) and name not in drop:
             dtype = "<f2" if name.endswith(".w") else "<f4"
-            array = rng.normal(size=shape).astype(dtype)
+            array = (scale * rng.normal(size=shape)).astype(dtype)
             sources[name] = Source(shape, dtype, lambda array=array: array)
     torch_files.write(path, sources, openai.shared(config), hps, step=40 + seed)
     return path
