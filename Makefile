@@ -1,10 +1,11 @@
 # Everything runs in a virtual environment of its own; nothing but Python 3.11+ and make is needed.
 PYTHON ?= python3
 VENV ?= .venv
+PARITY ?= .venv-parity
 RUN = $(VENV)/bin/python
 WORKDIR ?= runs/demo
 
-.PHONY: help demo test test-slow test-golden lint format clean
+.PHONY: help demo test test-slow test-golden test-parity lint format clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,13 +19,21 @@ demo: $(VENV)/installed  ## From songs to a new song on bundled music, on a CPU,
 	$(RUN) -m experiments.demo --out $(WORKDIR)
 
 test: $(VENV)/installed  ## The default test suite
-	$(RUN) -m pytest -m "not slow and not golden"
+	$(RUN) -m pytest -m "not slow and not golden and not parity"
 
 test-slow: $(VENV)/installed  ## The tests that take minutes
 	$(RUN) -m pytest -m slow
 
 test-golden: $(VENV)/installed  ## Compare with recorded reference outputs in $$JUKEJAX_GOLDEN
 	$(RUN) -m pytest -m golden
+
+$(PARITY)/installed: tests/parity/requirements.txt
+	$(PYTHON) -m venv $(PARITY)
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+test-parity: $(VENV)/installed $(PARITY)/installed  ## Compare exported models with HuggingFace's port of Jukebox
+	JUKEJAX_PARITY_PYTHON=$(abspath $(PARITY)/bin/python) $(RUN) -m pytest -m parity
 
 lint: $(VENV)/installed  ## Formatting, lint, types and the direction of imports
 	$(VENV)/bin/ruff format --check .
@@ -36,5 +45,5 @@ format: $(VENV)/installed  ## Format and mend what can be mended
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-clean:  ## Remove the virtual environment (not runs/)
-	rm -rf $(VENV)
+clean:  ## Remove the virtual environments (not runs/)
+	rm -rf $(VENV) $(PARITY)

@@ -96,9 +96,27 @@ class Vocabulary:
           DataError: a file that cannot be read, a line that is no `name;id` (with its number), an
             id outside its table, or names for less than nine tenths of a table.
         """
-        artist_names, artist_aliases = _read_ids(Path(artists_path), artists)
-        genre_names, genre_aliases = _read_ids(Path(genres_path), genres)
-        return cls(artist_names, genre_names, rule, artist_aliases, genre_aliases)
+        artist_pairs = _read_ids(Path(artists_path), artists)
+        genre_pairs = _read_ids(Path(genres_path), genres)
+        paths = Path(artists_path), Path(genres_path)
+        return cls.from_pairs((artist_pairs, genre_pairs), (artists, genres), rule, paths)
+
+    @classmethod
+    def from_pairs(
+        cls,
+        pairs: tuple[Iterable[tuple[str, int]], Iterable[tuple[str, int]]],
+        sizes: tuple[int, int],
+        rule: Literal["v2", "v3"],
+        where: tuple[Path, Path],
+    ) -> "Vocabulary":
+        """`from_id_files`, of names with ids inside their tables, artists first, then genres.
+
+        Args:
+          where: what they were read from, for the error.
+        """
+        artists, artist_aliases = _by_id(pairs[0], sizes[0], where[0])
+        genres, genre_aliases = _by_id(pairs[1], sizes[1], where[1])
+        return cls(artists, genres, rule, artist_aliases, genre_aliases)
 
     @functools.cached_property
     def _artist_index(self) -> dict[str, int]:
@@ -215,28 +233,37 @@ def _require(key: str, index: dict[str, int], what: str) -> None:
         )
 
 
-def _read_ids(path: Path, count: int) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Names by id, and the aliases."""
+def _read_ids(path: Path, count: int) -> list[tuple[str, int]]:
+    """The names and ids of a file's lines."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as UTF-8 text ({error})") from error
-    names, ids = [UNKNOWN] + [""] * (count - 1), {}
+    pairs = []
     for number, line in enumerate(lines, start=1):
         found = re.fullmatch(r"(.*);\s*(\d+)\s*", line)
         if found and int(found[2]) < count:
-            name, i = found[1], int(found[2])
-            names[i] = names[i] or name
-            ids[name] = i
+            pairs.append((found[1], int(found[2])))
         elif line.strip():
             raise DataError(
                 f"{path}, line {number}: {line!r} is no name;id with an id below {count}, the "
                 "size of the model's table; see whether the file is this model's"
             )
+    return pairs
+
+
+def _by_id(
+    pairs: Iterable[tuple[str, int]], count: int, where: Path
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Names by id, and the aliases."""
+    names, ids = [UNKNOWN] + [""] * (count - 1), dict[str, int]()
+    for name, i in pairs:
+        names[i] = names[i] or name
+        ids[name] = i
     named = sum(map(bool, names))
     if 10 * named < 9 * count:
         raise DataError(
-            f"{path} has names for {named} of the model's {count} ids; see whether the file is "
+            f"{where} has names for {named} of the model's {count} ids; see whether the file is "
             "this model's"
         )
     index = _index(names)

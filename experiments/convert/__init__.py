@@ -3,6 +3,8 @@
 python -m experiments.convert import --format openai --vqvae vqvae.pth.tar \\
     --prior prior_level_0.pth.tar prior_level_1.pth.tar prior_level_2.pth.tar --out runs/5b
 python -m experiments.convert export --format openai --model runs/5b --out files
+python -m experiments.convert import --format huggingface --source jukebox-5b-lyrics --out runs/5b
+python -m experiments.convert export --format huggingface --model runs/5b --out directory
 python -m experiments.convert export --format stablehlo --model runs/5b --out functions
 
 Everything is read and checked before anything is written; `ACTION --format FORMAT --help` lists
@@ -19,7 +21,10 @@ import tyro
 from experiments import cli
 from jukejax.config import ConfigError
 
-FORMATS = {"import": ("openai",), "export": ("openai", "stablehlo")}
+FORMATS = {
+    "import": ("openai", "huggingface"),
+    "export": ("openai", "huggingface", "stablehlo"),
+}
 USAGE = "python -m experiments.convert import|export --format FORMAT [--help] ..."
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from data_pipeline.labels import Vocabulary
 from experiments.data import labels_digest
 from jukejax import atomic
-from jukejax.config import PriorConfig, PriorExperiment
-from jukejax.interop import importing
+from jukejax.config import ConfigError, PriorConfig, PriorExperiment
+from jukejax.interop import importing, torch_files
 from jukejax.interop.errors import InteropError
 from jukejax.interop.importing import Opened
 from jukejax.model_dir import NAME, write_model_dir
@@ -38,6 +38,31 @@ def check_out(out: Path) -> None:
     """Raises InteropError where something would be written over."""
     if out.exists() and any(out.iterdir()):
         raise InteropError(f"{out} is not empty; choose another --out.")
+
+
+def check_digests(paths: Sequence[Path], wanted: Sequence[str], order: str) -> list[str]:
+    """The files' SHA-256, printed.
+
+    Args:
+      wanted: what they must be, or nothing.
+      order: of the files, in words.
+
+    Raises:
+      InteropError: a file has another; ConfigError: there are not as many.
+    """
+    if wanted and len(wanted) != len(paths):
+        raise ConfigError(
+            f"--sha256 has {len(wanted)} digests for {len(paths)} files; give one for each of "
+            f"{order}."
+        )
+    digests = []
+    for i, path in enumerate(paths):
+        digest = torch_files.sha256(path)
+        print(f"{path}: sha256 {digest}")
+        if wanted and wanted[i].lower() != digest:
+            raise InteropError(f"{path} has SHA-256 {digest}, not {wanted[i]}; download it again.")
+        digests.append(digest)
+    return digests
 
 
 def write_model(

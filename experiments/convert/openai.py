@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.convert.model import check_levels, check_out, write_model
+from experiments.convert.model import check_digests, check_levels, check_out, write_model
 from experiments.convert.names import IdFiles, vocabularies
 from jukejax import presets
 from jukejax.config import ConfigError, MeshConfig, PriorExperiment, VQVAEExperiment
@@ -56,20 +56,7 @@ def read_checked(command: Import) -> tuple[list[Checkpoint], list[str]]:
       InteropError: a file is no checkpoint, or not the one that `--sha256` names.
     """
     paths = (command.vqvae, *command.prior)
-    if command.sha256 and len(command.sha256) != len(paths):
-        raise ConfigError(
-            f"--sha256 has {len(command.sha256)} digests for {len(paths)} files; give the "
-            "VQ-VAE's first, then one a prior."
-        )
-    digests = []
-    for i, path in enumerate(paths):
-        digest = torch_files.sha256(path)
-        print(f"{path}: sha256 {digest}")
-        if command.sha256 and command.sha256[i].lower() != digest:
-            raise InteropError(
-                f"{path} has SHA-256 {digest}, not {command.sha256[i]}; download it again."
-            )
-        digests.append(digest)
+    digests = check_digests(paths, command.sha256, "the VQ-VAE, then the priors")
     return [torch_files.read(path) for path in paths], digests
 
 

@@ -19,7 +19,14 @@ import numpy as np
 from tqdm import tqdm
 
 from jukejax import checkpoint, presets
-from jukejax.config import Experiment, PriorExperiment, VQVAEExperiment, to_dict
+from jukejax.config import (
+    Experiment,
+    PriorConfig,
+    PriorExperiment,
+    VQVAEConfig,
+    VQVAEExperiment,
+    to_dict,
+)
 from jukejax.interop import openai, openai_settings
 from jukejax.interop.errors import InteropError
 from jukejax.interop.openai import BOOKS, Entry
@@ -95,11 +102,28 @@ def recognised(file: Checkpoint) -> list[str]:
     return [name for name in sized if openai.preset_tensors(name) == found]
 
 
+def shapes(
+    config: VQVAEConfig | PriorConfig, where: str, blocks: str = "blocks"
+) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a model that settings from outside describe.
+
+    Args:
+      blocks: as in `openai.prior_entries`.
+
+    Raises:
+      InteropError: they describe none: a number is negative, or far too large.
+    """
+    try:
+        return openai.expected(config, openai.table(config, blocks))
+    except (ArithmeticError, TypeError, ValueError) as error:  # of JAX, which traces the model
+        first = str(error).split("\n")[0]
+        raise InteropError(f"The settings in {where} describe no model: {first}") from error
+
+
 def _opened(file: Checkpoint, experiment: Experiment) -> Opened:
-    config = experiment.model
-    entries = openai.table(config, openai_settings.blocks_name(file.hps or {}))
+    config, blocks = experiment.model, openai_settings.blocks_name(file.hps or {})
     found = {name: tensor.shape for name, tensor in file.tensors.items()}
-    openai.check(str(file.path), openai.expected(config, entries), found)
+    openai.check(str(file.path), shapes(config, str(file.path), blocks), found)
     odd = [n for n, t in file.tensors.items() if t.dtype not in _DTYPES]
     if odd:
         raise InteropError(f"{file.path}: {', '.join(odd)} are neither float32 nor float16.")
@@ -110,7 +134,7 @@ def _opened(file: Checkpoint, experiment: Experiment) -> Opened:
                 f"{file.path}: {name} differs from {other}, but by its settings they are one; the "
                 "file is damaged, or its merged_decoder is wrong."
             )
-    return Opened(file, experiment, entries)
+    return Opened(file, experiment, openai.table(config, blocks))
 
 
 def vqvae_trees(opened: Opened) -> tuple[Any, VQVAEExtra]:

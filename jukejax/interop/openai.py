@@ -185,6 +185,7 @@ def shared(config: VQVAEConfig | PriorConfig) -> dict[str, str]:
     return {"prior.x_out.weight": "prior.x_emb.weight"} if tied else {}
 
 
+@functools.cache
 def leaf_shapes(config: VQVAEConfig | PriorConfig) -> dict[Path, tuple[int, ...]]:
     """Shapes of our leaves by path, codebooks too; nothing is computed."""
     init: Callable[[jax.Array], Any]

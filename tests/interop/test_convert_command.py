@@ -7,6 +7,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from openai_files import write
 
 from data_pipeline.labels import Vocabulary
 from experiments import convert as command
@@ -23,8 +24,7 @@ from jukejax.config import (
     VQVAEConfig,
     VQVAEExperiment,
 )
-from jukejax.interop import importing, openai, openai_settings, torch_files
-from jukejax.interop.tensors import Source
+from jukejax.interop import importing, openai_settings, torch_files
 from jukejax.model_dir import load_experiment, load_vqvae, read_model_dir
 from jukejax.models.prior import Prior, example_batch
 from jukejax.parallel.mesh import make_mesh
@@ -41,22 +41,6 @@ PRIORS = {
     1: PriorConfig(**SMALL, level=1, hop=4, upper=UPPER),
     0: PriorConfig(**SMALL, level=0, hop=2, upper=UPPER),
 }  # fmt: skip
-
-
-def write(path, config, hps, seed, drop=(), add=()):
-    """A file in OpenAI's layout with random numbers, matrices of layers in float16."""
-    rng = np.random.default_rng(seed)
-    vq = isinstance(config, VQVAEConfig)
-    entries = openai.vqvae_entries(config) if vq else openai.prior_entries(config)
-    shapes = openai.expected(config, entries) | dict(add)
-    sources = {}
-    for name, shape in shapes.items():
-        if name not in openai.shared(config) and name not in drop:
-            dtype = "<f2" if name.endswith(".w") else "<f4"
-            array = rng.normal(size=shape).astype(dtype)
-            sources[name] = Source(shape, dtype, lambda array=array: array)
-    torch_files.write(path, sources, openai.shared(config), hps, step=40 + seed)
-    return path
 
 
 @pytest.fixture(scope="module")

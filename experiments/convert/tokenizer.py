@@ -1,0 +1,118 @@
+"""Label names in the files of transformers' JukeboxTokenizer.
+
+One file holds the names of both published sets: those of v2 end in ".v2". Its `version` tells the
+set of each prior, highest level first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from data_pipeline import lyrics
+from data_pipeline.errors import DataError
+from data_pipeline.labels import Vocabulary
+from jukejax.config import PriorConfig
+
+ARTISTS, GENRES, LYRICS = "artists.json", "genres.json", "lyrics.json"
+SETTINGS = "tokenizer_config.json"
+_VERSIONS = ["v3", "v2", "v2"]  # the tokenizer's own default
+
+
+def read(folder: Path, priors: Sequence[PriorConfig]) -> dict[int, Vocabulary] | None:
+    """Label names by level; None where the folder holds none.
+
+    Args:
+      priors: highest level first.
+
+    Raises:
+      DataError: a file is damaged, or is not of these priors.
+    """
+    paths = folder / ARTISTS, folder / GENRES
+    if not all(path.exists() for path in paths):
+        return None
+    versions = _object(folder / SETTINGS).get("version", _VERSIONS)
+    if not isinstance(versions, list) or len(versions) < len(priors):
+        raise DataError(f"{folder / SETTINGS}: version is {versions!r}, expected one a prior")
+    names = {}
+    for config, version in zip(priors, versions, strict=False):
+        if config.labels:
+            sizes, rule = (config.labels.artists, config.labels.genres), _rule(version)
+            pairs = [_pairs(path, size, rule) for path, size in zip(paths, sizes, strict=True)]
+            names[config.level] = Vocabulary.from_pairs((pairs[0], pairs[1]), sizes, rule, paths)
+    return names
+
+
+def _version(vocabulary: Vocabulary) -> str:
+    return "v2" if vocabulary.rule == "v2" else "v3"
+
+
+def _nameless(vocabulary: Vocabulary) -> Vocabulary:
+    return Vocabulary.placeholder(len(vocabulary.artists), len(vocabulary.genres))
+
+
+def _rule(version: str) -> Literal["v2", "v3"]:
+    return "v2" if version == "v2" else "v3"
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """A file's JSON object; empty where there is no file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is no JSON ({error}); fetch it anew or remove it") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path} holds no object; fetch it anew or remove it")
+    return value
+
+
+def _pairs(path: Path, size: int, rule: str) -> list[tuple[str, int]]:
+    pairs = []
+    for name, i in _object(path).items():
+        if name.endswith(".v2") != (rule == "v2"):
+            continue
+        if type(i) is not int or i not in range(size):
+            raise DataError(f"{path}: {name!r} has the id {i!r}, expected a number below {size}")
+        pairs.append((name.removesuffix(".v2"), i))
+    return pairs
+
+
+def files(names: Mapping[int, Vocabulary], priors: Mapping[int, PriorConfig]) -> dict[str, Any]:
+    """What the tokenizer reads, by file name; nothing where it cannot hold the names.
+
+    It lowers the case of names that are not of v2, which is near to the rule of one's own.
+    """
+    if not names:
+        return {}
+    by_version: dict[str, Vocabulary] = {}
+    for vocabulary in names.values():
+        first = by_version.setdefault(_version(vocabulary), vocabulary)
+        if first != vocabulary or vocabulary == _nameless(vocabulary):
+            print("No files for a tokenizer: labels have no names, or priors of one rule differ.")
+            return {}
+    artists: dict[str, int] = {}
+    genres: dict[str, int] = {}
+    for version, v in by_version.items():
+        end = ".v2" if version == "v2" else ""
+        for into, table, aliases in (
+            (artists, v.artists, v.artist_aliases),
+            (genres, v.genres, v.genre_aliases),
+        ):
+            found = {name: i for i, name in reversed(list(enumerate(table))) if name}
+            into |= {name + end: i for name, i in (found | dict(aliases)).items()}
+    top = priors[max(priors)]
+    alphabet = lyrics.ALPHABETS[top.lyrics.alphabet if top.lyrics else "v2"]
+    most = [config.labels.max_genres for config in priors.values() if config.labels]
+    return {
+        ARTISTS: artists,
+        GENRES: genres,
+        LYRICS: {character: i for i, character in enumerate(alphabet, start=1)},
+        SETTINGS: {
+            "tokenizer_class": "JukeboxTokenizer",
+            "version": [_version(names[level]) for level in sorted(names, reverse=True)],
+            "n_genres": max(most),
+            "max_n_lyric_tokens": top.lyrics.tokens if top.lyrics else 0,
+        },
+    }

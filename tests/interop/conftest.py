@@ -1,0 +1,38 @@
+"""A small model as OpenAI's files, as ours, and as HuggingFace's directory."""
+
+import pytest
+from openai_files import write
+from small_model import PRIORS, VQVAE, export, run
+
+from jukejax.interop import openai_settings
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory):
+    """Files in OpenAI's layout, matrices of layers in float16."""
+    folder = tmp_path_factory.mktemp("files")
+    hps = openai_settings.vqvae_settings(VQVAE, 64)
+    paths = {"vqvae": write(folder / "vqvae.pth.tar", VQVAE, hps, 9)}
+    for level, config in PRIORS.items():
+        hps = openai_settings.prior_settings(config)
+        path = folder / f"prior_level_{level}.pth.tar"
+        paths[f"prior_level_{level}"] = write(path, config, hps, level)
+    return paths
+
+
+@pytest.fixture(scope="session")
+def there(released, tmp_path_factory):
+    """The model of `released`, and a directory of HuggingFace's made from it."""
+    folder = tmp_path_factory.mktemp("there")
+    priors = [path for name, path in released.items() if name != "vqvae"]
+    run(
+        "import", "--format", "openai", "--vqvae", released["vqvae"], "--prior", *priors,
+        "--out", folder / "model",
+    )  # fmt: skip
+    export(folder / "model", folder / "directory")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def directory(there):
+    return there / "directory"
