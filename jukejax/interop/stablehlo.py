@@ -9,7 +9,7 @@ goes in and out are dicts, lists and tuples of arrays. Weights are the first arg
 from __future__ import annotations
 
 import contextlib
-import tempfile
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import export
-from safetensors.numpy import save_file
 
 from jukejax.config import PriorConfig, VQVAEConfig
-from jukejax.interop import exporting, openai
-from jukejax.interop.tensors import Array, Source
+from jukejax.interop import exporting, openai, safetensors_files
+from jukejax.interop.tensors import Source
 from jukejax.model_dir import LoadedVQVAE
 from jukejax.models import vqvae
 from jukejax.models.bottleneck import Codebook, restored_book
@@ -163,17 +161,12 @@ def prior_artefacts(config: PriorConfig) -> Iterator[tuple[str, Artefact]]:
 
 def _write(config: VQVAEConfig | PriorConfig, read: Read, path: Path) -> None:
     """Writes a model's arrays in float32; `read` gives one by its path in the tree."""
-    with tempfile.TemporaryDirectory(prefix="scratch-", dir=path.parent) as scratch:
-        maps: dict[str, Array] = {}
-        for leaf, shape in openai.leaf_shapes(config).items():
-            name = ".".join(leaf)
-            source = Source(shape, "<f4", lambda leaf=leaf: read(leaf))  # type: ignore[misc]
-            maps[name] = np.memmap(Path(scratch) / name, source.dtype, "w+", shape=shape)
-            maps[name][...] = source.array(name)
-        path.touch()
-        mode = path.stat().st_mode
-        save_file(maps, path)
-        path.chmod(mode)  # the library's files are their owner's alone
+    shapes = openai.leaf_shapes(config)
+    sources = {
+        ".".join(leaf): Source(shape, "<f4", functools.partial(read, leaf))
+        for leaf, shape in shapes.items()
+    }
+    safetensors_files.write(path, sources)
 
 
 def write_vqvae_weights(model: LoadedVQVAE, path: Path) -> None:
@@ -184,11 +177,6 @@ def write_vqvae_weights(model: LoadedVQVAE, path: Path) -> None:
 
 
 def write_prior_weights(config: PriorConfig, workdir: Path, path: Path) -> None:
-    """Writes the averaged parameters of a prior's run.
-
-    They are read one at a time and wait in memory maps beside `path`, so the disk holds them twice
-    for a while. From safetensors 0.8 on they go straight from there into the file; earlier versions
-    copy all of them into memory.
-    """
+    """Writes the averaged parameters of a prior's run, a few in memory at a time."""
     with exporting.open_leaves(workdir, openai.leaf_shapes(config)) as read:
         _write(config, read, path)
