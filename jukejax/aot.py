@@ -241,20 +241,26 @@ def compile_program(program: Program) -> Compiled:
 # --- what a compiled program implies --------------------------------------------------------------
 
 
-def bounds(counts: hlo.Counts, chip: costs.Chip, slices: int = 1) -> dict[str, float]:
+def bounds(counts: hlo.Counts, chip: costs.Chip) -> dict[str, float]:
     """Seconds that one device cannot do without, by what it would be busy with.
 
     `compute` is the compiler's cycles; operations that it does not cost are charged
-    max(FLOPs / peak, bytes / bandwidth). `interconnect` has every link of a chip busy.
+    max(FLOPs / peak, bytes / bandwidth). `interconnect` has every link of a chip busy; `network`
+    is between slices, where its speed is published.
     """
     charged = sum(max(f / chip.flops, b / chip.bandwidth) for f, b in counts.uncosted)
-    sent = sum(c.bytes for c in counts.collectives.values())
-    return {
+    sent = {True: 0, False: 0}  # between slices or not -> bytes
+    for c in counts.collectives.values():
+        sent[c.kind == hlo.BETWEEN_SLICES] += c.bytes
+    seconds = {
         "matrix_peak": counts.flops / chip.flops,
         "compute": counts.cycles / chip.clock + charged,
         "hbm": counts.hbm_bytes / chip.bandwidth,
-        "interconnect": sent / chip.interconnect,
+        "interconnect": sent[False] / chip.interconnect,
     }
+    if sent[True] and chip.network is not None:
+        seconds["network"] = sent[True] / chip.network
+    return seconds
 
 
 def traffic(counts: hlo.Counts) -> dict[str, dict[str, int]]:

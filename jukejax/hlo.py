@@ -20,8 +20,8 @@ _BITS = {
 _ARRAY = re.compile(r"([a-z]+\d*[a-z0-9]*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _LINE = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
 _OPCODE = re.compile(r"(?:^|[ )}])([a-z][a-z0-9\-]*)\(")
-_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) (?:\(|.*-> ).*\{\s*$")
-_NAME = re.compile(r"%([\w.\-]+)")
+_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) (?:\(.*)?\{\s*$")
+_NAME = re.compile(r"%?([A-Za-z_][\w.\-]*)\s*(?=[,)]|$)")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CALLED = re.compile(r"(?:calls|to_apply)=%?([\w.\-]+)")
@@ -29,11 +29,12 @@ _BRANCHES = re.compile(r"(?:branch_computations=\{([^}]*)\}|(?:true|false)_compu
 _UNKNOWN_CYCLES = 2**63 - 1
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+BETWEEN_SLICES = "between slices"  # goes over the network of the data centre
 # moves no data, or is part of another instruction that is counted
 _FREE = frozenset(
     """parameter constant tuple get-tuple-element bitcast iota partition-id replica-id after-all
     async-done copy-done async-update while call conditional opt-barrier domain add-dependency
-    send-done recv-done all-gather-done all-reduce-done collective-permute-done""".split()
+    recv send-done recv-done all-gather-done all-reduce-done collective-permute-done""".split()
 )
 _MARKERS = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound", "AsyncCollective")
 
@@ -272,6 +273,8 @@ def hbm_bytes(
 def collective_kind(operation: Instruction) -> str | None:
     """Which collective an instruction begins, if any."""
     kind = operation.opcode.removesuffix("-start")
+    if kind == "send":
+        return BETWEEN_SLICES
     if operation.opcode == "fusion" and "all-reduce-scatter" in (operation.called or ""):
         return "reduce-scatter"
     return kind if kind in COLLECTIVES else None
@@ -358,7 +361,10 @@ def trips(loop: Instruction, computations: dict[str, Computation]) -> int | None
 
 def sent(kind: str, operation: Instruction, scope: Computation, n: int) -> int:
     """Bytes that each of n devices must send for one collective."""
-    read = sum(a.size for name in operation.operands for a in scope[name].shape)
+    sizes = [sum(a.size for a in scope[name].shape) for name in operation.operands]
+    read = sum(sizes)
+    if kind == BETWEEN_SLICES:
+        return sizes[0]  # the other operand is a token
     if kind == "all-gather":
         return read * (n - 1)
     if kind == "all-reduce":
@@ -430,7 +436,7 @@ class _Walk:
         text = " ".join([operation.text, *(i.text for i in inside)])
         # an asynchronous collective is cloned into every fusion that overlaps with it
         channel = re.search(r"channel_id=(\d+)", text)
-        shared = channel is not None and kind != "collective-permute"
+        shared = channel is not None and kind not in ("collective-permute", BETWEEN_SLICES)
         key = (kind, channel[1] if channel is not None and shared else operation.name)
         size = times * sent(kind, operation, scope, group_size(text, self.devices))
         if key not in counts.collectives or size > counts.collectives[key].bytes:
