@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 WORKDIR ?= runs/demo
 
-.PHONY: help demo test test-slow test-golden lint format clean
+.PHONY: help demo test test-slow test-golden test-aot lint format clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,13 +18,17 @@ demo: $(VENV)/installed  ## From songs to a new song on bundled music, on a CPU,
 	$(RUN) -m experiments.demo --out $(WORKDIR)
 
 test: $(VENV)/installed  ## The default test suite
-	$(RUN) -m pytest -m "not slow and not golden"
+	$(RUN) -m pytest -m "not slow and not golden and not aot"
 
 test-slow: $(VENV)/installed  ## The tests that take minutes
 	$(RUN) -m pytest -m slow
 
 test-golden: $(VENV)/installed  ## Compare with recorded reference outputs in $$JUKEJAX_GOLDEN
 	$(RUN) -m pytest -m golden
+
+test-aot: $(VENV)/installed  ## Compile for TPUs that are not there (installs libtpu)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[aot]'
+	$(RUN) -m pytest -m aot
 
 lint: $(VENV)/installed  ## Formatting, lint, types and the direction of imports
 	$(VENV)/bin/ruff format --check .

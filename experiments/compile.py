@@ -2,7 +2,8 @@
 
 python -m experiments.compile prior_5b_lyrics --topology v5e:16x16 --mesh.data 4 --mesh.fsdp 64 \\
     --train.batch 256
-python -m experiments.compile prior_5b --topology v5e:2x2 --what decode --mesh.data 1 --mesh.tensor 4
+python -m experiments.compile prior_5b --topology v5e:2x2 --what decode --mesh.tensor 4
+python -m experiments.compile plans [NAME ...]  # the table experiments/plans/README.md
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ os.environ |= {
 
 import tyro
 
-from experiments import cli
+from experiments import cli, plan_table
 from jukejax import aot, costs, planning, presets
 from jukejax.config import ConfigError, Experiment, PriorExperiment
 
@@ -113,6 +114,14 @@ def fit(name: str, experiment: Experiment, topology: aot.Topology, say: Any) -> 
     return plans[max(a.batch for a in tried if a.memory.fits)]
 
 
+def make_plan(entry: plan_table.Entry, kept: planning.Plan | None) -> planning.Plan:
+    """The plan of an entry of the table."""
+    experiment, topology = entry.experiment(), aot.topology(entry.topology, entry.slices)
+    if entry.windows is None:
+        return plan_train(entry.preset, experiment, topology, kept)
+    return plan_decode(entry.preset, experiment, topology, entry.windows, entry.weights, kept)
+
+
 def gib(size: float) -> str:
     return f"{size / GIB:.2f} GiB"
 
@@ -152,9 +161,8 @@ def render(plan: planning.Plan) -> str:
     for kind, t in plan["collectives"].items():
         lines.append(f"{kind:20}{t['count']:,} a {unit}, {t['bytes'] / 1e9:.3f} GB sent a device")
     for one in plan.get("heaviest_collectives", []):
-        lines.append(
-            f"  {one['bytes'] / 1e9:8.3f} GB in {one['times']} x {one['kind']}: ...{one['of'][-60:]}"
-        )
+        sent = f"{one['bytes'] / 1e9:8.3f} GB in {one['times']} x {one['kind']}"
+        lines.append(f"  {sent}: ...{one['of'][-60:]}")
     shares = ", ".join(f"{k} {v:.1%}" for k, v in plan["operations"].items() if v >= 0.005)
     bounds = ", ".join(f"{k} {v:.4g} s" for k, v in plan["bounds_s"].items())
     lines += [f"compiler's cycles   {shares}", f"bounds a {unit:11}{bounds}"]
@@ -171,15 +179,17 @@ def render(plan: planning.Plan) -> str:
 
 @cli.command
 def main(arguments: list[str]) -> None:
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
     name, rest = cli.take_preset(arguments, USAGE)
+    if name == "plans":
+        plan_table.regenerate(make_plan, rest, say)
+        return
     command = parse(name, rest)
     if command.fit and command.what == "decode":
         raise ConfigError("--fit searches the batch of a train step; leave out --what decode.")
     topology = aot.topology(command.topology, command.slices)
-
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
     if command.what == "decode":
         plan = plan_decode(name, command.experiment, topology, command.windows, command.weights)
     elif command.fit:

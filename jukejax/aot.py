@@ -2,7 +2,7 @@
 
 libtpu compiles for any topology on a machine without a TPU. What comes back is the compiler's own:
 memory by device, the scheduled program with all collectives, and an estimate of cycles. Nothing is
-run, so neither numbers nor times are measured; `bounds` says what the program cannot be faster than.
+run: no time is measured; `bounds` says what the program cannot be faster than.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jukejax import costs, hlo
-from jukejax.config import ConfigError, Experiment, PriorConfig, PriorExperiment
+from jukejax import costs, hlo_counts
+from jukejax.config import ConfigError, Experiment, PriorExperiment
 from jukejax.parallel.mesh import BATCH, make_mesh
 from jukejax.sampling import decode
 from jukejax.training.step import abstract_batch, abstract_state, jit_train_step, with_sharding
@@ -141,9 +141,7 @@ def lower_decode(
     )
     given = jax.ShapeDtypeStruct((), jnp.int32)
     batch = jax.eval_shape(lambda: task.example(windows))
-    stream = jax.eval_shape(
-        lambda p, b, g: decode.prefill(config, p, b, g), params, batch, given
-    )
+    stream = jax.eval_shape(lambda p, b, g: decode.prefill(config, p, b, g), params, batch, given)
     shared, whole = mesh.shape["data"] * mesh.shape["fsdp"], NamedSharding(mesh, P())
     split = BATCH if windows % shared == 0 else None
 
@@ -169,9 +167,14 @@ def lower_decode(
         return Program(decode.fill.lower(config, *arguments), _local_bytes(arguments))
 
 
+def versions() -> dict[str, str]:
+    """What compiles."""
+    return {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
+
+
 def fingerprint(program: Program) -> str:
     """SHA-256 of what is compiled and with what: StableHLO, jax and libtpu."""
-    names = [f"{name} {importlib.metadata.version(name)}" for name in ("jax", "libtpu")]
+    names = [f"{name} {version}" for name, version in versions().items()]
     text = "\n".join([*names, program.lowered.as_text()])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -241,7 +244,7 @@ def compile_program(program: Program) -> Compiled:
 # --- what a compiled program implies --------------------------------------------------------------
 
 
-def bounds(counts: hlo.Counts, chip: costs.Chip) -> dict[str, float]:
+def bounds(counts: hlo_counts.Counts, chip: costs.Chip) -> dict[str, float]:
     """Seconds that one device cannot do without, by what it would be busy with.
 
     `compute` is the compiler's cycles; operations that it does not cost are charged
@@ -251,7 +254,7 @@ def bounds(counts: hlo.Counts, chip: costs.Chip) -> dict[str, float]:
     charged = sum(max(f / chip.flops, b / chip.bandwidth) for f, b in counts.uncosted)
     sent = {True: 0, False: 0}  # between slices or not -> bytes
     for c in counts.collectives.values():
-        sent[c.kind == hlo.BETWEEN_SLICES] += c.bytes
+        sent[c.kind == hlo_counts.BETWEEN_SLICES] += c.bytes
     seconds = {
         "matrix_peak": counts.flops / chip.flops,
         "compute": counts.cycles / chip.clock + charged,
@@ -263,7 +266,7 @@ def bounds(counts: hlo.Counts, chip: costs.Chip) -> dict[str, float]:
     return seconds
 
 
-def traffic(counts: hlo.Counts) -> dict[str, dict[str, int]]:
+def traffic(counts: hlo_counts.Counts) -> dict[str, dict[str, int]]:
     """Collectives by kind: how many a run, and the bytes that a device sends."""
     number: Counter[str] = Counter()
     size: Counter[str] = Counter()
@@ -273,13 +276,13 @@ def traffic(counts: hlo.Counts) -> dict[str, dict[str, int]]:
     return {kind: {"count": number[kind], "bytes": size[kind]} for kind in sorted(number)}
 
 
-def heaviest(counts: hlo.Counts, top: int = 5) -> list[dict[str, Any]]:
+def heaviest(counts: hlo_counts.Counts, top: int = 5) -> list[dict[str, Any]]:
     """The collectives that send most."""
     found = sorted(counts.collectives.values(), key=lambda c: -c.bytes)[:top]
     return [{"kind": c.kind, "times": c.times, "bytes": c.bytes, "of": c.source} for c in found]
 
 
-def operations(counts: hlo.Counts, top: int = 8) -> dict[str, float]:
+def operations(counts: hlo_counts.Counts, top: int = 8) -> dict[str, float]:
     """Shares of the compiler's cycles by operation, largest first."""
     total = max(counts.cycles, 1)
     return {name: round(c / total, 4) for name, c in counts.operations.most_common(top)}

@@ -31,7 +31,7 @@ class Chip:
 
 # Sources: the pages "TPU v4", "v5e", "v5p" and "v6e" of the Cloud TPU documentation. Interconnect
 # is published for both directions; half of it is sent. The clock is the peak over the FLOPs of a
-# cycle of the chip's matrix units (128 x 128 each: 8 in v4 and v5p, 4 in v5e; v6e counts as 1.75 GHz).
+# cycle of the matrix units (of 128 x 128: 8 in v4 and v5p, 4 in v5e); v6e is taken to run as v5p.
 CHIPS = {
     chip.name: chip
     for chip in (
@@ -84,7 +84,8 @@ def _up_block(
 
 def encoder(config: VQVAEConfig, level: int, samples: int) -> list[Convolution]:
     """The convolutions of one level's encoder."""
-    c, found, n_in = config, [], 1
+    found: list[Convolution] = []
+    c, n_in = config, 1
     m = c.multipliers[level]
     for stages in c.downs[: level + 1]:
         for _ in range(stages):
@@ -99,7 +100,8 @@ def encoder(config: VQVAEConfig, level: int, samples: int) -> list[Convolution]:
 
 def decoder(config: VQVAEConfig, level: int, samples: int) -> list[Convolution]:
     """The convolutions of one level's decoder."""
-    c, found = config, []
+    found: list[Convolution] = []
+    c = config
     m, length = c.multipliers[level], samples // c.hops[level]
     for i in reversed(range(level + 1)):
         e = c.emb_width
@@ -200,7 +202,9 @@ def parameters(experiment: Experiment) -> int:
         rows += 1  # what stands before the first token
     if c.upper:
         rows += c.codes + 2  # codes above, and the norm
-    total = rows * c.width + sum(x.parameters for x in (*stack(c), *_upper(c), *lyric_stack(c)))
+    total = rows * c.width
+    total += sum(layer.parameters for layer in (*stack(c), *lyric_stack(c)))
+    total += sum(conv.parameters for conv in _upper(c))
     if c.lyrics and not c.lyrics.prefix:
         x = c.lyrics
         total += (x.vocabulary + x.tokens + 1) * x.width

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jukejax import aot, costs, hlo
+from jukejax import aot, costs, hlo_counts
 from jukejax.aot import Compiled, Memory, Program, Topology
 from jukejax.config import ConfigError, Experiment, PriorExperiment
 
@@ -33,6 +33,7 @@ def _head(name: str, what: str, experiment: Experiment, topology: Topology) -> P
         "devices": chips,
         "mesh": mesh_sizes(experiment, chips),
         "parameters": costs.parameters(experiment),
+        "versions": aot.versions(),
     }
 
 
@@ -59,6 +60,7 @@ def train_plan(
     plan = {
         **_head(name, "train", experiment, topology),
         "batch": experiment.train.batch,
+        "remat": getattr(experiment.model, "remat", None),
         "tokens_per_step": experiment.train.batch * costs.tokens(experiment),
         "flops_per_token": flops / costs.tokens(experiment),
         "flops_per_step": flops * experiment.train.batch,
@@ -67,7 +69,7 @@ def train_plan(
     }
     if not done.memory.fits:
         return {**plan, "advice": advice(experiment, chips, done.memory)}
-    counts, _ = hlo.count(done.text, chips)
+    counts, _ = hlo_counts.count(done.text, chips)
     seconds = aot.bounds(counts, chip)
     longest = max(seconds.values())
     model_flops = flops * experiment.train.batch / chips
@@ -106,7 +108,7 @@ def decode_plan(
     }
     if not done.memory.fits:
         return plan
-    _, trip = hlo.count(done.text, chips)
+    _, trip = hlo_counts.count(done.text, chips)
     if trip is None:
         raise ValueError("the decoding loop was not found in the compiled program.")
     seconds = aot.bounds(trip, chip)
@@ -161,7 +163,7 @@ class Attempt:
 def largest_batch(
     attempt: Callable[[int], Memory], first: int, share: int, capacity: int, limit: int = 12
 ) -> list[Attempt]:
-    """Tries multiples of `share` until the largest that fits and the next, which does not, are known.
+    """Tries multiples of `share` until the largest that fits is known, and that the next does not.
 
     A batch that does not fit is refused in seconds, one that fits compiles for minutes; memory is
     nearly linear in the batch, so the search interpolates. The last that fits is the answer.

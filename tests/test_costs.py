@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from jukejax import costs, hlo, presets
+from jukejax import costs, hlo_counts, presets
 from jukejax.config import (
     LabelsConfig,
     LyricsConfig,
@@ -85,7 +85,7 @@ def test_parameters_without_labels(name):
 def test_flops_are_those_of_the_lowered_program(name):
     # every matrix product and convolution of the program before XLA touches it, loops and all
     experiment = family(name)
-    total, trip = hlo.count(gradient(experiment).as_text("hlo"), 1)
+    total, trip = hlo_counts.count(gradient(experiment).as_text("hlo"), 1)
     assert trip is None
     # a convolution's padding is not multiplied; without convolutions the numbers are equal
     slack = 0.01 if experiment.model.upper else 0
@@ -124,7 +124,7 @@ def _zeros(experiment):
 
 
 def test_flops_of_a_vqvae():
-    total, _ = hlo.count(gradient(VQVAE).as_text("hlo"), 1)
+    total, _ = hlo_counts.count(gradient(VQVAE).as_text("hlo"), 1)
     assert costs.train_flops(VQVAE) + _zeros(VQVAE) == pytest.approx(total.flops, rel=0.02)
     found = gradient(VQVAE).cost_analysis()["flops"]
     assert costs.train_flops(VQVAE) + _zeros(VQVAE) == pytest.approx(found, rel=0.05)
