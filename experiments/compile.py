@@ -76,7 +76,7 @@ def plan_train(
 ) -> planning.Plan:
     """Compiles a train step; `known` is given back if it is the plan of the same program."""
     program = aot.lower_train(experiment, topology)
-    if known is not None and known["fingerprint"] == aot.fingerprint(program):
+    if known is not None and planning.same(known, program):
         return known
     done = aot.compile_program(program)
     return planning.train_plan(name, experiment, topology, program, done)
@@ -90,7 +90,7 @@ def plan_decode(
     if not isinstance(experiment, PriorExperiment):
         raise ConfigError(f"{name} is no prior: --what decode is for the loop over tokens.")
     program = aot.lower_decode(experiment, topology, windows, weights)
-    if known is not None and known["fingerprint"] == aot.fingerprint(program):
+    if known is not None and planning.same(known, program):
         return known
     done = aot.compile_program(program)
     return planning.decode_plan(name, experiment, topology, program, done, windows, weights)

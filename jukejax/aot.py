@@ -194,17 +194,16 @@ class Memory:
 
 
 def out_of_memory(message: str, arguments: int) -> Memory | None:
-    """What the compiler's message of a program that does not fit says, or None for another."""
-    number = r"\(?([\d.]+)([KMG]?)\)?"
-    found = re.search(
-        rf"total memory required for (.*?) {number} exceeds available HBM {number}", message
-    )
+    """What the compiler's message of a program that does not fit says, or None for another.
+
+    The message speaks of temporaries, but counts arguments and outputs as well (a test shows it).
+    """
+    number = r"\(([\d.]+)([KMG]?)\)"
+    found = re.search(rf"total memory required for .*? {number} exceeds .*? {number}", message)
     if not found:
         return None
-    needed = int(float(found[2]) * _UNITS[found[3]])
-    available = int(float(found[4]) * _UNITS[found[5]])
-    alone = "argument" not in found[1]
-    peak = needed + arguments if alone else needed
+    peak = int(float(found[1]) * _UNITS[found[2]])
+    available = int(float(found[3]) * _UNITS[found[4]])
     return Memory(False, arguments, peak - arguments, peak, available)
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from jukejax.hlo import Computation, Instruction, parse
 
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _BRANCHES = re.compile(r"(?:branch_computations=\{([^}]*)\}|(?:true|false)_computation=([^,]*))")
+
+VERSION = 1  # of the counts: to be raised where a program would be counted otherwise
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 BETWEEN_SLICES = "between slices"  # goes over the network of the data centre
@@ -84,21 +85,42 @@ def dot_flops(operation: Instruction, scope: Computation) -> int:
     return 2 * operation.shape[0].elements * math.prod(left.dims[a] for a in axes)
 
 
-def _through(scope: Computation, name: str) -> Instruction:
-    """The instruction behind bitcasts."""
-    while scope[name].opcode == "bitcast":
-        name = scope[name].operands[0]
-    return scope[name]
+def _parameters(scope: Computation) -> dict[int, str]:
+    """Names of a computation's parameters by number."""
+    return {int(i.text.split(")")[0]): i.name for i in scope.values() if i.opcode == "parameter"}
 
 
-def _readers(scope: Computation, name: str) -> Iterator[tuple[Instruction, int]]:
-    """(instruction, operand number) of all that read `name`, past bitcasts."""
-    for other in scope.values():
-        if name in other.operands:
-            if other.opcode == "bitcast":
-                yield from _readers(scope, other.name)
-            else:
-                yield other, other.operands.index(name)
+def _read(scope: Computation, name: str, size: int, computations: dict[str, Computation]) -> int:
+    """Bytes of array `name` of `size` bytes that a fusion reads: of a slice its own, no more."""
+    touched = 0
+    for reader in scope.values():
+        for place, operand in enumerate(reader.operands):
+            if operand != name:
+                continue
+            if reader.opcode == "bitcast":
+                touched += _read(scope, reader.name, size, computations)
+            elif reader.opcode == "fusion":
+                inner = computations[reader.called or ""]
+                touched += _read(inner, _parameters(inner)[place], size, computations)
+            elif reader.opcode in ("dynamic-slice", "slice", "gather") and place == 0:
+                touched += reader.shape[0].bytes
+            elif reader.opcode != "dynamic-update-slice" or place:  # written in place
+                touched += size
+    return min(size, touched)
+
+
+def _written(scope: Computation, name: str, size: int, computations: dict[str, Computation]) -> int:
+    """Bytes of a fusion's output `name` of `size` bytes that are new: of an update its own."""
+    end = scope[name]
+    if end.opcode == "bitcast":
+        return _written(scope, end.operands[0], size, computations)
+    if end.opcode == "fusion" and len(end.shape) == 1:
+        inner = computations[end.called or ""]
+        (root,) = (i.name for i in inner.values() if i.root)
+        return _written(inner, root, size, computations)
+    if end.opcode == "dynamic-update-slice":
+        return scope[end.operands[1]].shape[0].bytes
+    return size
 
 
 def hbm_bytes(
@@ -121,23 +143,13 @@ def hbm_bytes(
         return out + sum(reads)
     (root,) = (i for i in inner.values() if i.root)
     ends = root.operands if root.opcode == "tuple" else (root.name,)
-    written = 0
-    for array, name in zip(operation.shape, ends, strict=False):
-        end = _through(inner, name)
-        sliced = end.opcode == "dynamic-update-slice"
-        written += (inner[end.operands[1]].shape[0] if sliced else array).bytes * array.in_hbm
-    parameters = {i.text.split(")")[0]: i.name for i in inner.values() if i.opcode == "parameter"}
-    read = 0
-    for number, size in enumerate(reads):
-        readers = list(_readers(inner, parameters[str(number)])) if size else []
-        touched = 0
-        for reader, place in readers:
-            if reader.opcode in ("dynamic-slice", "slice", "gather") and place == 0:
-                touched += reader.shape[0].bytes
-            elif not (reader.opcode == "dynamic-update-slice" and place == 0):
-                touched += size
-        read += min(size, touched)
-    return written + read
+    written = sum(
+        _written(inner, name, array.bytes, computations)
+        for array, name in zip(operation.shape, ends, strict=False)
+        if array.in_hbm
+    )
+    names = _parameters(inner)
+    return written + sum(_read(inner, names[i], n, computations) for i, n in enumerate(reads) if n)
 
 
 def collective_kind(operation: Instruction) -> str | None:

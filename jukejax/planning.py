@@ -33,8 +33,14 @@ def _head(name: str, what: str, experiment: Experiment, topology: Topology) -> P
         "devices": chips,
         "mesh": mesh_sizes(experiment, chips),
         "parameters": costs.parameters(experiment),
-        "versions": aot.versions(),
+        "versions": {**aot.versions(), "counts": hlo_counts.VERSION},
     }
+
+
+def same(plan: Plan, program: Program) -> bool:
+    """Whether a plan is of this program, and counted as it would be now."""
+    counted = plan["versions"]["counts"] == hlo_counts.VERSION
+    return counted and plan["fingerprint"] == aot.fingerprint(program)
 
 
 def _memory(memory: Memory, chip: costs.Chip) -> Plan:
@@ -95,7 +101,8 @@ def decode_plan(
     sizes = {"float32": 4, "bfloat16": 2, "float16": 2}
     weight, cached = sizes[weights], sizes[c.dtype]
     share = mesh_sizes(experiment, chips)
-    read = costs.decode_bytes(c, windows, weight, cached) / share["tensor"]
+    # weights in another dtype than the activations' are converted once a call, before the loop
+    read = costs.decode_bytes(c, windows, min(weight, cached), cached) / share["tensor"]
     plan = {
         **_head(name, "decode", experiment, topology),
         "windows": windows,
@@ -107,7 +114,7 @@ def decode_plan(
         "fingerprint": aot.fingerprint(program),
     }
     if not done.memory.fits:
-        return plan
+        return {**plan, "advice": decode_advice(experiment, chips, windows, weights)}
     _, trip = hlo_counts.count(done.text, chips)
     if trip is None:
         raise ValueError("the decoding loop was not found in the compiled program.")
@@ -150,6 +157,20 @@ def advice(experiment: Experiment, devices: int, memory: Memory) -> list[str]:
     if experiment.model.dtype == "float32":
         found.append("--model.dtype bfloat16: activations take half the room.")
     return [*found, "a larger topology, or chips with more memory."]
+
+
+def decode_advice(
+    experiment: PriorExperiment, devices: int, windows: int, weights: str
+) -> list[str]:
+    """What would make a decoding loop smaller; nothing of it has been compiled."""
+    c, found = experiment.model, []
+    if weights == "float32":
+        saved = 2 * costs.parameters(experiment) / mesh_sizes(experiment, devices)["tensor"]
+        found.append(f"--weights bfloat16: {saved / costs.GIB:.1f} GiB less a device.")
+    if windows > 1:
+        each = costs.cache_bytes(c, 1, 2)
+        found.append(f"fewer --windows: each has {each / costs.GIB:.2f} GiB of caches in bfloat16.")
+    return [*found, "--mesh.tensor: weights and caches are split over that many chips."]
 
 
 @dataclass(frozen=True)

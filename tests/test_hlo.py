@@ -173,6 +173,20 @@ def test_slices_of_stacked_arrays_count_as_what_they_touch():
     assert hlo_counts.count(SLICES, 1)[0].hbm_bytes == 2 * 8 * 128 * 4
 
 
+def test_slices_in_nested_fusions_count_as_what_they_touch():
+    head, entry = SLICES.split("ENTRY")
+    nested = """%outer (p: f32[24,8,128], q: s32[], r: f32[24,8,128]) -> f32[24,8,128] {
+  %p = f32[24,8,128]{2,1,0:T(8,128)} parameter(0)
+  %q = s32[] parameter(1)
+  %r = f32[24,8,128]{2,1,0:T(8,128)} parameter(2)
+  ROOT %in = f32[24,8,128]{2,1,0:T(8,128)} fusion(%p, %q, %r), kind=kLoop, calls=%inner
+}
+
+ENTRY"""
+    text = head + nested + entry.replace("calls=%inner", "calls=%outer")
+    assert hlo_counts.count(text, 1)[0].hbm_bytes == 2 * 8 * 128 * 4
+
+
 BETWEEN = """HloModule m
 
 ENTRY %main (a: f32[8,128]) -> f32[8,128] {
