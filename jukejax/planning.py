@@ -39,7 +39,7 @@ def _head(name: str, what: str, experiment: Experiment, topology: Topology) -> P
 
 def same(plan: Plan, program: Program) -> bool:
     """Whether a plan is of this program, and counted as it would be now."""
-    counted = plan["versions"]["counts"] == hlo_counts.VERSION
+    counted = plan["versions"].get("counts") == hlo_counts.VERSION
     return counted and plan["fingerprint"] == aot.fingerprint(program)
 
 
@@ -201,21 +201,18 @@ def largest_batch(
 
     low, high = 0, max(first // share, 1)
     while fits(high):
-        low, high = high, 4 * high
         if len(tried) >= limit:
-            raise ConfigError(f"batches of {low * share} and more fit; the search stops there.")
+            raise ConfigError(f"batches of {high * share} and more fit; the search stops there.")
+        each = max(tried[high].temporaries / high, 1.0)
+        likely = int((capacity - tried[high].arguments) / each)
+        low, high = high, max(likely, high) + 1
     while high - low > 1:
-        guess = (low + high) // 2
-        known = sorted(tried)
-        if len(known) > 1:
-            a, b = known[0], known[-1]
-            slope = (tried[b].peak - tried[a].peak) / (b - a)
-            guess = int(a + (capacity - tried[a].peak) / max(slope, 1))
-        guess = min(max(guess, low + 1), high - 1)
-        if fits(guess):
-            low = guess
-        else:
-            high = guess
+        above = tried[high]
+        base = tried[low].peak if low else above.arguments
+        each = max((above.peak - base) / (high - low), 1.0)
+        likely = low + int(((above.available or capacity) - base) / each)
+        guess = min(max(likely, low + 1), high - 1)
+        low, high = (guess, high) if fits(guess) else (low, guess)
     if low == 0:
         short = tried[high].peak - (tried[high].available or capacity)
         raise ConfigError(
