@@ -70,7 +70,7 @@ def _grid(sizes: tuple[int, ...], devices: list[jax.Device]) -> np.ndarray:
       ConfigError: the slices do not divide `data`.
     """
     slices = len({getattr(d, "slice_index", 0) for d in devices})
-    if slices == 1:
+    if slices == 1 or devices[0].platform == "gpu":  # whose slices are hosts, which axes may cross
         return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
     if sizes[0] % slices:
         raise ConfigError(

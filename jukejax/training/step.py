@@ -54,7 +54,7 @@ def abstract_state(task: Task, experiment: Experiment, mesh: Mesh) -> TrainState
     boxed = jax.eval_shape(lambda k: _init(task, experiment, k), key)
     shardings = storage_shardings(mesh, boxed)
     trees = jax.tree.map(with_sharding, nn.unbox(boxed), shardings)
-    first = abstract_batch(task, experiment, mesh)
+    first = jax.eval_shape(lambda: task.example(1))
     extra = jax.eval_shape(task.extra, key, trees["params"], first)
     step = jax.ShapeDtypeStruct((), jnp.int32)
     step, extra = jax.tree.map(lambda x: with_sharding(x, replicated(mesh)), (step, extra))
