@@ -74,7 +74,10 @@ ENTRIES = (
     Entry("vqvae", "v5e:8x8"),
     Entry("prior_5b", "v5e:2x2", tensor=4, windows=1, weights="bfloat16"),
     Entry("prior_5b", "v5p:1x1x1", windows=4, weights="bfloat16"),
+    Entry("prior_5b_lyrics", "v5e:2x2", tensor=4, windows=4, weights="bfloat16"),
+    Entry("prior_1b_lyrics", "v5e:1x1", windows=4, weights="bfloat16"),
     Entry("upsampler_level_0", "v5e:1x1", windows=4),
+    Entry("upsampler_level_0", "v6e:1x1", windows=16, weights="bfloat16"),
 )
 
 
