@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -146,11 +147,13 @@ def advice(experiment: Experiment, devices: int, memory: Memory) -> list[str]:
             f"place of {each}): temporaries shrink by up to {less / costs.GIB:.1f} GiB; --fit "
             "finds the largest batch."
         )
-    if mesh["fsdp"] < shares:
-        state = memory.arguments * (1 - mesh["fsdp"] / shares)
+    width = experiment.model.width if isinstance(experiment, PriorExperiment) else 1
+    most = math.gcd(shares, width)  # where fsdp does not divide the width, tensors stay whole
+    if mesh["fsdp"] < most:
+        state = memory.arguments * (1 - mesh["fsdp"] / most)
         found.append(
-            f"--mesh.fsdp up to {shares} (a divisor of the width, or a tensor stays whole): "
-            f"parameters and optimizer state shrink by up to {state / costs.GIB:.1f} GiB."
+            f"--mesh.fsdp up to {most}: parameters and optimizer state shrink by up to "
+            f"{state / costs.GIB:.1f} GiB."
         )
     if isinstance(experiment, PriorExperiment) and experiment.model.remat != "layer":
         found.append("--model.remat layer: of a layer's activations only its input is kept.")
