@@ -5,7 +5,7 @@ PARITY ?= .venv-parity
 RUN = $(VENV)/bin/python
 WORKDIR ?= runs/demo
 
-.PHONY: help demo test test-slow test-golden test-parity lint format clean
+.PHONY: help demo test test-slow test-golden test-parity test-aot lint format clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,7 +19,7 @@ demo: $(VENV)/installed  ## From songs to a new song on bundled music, on a CPU,
 	$(RUN) -m experiments.demo --out $(WORKDIR)
 
 test: $(VENV)/installed  ## The default test suite
-	$(RUN) -m pytest -m "not slow and not golden and not parity"
+	$(RUN) -m pytest -m "not slow and not golden and not parity and not aot"
 
 test-slow: $(VENV)/installed  ## The tests that take minutes
 	$(RUN) -m pytest -m slow
@@ -34,6 +34,10 @@ $(PARITY)/installed: tests/parity/requirements.txt
 
 test-parity: $(VENV)/installed $(PARITY)/installed  ## Compare exported models with HuggingFace's port of Jukebox
 	JUKEJAX_PARITY_PYTHON=$(abspath $(PARITY)/bin/python) $(RUN) -m pytest -m parity
+
+test-aot: $(VENV)/installed  ## Compile for TPUs that are not there (installs libtpu)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[aot]'
+	$(RUN) -m pytest -m aot
 
 lint: $(VENV)/installed  ## Formatting, lint, types and the direction of imports
 	$(VENV)/bin/ruff format --check .

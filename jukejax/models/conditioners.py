@@ -17,6 +17,7 @@ from jukejax.models.layers import (
     layer_norm,
     norm_params,
     table,
+    whole,
 )
 from jukejax.models.transformer import Stack, lyric_stack
 
@@ -76,8 +77,8 @@ class Labels(nn.Module):
         c, labels = self.config, self.config.labels
         assert labels is not None
         std = 0.01 * c.init_scale
-        artists = self.param("artist", table(labels.artists, c.width, std))
-        bag = self.param("genre", table(labels.genres, c.width, std))
+        artists = whole(self.param("artist", table(labels.artists, c.width, std)))
+        bag = whole(self.param("genre", table(labels.genres, c.width, std)))
         chosen = jnp.where((genres >= 0)[..., None], bag[jnp.maximum(genres, 0)], 0.0)  # (B, G, W)
         start = artists[artist][:, None] + chosen.sum(1, keepdims=True)  # (B, 1, W)
         if not c.timing:
@@ -88,7 +89,8 @@ class Labels(nn.Module):
             strict=True,
         )
         tables = [
-            self.param(name, table(labels.timing_bins, c.width, std))[bins] for name, bins in named
+            whole(self.param(name, table(labels.timing_bins, c.width, std)))[bins]
+            for name, bins in named
         ]
         return start, tables[0] + tables[1] + tables[2]  # (B, T, W)
 
@@ -102,7 +104,7 @@ class Upper(nn.Module):
     def __call__(self, codes: jax.Array) -> jax.Array:
         c, upper = self.config, self.config.upper
         assert upper is not None
-        x = self.param("token", table(c.codes, c.width, 0.02 * c.init_scale))[codes]
+        x = whole(self.param("token", table(c.codes, c.width, 0.02 * c.init_scale)))[codes]
         x = UpBlock(
             stages=upper.stages,
             width=upper.width,
@@ -132,7 +134,7 @@ class LyricEncoder(nn.Module):
         tokens = self.param("token", table(lc.vocabulary, lc.width, 0.02 * s))
         position = self.param("position", table(lc.tokens, lc.width, 0.01 * s, "position"))
         start = self.param("start", table(1, lc.width, 0.01 * s, "position"))
-        x = shift_right(tokens[lyrics], start[None]) + position
+        x = shift_right(whole(tokens)[lyrics], start[None]) + whole(position)
         x, _ = Stack(lyric_stack(c), name="stack")(x)
         project = dense_params(lc.width, c.width, 0.02 * s, ("inner", "embed"))
         x = dense(self.param("project", project), x)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from jukejax.config import PriorConfig
 from jukejax.models.conditioners import Labels, LyricEncoder, Upper, shift_right
-from jukejax.models.layers import linear_kernel, spread, table
+from jukejax.models.layers import linear_kernel, spread, table, whole
 from jukejax.models.transformer import Stack, prior_stack
 
 Batch = dict[str, jax.Array]
@@ -73,9 +73,10 @@ class Prior(nn.Module):
         encoded = lyric_logits = None
         if c.lyric_encoder:
             encoded, lyric_logits = self.lyric_encoder(batch["lyrics"])
+        position = whole(self.position)
         return Conditions(
             start=start,
-            add=self.position if add is None else self.position + add,
+            add=position if add is None else position + add,
             output_add=add if c.tied_output else None,
             encoded=encoded,
             lyric_logits=lyric_logits,
@@ -98,7 +99,7 @@ class Prior(nn.Module):
         self, batch: Batch, conditions: Conditions, keep_kv: bool = False
     ) -> tuple[jax.Array, Any]:
         """States (B, L, W) that `head` reads, and (with `keep_kv`) the stack's keys and values."""
-        x = self.token[self.sequence(batch)]
+        x = whole(self.token)[self.sequence(batch)]
         x = shift_right(x, conditions.start) + conditions.add
         x, kv = self.stack(x, conditions.encoded, keep_kv)
         return x if conditions.output_add is None else x + conditions.output_add, kv

@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -58,8 +59,29 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
             f"mesh {wanted} does not fit {len(devices)} devices: the sizes must multiply to that "
             "number (one of them may be -1: what is left)."
         )
-    types = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
+    grid = _grid(tuple(sizes), devices)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _grid(sizes: tuple[int, ...], devices: list[jax.Device]) -> np.ndarray:
+    """Devices in the shape of a mesh, neighbours near each other; slices along `data`.
+
+    Raises:
+      ConfigError: the slices do not divide `data`.
+    """
+    slices = len({getattr(d, "slice_index", 0) for d in devices})
+    if slices == 1 or devices[0].platform == "gpu":  # whose slices are hosts, which axes may cross
+        return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    if sizes[0] % slices:
+        raise ConfigError(
+            f"{slices} slices do not divide mesh.data {sizes[0]}: the slow network between slices "
+            "carries the data axis alone; give a multiple."
+        )
+    across = (slices,) + (1,) * (len(sizes) - 1)
+    within = (sizes[0] // slices, *sizes[1:])
+    return mesh_utils.create_hybrid_device_mesh(
+        within, across, devices, allow_split_physical_axes=True
+    )
 
 
 def storage_shardings(mesh: Mesh, abstract: Any) -> Any:

@@ -9,10 +9,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jukejax.config import Experiment
-from jukejax.parallel.mesh import COMPUTE, create_sharded, replicated, storage_shardings
+from jukejax.parallel.mesh import BATCH, COMPUTE, create_sharded, replicated, storage_shardings
 from jukejax.training.optimizer import make_optimizer, schedule
 from jukejax.training.tasks import Batch, Metrics, Task
 
@@ -69,20 +70,28 @@ def abstract_state(task: Task, experiment: Experiment, mesh: Mesh) -> TrainState
     boxed = jax.eval_shape(lambda k: _init(task, experiment, k), key)
     shardings = storage_shardings(mesh, boxed)
     trees = jax.tree.map(with_sharding, nn.unbox(boxed), shardings)
-    extra = jax.eval_shape(task.extra, key, trees["params"], task.example)
+    first = jax.eval_shape(lambda: task.example(1))
+    extra = jax.eval_shape(task.extra, key, trees["params"], first)
     step = jax.ShapeDtypeStruct((), jnp.int32)
     step, extra = jax.tree.map(lambda x: with_sharding(x, replicated(mesh)), (step, extra))
     return TrainState(step=step, extra=extra, **trees)
+
+
+def abstract_batch(task: Task, experiment: Experiment, mesh: Mesh) -> Batch:
+    """Shapes and shardings of a global batch."""
+    shapes = jax.eval_shape(lambda: task.example(experiment.train.batch))
+    return jax.tree.map(lambda x: with_sharding(x, NamedSharding(mesh, P(BATCH))), shapes)
 
 
 def with_sharding(x: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> Any:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
-def make_train_step(
-    task: Task, experiment: Experiment, mesh: Mesh
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The jitted step. The state is donated; the batch is global."""
+def jit_train_step(task: Task, experiment: Experiment, mesh: Mesh) -> jax.stages.Wrapped:
+    """The jitted step (state, batch) -> (state, metrics), to be called or lowered under `mesh`.
+
+    The state is donated; the batch is global.
+    """
     config, decay = experiment.optimizer, experiment.train.ema_decay
     optimizer = make_optimizer(config)
 
@@ -106,7 +115,14 @@ def make_train_step(
 
     # a state comes out where it went in, or the second call would compile again
     kept = jax.tree.map(lambda x: x.sharding, abstract_state(task, experiment, mesh))
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(kept, replicated(mesh)))
+    return jax.jit(step, donate_argnums=0, out_shardings=(kept, replicated(mesh)))
+
+
+def make_train_step(
+    task: Task, experiment: Experiment, mesh: Mesh
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """`jit_train_step`, called under its mesh."""
+    jitted = jit_train_step(task, experiment, mesh)
 
     def run(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         with jax.set_mesh(mesh):

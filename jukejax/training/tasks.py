@@ -31,7 +31,7 @@ class Task(NamedTuple):
     """The pure functions of one kind of training."""
 
     init: Callable[[jax.Array], Any]  # key -> boxed parameters
-    example: Batch  # a small batch, for shapes
+    example: Callable[[int], Batch]  # zeros in the shapes of a batch of so many
     extra: Callable[[jax.Array, Any, Batch], Any]  # key, parameters, first batch -> extra
     adopt: Callable[[Any, Batch], Any]  # another run's extra, first batch -> extra
     loss: Callable[[Any, Any, Batch], tuple[jax.Array, tuple[Metrics, Any]]]
@@ -45,8 +45,8 @@ class VQVAEExtra(NamedTuple):
     width: Bandwidth
 
 
-def vqvae_task(config: VQVAEConfig) -> Task:
-    """Batches are {"audio": (B, S, 1) float32}."""
+def vqvae_task(config: VQVAEConfig, samples: int) -> Task:
+    """Batches are {"audio": (B, S, 1) float32}, S being `samples`."""
 
     def extra(key: jax.Array, params: Any, batch: Batch) -> VQVAEExtra:
         books = []
@@ -87,7 +87,7 @@ def vqvae_task(config: VQVAEConfig) -> Task:
 
     return Task(
         init=lambda key: vqvae.init_params(config, key),
-        example={"audio": jnp.zeros((1, 32 * config.hops[-1], 1))},
+        example=lambda n: {"audio": jnp.zeros((n, samples, 1))},
         extra=extra,
         adopt=adopt,
         loss=loss,
@@ -104,7 +104,7 @@ def prior_task(config: PriorConfig) -> Task:
 
     return Task(
         init=lambda key: prior.init_params(config, key),
-        example=prior.example_batch(config),
+        example=lambda n: prior.example_batch(config, n),
         extra=lambda key, params, batch: {},
         adopt=lambda other, batch: {},
         loss=loss,
@@ -115,6 +115,6 @@ def prior_task(config: PriorConfig) -> Task:
 def make_task(experiment: Experiment) -> Task:
     """The task of an experiment."""
     if isinstance(experiment, VQVAEExperiment):
-        return vqvae_task(experiment.model)
+        return vqvae_task(experiment.model, experiment.samples)
     assert isinstance(experiment, PriorExperiment)
     return prior_task(experiment.model)

@@ -1,5 +1,7 @@
 """Meshes: sizes, where parameters are born, how batches are split."""
 
+from dataclasses import dataclass
+
 import jax
 import numpy as np
 import pytest
@@ -52,6 +54,34 @@ def test_one_device_is_a_mesh_of_one():
 def test_sizes_that_do_not_multiply(config):
     with pytest.raises(ConfigError, match="does not fit 8 devices"):
         make_mesh(config)
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A device of a slice, as far as meshes look at it."""
+
+    id: int
+    slice_index: int
+    process_index: int = 0
+    platform: str = "cpu"
+    device_kind: str = "cpu"
+
+
+def test_slices_lie_along_data():
+    # a group of fsdp or tensor never crosses the slow network between slices
+    chips = [Chip(i, slice_index=i % 2) for i in range(8)]
+    for config in (MeshConfig(fsdp=4), MeshConfig(fsdp=2), MeshConfig(fsdp=2, tensor=2)):
+        grid = make_mesh(config, chips).devices
+        half = grid.shape[0] // 2
+        for part in (grid[:half], grid[half:]):
+            assert len({chip.slice_index for chip in part.flat}) == 1
+        assert {chip.id for chip in grid.flat} == set(range(8))
+
+
+def test_slices_that_do_not_divide_data():
+    chips = [Chip(i, slice_index=i // 4) for i in range(8)]
+    with pytest.raises(ConfigError, match=r"2 slices do not divide mesh\.data 1"):
+        make_mesh(MeshConfig(fsdp=8), chips)
 
 
 def test_create_sharded_stores_by_the_table():

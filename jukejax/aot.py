@@ -1,0 +1,287 @@
+"""Compiles the real train step, or the decoding loop, for TPUs that are not there.
+
+libtpu compiles for any topology on a machine without a TPU. What comes back is the compiler's own:
+memory by device, the scheduled program with all collectives, and an estimate of cycles. Nothing is
+run: no time is measured; `bounds` says what the program cannot be faster than.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import math
+import re
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jukejax import costs, hlo_counts
+from jukejax.config import ConfigError, Experiment, PriorExperiment
+from jukejax.parallel.mesh import BATCH, make_mesh
+from jukejax.sampling import decode
+from jukejax.training.step import abstract_batch, abstract_state, jit_train_step, with_sharding
+from jukejax.training.tasks import make_task
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Chips that a program is compiled for."""
+
+    name: str
+    slices: int
+    chip: costs.Chip
+    devices: list[Any]
+
+
+def topology(name: str, slices: int = 1) -> Topology:
+    """The chips of a TPU topology such as "v5e:16x16", once or as several slices.
+
+    Raises:
+      ConfigError: libtpu is missing, or there is no such topology or chip.
+    """
+    kind = name.split(":")[0]
+    if kind not in costs.CHIPS:
+        raise ConfigError(
+            f"--topology {name!r}: the chip must be one of {', '.join(costs.CHIPS)}, followed by "
+            "the shape of the slice, as in v5e:16x16 or v5p:4x4x8."
+        )
+    try:
+        importlib.metadata.version("libtpu")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ConfigError(
+            "Compiling for TPUs needs libtpu (no TPU): pip install 'jukejax[aot]'."
+        ) from error
+    options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
+    if kind == "v4":
+        options["chip_config_name"] = "megacore"  # one device a chip, as on the others
+    try:
+        devices = topologies.get_topology_desc(name, "tpu", **options).devices
+    except Exception as error:  # libtpu raises several kinds
+        raise ConfigError(
+            f"--topology {name!r} with {slices} slices: libtpu refuses it "
+            f"({str(error).splitlines()[0][:200]}). Shapes are NxN for v5e and v6e, NxNxN for v4 "
+            "and v5p."
+        ) from error
+    return Topology(name, slices, costs.CHIPS[kind], list(devices))
+
+
+# --- lowering: the same functions that train and sample, on abstract arguments --------------------
+
+
+@dataclass(frozen=True)
+class Program:
+    """A lowered program and the bytes of its arguments on one device."""
+
+    lowered: Any
+    arguments: int
+
+
+def _local_bytes(tree: Any) -> int:
+    """Bytes of abstract arrays on one device."""
+    return sum(
+        x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(tree)
+    )
+
+
+def check(experiment: Experiment, mesh: Mesh) -> None:
+    """Raises ConfigError for what a preset leaves to the data, and batches that do not divide."""
+    if isinstance(experiment, PriorExperiment):
+        labels = experiment.model.labels
+        if labels is not None and not (labels.artists and labels.genres):
+            raise ConfigError(
+                "This preset takes the number of artists and genres from the data; say them: "
+                "--model.labels.artists N --model.labels.genres N."
+            )
+    shares = mesh.shape["data"] * mesh.shape["fsdp"]
+    if experiment.train.batch % shares:
+        raise ConfigError(
+            f"train.batch is {experiment.train.batch}, but the mesh splits a batch {shares} ways "
+            "(data x fsdp); give a multiple."
+        )
+
+
+def lower_train(experiment: Experiment, topology: Topology) -> Program:
+    """The train step of `jukejax.training.step`, lowered for a topology."""
+    mesh = make_mesh(experiment.mesh, topology.devices)
+    check(experiment, mesh)
+    task = make_task(experiment)
+    state = abstract_state(task, experiment, mesh)
+    batch = abstract_batch(task, experiment, mesh)
+    step = jit_train_step(task, experiment, mesh)
+    with jax.set_mesh(mesh):
+        return Program(step.lower(state, batch), _local_bytes((state, batch)))
+
+
+def lower_decode(
+    experiment: PriorExperiment, topology: Topology, windows: int, weights: str
+) -> Program:
+    """The loop of `jukejax.sampling.decode.fill` over `windows` windows at once.
+
+    Parameters lie where training stores them, in the dtype `weights`; caches are split like the
+    batch, and their last axis like attention over `tensor`.
+    """
+    config = experiment.model
+    mesh = make_mesh(experiment.mesh, topology.devices)
+    check(experiment, mesh)
+    task = make_task(experiment)
+    params = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, weights, sharding=x.sharding),
+        abstract_state(task, experiment, mesh).ema,
+    )
+    given = jax.ShapeDtypeStruct((), jnp.int32)
+    batch = jax.eval_shape(lambda: task.example(windows))
+    stream = jax.eval_shape(lambda p, b, g: decode.prefill(config, p, b, g), params, batch, given)
+    shared, whole = mesh.shape["data"] * mesh.shape["fsdp"], NamedSharding(mesh, P())
+    split = BATCH if windows % shared == 0 else None
+
+    def cache(x: Any) -> Any:
+        last = "tensor" if x.shape[-1] % mesh.shape["tensor"] == 0 else None
+        middle = (None,) * (x.ndim - 3)
+        return with_sharding(x, NamedSharding(mesh, P(None, split, *middle, last)))
+
+    def rows(x: Any) -> Any:
+        return with_sharding(x, NamedSharding(mesh, P(split)) if x.ndim != 2 else whole)
+
+    placed = jax.tree.map(rows, stream._replace(caches=None, tokens=None))
+    stream = placed._replace(
+        caches=jax.tree.map(cache, stream.caches),
+        tokens=with_sharding(stream.tokens, NamedSharding(mesh, P(split))),
+    )
+    uniforms = with_sharding(
+        jax.ShapeDtypeStruct((windows, config.n_ctx), jnp.float32), NamedSharding(mesh, P(split))
+    )
+    scalars = [with_sharding(jax.ShapeDtypeStruct((), d), whole) for d in ("int32", "int32", "f4")]
+    arguments = (params, stream, uniforms, *scalars)
+    with jax.set_mesh(mesh):
+        return Program(decode.fill.lower(config, *arguments), _local_bytes(arguments))
+
+
+def versions() -> dict[str, str]:
+    """What compiles."""
+    return {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
+
+
+def fingerprint(program: Program) -> str:
+    """SHA-256 of what is compiled and with what: StableHLO, jax and libtpu."""
+    names = [f"{name} {version}" for name, version in versions().items()]
+    text = "\n".join([*names, program.lowered.as_text()])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# --- compiling ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device. `peak` is an estimate where the program did not fit."""
+
+    fits: bool
+    arguments: int
+    temporaries: int
+    peak: int
+    available: int | None = None  # said by the compiler where the program did not fit
+
+
+def out_of_memory(message: str, arguments: int) -> Memory | None:
+    """What the compiler's message of a program that does not fit says, or None for another.
+
+    The message speaks of temporaries, but counts arguments and outputs as well (a test shows it).
+    """
+    number = r"\(([\d.]+)([KMG]?)\)"
+    found = re.search(rf"total memory required for .*? {number} exceeds .*? {number}", message)
+    if not found:
+        return None
+    peak = int(float(found[1]) * _UNITS[found[2]])
+    available = int(float(found[3]) * _UNITS[found[4]])
+    return Memory(False, arguments, peak - arguments, peak, available)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What the compiler says of a program; `text` is its schedule, or "" where it did not fit."""
+
+    memory: Memory
+    text: str
+    seconds: float
+
+
+def compile_program(program: Program) -> Compiled:
+    """Compiles; a program that does not fit is an answer, not an error."""
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="jukejax_aot_") as folder:
+        options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        try:
+            compiled = program.lowered.compile(compiler_options=options)
+        except jax.errors.JaxRuntimeError as error:
+            memory = out_of_memory(str(error), program.arguments)
+            if memory is None:
+                raise
+            return Compiled(memory, "", time.monotonic() - start)
+        # the dump, for as_text() fails where jaxlib is older than libtpu; it has the cycles too
+        found = sorted(Path(folder).glob("*.after_codegen.txt"), key=lambda p: p.stat().st_size)
+        if not found:
+            raise RuntimeError("libtpu wrote no after_codegen.txt: this version cannot be read.")
+        text = found[-1].read_text()
+    m = compiled.memory_analysis()
+    new = m.output_size_in_bytes - m.alias_size_in_bytes
+    peak = m.argument_size_in_bytes + m.temp_size_in_bytes + new
+    memory = Memory(True, m.argument_size_in_bytes, m.temp_size_in_bytes, peak)
+    return Compiled(memory, text, time.monotonic() - start)
+
+
+# --- what a compiled program implies --------------------------------------------------------------
+
+
+def bounds(counts: hlo_counts.Counts, chip: costs.Chip) -> dict[str, float]:
+    """Seconds that one device cannot do without, by what it would be busy with.
+
+    `compute` is the compiler's cycles; operations that it does not cost are charged
+    max(FLOPs / peak, bytes / bandwidth). `interconnect` has every link of a chip busy; `network`
+    is between slices, where its speed is published.
+    """
+    charged = sum(max(f / chip.flops, b / chip.bandwidth) for f, b in counts.uncosted)
+    sent = {True: 0, False: 0}  # between slices or not -> bytes
+    for c in counts.collectives.values():
+        sent[c.kind == hlo_counts.BETWEEN_SLICES] += c.bytes
+    seconds = {
+        "matrix_peak": counts.flops / chip.flops,
+        "compute": counts.cycles / chip.clock + charged,
+        "hbm": counts.hbm_bytes / chip.bandwidth,
+        "interconnect": sent[False] / chip.interconnect,
+    }
+    if sent[True] and chip.network is not None:
+        seconds["network"] = sent[True] / chip.network
+    return seconds
+
+
+def traffic(counts: hlo_counts.Counts) -> dict[str, dict[str, int]]:
+    """Collectives by kind: how many a run, and the bytes that a device sends."""
+    number: Counter[str] = Counter()
+    size: Counter[str] = Counter()
+    for c in counts.collectives.values():
+        number[c.kind] += c.times
+        size[c.kind] += c.bytes
+    return {kind: {"count": number[kind], "bytes": size[kind]} for kind in sorted(number)}
+
+
+def heaviest(counts: hlo_counts.Counts, top: int = 5) -> list[dict[str, Any]]:
+    """The collectives that send most."""
+    found = sorted(counts.collectives.values(), key=lambda c: -c.bytes)[:top]
+    return [{"kind": c.kind, "times": c.times, "bytes": c.bytes, "of": c.source} for c in found]
+
+
+def operations(counts: hlo_counts.Counts, top: int = 8) -> dict[str, float]:
+    """Shares of the compiler's cycles by operation, largest first."""
+    total = max(counts.cycles, 1)
+    return {name: round(c / total, 4) for name, c in counts.operations.most_common(top)}

@@ -1,0 +1,286 @@
+"""What a config costs, by arithmetic: parameters, FLOPs, bytes; and what chips offer.
+
+A FLOP is a multiplication or an addition of a matrix product or convolution, a mask's lower half
+or not (attention computes both). Standard library and configs only, so that a 5B model is cheap to
+look at; the tests compare every number with the model itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from jukejax.config import Experiment, PriorConfig, VQVAEConfig, VQVAEExperiment
+from jukejax.patterns import COLUMN, CROSS, DENSE, PREVIOUS_ROW, PRIME, ROW, layer_patterns
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Chip:
+    """Published peaks of one chip."""
+
+    name: str
+    flops: float  # bfloat16 FLOP/s
+    memory: int  # bytes of HBM
+    bandwidth: float  # of HBM, bytes/s
+    interconnect: float  # bytes/s that all links of a chip can send within a slice
+    network: float | None  # bytes/s a chip's share of its host's network, between slices
+    clock: float  # Hz; what the compiler's cycles are divided by
+
+
+# Sources: the pages "TPU v4", "v5e", "v5p" and "v6e" of the Cloud TPU documentation. Interconnect
+# is published for both directions; half of it is sent. The clock is the peak over the FLOPs of a
+# cycle of the matrix units (of 128 x 128: 8 in v4 and v5p, 4 in v5e); v6e is taken to run as v5p.
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        Chip("v4", 275e12, 32 * GIB, 1228e9, 150e9, None, 1.050e9),
+        Chip("v5e", 197e12, 16 * GIB, 819e9, 200e9, 3.125e9, 1.503e9),
+        Chip("v5p", 459e12, 95 * GIB, 2765e9, 600e9, 6.25e9, 1.750e9),
+        Chip("v6e", 918e12, 32 * GIB, 1640e9, 400e9, 12.5e9, 1.750e9),
+    )
+}
+
+
+# --- convolutional networks -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One layer of a convolutional network, for one example."""
+
+    taps: int
+    n_in: int
+    n_out: int
+    length: int  # of its output
+    transposed: bool = False  # stride 2: each output sees half the taps
+
+    @property
+    def parameters(self) -> int:
+        return self.taps * self.n_in * self.n_out + self.n_out
+
+    @property
+    def flops(self) -> int:
+        taps = self.taps // 2 if self.transposed else self.taps
+        return 2 * taps * self.n_in * self.n_out * self.length
+
+
+def _resnet(width: int, depth: int, length: int) -> Iterator[Convolution]:
+    for _ in range(depth):
+        yield Convolution(3, width, width, length)
+        yield Convolution(1, width, width, length)
+
+
+def _up_block(
+    stages: int, width: int, depth: int, n_in: int, n_out: int, length: int
+) -> Iterator[Convolution]:
+    yield Convolution(3, n_in, width, length)
+    for i in range(stages):
+        yield from _resnet(width, depth, length)
+        length *= 2
+        yield Convolution(4, width, n_out if i == stages - 1 else width, length, transposed=True)
+
+
+def encoder(config: VQVAEConfig, level: int, samples: int) -> list[Convolution]:
+    """The convolutions of one level's encoder."""
+    found: list[Convolution] = []
+    c, n_in = config, 1
+    m = c.multipliers[level]
+    for stages in c.downs[: level + 1]:
+        for _ in range(stages):
+            samples //= 2
+            found.append(Convolution(4, n_in, c.width * m, samples))
+            found += _resnet(c.width * m, c.depth * m, samples)
+            n_in = c.width * m
+        found.append(Convolution(3, n_in, c.emb_width, samples))
+        n_in = c.emb_width
+    return found
+
+
+def decoder(config: VQVAEConfig, level: int, samples: int) -> list[Convolution]:
+    """The convolutions of one level's decoder."""
+    found: list[Convolution] = []
+    c = config
+    m, length = c.multipliers[level], samples // c.hops[level]
+    for i in reversed(range(level + 1)):
+        e = c.emb_width
+        found += _up_block(c.downs[i], c.width * m, c.depth * m, e, e, length)
+        length *= 2 ** c.downs[i]
+    return [*found, Convolution(3, c.emb_width, 1, length)]
+
+
+# --- transformers ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One transformer layer over `length` positions of one example."""
+
+    pattern: str
+    width: int
+    attn: int
+    mlp: int
+    length: int
+    keys: int  # that a position attends to
+    encoded: int  # lyric states that keys and values are made of (cross-attention)
+
+    @property
+    def matrices(self) -> int:
+        """Weights that every position passes."""
+        made = 1 if self.pattern == CROSS else 3
+        return self.width * (made * self.attn + 2 * self.mlp) + self.attn * self.width
+
+    @property
+    def parameters(self) -> int:
+        made = 1 if self.pattern == CROSS else 3
+        biases = made * self.attn + self.mlp + 2 * self.width
+        kv = 2 * self.attn * (self.width + 1) if self.pattern == CROSS else 0
+        return self.matrices + biases + kv + 4 * self.width
+
+    @property
+    def flops(self) -> int:
+        kv = 4 * self.encoded * self.width * self.attn if self.pattern == CROSS else 0
+        return 2 * self.length * self.matrices + kv + 4 * self.length * self.keys * self.attn
+
+
+def _keys(pattern: str, length: int, rows: int, encoded: int, visible: int) -> int:
+    columns = length // rows
+    return {
+        ROW: columns, PREVIOUS_ROW: columns, COLUMN: rows, DENSE: length, CROSS: encoded,
+        PRIME: visible,
+    }[pattern]  # fmt: skip
+
+
+def stack(c: PriorConfig) -> list[Layer]:
+    """The layers of a prior."""
+    encoded = c.lyrics.tokens if c.lyrics else 0
+    visible = (c.prefix_len // c.blocks + 1) * c.blocks
+    return [
+        Layer(p, c.width, c.attn_width, int(c.mlp_ratio * c.width), c.seq_len,
+              _keys(p, c.seq_len, c.blocks, encoded, visible), encoded)
+        for p in layer_patterns(c.attn_order, c.depth)
+    ]  # fmt: skip
+
+
+def lyric_stack(c: PriorConfig) -> list[Layer]:
+    """The layers of a prior's lyrics encoder."""
+    if c.lyrics is None or c.lyrics.prefix:
+        return []
+    x = c.lyrics
+    return [
+        Layer(p, x.width, int(c.attn_ratio * x.width), int(c.mlp_ratio * x.width), x.tokens,
+              _keys(p, x.tokens, x.blocks, 0, 0), 0)
+        for p in layer_patterns(x.attn_order, x.depth)
+    ]  # fmt: skip
+
+
+def _upper(c: PriorConfig) -> list[Convolution]:
+    if c.upper is None:
+        return []
+    u = c.upper
+    return list(_up_block(u.stages, u.width, u.depth, c.width, c.width, c.n_ctx // u.ratio))
+
+
+# --- the whole ------------------------------------------------------------------------------------
+
+
+def parameters(experiment: Experiment) -> int:
+    """Trained numbers (a VQ-VAE's codebooks are not)."""
+    if isinstance(experiment, VQVAEExperiment):
+        v = experiment.model
+        return sum(
+            conv.parameters
+            for level in range(v.levels)
+            for conv in (*encoder(v, level, 1), *decoder(v, level, v.hops[level]))
+        )
+    c = experiment.model
+    rows = c.vocabulary + c.seq_len + (0 if c.tied_output else c.codes)
+    if c.labels:
+        rows += c.labels.artists + c.labels.genres + (3 * c.labels.timing_bins if c.timing else 0)
+    else:
+        rows += 1  # what stands before the first token
+    if c.upper:
+        rows += c.codes + 2  # codes above, and the norm
+    total = rows * c.width
+    total += sum(layer.parameters for layer in (*stack(c), *lyric_stack(c)))
+    total += sum(conv.parameters for conv in _upper(c))
+    if c.lyrics and not c.lyrics.prefix:
+        x = c.lyrics
+        total += (x.vocabulary + x.tokens + 1) * x.width
+        total += (x.width + 1 + 2 + x.vocabulary) * c.width  # projection, norm, output
+    return total
+
+
+def forward_flops(experiment: Experiment) -> dict[str, int]:
+    """FLOPs of a training example's forward pass, by part."""
+    if isinstance(experiment, VQVAEExperiment):
+        v, samples = experiment.model, experiment.samples
+        levels = range(v.levels)
+        codes = sum(samples // v.hops[level] for level in levels)
+        return {
+            "encoders": sum(x.flops for level in levels for x in encoder(v, level, samples)),
+            "bottlenecks": 2 * codes * v.emb_width * v.codes,
+            "decoders": sum(x.flops for level in levels for x in decoder(v, level, samples)),
+        }
+    c = experiment.model
+    parts = {
+        "stack": sum(x.flops for x in stack(c)),
+        "output": 2 * c.seq_len * c.width * (c.vocabulary if c.tied_output else c.codes),
+    }
+    if c.upper:
+        parts["upper"] = sum(x.flops for x in _upper(c))
+    if c.lyrics and not c.lyrics.prefix:
+        x = c.lyrics
+        ends = 2 * x.tokens * c.width * (x.width + x.vocabulary)
+        parts["lyrics"] = sum(x.flops for x in lyric_stack(c)) + ends
+    return parts
+
+
+def train_flops(experiment: Experiment) -> int:
+    """FLOPs of forward and backward pass for one example; nothing computed twice is counted.
+
+    The backward pass costs twice the forward one, but for what no gradient goes through: the
+    input of a VQ-VAE's encoders, and the search for the nearest code.
+    """
+    forward = forward_flops(experiment)
+    total = 3 * sum(forward.values())
+    if isinstance(experiment, VQVAEExperiment):
+        v = experiment.model
+        firsts = (encoder(v, level, experiment.samples)[0] for level in range(v.levels))
+        total -= 2 * forward["bottlenecks"] + sum(x.flops for x in firsts)
+    return total
+
+
+def tokens(experiment: Experiment) -> int:
+    """Tokens of a training example: codes of a prior's window; samples of a VQ-VAE's chunk."""
+    is_vqvae = isinstance(experiment, VQVAEExperiment)
+    return experiment.samples if is_vqvae else experiment.model.n_ctx  # type: ignore[union-attr]
+
+
+# --- decoding -------------------------------------------------------------------------------------
+
+
+def cache_positions(layer: Layer) -> int:
+    """Positions whose keys and values a layer keeps while a window is decoded."""
+    return {PREVIOUS_ROW: 2 * layer.keys, COLUMN: layer.length}.get(layer.pattern, layer.keys)
+
+
+def cache_bytes(config: PriorConfig, batch: int, itemsize: int) -> int:
+    """Size of all caches of a window."""
+    return 2 * itemsize * batch * sum(x.attn * cache_positions(x) for x in stack(config))
+
+
+def decode_bytes(config: PriorConfig, batch: int, weight: int, cached: int) -> int:
+    """Bytes that must be read to decode one token of each of `batch` windows.
+
+    Every weight of the stack and of the output once, and the keys and values that each layer
+    attends to (`weight` and `cached` are the sizes of an item).
+    """
+    c = config
+    output = c.width * (c.vocabulary if c.tied_output else c.codes)
+    kv = 2 * sum(x.attn * x.keys for x in stack(c))
+    read = sum(
+        x.parameters - (2 * x.attn * (x.width + 1) if x.pattern == CROSS else 0) for x in stack(c)
+    )
+    return weight * (read + output) + cached * batch * kv
