@@ -83,10 +83,21 @@ def random_files(name, folder):
         hps = openai_settings.prior_settings(config)
         path = folder / f"prior_level_{level}.pth.tar"
         paths.append(write(path, config, hps, 1 + level, scale=0.2))
-    for kind in ("artist", "genre"):
-        (folder / f"{kind}s").write_text(f"{kind} one;1\n{kind} two;2\n")
-    ids = ["--artist-ids", folder / "artists", "--genre-ids", folder / "genres"]
-    return paths, ids if MODELS[name][2].labels else []
+    return paths, id_files(name, folder) if MODELS[name][2].labels else []
+
+
+def id_files(name, folder):
+    """Names for labels, of both rules where the top prior has the other one."""
+    top, more = MODELS[name][2].labels, []
+    sizes = {"v2": LABELS.artists} | ({"v3": top.artists} if top.max_genres == 1 else {})
+    for rule, artists in sizes.items():
+        space = "_" if rule == "v2" else " "
+        singers = ["", f"artist{space}one", f"artist{space}two", *map(str, range(3, artists))]
+        files = folder / f"{rule}_artists", folder / f"{rule}_genres"
+        for file, names in zip(files, (singers, ["", "rock", "pop", "folk", "jazz"]), strict=True):
+            file.write_text("".join(f"{name};{i}\n" for i, name in enumerate(names)))
+        more += [f"--{rule}-ids", *files]
+    return more
 
 
 def golden_files(name):
@@ -233,5 +244,6 @@ def test_label_names_get_the_same_ids(compared):
     if "tokens" not in compared.facts:
         assert not (compared.directory / "artists.json").exists()
         return
+    assert len(compared.facts["tokens"]) == len(compared.priors)
     for row in compared.facts["tokens"]:
         assert row[3] == 2 and row[4] == 1
