@@ -33,8 +33,9 @@ def audio_batches(
 ) -> Iterator[Batch]:
     """Endless batches {"audio": (len(rows), samples, 1) float32 in [-1, 1)}.
 
-    The batch of a step depends on (data, seed, step) alone, whichever hosts read its rows. Every epoch cuts each song into about length / samples chunks, moved at random and never
-    crossing songs; a song shorter than a chunk is padded with silence at its end.
+    The batch of a step depends on (data, seed, step) alone, whichever hosts read its rows. Every
+    epoch cuts each song into about length / samples chunks, moved at random and never crossing
+    songs; a song shorter than a chunk is padded with silence at its end.
 
     Args:
       data_dir: a prepared data set.

@@ -22,9 +22,10 @@ from jukejax.config import (
 from jukejax.model_dir import load_experiment, load_vqvae
 from jukejax.parallel.mesh import make_mesh
 from jukejax.training import loop
-from jukejax.training.loop import Interrupted, train
+from jukejax.training.loop import train
 from jukejax.training.metrics import read_metrics
 from jukejax.training.step import abstract_state
+from jukejax.training.stopping import Diverged, Interrupted, Preempted
 from jukejax.training.tasks import make_task
 
 # Orbax drops the reads of a checkpoint that it refuses, and Python remarks on that.
@@ -158,7 +159,10 @@ def test_no_step_is_written_twice(whole, broken):
         assert [r["step"] for r in training] == [1, 2, 3, 4, 5, 6]
         evaluated = [r for r in found if "held_out/loss" in r]
         assert [r["step"] for r in evaluated] == [3, 6]
-        records[name] = [{k: v for k, v in r.items() if k != "time"} for r in training + evaluated]
+        records[name] = [
+            {k: v for k, v in r.items() if not k.startswith(("time", "memory"))}
+            for r in training + evaluated
+        ]
     assert records["whole"] == records["broken"]
 
 
@@ -222,12 +226,60 @@ def test_another_model_is_refused(whole, mesh, change):
     gc.collect()
 
 
-@pytest.mark.parametrize("name", ["loss", "gradient_norm"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_no_number_stops_before_it_is_saved(tmp_path, name, value):
-    sums = {"loss": 1.0, "gradient_norm": 1.0, name: value}
-    with pytest.raises(loop.Diverged, match=f"{name} is not finite any more at step 7"):
-        loop._check_finite(sums, 7, tmp_path)
+# --- gradients that are no numbers ----------------------------------------------------------------
+
+
+def broken_batches(bad):
+    """`batches` in which those of steps that `bad` holds of are full of NaN."""
+
+    def source(step):
+        for n in itertools.count(step):
+            yield {name: x * (np.nan if bad(n) else 1) for name, x in batch(n).items()}
+
+    return source
+
+
+def test_a_step_without_a_finite_gradient_is_skipped_and_counted(mesh, tmp_path):
+    few = dataclasses.replace(
+        EXPERIMENT, train=dataclasses.replace(EXPERIMENT.train, steps=5, log_every=5)
+    )
+    state = train(few, mesh, tmp_path, broken_batches(lambda n: n in (1, 3)), log=[].append)
+    assert int(state.step) == 5
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+    record = read_metrics(tmp_path / "metrics.jsonl")[-1]
+    assert record["train/skipped"] == 2
+    finite = dataclasses.replace(few.train, steps=1, log_every=1)
+    train(dataclasses.replace(few, train=finite), mesh, tmp_path / "one", batches, log=[].append)
+    one = read_metrics(tmp_path / "one" / "metrics.jsonl")[-1]["train/loss"]
+    assert record["train/loss"] == pytest.approx(one, rel=0.5)  # a mean of three, not of five
+
+
+def test_many_such_steps_in_a_row_end_the_run_and_the_checkpoints_stay(mesh, tmp_path):
+    limited = dataclasses.replace(
+        EXPERIMENT, train=dataclasses.replace(EXPERIMENT.train, steps=20, max_skipped=3)
+    )
+    # two in a row are let pass
+    source = broken_batches(lambda n: n in (1, 2) or n >= 5)
+    with pytest.raises(Diverged, match=r"not finite.*3 steps in a row up to step 8.*learning_rate"):
+        train(limited, mesh, tmp_path, source, log=[].append)
+    with open_existing(tmp_path) as checkpoints:
+        kept = checkpoints.latest
+        shapes = abstract_state(make_task(limited), limited, mesh)._asdict()
+        del shapes["step"]
+        found = checkpoints.restore(shapes)
+    assert kept == 8
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
+
+
+# --- stopping -------------------------------------------------------------------------------------
+
+
+def test_sigterm_asks_to_be_started_again(mesh, tmp_path):
+    source = stops(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Preempted, match="Stopped at step 3 of 6"):
+        train(EXPERIMENT, mesh, tmp_path, source, log=[].append)
+    with open_existing(tmp_path) as checkpoints:
+        assert checkpoints.latest == 3
 
 
 def test_ctrl_c_during_an_evaluation_is_answered_after_saving(mesh, tmp_path):
