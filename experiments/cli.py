@@ -16,9 +16,9 @@ def command(main: Callable[..., Any]) -> Callable[..., Any]:
     """Turns the errors that users can mend into one sentence, and how it went into an exit code.
 
     0: done. 1 or 2: a mistake to mend; starting again would not help. 75 (`EX_TEMPFAIL`): stopped
-    by SIGTERM after saving, or another process of the run is gone: run me again. 130: Ctrl-C.
-    Anything else (70: of many processes one met an error that is not foreseen), and an end by a
-    signal, is a crash. Launchers start those again too, not for ever.
+    by SIGTERM after saving: run me again. 130: Ctrl-C. Anything else is a crash: 70, one of many
+    processes met an error that is not foreseen, mostly because another is gone; or the end by a
+    signal. Launchers start those again too, not for ever.
     """
     import jax
 
@@ -44,11 +44,11 @@ def command(main: Callable[..., Any]) -> Callable[..., Any]:
         except KeyboardInterrupt:
             print("Interrupted. The same command goes on where it was.", file=sys.stderr)
             at_once(STOPPED)  # not through the threads of a compiler that was cut short
-        except Exception as error:
-            if jax.distributed.is_initialized():  # the others may be gone, and are not waited for
-                traceback.print_exc()
-                at_once(RUN_AGAIN if isinstance(error, jax.errors.JaxRuntimeError) else CRASH)
-            raise
+        except Exception:
+            if not jax.distributed.is_initialized():
+                raise
+            traceback.print_exc()  # mostly another process is gone: they are not waited for
+            at_once(CRASH)
 
     return run
 

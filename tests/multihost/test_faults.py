@@ -1,0 +1,141 @@
+"""Runs that are killed at random and started again end as undisturbed ones do, bit for bit."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from experiments.supervise import Plan, Supervisor
+from jukejax.training.metrics import read_metrics
+
+pytestmark = pytest.mark.slow
+PROGRAM = Path(__file__).with_name("tiny_run.py")
+STEPS = 200
+
+
+@pytest.fixture(autouse=True)
+def few_flags(monkeypatch):
+    """The children choose their devices themselves."""
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
+    )
+
+
+def plan(workdir, kind, **train):
+    fields = [f"{name}={value}" for name, value in train.items()]
+    command = (sys.executable, str(PROGRAM), kind, str(workdir), *fields)
+    return Plan(command, workdir, processes=2, devices=1, pause=0.1)
+
+
+def events(workdir):
+    path = workdir / "logs" / "launch.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def last_step(workdir):
+    found = read_metrics(workdir / "metrics.jsonl")
+    return found[-1]["step"] if found else 0
+
+
+def saved(workdir):
+    """Everything in the last checkpoint, as numpy."""
+    step = max(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+    trees = {}
+    for name in ("params", "ema", "opt_state"):
+        with ocp.PyTreeCheckpointer() as reader:
+            tree = reader.metadata(workdir / "checkpoints" / str(step) / name).item_metadata.tree
+            args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+            trees[name] = reader.restore(
+                workdir / "checkpoints" / str(step) / name,
+                args=ocp.args.PyTreeRestore(restore_args=args),
+            )
+    return step, trees
+
+
+class Killer(threading.Thread):
+    """Kills a process of a run at each of some steps, one way or another; writes down what."""
+
+    def __init__(self, workdir, kills, seed):
+        super().__init__(daemon=True)
+        self.workdir, self.kills, self.random = workdir, kills, random.Random(seed)
+        self.log = []
+
+    def run(self):
+        for after, how in self.kills:
+            self.wait(lambda after=after: last_step(self.workdir) >= after)
+            if how == "saving":
+                self.wait(self.is_saving)
+            started = [e for e in events(self.workdir) if e["event"] == "start"][-1]
+            which = self.random.randrange(len(started["pids"]))
+            number = signal.SIGTERM if how == "term" else signal.SIGKILL
+            saving = self.is_saving()
+            os.kill(started["pids"][which], number)
+            self.log.append(
+                f"attempt {started['attempt']}: {number.name} to process {which} at step "
+                f"{last_step(self.workdir)}" + (" while saving" if saving else "")
+            )
+            seen = len(events(self.workdir))
+            self.wait(lambda seen=seen: len(events(self.workdir)) >= seen + 2)
+
+    def is_saving(self):
+        """Whether a checkpoint is half written; not one that an earlier attempt left behind."""
+        begun = [e["time"] for e in events(self.workdir) if e["event"] == "start"][-1]
+        with contextlib.suppress(FileNotFoundError):  # finished while it was looked at
+            parts = (self.workdir / "checkpoints").glob("*tmp*")
+            return any(p.stat().st_mtime > begun for p in parts)
+        return False
+
+    @staticmethod
+    def wait(true):
+        while not true():
+            time.sleep(0.002)
+
+
+def test_a_run_killed_five_times_ends_as_the_undisturbed_one(tmp_path, capsys):
+    train = {"steps": STEPS, "checkpoint_every": 10, "evaluate_every": 10_000}
+    chance = random.Random(time.time_ns())
+    seed = chance.randrange(10**6)
+    chance.seed(seed)
+    ways = ["term", "kill", "saving", "term", "saving"]
+    chance.shuffle(ways)
+    after = sorted(chance.sample(range(5, STEPS - 25), len(ways)))
+    killer = Killer(tmp_path / "killed", list(zip(after, ways, strict=True)), seed)
+    (tmp_path / "killed" / "checkpoints").mkdir(parents=True)
+
+    lines = []
+    killer.start()
+    began = time.monotonic()
+    code = Supervisor(plan(tmp_path / "killed", "pair", **train), lines.append).run()
+    took = time.monotonic() - began
+    killer.join(1)
+    whole = Supervisor(plan(tmp_path / "whole", "pair", **train), [].append).run()
+
+    with capsys.disabled():
+        print(f"\nseed {seed}, {took:.0f} s")
+        for line in killer.log + [x for x in lines if x.startswith("launch") or "Stopped" in x]:
+            print(" ", line)
+    assert code == whole == 0
+    assert len(killer.log) == 5
+    expected, found = saved(tmp_path / "whole"), saved(tmp_path / "killed")
+    assert expected[0] == found[0] == STEPS
+    jax.tree.map(np.testing.assert_array_equal, found[1], expected[1])
+    records = [
+        [
+            {k: v for k, v in r.items() if not k.startswith(("time", "memory"))}
+            for r in read_metrics(tmp_path / name / "metrics.jsonl")
+        ]
+        for name in ("whole", "killed")
+    ]
+    assert [r["step"] for r in records[0] if "train/loss" in r] == list(range(1, STEPS + 1))
+    assert records[0] == records[1]
