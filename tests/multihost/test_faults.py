@@ -1,35 +1,29 @@
 """Runs that are killed at random and started again end as undisturbed ones do, bit for bit."""
 
 import contextlib
-import json
 import os
 import random
 import signal
 import sys
 import threading
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
+from processes import PROGRAM, ROOT, lines, saved, without_times
 
 from experiments.supervise import Plan, Supervisor
-from jukejax.training.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
-PROGRAM = Path(__file__).with_name("tiny_run.py")
 STEPS = 200
 
 
 @pytest.fixture(autouse=True)
-def few_flags(monkeypatch):
+def surroundings(monkeypatch):
     """The children choose their devices themselves."""
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
-    monkeypatch.setenv(
-        "PYTHONPATH", os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
-    )
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 def plan(workdir, kind, **train):
@@ -39,28 +33,12 @@ def plan(workdir, kind, **train):
 
 
 def events(workdir):
-    path = workdir / "logs" / "launch.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return lines(workdir / "logs" / "launch.jsonl")
 
 
 def last_step(workdir):
-    found = read_metrics(workdir / "metrics.jsonl")
+    found = lines(workdir / "metrics.jsonl")
     return found[-1]["step"] if found else 0
-
-
-def saved(workdir):
-    """Everything in the last checkpoint, as numpy."""
-    step = max(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
-    trees = {}
-    for name in ("params", "ema", "opt_state"):
-        with ocp.PyTreeCheckpointer() as reader:
-            tree = reader.metadata(workdir / "checkpoints" / str(step) / name).item_metadata.tree
-            args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            trees[name] = reader.restore(
-                workdir / "checkpoints" / str(step) / name,
-                args=ocp.args.PyTreeRestore(restore_args=args),
-            )
-    return step, trees
 
 
 class Killer(threading.Thread):
@@ -113,17 +91,17 @@ def test_a_run_killed_five_times_ends_as_the_undisturbed_one(tmp_path, capsys):
     killer = Killer(tmp_path / "killed", list(zip(after, ways, strict=True)), seed)
     (tmp_path / "killed" / "checkpoints").mkdir(parents=True)
 
-    lines = []
+    said = []
     killer.start()
     began = time.monotonic()
-    code = Supervisor(plan(tmp_path / "killed", "pair", **train), lines.append).run()
+    code = Supervisor(plan(tmp_path / "killed", "pair", **train), said.append).run()
     took = time.monotonic() - began
     killer.join(1)
     whole = Supervisor(plan(tmp_path / "whole", "pair", **train), [].append).run()
 
     with capsys.disabled():
         print(f"\nseed {seed}, {took:.0f} s")
-        for line in killer.log + [x for x in lines if x.startswith("launch") or "Stopped" in x]:
+        for line in killer.log + [x for x in said if x.startswith("launch") or "Stopped" in x]:
             print(" ", line)
     assert code == whole == 0
     assert len(killer.log) == 5
@@ -131,10 +109,7 @@ def test_a_run_killed_five_times_ends_as_the_undisturbed_one(tmp_path, capsys):
     assert expected[0] == found[0] == STEPS
     jax.tree.map(np.testing.assert_array_equal, found[1], expected[1])
     records = [
-        [
-            {k: v for k, v in r.items() if not k.startswith(("time", "memory"))}
-            for r in read_metrics(tmp_path / name / "metrics.jsonl")
-        ]
+        [without_times(r) for r in lines(tmp_path / name / "metrics.jsonl")]
         for name in ("whole", "killed")
     ]
     assert [r["step"] for r in records[0] if "train/loss" in r] == list(range(1, STEPS + 1))

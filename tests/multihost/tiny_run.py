@@ -3,6 +3,7 @@
 python tests/multihost/tiny_run.py KIND WORKDIR [TRAIN_FIELD=INT ...]
 """
 
+import os
 import sys
 from dataclasses import replace
 
@@ -70,6 +71,7 @@ def batch(experiment, step):
 
 @cli.command
 def main(kind, workdir, *settings):
+    os.chdir(os.environ.get("TINY_FOLDER", "."))
     distributed.start()
     experiment = KINDS[kind]
     changes = {name: int(value) for name, value in (s.split("=") for s in settings)}
