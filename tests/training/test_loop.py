@@ -298,6 +298,33 @@ def test_ctrl_c_during_an_evaluation_is_answered_after_saving(mesh, tmp_path):
         assert checkpoints.latest == step
 
 
+def test_the_best_checkpoint_is_saved_at_its_evaluation(mesh, tmp_path):
+    best = dataclasses.replace(EXPERIMENT.train, keep=1, keep_best=1, evaluate_every=1)
+    train(
+        dataclasses.replace(EXPERIMENT, train=best), mesh, tmp_path, batches, held_out,
+        log=[].append,
+    )  # fmt: skip
+    records = read_metrics(tmp_path / "metrics.jsonl")
+    losses = {r["step"]: r["held_out/loss"] for r in records if "held_out/loss" in r}
+    expected = min(losses, key=losses.get)
+    with open_existing(tmp_path) as checkpoints:
+        assert (checkpoints.best, checkpoints.latest) == (expected, 6)
+    assert {p.name for p in directory(tmp_path).iterdir()} == {str(expected), "6"}
+
+
+def test_time_and_memory_are_written_and_a_trace_when_asked(mesh, tmp_path):
+    longer = dataclasses.replace(EXPERIMENT.train, steps=11, log_every=2)
+    experiment = dataclasses.replace(EXPERIMENT, train=longer)
+    train(experiment, mesh, tmp_path, batches, held_out, log=[].append, profile=True)
+    record = [r for r in read_metrics(tmp_path / "metrics.jsonl") if "train/loss" in r][-1]
+    assert record["time/step"] > 0 and record["memory/host_gib"] > 0.1
+    rate = 2 * 1280 / 44_100 / record["time/step"]
+    assert record["time/audio_seconds_per_second"] == pytest.approx(rate)
+    shares = {k: v for k, v in record.items() if k.startswith("time/lost") or "goodput" in k}
+    assert sum(shares.values()) == pytest.approx(1) and min(shares.values()) > 0
+    assert list(tmp_path.glob("tensorboard/plugins/profile/*/*.xplane.pb"))
+
+
 # --- starting from another run --------------------------------------------------------------------
 
 
