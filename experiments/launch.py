@@ -8,8 +8,8 @@ python -m experiments.launch prior_5b --on tpu-vm --data D --workdir W --topolog
 
 `local` runs them. The others write what is to be submitted to WORKDIR/launch, and print the
 command that submits it. --dry-run prints all and does nothing. All other options are those of
-`experiments.train`. Logs are in WORKDIR/logs; exit codes mean the same everywhere
-(`experiments.cli`).
+`experiments.train`. Logs are in WORKDIR/logs and compiled programs in WORKDIR/compiled; exit codes
+mean the same everywhere (`experiments.cli`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import shlex
 import sys
 from typing import Any
 
+import jax
 import tyro
 
 from experiments import cli, train
@@ -59,6 +60,7 @@ def parse(arguments: list[str]) -> tuple[Any, Job]:
 
 @cli.command
 def main(arguments: list[str]) -> None:
+    jax.config.update("jax_platforms", "cpu")  # the accelerators are for the processes started here
     target, job = parse(arguments)
     if isinstance(target, Local):
         plan = target.plan(job)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from experiments.cli import MISTAKE, STOPPED, USAGE
-from experiments.supervise import Plan
+from experiments.supervise import CACHE, Plan, compiled
 from jukejax.config import ConfigError
 
 FINAL = (0, MISTAKE, USAGE, STOPPED)  # exit codes after which nothing is started again
@@ -35,6 +35,11 @@ class Job(NamedTuple):
         return shlex.join([python, *self.command[1:]])
 
 
+def keep_compiled(job: Job) -> str:
+    """Shell that has compiled programs kept in the workdir, or where the environment says."""
+    return f"export {CACHE}=${{{CACHE}:-{shlex.quote(str(compiled(job.workdir)))}}}"
+
+
 def run_again(job: Job, command: str, restarts: int, stopped: str = "") -> str:
     """Bash that runs a command again as its exit code asks; SIGTERM is passed on to it.
 
@@ -43,6 +48,7 @@ def run_again(job: Job, command: str, restarts: int, stopped: str = "") -> str:
     final = " | ".join(map(str, FINAL))
     after = f'  if [ "$code" -eq 75 ]; then {stopped}; fi\n' if stopped else ""
     return f"""\
+{keep_compiled(job)}
 again() {{
   exec {command}
 }}
@@ -212,7 +218,8 @@ class Gke:
         log = shlex.quote(str(job.workdir / "logs"))
         index = '"${MEGASCALE_SLICE_ID:-0}_${TPU_WORKER_ID:-0}"'
         train = (
-            f"mkdir -p {log}; exec > >(tee -a {log}/process_{index}.log) 2>&1; "
+            f"{keep_compiled(job)}; mkdir -p {log}; "
+            f"exec > >(tee -a {log}/process_{index}.log) 2>&1; "
             f"exec {job.elsewhere('python')}"
         )
         pod = {

@@ -21,6 +21,12 @@ from experiments.cli import DONE, MISTAKE, RUN_AGAIN, STOPPED, USAGE
 
 POLL = 0.05
 LONGEST_PAUSE = 60.0
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+
+
+def compiled(workdir: Path) -> Path:
+    """Where a run's compiled programs are kept: those of a restart are there already."""
+    return workdir / "compiled"
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Plan:
 
     def environment(self, index: int, port: int) -> dict[str, str]:
         """What the process `index` is told beside the environment of this one."""
-        told = {"PYTHONUNBUFFERED": "1"}
+        told = {"PYTHONUNBUFFERED": "1", CACHE: os.environ.get(CACHE, str(compiled(self.workdir)))}
         if self.devices:
             count = f"--xla_force_host_platform_device_count={self.devices}"
             told["JAX_PLATFORMS"] = "cpu"

@@ -132,7 +132,7 @@ def run(
             raise ConfigError(f"--labels {labels} is for priors; a VQ-VAE reads no labels.")
         data.check_rate(experiment.model.sample_rate, data_dir)
     check_shared(workdir)
-    check_same(experiment, note, workdir)
+    check_same(experiment, note, workdir, log)
     if start_from is not None:
         check_start(experiment, note, start_from, log)
     mesh = make_mesh(experiment.mesh)
@@ -169,7 +169,9 @@ def check_batch(config: TrainConfig, mesh: Mesh) -> list[int]:
     return host_rows(mesh, config.batch).tolist()
 
 
-def check_same(experiment: Experiment, note: dict[str, Any], workdir: str | Path) -> None:
+def check_same(
+    experiment: Experiment, note: dict[str, Any], workdir: str | Path, log: Any = print
+) -> None:
     """Refuses to go on in a workdir with another model or other codes.
 
     Raises:
@@ -199,6 +201,13 @@ def check_same(experiment: Experiment, note: dict[str, Any], workdir: str | Path
             raise CheckpointError(
                 f"{workdir} was trained on {what} {found_note.get(name)}, but the data now holds "
                 f"{note.get(name)}; choose an empty workdir, or the data that run had."
+            )
+    for name in ("batch", "seed"):
+        then, now = getattr(found.train, name), getattr(experiment.train, name)
+        if then != now:
+            log(
+                f"train.{name} was {then} and is {now}: the data goes on at another place, and "
+                "what was seen may come again."
             )
 
 

@@ -77,6 +77,7 @@ def test_slurm(tmp_path):
     assert text.index("#SBATCH") < text.index("set -u") and text.startswith("#!/bin/bash\n#SBATCH")
     assert "srun --kill-on-bad-exit=1" in text and "'/shared/5b run'" in text
     assert "scontrol requeue" in text
+    assert "JAX_COMPILATION_CACHE_DIR:-'/shared/5b run/compiled'" in text
     assert target.submit(job, Path("/a b")).endswith("sbatch '/a b/job.sbatch'")
 
 

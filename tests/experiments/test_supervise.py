@@ -16,9 +16,8 @@ PROGRAM = """
 import os, pathlib, signal, sys, time
 folder = pathlib.Path(sys.argv[1])
 index = int(os.environ.get("JAX_PROCESS_ID", 0))
-mine = folder / f"attempts_{index}"
-attempt = len(mine.read_text()) if mine.exists() else 0
-mine.open("a").write(".")
+events = folder / "logs" / "launch.jsonl"
+attempt = events.read_text().count('"end"') if events.exists() else 0
 word = (folder / "script").read_text().splitlines()[attempt].split()[index]
 print("line of", index, word, flush=True)
 if word == "wait":
@@ -44,7 +43,7 @@ def make(folder, script, **settings):
 
 
 def attempts(folder):
-    return len((folder / "attempts_0").read_text())
+    return (folder / "logs" / "launch.jsonl").read_text().count('"start"')
 
 
 @pytest.mark.parametrize(
@@ -96,6 +95,21 @@ def test_logs_are_kept_and_the_first_process_is_shown(tmp_path):
         text = (tmp_path / "logs" / f"process_{index}.log").read_text()
         assert text.splitlines() == [f"line of {index} 75", f"line of {index} 0"]
     assert [x for x in lines if x.startswith("line")] == ["line of 0 75", "line of 0 0"]
+
+
+def test_what_each_process_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_a=1 --xla_force_host_platform_device_count=8")
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    told = Plan(("x",), tmp_path, processes=2, devices=4).environment(1, 4321)
+    assert told["JAX_COORDINATOR_ADDRESS"] == "127.0.0.1:4321"
+    assert (told["JAX_NUM_PROCESSES"], told["JAX_PROCESS_ID"]) == ("2", "1")
+    assert told["XLA_FLAGS"].startswith("--xla_a=1 ")  # the last of two counts is taken
+    assert told["XLA_FLAGS"].endswith("--xla_force_host_platform_device_count=4")
+    assert told["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "compiled")
+    alone = Plan(("x",), tmp_path).environment(0, 4321)
+    assert not {"JAX_NUM_PROCESSES", "JAX_PLATFORMS", "XLA_FLAGS"} & alone.keys()
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
+    assert Plan(("x",), tmp_path).environment(0, 1)["JAX_COMPILATION_CACHE_DIR"] == "/elsewhere"
 
 
 def test_the_gravest_end_counts():

@@ -7,10 +7,10 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from experiments.convert.names import rule_of
 
 from data_pipeline.labels import Vocabulary
 from experiments import convert as command
+from experiments.convert.names import rule_of
 from jukejax import presets
 from jukejax.checkpoint import open_existing
 from jukejax.config import (

@@ -40,10 +40,19 @@ def slurm():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "start"), [("prior", pair), ("vqvae", slurm), ("tensor", pair)])
-def test_two_processes_do_what_one_does(tmp_path, kind, start):
+@pytest.mark.parametrize(
+    ("kind", "start", "rows"),
+    [
+        ("prior", pair, ([0, 1, 2, 3], [4, 5, 6, 7])),
+        ("vqvae", slurm, ([0, 2, 4, 6], [1, 3, 5, 7])),
+        ("tensor", pair, ([0, 1, 2, 3, 4, 5, 6, 7],) * 2),
+    ],
+)
+def test_two_processes_do_what_one_does(tmp_path, kind, start, rows):
     outputs, codes = run([kind, tmp_path / "two"], start())
     assert codes == [0, 0], outputs
+    for index, output in enumerate(outputs):
+        assert f"[{index}] rows {rows[index]}\n" in output
     alone, codes = run([kind, tmp_path / "one"], [environment(8)])
     assert codes == [0], alone
     two, one = (lines(tmp_path / name / "metrics.jsonl") for name in ("two", "one"))

@@ -48,10 +48,10 @@ PRIOR = PriorExperiment(
     optimizer=OPTIMIZER, train=TRAIN,
 )  # fmt: skip
 KINDS = {
-    "vqvae": VQVAE,
+    "vqvae": VQVAE,  # on devices in an order that scatters a process's rows
     "prior": replace(PRIOR, mesh=MeshConfig(data=2, fsdp=2, tensor=2)),
-    # data splits within a process, tensor across: both processes hold all rows
-    "tensor": replace(PRIOR, mesh=MeshConfig(data=1, fsdp=4, tensor=2)),
+    # across processes: both hold all rows
+    "tensor": replace(PRIOR, mesh=MeshConfig(data=1, fsdp=1, tensor=8)),
     "pair": PRIOR,
 }
 
@@ -77,8 +77,12 @@ def main(kind, workdir, *settings):
     changes = {name: int(value) for name, value in (s.split("=") for s in settings)}
     experiment = replace(experiment, train=replace(experiment.train, **changes))
     distributed.check_shared(workdir)
-    mesh = make_mesh(experiment.mesh)
+    devices = jax.devices()
+    half = len(devices) // 2
+    order = [i // 2 + half * (i % 2) for i in range(len(devices))] if kind == "vqvae" else None
+    mesh = make_mesh(experiment.mesh, [devices[i] for i in order] if order else None)
     rows = host_rows(mesh, experiment.train.batch)
+    print(f"[{jax.process_index()}] rows {rows.tolist()}", flush=True)
 
     def batches(step):
         while True:
