@@ -5,6 +5,7 @@ The codes are those of `experiments.cli`. One process gone means all are: they c
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cli import DONE, MISTAKE, RUN_AGAIN, STOPPED, USAGE
+from jukejax.config import ConfigError
 
 POLL = 0.05
 LONGEST_PAUSE = 60.0
@@ -85,13 +87,26 @@ class Supervisor:
         self._shown = first.stat().st_size if first.exists() else 0
 
     def run(self) -> int:
-        """Runs to the end; the exit code for this process, by the same contract."""
-        before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            return self._run()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        """Runs to the end; the exit code for this process, by the same contract.
+
+        Raises:
+          ConfigError: processes of an earlier launch still train in the workdir.
+        """
+        with (self.plan.workdir / "logs" / "lock").open("w") as lock:
+            self._lock = lock.fileno()
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"{self.plan.workdir} is being trained in: processes of an earlier launch are "
+                    "still there (their numbers stand in logs/launch.jsonl). End them first."
+                ) from None
+            before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+            try:
+                return self._run()
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
 
     def _ask(self, number: int, frame: Any) -> None:
         self._asked = number
@@ -126,11 +141,11 @@ class Supervisor:
         for index in range(plan.processes):
             with plan.log_path(index).open("ab") as log:
                 told = os.environ | plan.environment(index, port)
-                children.append(
-                    subprocess.Popen(
-                        plan.command, env=told, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-                    )
-                )
+                child = subprocess.Popen(
+                    plan.command, env=told, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                    pass_fds=[self._lock],  # held as long as one of them lives
+                )  # fmt: skip
+                children.append(child)
         self._note(event="start", attempt=attempt, pids=[child.pid for child in children])
         code = verdict(self._watch(children))
         self._note(event="end", attempt=attempt, codes=[child.returncode for child in children])

@@ -24,6 +24,7 @@ from jukejax.training.metrics import FILE_NAME, read_metrics
 STARTS = "starts.jsonl"  # a line for each start of a run
 LOSSES = ("input", "checkpoint", "evaluation")
 GIB = 2**30
+Metrics = dict[str, jax.Array]
 
 
 def work(experiment: Experiment) -> tuple[str, float]:
@@ -71,15 +72,28 @@ class Clock:
         self._steps = 0
 
     @contextlib.contextmanager
-    def spent(self, on: str) -> Iterator[None]:
-        """Books the time of the block on one of `LOSSES`."""
+    def waiting(self, last: Metrics | None) -> Iterator[None]:
+        """Books the time of the block on input, unless the devices were at work meanwhile.
+
+        `last` is what the step handed over last will give: while it is not there, the devices
+        do not wait.
+        """
         begin = self._now()
-        try:
-            yield
-        finally:
-            took = self._now() - begin
-            self._spent[on] += took
-            self._aside += took
+        yield
+        if last is None or all(x.is_ready() for x in jax.tree.leaves(last)):
+            self._book("input", self._now() - begin)
+
+    @contextlib.contextmanager
+    def spent(self, on: str, after: Metrics | None = None) -> Iterator[None]:
+        """Books the time of the block, from when the step that gives `after` is done."""
+        jax.block_until_ready(after)
+        begin = self._now()
+        yield
+        self._book(on, self._now() - begin)
+
+    def _book(self, on: str, seconds: float) -> None:
+        self._spent[on] += seconds
+        self._aside += seconds
 
     def step(self) -> None:
         """A step has been handed over. The first one only starts the clock: it was compiled."""

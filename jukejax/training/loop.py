@@ -82,11 +82,11 @@ def train(
         clock, agree = Clock(workdir, experiment, first), Agreement(mesh)
         skips = Skips(t.max_skipped, workdir)
         step_fn, eval_fn = make_train_step(task, experiment, mesh), make_eval_step(task, mesh)
-        progress, sums, since = Progress(t.steps, done, log), None, 0
+        progress, metrics, sums, since = Progress(t.steps, done, log), None, None, 0
         trace = stack.enter_context(Trace(workdir, done)) if profile and first else None
 
         while done < t.steps:
-            with clock.spent("input"):
+            with clock.waiting(metrics):
                 batch = put_batch(mesh, next(source))
             state, metrics = step_fn(state, batch)
             clock.step()
@@ -103,7 +103,7 @@ def train(
                 sums, since = None, 0
             found = None
             if done % t.evaluate_every == 0 or last:
-                with clock.spent("evaluation"):
+                with clock.spent("evaluation", after=metrics):
                     if held_out is not None:
                         found = evaluate(eval_fn, state, mesh, held_out(), t.evaluate_batches)
                         writer.scalars(done, {f"held_out/{k}": v for k, v in found.items()})
@@ -113,7 +113,7 @@ def train(
             stopping = agree(stop.asked)  # read once: what is answered below has been saved
             best = t.keep_best and found is not None
             if done % t.checkpoint_every == 0 or last or stopping or best:
-                with clock.spent("checkpoint"):
+                with clock.spent("checkpoint", after=metrics):
                     checkpoints.save(done, _trees(state), config, found)
             if stopping and not last:
                 checkpoints.wait()

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from jukejax.config import Experiment
 from jukejax.parallel.mesh import COMPUTE, create_sharded, replicated, storage_shardings
-from jukejax.training.optimizer import make_optimizer, schedule
+from jukejax.training.optimizer import make_optimizer, schedule, updates_done
 from jukejax.training.tasks import Batch, Metrics, Task
 
 
@@ -135,7 +135,7 @@ def make_train_step(
             **metrics,
             **more,
             "gradient_norm": norm,
-            "learning_rate": schedule(config)(state.step),
+            "learning_rate": schedule(config)(updates_done(state.opt_state)),
         }
         new = TrainState(state.step, params, ema, opt_state, extra)
         # a gradient that is no number changes nothing, and counts in no mean

@@ -1,8 +1,10 @@
 """The local supervisor: what it starts again, what it ends, what it passes on."""
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -10,6 +12,7 @@ import time
 import pytest
 
 from experiments.supervise import Plan, Supervisor, latest_checkpoint, verdict
+from jukejax.config import ConfigError
 
 # behaves as its line in the file `script` says, a line an attempt, a word a process
 PROGRAM = """
@@ -86,6 +89,32 @@ def test_signals_are_passed_on_and_nothing_is_started_again(tmp_path, number, co
 
     threading.Thread(target=stop).start()
     assert supervisor.run() == code and attempts(tmp_path) == 1
+
+
+def test_two_launches_do_not_train_in_one_workdir(tmp_path):
+    """Also where the first launcher was killed, and its processes go on."""
+    source = (
+        "import pathlib, sys; from experiments.supervise import Plan, Supervisor; "
+        "folder = pathlib.Path(sys.argv[1]); "
+        "Supervisor(Plan((sys.executable, '-c', sys.argv[2], str(folder)), folder)).run()"
+    )
+    (tmp_path / "script").write_text("wait")
+    launcher = subprocess.Popen([sys.executable, "-c", source, str(tmp_path), PROGRAM])
+    while not (tmp_path / "waits_0").exists():
+        assert launcher.poll() is None
+        time.sleep(0.01)
+    launcher.kill()
+    launcher.wait()
+    supervisor, _ = make(tmp_path, ["0"])
+    with pytest.raises(ConfigError, match="being trained in: processes of an earlier launch"):
+        supervisor.run()
+    started = json.loads((tmp_path / "logs" / "launch.jsonl").read_text().splitlines()[0])
+    os.kill(started["pids"][0], signal.SIGKILL)
+    code = None
+    while code is None:  # until the kernel has let go
+        with contextlib.suppress(ConfigError):
+            code = supervisor.run()
+    assert code == 0
 
 
 def test_logs_are_kept_and_the_first_process_is_shown(tmp_path):

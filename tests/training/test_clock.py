@@ -24,7 +24,7 @@ class Time:
         return self.now
 
     def spend(self, clock, on, seconds):
-        with clock.spent(on):
+        with clock.waiting(None) if on == "input" else clock.spent(on):
             self.now += seconds
 
 
@@ -63,6 +63,40 @@ def test_time_is_steps_or_lost(tmp_path):
     assert later["time/step"] == pytest.approx(19)
     assert later["time/goodput"] == pytest.approx((40 + 95) / 200)
     assert sum(v for k, v in later.items() if "lost" in k or "goodput" in k) == pytest.approx(1)
+
+
+class Result:
+    """What a step gives, there from some time on."""
+
+    def __init__(self, time, ready_at):
+        self.time, self.ready_at = time, ready_at
+
+    def is_ready(self):
+        return self.time.now >= self.ready_at
+
+    def block_until_ready(self):
+        self.time.now = max(self.time.now, self.ready_at)
+
+
+def test_what_happens_while_devices_work_is_not_lost(tmp_path):
+    time = Time(1000)
+    clock = Clock(tmp_path, PRIOR, now=time)
+    clock.step()
+    for _ in range(10):  # steps of 4 s, while 3 s go by for input
+        step = {"loss": Result(time, time.now + 4)}
+        clock.step()
+        with clock.waiting(step):
+            time.now += 3
+        jax.block_until_ready(step)
+    step = {"loss": Result(time, time.now + 4)}
+    clock.step()
+    with clock.spent("checkpoint", after=step):
+        time.now += 6
+    found = clock.lap()
+    assert time.now == 1050
+    assert found["time/step"] == pytest.approx(4)
+    assert found["time/lost_input"] == 0
+    assert found["time/lost_checkpoint"] == pytest.approx(6 / 50)
 
 
 def test_a_start_goes_on_counting_and_steps_done_again_are_lost(tmp_path):

@@ -248,6 +248,8 @@ def test_a_step_without_a_finite_gradient_is_skipped_and_counted(mesh, tmp_path)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
     record = read_metrics(tmp_path / "metrics.jsonl")[-1]
     assert record["train/skipped"] == 2
+    # a warm-up over two updates: three were made, with rates of 0, 1/2 and 1
+    assert record["train/learning_rate"] == pytest.approx(0.01 * (0 + 0.5 + 1) / 3)
     finite = dataclasses.replace(few.train, steps=1, log_every=1)
     train(dataclasses.replace(few, train=finite), mesh, tmp_path / "one", batches, log=[].append)
     one = read_metrics(tmp_path / "one" / "metrics.jsonl")[-1]["train/loss"]
