@@ -64,7 +64,8 @@ def find_cluster(environ: Mapping[str, str], tpu_here: bool) -> str | None:
                 "which of them this is; GKE sets both in pods that ask for google.com/tpu."
             )
         return "gketpu"
-    return "gcetpu" if tpu_here and not names else None
+    alone = names or environ.get("TPU_SKIP_MDS_QUERY")  # one host, or no metadata to ask
+    return "gcetpu" if tpu_here and not alone else None
 
 
 def tpu_here(environ: Mapping[str, str]) -> bool:
@@ -98,7 +99,8 @@ def start() -> None:
         raise ConfigError(
             f"The processes of this run did not find each other ({found}): "
             f"{str(error).splitlines()[0]} Check that all of them were started, that each can "
-            "reach process 0, and that no proxy stands between them."
+            "reach process 0, and that no proxy stands between them; a single host with TPUs that "
+            "is no Cloud TPU VM needs TPU_SKIP_MDS_QUERY=1."
         ) from error
 
 

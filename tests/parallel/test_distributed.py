@@ -33,6 +33,7 @@ GKE = {"TPU_WORKER_HOSTNAMES": "a-0,a-1", "TPU_WORKER_ID": "1"}
             "gketpu",
         ),
         ({}, True, "gcetpu"),
+        ({"TPU_SKIP_MDS_QUERY": "1"}, True, None),
     ],
 )
 def test_who_tells_the_processes_of_each_other(environ, tpu, found):
