@@ -61,7 +61,7 @@ class Clock:
         self._now, (self._name, self._amount) = now, work(experiment)
         self._began = _first_start(Path(workdir), now()) if write else now()
         self._spent = dict.fromkeys(("steps", *LOSSES), 0.0)
-        kept = read_metrics(Path(workdir) / FILE_NAME)
+        kept = read_metrics(Path(workdir) / FILE_NAME) if write else []
         last = next((r for r in reversed(kept) if "time/goodput" in r), None)
         if last is not None:
             wall = max(last["time"] - self._began, 0.0)
