@@ -1,7 +1,7 @@
 """Batches of codes with their labels and lyrics, by step (see `loader`)."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,14 @@ def code_batches(
     seed: int,
     alphabet: str = "v2",
     start_step: int = 0,
-    shard_index: int = 0,
-    shard_count: int = 1,
+    rows: Sequence[int] | None = None,
     shuffle: bool = True,
     label_dropout: float = 0.0,
     expect_fingerprint: str | None = None,
 ) -> Iterator[Batch]:
     """Endless batches of windows of codes; the batch of a step depends on (data, seed, step) alone.
 
-    All int32, b = batch_size // shard_count: "codes" (b, n_ctx); "upper" (b, n_ctx // upper_ratio)
+    All int32, b = len(rows): "codes" (b, n_ctx); "upper" (b, n_ctx // upper_ratio)
     of the level above, where upper_ratio > 0; "artist" (b,); "genres" (b, max_genres), padded with
     -1; "lyrics" (b, lyric_tokens); "total_length" and "offset" (b,) in samples.
 
@@ -52,7 +51,7 @@ def code_batches(
       upper_ratio: codes of this level for one of the level above; 0 gives no "upper".
       labels: ids of artists and genres; None takes all as unknown.
       max_genres, lyric_tokens: places for them; `alphabet` is "v2" or "v3".
-      batch_size, seed, start_step, shard_index, shard_count, shuffle: as in `audio_batches`.
+      batch_size, seed, start_step, rows, shuffle: as in `audio_batches`.
       label_dropout: how often artist and genres are made unknown.
       expect_fingerprint: the VQ-VAE the codes must be of.
 
@@ -62,7 +61,7 @@ def code_batches(
     tf = records.tensorflow()
     reader = _CodesReader(codes_dir, split, level, n_ctx, upper_ratio, expect_fingerprint)
     labeller = _Labeller(reader, labels, max_genres, lyric_tokens, alphabet)
-    share = Share(batch_size, shard_index, shard_count)
+    share = Share.of_rows(batch_size, rows)
     plan = Windows(reader.lengths, n_ctx, max(1, upper_ratio))
     shapes = reader.shapes(share.size) | labeller.shapes(share.size)
 
@@ -106,10 +105,10 @@ def code_windows(
     """
     reader = _CodesReader(codes_dir, split, level, n_ctx, upper_ratio, expect_fingerprint)
     labeller = _Labeller(reader, labels, max_genres, lyric_tokens, alphabet)
-    share = Share(batch_size, shard_index, shard_count)
+    share = Share.of_host(batch_size, shard_index, shard_count)
     song, start = windows.whole_pass(reader.lengths, n_ctx, keep_short=False)
     for first in range(0, len(song), batch_size):
-        rows = np.arange(first, first + batch_size)[share.part]
+        rows = first + share.rows
         valid = rows < len(song)
         rows = np.where(valid, rows, 0)  # filled up with the first window
         batch = reader.read(song[rows], start[rows])

@@ -1,6 +1,6 @@
 """Batches of audio by step: `batch = f(seed, step, shard)`, read by index inside tf.data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,15 @@ def audio_batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
-    shard_index: int = 0,
-    shard_count: int = 1,
+    rows: Sequence[int] | None = None,
     downmix: str = "random",
     shuffle: bool = True,
 ) -> Iterator[Batch]:
-    """Endless batches {"audio": (batch_size // shard_count, samples, 1) float32 in [-1, 1)}.
+    """Endless batches {"audio": (len(rows), samples, 1) float32 in [-1, 1)}.
 
-    The batch of a step depends on (data, seed, step) alone, and host `shard_index` gets its rows
-    of it. Every epoch cuts each song into about length / samples chunks, moved at random and never
-    crossing songs; a song shorter than a chunk is padded with silence at its end.
+    The batch of a step depends on (data, seed, step) alone, whichever hosts read its rows. Every
+    epoch cuts each song into about length / samples chunks, moved at random and never crossing
+    songs; a song shorter than a chunk is padded with silence at its end.
 
     Args:
       data_dir: a prepared data set.
@@ -45,8 +44,7 @@ def audio_batches(
       batch_size: examples of the global batch.
       seed: of order, shifts and downmix.
       start_step: the step of the first batch.
-      shard_index: which host this is.
-      shard_count: number of hosts.
+      rows: those of the global batch that this host reads; None: all.
       downmix: "random" mixes m * left + (1 - m) * right, m uniform for each example; "mean" takes
         m = 0.5.
       shuffle: False gives the chunks in order and not moved.
@@ -59,7 +57,7 @@ def audio_batches(
     tf = records.tensorflow()
     reader = _AudioReader(data_dir, split, samples)
     plan = Windows(reader.lengths, samples)
-    share = Share(batch_size, shard_index, shard_count)
+    share = Share.of_rows(batch_size, rows)
 
     def read(items: Ints, uniforms: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
         shifts = uniforms[:, 0].astype(np.float64) - 0.5 if shuffle else np.zeros(len(items))
@@ -92,10 +90,10 @@ def audio_windows(
     Rows that fill up the last batch are not valid: silence, song -1.
     """
     reader = _AudioReader(data_dir, split, samples)
-    share = Share(batch_size, shard_index, shard_count)
+    share = Share.of_host(batch_size, shard_index, shard_count)
     song, start = windows.whole_pass(reader.lengths, samples, keep_short=True)
     for first in range(0, len(song), batch_size):
-        rows = np.arange(first, first + batch_size)[share.part]
+        rows = first + share.rows
         rows = rows[rows < len(song)]
         audio = np.zeros((share.size, samples, 1), np.float32)
         index = np.full(share.size, -1, np.int32)

@@ -6,7 +6,7 @@ on from a step, and any number of hosts sees the same global batches.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,36 +21,44 @@ UNIFORMS = 3  # random numbers an example gets: shift, downmix, label dropout
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """The part of a global batch that one host reads."""
+    """The rows of a global batch that one host reads."""
 
     batch_size: int
-    index: int = 0
-    count: int = 1
+    rows: Ints
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise DataError(f"train.batch is {self.batch_size}; give 1 or more")
-        if self.count < 1:
-            raise DataError(f"shard_count is {self.count}; there is 1 host or more")
-        if self.batch_size % self.count:
+        if not len(self.rows) or self.rows.min() < 0 or self.rows.max() >= self.batch_size:
             raise DataError(
-                f"train.batch is {self.batch_size}, which {self.count} hosts cannot share evenly; "
-                f"give a multiple of {self.count}"
+                f"rows {self.rows.tolist()} were asked for of a batch of {self.batch_size}; give "
+                f"some of 0..{self.batch_size - 1}"
             )
-        if not 0 <= self.index < self.count:
+
+    @classmethod
+    def of_rows(cls, batch_size: int, rows: Sequence[int] | None) -> "Share":
+        """These rows, or all."""
+        return cls(batch_size, np.arange(batch_size) if rows is None else np.asarray(rows, int))
+
+    @classmethod
+    def of_host(cls, batch_size: int, index: int, count: int) -> "Share":
+        """The `index`-th of `count` equal parts."""
+        if count < 1:
+            raise DataError(f"shard_count is {count}; there is 1 host or more")
+        if batch_size % count:
             raise DataError(
-                f"shard_index is {self.index}, but must lie in 0..{self.count - 1} (shard_count)"
+                f"a batch of {batch_size} cannot be shared evenly by {count} hosts; give a "
+                f"multiple of {count}"
             )
+        if not 0 <= index < count:
+            raise DataError(f"shard_index is {index}, but must lie in 0..{count - 1} (shard_count)")
+        size = batch_size // count
+        return cls(batch_size, np.arange(index * size, (index + 1) * size))
 
     @property
     def size(self) -> int:
         """Examples a step for this host."""
-        return self.batch_size // self.count
-
-    @property
-    def part(self) -> slice:
-        """This host's rows of the global batch."""
-        return slice(self.index * self.size, (self.index + 1) * self.size)
+        return len(self.rows)
 
 
 class Windows:
@@ -86,7 +94,7 @@ def schedule(tf: Any, total: int, share: Share, seed: int, start_step: int, shuf
     """
     if start_step < 0:
         raise DataError(f"start_step is {start_step}; give 0 or more")
-    batch, part = share.batch_size, share.part
+    batch = share.batch_size
 
     def examples(step: Any) -> tuple[Any, Any]:
         place = step * batch + tf.range(batch, dtype=tf.int64)
@@ -99,7 +107,7 @@ def schedule(tf: Any, total: int, share: Share, seed: int, start_step: int, shuf
         uniforms = tf.random.stateless_uniform(
             [batch, UNIFORMS], tf.stack([tf.constant(seed, tf.int64), step])
         )
-        return items[part], uniforms[part]
+        return tf.gather(items, share.rows), tf.gather(uniforms, share.rows)
 
     steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max // (batch + 1))
     return steps.map(examples, num_parallel_calls=1)

@@ -5,35 +5,69 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
+
+DONE, MISTAKE, USAGE, CRASH, RUN_AGAIN, STOPPED = 0, 1, 2, 70, 75, 130
 
 
 def command(main: Callable[..., Any]) -> Callable[..., Any]:
-    """Turns the errors that users can mend into one sentence and exit code 1; Ctrl-C into 130."""
+    """Turns the errors that users can mend into one sentence, and how it went into an exit code.
+
+    0: done. 1 or 2: a mistake to mend; starting again would not help. 75 (`EX_TEMPFAIL`): stopped
+    by SIGTERM after saving: run me again. 130: Ctrl-C. Anything else is a crash: 70, one of many
+    processes met an error that is not foreseen, mostly because another is gone; or the end by a
+    signal. Launchers start those again too, not for ever.
+    """
+    import jax
+
     from data_pipeline.errors import DataError
     from jukejax.checkpoint import CheckpointError
     from jukejax.config import ConfigError
-    from jukejax.training.loop import Diverged, Interrupted
+    from jukejax.training.stopping import Diverged, Interrupted, Preempted
 
     @functools.wraps(main)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return main(*args, **kwargs)
         except (ConfigError, CheckpointError, DataError, Diverged) as error:
-            sys.exit(f"error: {error}")
+            leave(f"error: {error}")
         except OSError as error:  # no such file, no space, no permission
-            sys.exit(f"error: {error}; mend that and run again, work done is kept.")
+            leave(f"error: {error}; mend that and run again, work done is kept.")
+        except Preempted as error:
+            print(f"{error} The same command goes on from there.", file=sys.stderr)
+            sys.exit(RUN_AGAIN)
         except Interrupted as error:
             print(f"{error} The same command goes on from there.", file=sys.stderr)
-            sys.exit(130)
+            sys.exit(STOPPED)
         except KeyboardInterrupt:
             print("Interrupted. The same command goes on where it was.", file=sys.stderr)
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(130)  # not through the threads of a compiler that was cut short
+            at_once(STOPPED)  # not through the threads of a compiler that was cut short
+        except Exception:
+            if not jax.distributed.is_initialized():
+                raise
+            traceback.print_exc()  # mostly another process is gone: they are not waited for
+            at_once(CRASH)
 
     return run
+
+
+def leave(sentence: str) -> NoReturn:
+    """Ends with a mistake; one process of many does not wait for the others, who wait for it."""
+    import jax
+
+    if jax.distributed.is_initialized():
+        print(sentence, file=sys.stderr)
+        at_once(MISTAKE)
+    sys.exit(sentence)
+
+
+def at_once(code: int) -> NoReturn:
+    """Ends this process without any clearing up."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def take_preset(arguments: list[str], usage: str) -> tuple[str, list[str]]:

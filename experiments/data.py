@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from data_pipeline.codes import CodesInfo
@@ -105,16 +104,22 @@ def prior_inputs(config: PriorConfig, batch: HostBatch) -> HostBatch:
 
 
 def batches(
-    experiment: Experiment, data: str | Path, split: str, vocabulary: Vocabulary | None
+    experiment: Experiment,
+    data: str | Path,
+    split: str,
+    vocabulary: Vocabulary | None,
+    rows: Sequence[int] | None = None,
 ) -> Callable[[int], Iterator[HostBatch]]:
-    """This host's endless batches of a split, from a step on; a VQ-VAE's need no vocabulary."""
+    """Endless batches of a split, from a step on: these rows of the global ones, or all.
+
+    A VQ-VAE's need no vocabulary.
+    """
     t = experiment.train
     shared: dict[str, Any] = {
         "split": split,
         "batch_size": t.batch,
         "seed": t.seed,
-        "shard_index": jax.process_index(),
-        "shard_count": jax.process_count(),
+        "rows": rows,
     }
     training = split == "train"
     if isinstance(experiment, VQVAEExperiment):

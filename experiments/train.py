@@ -9,6 +9,7 @@ A workdir in the place of the preset lends its run's settings; with --start-from
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import sys
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import jax
 import numpy as np
 import tyro
+from jax.sharding import Mesh
 
 from data_pipeline import songs
 from data_pipeline.codes import codes_info
@@ -29,12 +31,15 @@ from jukejax.config import (
     ConfigError,
     Experiment,
     PriorExperiment,
+    TrainConfig,
     VQVAEConfig,
     VQVAEExperiment,
 )
 from jukejax.model_dir import load_experiment
 from jukejax.models import vqvae
-from jukejax.parallel.mesh import BATCH, make_mesh
+from jukejax.parallel import distributed
+from jukejax.parallel.distributed import check_shared
+from jukejax.parallel.mesh import BATCH, host_rows, make_mesh, replicated
 from jukejax.spectrogram import log_spectrogram, to_image
 from jukejax.training.loop import Hook, train
 from jukejax.training.metrics import MetricsWriter
@@ -59,6 +64,8 @@ class Command(Generic[E]):
     """A run, imported ones too, whose averaged weights a new run begins with."""
     labels: Path | None = None
     """Label names for a prior, where they are not those of the data: an imported model's own."""
+    profile: bool = False
+    """Write a trace of some steps beside the TensorBoard files."""
 
 
 def parse(preset: str, arguments: list[str]) -> Command[Any]:
@@ -77,12 +84,12 @@ def parse(preset: str, arguments: list[str]) -> Command[Any]:
 
 
 def reconstruction_hook(
-    config: VQVAEConfig, batch: dict[str, np.ndarray], first: int | None
+    config: VQVAEConfig, mesh: Mesh, batch: dict[str, np.ndarray], first: int | None
 ) -> Hook:
     """Writes sound and spectrogram of held-out chunks and of their reconstructions by level."""
     audio = np.concatenate(list(batch["audio"]), axis=0)[None]  # chunks one after the other
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=replicated(mesh))
     def rebuild(params: Any, books: Any, x: jax.Array) -> list[jax.Array]:
         codes = [vqvae.encode(config, params, books, x, i) for i in range(config.levels)]
         return [vqvae.decode(config, params, books, z, i) for i, z in enumerate(codes)]
@@ -109,6 +116,7 @@ def run(
     log: Any = print,
     start_from: str | Path | None = None,
     labels: Path | None = None,
+    profile: bool = False,
 ) -> TrainState:
     """Trains an experiment on a data set; what the command does after parsing."""
     vocabulary: Vocabulary | None = None
@@ -123,30 +131,47 @@ def run(
         if labels:
             raise ConfigError(f"--labels {labels} is for priors; a VQ-VAE reads no labels.")
         data.check_rate(experiment.model.sample_rate, data_dir)
-    check_same(experiment, note, workdir)
+    check_shared(workdir)
+    check_same(experiment, note, workdir, log)
     if start_from is not None:
         check_start(experiment, note, start_from, log)
     mesh = make_mesh(experiment.mesh)
-    shares = math.prod(mesh.shape[axis] for axis in BATCH)
-    if experiment.train.batch % shares:
-        raise ConfigError(
-            f"train.batch is {experiment.train.batch}, but the mesh splits a batch {shares} ways "
-            "(data x fsdp); give a multiple."
-        )
+    rows = check_batch(experiment.train, mesh)
     held_out: Any = None
     hooks: tuple[Hook, ...] = ()
     if any(song.split == "test" for song in songs.prepared_songs(data_dir)):
-        test = data.batches(experiment, data_dir, "test", vocabulary)
-        held_out = lambda: test(0)  # noqa: E731
+        test = functools.partial(data.batches, experiment, data_dir, "test", vocabulary)
+        held_out = lambda: test(rows)(0)  # noqa: E731
         if isinstance(experiment, VQVAEExperiment):
-            hooks = (reconstruction_hook(experiment.model, next(test(0)), None),)
+            shown = next(test()(0))  # the same on every host
+            hooks = (reconstruction_hook(experiment.model, mesh, shown, None),)
     else:
         log(f"{data_dir} has no test split: nothing is held out, so learning cannot be judged.")
-    train_batches = data.batches(experiment, data_dir, "train", vocabulary)
-    return train(experiment, mesh, workdir, train_batches, held_out, hooks, note, start_from, log)
+    train_batches = data.batches(experiment, data_dir, "train", vocabulary, rows)
+    return train(
+        experiment, mesh, workdir, train_batches, held_out, hooks, note, start_from, log, profile
+    )
 
 
-def check_same(experiment: Experiment, note: dict[str, Any], workdir: str | Path) -> None:
+def check_batch(config: TrainConfig, mesh: Mesh) -> list[int]:
+    """The rows of a global batch that this host reads.
+
+    Raises:
+      ConfigError: the devices cannot share the batch, or its microbatches, evenly.
+    """
+    shares = math.prod(mesh.shape[axis] for axis in BATCH)
+    if config.batch % (shares * config.accumulate):
+        parts = f" in {config.accumulate} parts (train.accumulate)" if config.accumulate > 1 else ""
+        raise ConfigError(
+            f"train.batch is {config.batch}, but the mesh splits a batch {shares} ways "
+            f"(data x fsdp){parts}; give a multiple of {shares * config.accumulate}."
+        )
+    return host_rows(mesh, config.batch).tolist()
+
+
+def check_same(
+    experiment: Experiment, note: dict[str, Any], workdir: str | Path, log: Any = print
+) -> None:
     """Refuses to go on in a workdir with another model or other codes.
 
     Raises:
@@ -176,6 +201,13 @@ def check_same(experiment: Experiment, note: dict[str, Any], workdir: str | Path
             raise CheckpointError(
                 f"{workdir} was trained on {what} {found_note.get(name)}, but the data now holds "
                 f"{note.get(name)}; choose an empty workdir, or the data that run had."
+            )
+    for name in ("batch", "seed"):
+        then, now = getattr(found.train, name), getattr(experiment.train, name)
+        if then != now:
+            log(
+                f"train.{name} was {then} and is {now}: the data goes on at another place, and "
+                "what was seen may come again."
             )
 
 
@@ -230,12 +262,16 @@ def differences(before: Any, now: Any, name: str = "") -> str:
 def main(arguments: list[str]) -> None:
     preset, rest = cli.take_preset(arguments, USAGE)
     parsed = parse(preset, rest)
+    distributed.start()
+    first = jax.process_index() == 0
     run(
         parsed.experiment,
         parsed.data,
         parsed.workdir,
+        log=print if first else lambda line: None,
         start_from=parsed.start_from,
         labels=parsed.labels,
+        profile=parsed.profile,
     )
 
 

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import type_handlers
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs a dozen lines a save
 
@@ -38,9 +39,34 @@ def directory(workdir: str | Path) -> Path:
 class Checkpoints:
     """The checkpoints of one run. A context manager; saving is asynchronous until `close`."""
 
-    def __init__(self, workdir: str | Path, keep: int = 3, *, frugal: bool = False) -> None:
-        """Opens or makes them; `frugal` writes straight to files, little at a time."""
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+    def __init__(
+        self,
+        workdir: str | Path,
+        keep: int = 3,
+        *,
+        keep_best: int = 0,
+        clean: bool = False,
+        frugal: bool = False,
+    ) -> None:
+        """Opens or makes them.
+
+        Args:
+          workdir: the run's.
+          keep: how many of the latest stay.
+          keep_best: how many of those with the lowest loss stay as well.
+          clean: removes what saves that were cut short left behind; for the run itself alone.
+          frugal: writes straight to files, little at a time.
+        """
+        best = BestN(
+            get_metric_fn=_loss, reverse=True, n=keep_best, keep_checkpoints_without_metrics=False
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
+            best_fn=_loss,
+            best_mode="min",
+            create=True,
+            cleanup_tmp_directories=clean,
+        )
         self.path = directory(workdir)
         self._manager = ocp.CheckpointManager(
             self.path,
@@ -54,8 +80,22 @@ class Checkpoints:
         """The last whole checkpoint's step."""
         return self._manager.latest_step()
 
-    def save(self, step: int, trees: dict[str, Any], config: dict[str, Any]) -> None:
-        """Saves trees (of `TREES`; empty ones are left out) and the config at `step`, once."""
+    @property
+    def best(self) -> int | None:
+        """The step of lowest loss among those saved with one."""
+        return self._manager.best_step()
+
+    def save(
+        self,
+        step: int,
+        trees: dict[str, Any],
+        config: dict[str, Any],
+        metrics: dict[str, float] | None = None,
+    ) -> None:
+        """Saves trees (of `TREES`; empty ones are left out) and the config at `step`, once.
+
+        `metrics` has the held-out "loss" that `keep_best` goes by.
+        """
         if self.latest == step:
             return
         items: dict[str, Any] = {
@@ -65,7 +105,9 @@ class Checkpoints:
         }
         items["data"] = ocp.args.JsonSave({"step": step})
         items["config"] = ocp.args.JsonSave(config)
-        self._manager.save(step, args=ocp.args.Composite(**items))
+        if metrics is not None and not np.isfinite(metrics["loss"]):
+            metrics = None
+        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
     def config(self, step: int | None = None) -> dict[str, Any]:
         """The config saved at `step` (default: the latest)."""
@@ -130,6 +172,10 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _loss(metrics: dict[str, float]) -> float:
+    return metrics["loss"]
 
 
 def _at(tree: Any, path: Sequence[str]) -> Any:

@@ -269,19 +269,26 @@ class TrainConfig:
 
     steps: int = 100_000
     batch: int = 256
+    accumulate: int = 1  # microbatches that a batch is computed in, for memory
     seed: int = 0
     ema_decay: float = 0.999  # of parameters; evaluation and export use the averaged ones
     log_every: int = 100
     evaluate_every: int = 10_000
     evaluate_batches: int = 16
     checkpoint_every: int = 1_000
-    keep: int = 3
+    keep: int = 3  # latest checkpoints
+    keep_best: int = 0  # and those of lowest held-out loss, saved at evaluations
+    max_skipped: int = 10  # steps in a row without a finite gradient that end the run
 
     def __post_init__(self) -> None:
         _require_positive(
-            self, "steps", "batch", "log_every", "evaluate_every", "evaluate_batches",
-            "checkpoint_every", "keep",
+            self, "steps", "batch", "accumulate", "log_every", "evaluate_every",
+            "evaluate_batches", "checkpoint_every", "keep", "max_skipped",
         )  # fmt: skip
+        if self.batch % self.accumulate:
+            raise ConfigError(
+                f"train.accumulate {self.accumulate} does not divide train.batch {self.batch}."
+            )
 
 
 @dataclass(frozen=True)

@@ -131,3 +131,53 @@ def test_a_save_cut_short_is_no_checkpoint(tmp_path):
     (cut / "params").symlink_to(whole / "params")
     with open_existing(tmp_path) as checkpoints:
         assert checkpoints.latest == 1
+
+
+# --- the best -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scored(tmp_path):
+    """A run of which the latest and the two best are kept; steps 2, 4 and 6 were evaluated."""
+    losses = {1: None, 2: 0.5, 3: None, 4: 0.4, 5: None, 6: 0.7, 7: None}
+    with Checkpoints(tmp_path, keep=1, keep_best=2) as checkpoints:
+        assert checkpoints.best is None
+        for step, loss in losses.items():
+            metrics = None if loss is None else {"loss": loss, "other": 1.0}
+            checkpoints.save(step, trees(step), {"step": step}, metrics)
+        checkpoints.save(8, trees(8), {"step": 8}, {"loss": float("nan")})
+    return tmp_path
+
+
+def test_the_best_are_kept_beside_the_latest(scored):
+    assert sorted(p.name for p in directory(scored).iterdir()) == ["2", "4", "8"]
+    with open_existing(scored) as checkpoints:
+        assert (checkpoints.latest, checkpoints.best) == (8, 4)
+        found = checkpoints.restore(abstract({"ema": trees()["ema"]}), step=checkpoints.best)
+    jax.tree.map(np.testing.assert_array_equal, found["ema"], trees(4)["ema"])
+
+
+def test_the_best_stay_the_best_when_a_run_goes_on(scored):
+    with Checkpoints(scored, keep=1, keep_best=2) as checkpoints:
+        checkpoints.save(9, trees(9), {}, {"loss": 0.45})
+        checkpoints.save(10, trees(10), {}, {"loss": 0.9})
+    assert sorted(p.name for p in directory(scored).iterdir()) == ["10", "4", "9"]
+
+
+# --- saves that were cut short --------------------------------------------------------------------
+
+
+def test_what_a_cut_save_left_is_removed_by_the_run_alone(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, trees(1), {})
+    cut = directory(tmp_path) / "2.orbax-checkpoint-tmp"
+    cut.mkdir()
+    (cut / "half").write_text("a file")
+    with open_existing(tmp_path) as checkpoints:  # it may be in the making
+        assert checkpoints.latest == 1 and cut.exists()
+    with Checkpoints(tmp_path, clean=True) as checkpoints:
+        checkpoints.save(2, trees(2), {})
+        checkpoints.wait()
+        assert not cut.exists()
+        found = checkpoints.restore(abstract(trees()))
+    jax.tree.map(np.testing.assert_array_equal, found, trees(2))

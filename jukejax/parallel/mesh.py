@@ -7,6 +7,7 @@ between the two. One device is a mesh of one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -111,10 +112,27 @@ def create_sharded(mesh: Mesh, init: Callable[[jax.Array], Any], key: jax.Array)
     return jax.jit(lambda k: nn.unbox(init(k)), out_shardings=shardings)(key)
 
 
+def host_rows(mesh: Mesh, batch: int) -> np.ndarray[Any, Any]:
+    """Rows of a global batch, ascending, that the devices of this process hold.
+
+    Hosts may share rows (where `tensor` spans them), and a host's rows need not lie together: the
+    order of devices in a mesh follows the wires between them.
+    """
+    shares = NamedSharding(mesh, P(BATCH)).addressable_devices_indices_map((batch,)).values()
+    return np.unique(np.concatenate([np.arange(batch)[index] for index in shares]))
+
+
 def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """This process's share of a global batch as global arrays, split along the batch axis."""
+    """This process's rows of a global batch as global arrays, split along the batch axis."""
     sharding = NamedSharding(mesh, P(BATCH))
-    return {
-        name: jax.make_array_from_process_local_data(sharding, array)
-        for name, array in batch.items()
-    }
+    ways = math.prod(mesh.shape[axis] for axis in BATCH)
+    size = len(next(iter(batch.values()))) * ways // len(host_rows(mesh, ways))
+    rows = host_rows(mesh, size)
+
+    def put(array: np.ndarray) -> jax.Array:
+        def part(index: Any) -> np.ndarray:
+            return array[np.searchsorted(rows, np.arange(size)[index[0]])]
+
+        return jax.make_array_from_callback((size, *array.shape[1:]), sharding, part)
+
+    return {name: put(array) for name, array in batch.items()}

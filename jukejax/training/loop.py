@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import secrets
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ from jax.sharding import Mesh
 
 from jukejax.checkpoint import Checkpoints, open_existing
 from jukejax.config import Experiment, to_dict
+from jukejax.parallel.distributed import Agreement
 from jukejax.parallel.mesh import put_batch
+from jukejax.training.clock import Clock, Trace
 from jukejax.training.metrics import MetricsWriter, Progress
 from jukejax.training.step import (
     TrainState,
@@ -27,36 +28,11 @@ from jukejax.training.step import (
     make_eval_step,
     make_train_step,
 )
+from jukejax.training.stopping import Interrupted, Preempted, Skips, StopSignal
 from jukejax.training.tasks import make_task
 
 HostBatch = dict[str, np.ndarray]
 Hook = Callable[[int, TrainState, MetricsWriter], None]
-
-
-class Interrupted(Exception):
-    """The run was asked to stop; it has saved its state and goes on when started again."""
-
-
-class Diverged(Exception):
-    """The loss or the gradient is no longer a number; nothing was saved of it."""
-
-
-class _StopSignal:
-    """Turns Ctrl-C and SIGTERM into a flag that the loop reads between steps."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __enter__(self) -> _StopSignal:
-        def ask(number: int, frame: Any) -> None:
-            self.asked = True
-
-        self._before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
 
 def train(
@@ -69,6 +45,7 @@ def train(
     note: dict[str, Any] | None = None,
     start_from: str | Path | None = None,
     log: Callable[[str], None] = print,
+    profile: bool = False,
 ) -> TrainState:
     """Trains to `experiment.train.steps`, from the latest checkpoint in `workdir` if there is one.
 
@@ -82,50 +59,66 @@ def train(
       note: saved beside the experiment in each checkpoint's config.
       start_from: workdir of a run whose averaged parameters a new run begins with.
       log: takes a line of progress.
+      profile: writes a trace of some steps to `tensorboard/`.
 
     Raises:
-      Interrupted: on Ctrl-C or SIGTERM, after saving.
-      Diverged: the loss or the gradient became infinite or NaN; what was saved before stays.
+      Interrupted: on Ctrl-C or SIGTERM (`Preempted`) in any process, in all of them, after saving.
+      Diverged: too many steps in a row had a loss or gradient that is infinite or NaN.
     """
-    t = experiment.train
+    t, task = experiment.train, make_task(experiment)
+    first = jax.process_index() == 0
+    log = log if first else lambda line: None
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(Checkpoints(workdir, t.keep))
+        checkpoints = stack.enter_context(
+            Checkpoints(workdir, t.keep, keep_best=t.keep_best, clean=True)
+        )
         if checkpoints.latest is not None and checkpoints.latest >= t.steps:
             log(f"{workdir}: already trained for {checkpoints.latest} steps.")
         state, source = _begin(experiment, mesh, checkpoints, batches, start_from)
         config = {"experiment": to_dict(experiment), "run": _run_name(checkpoints), **(note or {})}
         done = int(state.step)
-        writer = stack.enter_context(MetricsWriter(workdir, resume_step=done))
-        stop = stack.enter_context(_StopSignal())
-        task = make_task(experiment)
+        writer = stack.enter_context(MetricsWriter(workdir, resume_step=done, write=first))
+        stop = stack.enter_context(StopSignal())
+        clock, agree = Clock(workdir, experiment, first), Agreement(mesh)
+        skips = Skips(t.max_skipped, workdir)
         step_fn, eval_fn = make_train_step(task, experiment, mesh), make_eval_step(task, mesh)
-        progress, sums, since = Progress(t.steps, done, log), None, 0
+        progress, metrics, sums, since = Progress(t.steps, done, log), None, None, 0
+        trace = stack.enter_context(Trace(workdir, done)) if profile and first else None
 
         while done < t.steps:
-            state, metrics = step_fn(state, put_batch(mesh, next(source)))
+            with clock.waiting(metrics):
+                batch = put_batch(mesh, next(source))
+            state, metrics = step_fn(state, batch)
+            clock.step()
+            if trace is not None:
+                trace(done, metrics)
             done, since = done + 1, since + 1
             sums = metrics if sums is None else jax.tree.map(jnp.add, sums, metrics)
+            skips(done, metrics["skipped"])
             last = done == t.steps
             if done % t.log_every == 0 or last:
-                _check_finite(sums, done, workdir)
-                means = {name: float(value) / since for name, value in sums.items()}
-                writer.scalars(done, {f"train/{name}": value for name, value in means.items()})
-                progress.update(done, {"loss": means["loss"]})
+                means = _means(sums, since)
+                writer.scalars(done, means | clock.lap())
+                progress.update(done, {"loss": means["train/loss"]})
                 sums, since = None, 0
+            found = None
             if done % t.evaluate_every == 0 or last:
-                if held_out is not None:
-                    found = evaluate(eval_fn, state, mesh, held_out(), t.evaluate_batches)
-                    writer.scalars(done, {f"held_out/{k}": v for k, v in found.items()})
-                    log(f"step {done}  held out: loss {found['loss']:.4g}")
-                for hook in hooks:
-                    hook(done, state, writer)
-            stopping = stop.asked  # read once: what is answered below has been saved
-            if done % t.checkpoint_every == 0 or last or stopping:
-                _check_finite(metrics, done, workdir)
-                checkpoints.save(done, _trees(state), config)
+                with clock.spent("evaluation", after=metrics):
+                    if held_out is not None:
+                        found = evaluate(eval_fn, state, mesh, held_out(), t.evaluate_batches)
+                        writer.scalars(done, {f"held_out/{k}": v for k, v in found.items()})
+                        log(f"step {done}  held out: loss {found['loss']:.4g}")
+                    for hook in hooks:
+                        hook(done, state, writer)
+            stopping = agree(stop.asked)  # read once: what is answered below has been saved
+            best = t.keep_best and found is not None
+            if done % t.checkpoint_every == 0 or last or stopping or best:
+                with clock.spent("checkpoint", after=metrics):
+                    checkpoints.save(done, _trees(state), config, found)
             if stopping and not last:
                 checkpoints.wait()
-                raise Interrupted(f"Stopped at step {done} of {t.steps}; saved in {workdir}.")
+                kind = Interrupted if stopping > 1 else Preempted
+                raise kind(f"Stopped at step {done} of {t.steps}; saved in {workdir}.")
     return state
 
 
@@ -142,15 +135,13 @@ def evaluate(
     return {name: float(np.mean([f[name] for f in found])) for name in found[0]}
 
 
-def _check_finite(metrics: dict[str, jax.Array], step: int, workdir: str | Path) -> None:
-    """Raises Diverged if the loss or the gradient of some steps or one is not finite."""
-    for name in ("loss", "gradient_norm"):
-        if not np.isfinite(float(metrics[name])):
-            raise Diverged(
-                f"{name} is not finite any more at step {step}. The checkpoints in {workdir} are "
-                "from before; start again with a lower optimizer.learning_rate or a longer "
-                "optimizer.warmup_steps."
-            )
+def _means(sums: Any, since: int) -> dict[str, float]:
+    """Means of the metrics over the steps that were not skipped, and how many were."""
+    sums = {name: float(value) for name, value in sums.items()}
+    skipped = sums.pop("skipped")
+    counted = since - skipped
+    means = {n: value / counted if counted else float("nan") for n, value in sums.items()}
+    return {f"train/{name}": value for name, value in (means | {"skipped": skipped}).items()}
 
 
 def _run_name(checkpoints: Checkpoints) -> str:
@@ -181,5 +172,5 @@ def _begin(
         with open_existing(start_from) as other:
             found = other.restore({"ema": abstract.ema, "extra": abstract.extra})
         return adopt_state(task, experiment, mesh, first, **found), batches(0)
-    step = jax.device_put(jnp.asarray(done, jnp.int32), abstract.step.sharding)
+    step = jax.make_array_from_callback((), abstract.step.sharding, lambda _: np.int32(done))
     return TrainState(step=step, **checkpoints.restore(_trees(abstract))), batches(done)

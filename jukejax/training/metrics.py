@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,20 +81,28 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 class MetricsWriter:
     """Writes a run's metrics to `workdir/metrics.jsonl` and `workdir/tensorboard`.
 
-    Make one on one process only. `resume_step=k` drops what an earlier run wrote after step k
-    from both; without it new lines are added to those that are there.
+    Only one process may write: with `write=False` nothing is opened, and all is checked and
+    dropped. `resume_step=k` drops what an earlier run wrote after step k from both; without it new
+    lines are added to those that are there.
     """
 
     def __init__(
-        self, workdir: str | Path, tensorboard: bool = True, resume_step: int | None = None
+        self,
+        workdir: str | Path,
+        tensorboard: bool = True,
+        resume_step: int | None = None,
+        write: bool = True,
     ) -> None:
         folder = Path(workdir)
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / FILE_NAME
+        self._file: TextIO | None = None
+        self._board: Any = None
+        if not write:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             trim(self.path, resume_step)
         self._file = self.path.open("a", encoding="utf-8")
-        self._board: Any = None
         if tensorboard:
             from tensorboardX import SummaryWriter
 
@@ -114,8 +122,9 @@ class MetricsWriter:
         numbers = {name: self._number(name, value) for name, value in values.items()}
         record: dict[str, Any] = {"step": int(step), "time": round(time.time(), 3)}
         record.update({name: _json_value(number) for name, number in numbers.items()})
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(json.dumps(record, allow_nan=False) + "\n")
+            self._file.flush()
         if self._board is not None:
             for name, number in numbers.items():
                 self._board.add_scalar(name, number, int(step))
@@ -158,13 +167,15 @@ class MetricsWriter:
 
     def flush(self) -> None:
         """Hands everything so far to the operating system."""
-        self._file.flush()
+        if self._file is not None:
+            self._file.flush()
         if self._board is not None:
             self._board.flush()
 
     def close(self) -> None:
         """Flushes and closes; closing twice is harmless."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._board is not None:
             self._board.close()
             self._board = None

@@ -28,6 +28,11 @@ def schedule(config: OptimizerConfig) -> optax.Schedule:
     return rate
 
 
+def updates_done(state: optax.OptState) -> jax.Array:
+    """How many updates an optimizer has made; steps that were skipped do not count."""
+    return optax.tree.get_all_with_path(state, "count")[0][1]
+
+
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """Clip by global norm, then Adam over every parameter (biases and norms too, as published)."""
     c = config

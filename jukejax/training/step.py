@@ -9,12 +9,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jukejax.config import Experiment
 from jukejax.parallel.mesh import BATCH, COMPUTE, create_sharded, replicated, storage_shardings
-from jukejax.training.optimizer import make_optimizer, schedule
+from jukejax.training.optimizer import make_optimizer, schedule, updates_done
 from jukejax.training.tasks import Batch, Metrics, Task
 
 
@@ -87,6 +88,37 @@ def with_sharding(x: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> A
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
+def gradients(
+    task: Task, params: Any, extra: Any, batch: Batch, parts: int, shardings: Any
+) -> tuple[Any, tuple[Metrics, Any]]:
+    """Gradients of a task's loss, its metrics and aux, computed in `parts` microbatches.
+
+    Losses are means over examples, so those of the batch are the means of the parts'. What `aux`
+    says of each example is put back in the order of the batch. A microbatch is every `parts`-th
+    row: each device cuts the rows that it has.
+    """
+    grad = jax.grad(task.loss, has_aux=True)
+    if parts == 1:
+        return grad(params, extra, batch)
+    rows = jax.tree.leaves(batch)[0].shape[0] // parts
+
+    def cut(x: jax.Array) -> jax.Array:
+        return x.reshape(rows, parts, *x.shape[1:]).swapaxes(0, 1)
+
+    def join(x: jax.Array) -> jax.Array:  # (parts, rows * n, ...), n values an example
+        return x.reshape(parts, rows, -1, *x.shape[2:]).swapaxes(0, 1).reshape(-1, *x.shape[2:])
+
+    def add(total: Any, part: Batch) -> tuple[Any, tuple[Metrics, Any]]:
+        grads, found = grad(params, extra, part)
+        return lax.with_sharding_constraint(jax.tree.map(jnp.add, total, grads), shardings), found
+
+    total, (metrics, aux) = lax.scan(
+        add, jax.tree.map(jnp.zeros_like, params), jax.tree.map(cut, batch)
+    )
+    means = jax.tree.map(lambda x: x.mean(0), metrics)
+    return jax.tree.map(lambda g: g / parts, total), (means, jax.tree.map(join, aux))
+
+
 def jit_train_step(task: Task, experiment: Experiment, mesh: Mesh) -> jax.stages.Wrapped:
     """The jitted step (state, batch) -> (state, metrics), to be called or lowered under `mesh`.
 
@@ -94,27 +126,34 @@ def jit_train_step(task: Task, experiment: Experiment, mesh: Mesh) -> jax.stages
     """
     config, decay = experiment.optimizer, experiment.train.ema_decay
     optimizer = make_optimizer(config)
+    # a state comes out where it went in, or the second call would compile again
+    kept = jax.tree.map(lambda x: x.sharding, abstract_state(task, experiment, mesh))
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         with nn.logical_axis_rules(list(COMPUTE)):
-            grads, (metrics, aux) = jax.grad(
-                lambda p: task.loss(p, state.extra, batch), has_aux=True
-            )(state.params)
+            grads, (metrics, aux) = gradients(
+                task, state.params, state.extra, batch, experiment.train.accumulate, kept.params
+            )
             key = jax.random.fold_in(jax.random.key(experiment.train.seed), state.step + 2)
             extra, more = task.update(key, state.extra, aux)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = jax.tree.map(lambda e, p: e * decay + p * (1 - decay), state.ema, params)
+        norm = optax.global_norm(grads)
         metrics = {
             **metrics,
             **more,
-            "gradient_norm": optax.global_norm(grads),
-            "learning_rate": schedule(config)(state.step),
+            "gradient_norm": norm,
+            "learning_rate": schedule(config)(updates_done(state.opt_state)),
         }
-        return TrainState(state.step + 1, params, ema, opt_state, extra), metrics
+        new = TrainState(state.step, params, ema, opt_state, extra)
+        # a gradient that is no number changes nothing, and counts in no mean
+        finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
+        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+        metrics = {name: jnp.where(finite, value, 0.0) for name, value in metrics.items()}
+        metrics["skipped"] = 1.0 - finite
+        return new._replace(step=state.step + 1), metrics
 
-    # a state comes out where it went in, or the second call would compile again
-    kept = jax.tree.map(lambda x: x.sharding, abstract_state(task, experiment, mesh))
     return jax.jit(step, donate_argnums=0, out_shardings=(kept, replicated(mesh)))
 
 

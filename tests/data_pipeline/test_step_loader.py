@@ -69,11 +69,12 @@ def test_hosts_share_the_global_batch(dataset, codes_set, count):
         (code_batches, codes_set[0], CODES | {"seed": 1, "label_dropout": 0.5}),
     ):
         whole = take(function(folder, **options), 3)
-        parts = [
-            take(function(folder, **options, shard_index=index, shard_count=count), 3)
-            for index in range(count)
-        ]
+        rows = np.split(np.arange(options["batch_size"]), count)
+        parts = [take(function(folder, **options, rows=part), 3) for part in rows]
         assert_same(join(parts), whole)
+        # a mesh may lay a host's rows anywhere, and several hosts may hold the same ones
+        some = take(function(folder, **options, rows=[5, 0, 3]), 3)
+        assert_same(some, [{k: v[[5, 0, 3]] for k, v in batch.items()} for batch in whole])
 
 
 def test_seeds_and_epochs_differ(dataset):
@@ -295,15 +296,28 @@ def test_codes_writer_goes_on_and_checks(dataset, tmp_path):
         ({"split": "valid"}, "split"),
         ({"samples": 0}, "chunk"),
         ({"downmix": "left"}, "downmix"),
-        ({"shard_count": 3}, r"train\.batch is 8, which 3 hosts"),
+        ({"rows": [0, 8]}, r"rows \[0, 8\] were asked for of a batch of 8"),
+        ({"rows": []}, r"rows \[\]"),
         ({"batch_size": 0}, r"train\.batch is 0; give 1 or more$"),
-        ({"shard_index": 2, "shard_count": 2}, "shard_index"),
         ({"start_step": -1}, "start_step"),
     ],
 )
 def test_mistaken_arguments(dataset, change, words):
     with pytest.raises(DataError, match=words):
         audio_batches(dataset[0], **AUDIO | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"shard_count": 3}, "a batch of 8 cannot be shared evenly by 3 hosts"),
+        ({"shard_index": 2, "shard_count": 2}, "shard_index is 2"),
+    ],
+)
+def test_mistaken_shards_of_a_pass(dataset, change, words):
+    options = {"split": "test", "samples": 9000, "batch_size": 8}
+    with pytest.raises(DataError, match=words):
+        next(audio_windows(dataset[0], **options | change))
 
 
 def test_folder_that_was_not_prepared(tmp_path):

@@ -55,7 +55,7 @@ def caught(monkeypatch):
     """What `train.run` would train with."""
     seen = {}
 
-    def catch(experiment, mesh, workdir, batches, held_out, hooks, note, start_from, log):
+    def catch(experiment, mesh, workdir, batches, held_out, hooks, note, start_from, log, profile):
         seen.update(experiment=experiment, batch=next(batches(0)), note=note)
 
     monkeypatch.setattr(train, "train", catch)

@@ -22,9 +22,10 @@ from jukejax.config import (
 from jukejax.model_dir import load_experiment, load_vqvae
 from jukejax.parallel.mesh import make_mesh
 from jukejax.training import loop
-from jukejax.training.loop import Interrupted, train
+from jukejax.training.loop import train
 from jukejax.training.metrics import read_metrics
 from jukejax.training.step import abstract_state
+from jukejax.training.stopping import Diverged, Interrupted, Preempted
 from jukejax.training.tasks import make_task
 
 # Orbax drops the reads of a checkpoint that it refuses, and Python remarks on that.
@@ -158,7 +159,10 @@ def test_no_step_is_written_twice(whole, broken):
         assert [r["step"] for r in training] == [1, 2, 3, 4, 5, 6]
         evaluated = [r for r in found if "held_out/loss" in r]
         assert [r["step"] for r in evaluated] == [3, 6]
-        records[name] = [{k: v for k, v in r.items() if k != "time"} for r in training + evaluated]
+        records[name] = [
+            {k: v for k, v in r.items() if not k.startswith(("time", "memory"))}
+            for r in training + evaluated
+        ]
     assert records["whole"] == records["broken"]
 
 
@@ -222,12 +226,62 @@ def test_another_model_is_refused(whole, mesh, change):
     gc.collect()
 
 
-@pytest.mark.parametrize("name", ["loss", "gradient_norm"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_no_number_stops_before_it_is_saved(tmp_path, name, value):
-    sums = {"loss": 1.0, "gradient_norm": 1.0, name: value}
-    with pytest.raises(loop.Diverged, match=f"{name} is not finite any more at step 7"):
-        loop._check_finite(sums, 7, tmp_path)
+# --- gradients that are no numbers ----------------------------------------------------------------
+
+
+def broken_batches(bad):
+    """`batches` in which those of steps that `bad` holds of are full of NaN."""
+
+    def source(step):
+        for n in itertools.count(step):
+            yield {name: x * (np.nan if bad(n) else 1) for name, x in batch(n).items()}
+
+    return source
+
+
+def test_a_step_without_a_finite_gradient_is_skipped_and_counted(mesh, tmp_path):
+    few = dataclasses.replace(
+        EXPERIMENT, train=dataclasses.replace(EXPERIMENT.train, steps=5, log_every=5)
+    )
+    state = train(few, mesh, tmp_path, broken_batches(lambda n: n in (1, 3)), log=[].append)
+    assert int(state.step) == 5
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+    record = read_metrics(tmp_path / "metrics.jsonl")[-1]
+    assert record["train/skipped"] == 2
+    # a warm-up over two updates: three were made, with rates of 0, 1/2 and 1
+    assert record["train/learning_rate"] == pytest.approx(0.01 * (0 + 0.5 + 1) / 3)
+    finite = dataclasses.replace(few.train, steps=1, log_every=1)
+    train(dataclasses.replace(few, train=finite), mesh, tmp_path / "one", batches, log=[].append)
+    one = read_metrics(tmp_path / "one" / "metrics.jsonl")[-1]["train/loss"]
+    assert record["train/loss"] == pytest.approx(one, rel=0.5)  # a mean of three, not of five
+
+
+def test_many_such_steps_in_a_row_end_the_run_and_the_checkpoints_stay(mesh, tmp_path):
+    limited = dataclasses.replace(
+        EXPERIMENT, train=dataclasses.replace(EXPERIMENT.train, steps=20, max_skipped=3)
+    )
+    # two in a row are let pass
+    source = broken_batches(lambda n: n in (1, 2) or n >= 5)
+    with pytest.raises(Diverged, match=r"not finite.*3 steps in a row up to step 8.*learning_rate"):
+        train(limited, mesh, tmp_path, source, log=[].append)
+    with open_existing(tmp_path) as checkpoints:
+        kept = checkpoints.latest
+        shapes = abstract_state(make_task(limited), limited, mesh)._asdict()
+        del shapes["step"]
+        found = checkpoints.restore(shapes)
+    assert kept == 8
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
+
+
+# --- stopping -------------------------------------------------------------------------------------
+
+
+def test_sigterm_asks_to_be_started_again(mesh, tmp_path):
+    source = stops(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Preempted, match="Stopped at step 3 of 6"):
+        train(EXPERIMENT, mesh, tmp_path, source, log=[].append)
+    with open_existing(tmp_path) as checkpoints:
+        assert checkpoints.latest == 3
 
 
 def test_ctrl_c_during_an_evaluation_is_answered_after_saving(mesh, tmp_path):
@@ -244,6 +298,33 @@ def test_ctrl_c_during_an_evaluation_is_answered_after_saving(mesh, tmp_path):
     assert f"Stopped at step {step} of" in str(stopped.value)
     with open_existing(tmp_path) as checkpoints:
         assert checkpoints.latest == step
+
+
+def test_the_best_checkpoint_is_saved_at_its_evaluation(mesh, tmp_path):
+    best = dataclasses.replace(EXPERIMENT.train, keep=1, keep_best=1, evaluate_every=1)
+    train(
+        dataclasses.replace(EXPERIMENT, train=best), mesh, tmp_path, batches, held_out,
+        log=[].append,
+    )  # fmt: skip
+    records = read_metrics(tmp_path / "metrics.jsonl")
+    losses = {r["step"]: r["held_out/loss"] for r in records if "held_out/loss" in r}
+    expected = min(losses, key=losses.get)
+    with open_existing(tmp_path) as checkpoints:
+        assert (checkpoints.best, checkpoints.latest) == (expected, 6)
+    assert {p.name for p in directory(tmp_path).iterdir()} == {str(expected), "6"}
+
+
+def test_time_and_memory_are_written_and_a_trace_when_asked(mesh, tmp_path):
+    longer = dataclasses.replace(EXPERIMENT.train, steps=11, log_every=2)
+    experiment = dataclasses.replace(EXPERIMENT, train=longer)
+    train(experiment, mesh, tmp_path, batches, held_out, log=[].append, profile=True)
+    record = [r for r in read_metrics(tmp_path / "metrics.jsonl") if "train/loss" in r][-1]
+    assert record["time/step"] > 0 and record["memory/host_gib"] > 0.1
+    rate = 2 * 1280 / 44_100 / record["time/step"]
+    assert record["time/audio_seconds_per_second"] == pytest.approx(rate)
+    shares = {k: v for k, v in record.items() if k.startswith("time/lost") or "goodput" in k}
+    assert sum(shares.values()) == pytest.approx(1) and min(shares.values()) > 0
+    assert list(tmp_path.glob("tensorboard/plugins/profile/*/*.xplane.pb"))
 
 
 # --- starting from another run --------------------------------------------------------------------

@@ -213,3 +213,48 @@ def test_evaluation_reads_the_averaged_parameters(run, start):
     assert set(found) == {"loss", "bits_music", "bits_lyrics"}
     later = evaluate(run(DENSE, None)[-1][0], batch)
     assert abs(float(later["loss"]) - float(found["loss"])) > 1e-3
+
+
+@pytest.mark.parametrize("experiment", [DENSE, VQVAE], ids=["dense", "vqvae"])
+def test_a_gradient_that_is_no_number_changes_nothing(prepare, start, experiment):
+    mesh, born, step = prepare(experiment, None)
+    batch = batches(experiment)[0]
+    params = start(experiment).params
+    if "audio" in batch:
+        batch["audio"][3, 5] = np.inf
+    else:  # codes are whole numbers: break a parameter
+        params = jax.tree.map(np.copy, params)
+        params["token"][7, 2] = np.nan
+    before = jax.tree.map(np.array, born(params=params))
+    after, metrics = step(born(params=params), put_batch(mesh, batch))
+    assert int(after.step) == 1 and float(metrics["skipped"]) == 1
+    assert all(float(value) == 0 for name, value in metrics.items() if name != "skipped")
+    jax.tree.map(np.testing.assert_array_equal, after._replace(step=before.step), before)
+    _, metrics = step(born(), put_batch(mesh, batches(experiment)[0]))
+    assert float(metrics["skipped"]) == 0 and float(metrics["loss"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("experiment", "parts", "name"),
+    [(CROSS, 2, None), (VQVAE, 4, None), (VQVAE, 2, "data4")],
+    ids=["cross", "vqvae", "vqvae-meshed"],
+)
+def test_microbatches_do_what_the_whole_batch_does(run, start, experiment, parts, name):
+    train = replace(experiment.train, accumulate=parts)
+    mesh = make_mesh(MeshConfig(data=4 if name else 1), jax.devices()[: 4 if name else 1])
+    other = replace(experiment, train=train)
+    task = make_task(other)
+    step = make_train_step(task, other, mesh)
+    shapes = abstract_state(task, other, mesh)
+    state = jax.tree.map(lambda x, s: jax.device_put(x, s.sharding), start(experiment), shapes)
+    for batch, (expected, wanted) in zip(batches(experiment), run(experiment, None), strict=True):
+        state, metrics = step(state, put_batch(mesh, batch))
+        assert metrics.keys() == wanted.keys()
+        for key, value in wanted.items():
+            assert float(metrics[key]) == pytest.approx(value, rel=1e-4, abs=1e-5), key
+        for part in ("params", "ema", "extra"):  # codebooks and their restarts too
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+                getattr(state, part),
+                getattr(expected, part),
+            )

@@ -1,0 +1,63 @@
+"""Runs `tiny_run.py` as several processes that find each other, and reads what they saved."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+PROGRAM = Path(__file__).with_name("tiny_run.py")
+ROOT = Path(__file__).parents[2]
+
+
+def environment(devices, **more):
+    """For a child with so many virtual devices, which finds this checkout first."""
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    told = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    return os.environ | told | {name: str(value) for name, value in more.items()}
+
+
+def run(arguments, environments, wait=True):
+    """Outputs and exit codes of processes with these arguments, started together."""
+    command = [sys.executable, str(PROGRAM), *map(str, arguments)]
+    children = [
+        subprocess.Popen(
+            command, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for env in environments
+    ]
+    if not wait:
+        return children
+    outputs = [child.communicate(timeout=300)[0] for child in children]
+    return outputs, [child.returncode for child in children]
+
+
+def saved(workdir):
+    """The last checkpoint's step and trees, as numpy."""
+    folder = workdir / "checkpoints"
+    step = max(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+    trees = {}
+    for name in ("params", "ema", "opt_state", "extra"):
+        path = folder / str(step) / name
+        if path.exists():
+            with ocp.PyTreeCheckpointer() as reader:
+                tree = reader.metadata(path).item_metadata.tree
+                how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+                trees[name] = reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=how))
+    return step, trees
+
+
+def lines(path):
+    """Objects of a .jsonl file; none where it is not there yet, and not a torn last one."""
+    if not path.exists():
+        return []
+    whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [json.loads(line) for line in whole]
+
+
+def without_times(record):
+    return {k: v for k, v in record.items() if not k.startswith(("time", "memory"))}

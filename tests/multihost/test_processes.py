@@ -1,0 +1,103 @@
+"""Two processes of four devices do what one of eight does."""
+
+import signal
+import socket
+import time
+
+import jax
+import numpy as np
+import pytest
+from processes import environment, lines, run, saved
+
+pytestmark = pytest.mark.slow
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def pair(devices=4, **more):
+    address = f"127.0.0.1:{free_port()}"
+    return [
+        environment(
+            devices, JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES=2, JAX_PROCESS_ID=i, **more
+        )
+        for i in (0, 1)
+    ]
+
+
+def slurm():
+    """What srun sets."""
+    job = free_port()  # jax takes the port of process 0 from the number of the job
+    return [
+        environment(
+            4, SLURM_JOB_ID=job, SLURM_STEP_NODELIST="localhost", SLURM_NTASKS=2,
+            SLURM_PROCID=i, SLURM_LOCALID=i, SLURM_STEP_NUM_NODES=1,
+        )
+        for i in (0, 1)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "start", "rows"),
+    [
+        ("prior", pair, ([0, 1, 2, 3], [4, 5, 6, 7])),
+        ("vqvae", slurm, ([0, 2, 4, 6], [1, 3, 5, 7])),
+        ("tensor", pair, ([0, 1, 2, 3, 4, 5, 6, 7],) * 2),
+    ],
+)
+def test_two_processes_do_what_one_does(tmp_path, kind, start, rows):
+    outputs, codes = run([kind, tmp_path / "two"], start())
+    assert codes == [0, 0], outputs
+    for index, output in enumerate(outputs):
+        assert f"[{index}] rows {rows[index]}\n" in output
+    alone, codes = run([kind, tmp_path / "one"], [environment(8)])
+    assert codes == [0], alone
+    two, one = (lines(tmp_path / name / "metrics.jsonl") for name in ("two", "one"))
+    assert [r["step"] for r in two] == [r["step"] for r in one]
+    for a, b in zip(two, one, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            if not name.startswith(("time", "memory")):
+                assert a[name] == pytest.approx(b[name], rel=1e-5, abs=1e-5), name
+    (step, found), (wanted, expected) = saved(tmp_path / "two"), saved(tmp_path / "one")
+    assert step == wanted == 3
+    assert ("extra" in found) == (kind == "vqvae")
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, expected
+    )
+    # the first process alone speaks and writes
+    assert "[0] step 3/3" in outputs[0] and "step 3/3" not in outputs[1]
+    assert len(list((tmp_path / "two" / "tensorboard").iterdir())) == 1
+    # and what two processes saved, one goes on with
+    more, codes = run([kind, tmp_path / "two", "steps=4"], [environment(8)])
+    assert codes == [0] and "step 4/4" in more[0]
+
+
+def test_sigterm_to_one_stops_both_at_the_same_step(tmp_path):
+    arguments = ["pair", tmp_path, "steps=100000", "checkpoint_every=100000"]
+    children = run(arguments, pair(1), wait=False)
+    while not lines(tmp_path / "metrics.jsonl"):
+        time.sleep(0.05)
+        assert all(child.poll() is None for child in children)
+    children[1].send_signal(signal.SIGTERM)
+    outputs = [child.communicate(timeout=60)[0] for child in children]
+    assert [child.returncode for child in children] == [75, 75]
+    step, _ = saved(tmp_path)
+    for output in outputs:
+        assert f"Stopped at step {step} of 100000" in output
+
+
+def test_a_folder_that_is_not_shared_is_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    children = [
+        run(["pair", "run"], [env | {"TINY_FOLDER": str(tmp_path / name)}], wait=False)[0]
+        for env, name in zip(pair(1), "ab", strict=True)
+    ]
+    outputs = [child.communicate(timeout=120)[0] for child in children]
+    assert [child.returncode for child in children] == [1, 1], outputs
+    for output in outputs:
+        assert "is not the same folder everywhere: processes [1] do not see" in output
