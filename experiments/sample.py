@@ -1,0 +1,72 @@
+"""Make songs: sample all levels top to bottom, decode each, and write a page to listen to.
+
+python -m experiments.sample --model runs/demo/model --out runs/demo/sample \\
+    --artist "Flite RMS" --genre hymn --lyrics words.txt --seconds 6 --seed 0
+
+--prompt song.wav goes on from a sound, --continue-from SAMPLE from a sample, --upsample SAMPLE
+makes its lower levels, --plan only says what would be made. Codes are saved every few seconds; the
+same command goes on where a killed one was, and makes the same song.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from experiments import cli
+from experiments.sampling import sound
+from experiments.sampling.making import Board, make
+from experiments.sampling.planning import check_memory, plan_text
+from experiments.sampling.request import Command, Request, make_request
+from experiments.sampling.setup import describe_level, set_up
+from jukejax.config import ConfigError, MeshConfig
+from jukejax.evaluation.page import write_page
+from jukejax.model_dir import load_vqvae, read_model_dir
+from jukejax.parallel.mesh import make_mesh
+from jukejax.sampling.sample_dir import SampleDir
+
+
+def run(request: Request, out: Path, stream: bool = False, plan: bool = False) -> Path | None:
+    """Samples a job into `out`; returns the page. With `plan`, prints what would be made."""
+    job = request.job
+    folder, mesh = read_model_dir(job.model), make_mesh(MeshConfig())
+    model = load_vqvae(folder.vqvae, mesh)
+    config = model.config
+    setups = set_up(job, folder, model)
+    if plan:
+        print(plan_text(job, config, setups, out, stream))
+        return None
+    check_memory(job, setups, stream)
+    samples = job.samples(config.sample_rate, config.hops[-1])
+    levels = [describe_level(job, config, setup, samples) for setup in setups]
+    given = request.given or [np.zeros((len(job.items), 0), np.int32)] * config.levels
+    sample = SampleDir(out, job, config.sample_rate, levels, given, request.notes)
+    board = Board(sample, job, config.hops, samples)
+    made = {setup.level for setup in setups}
+    for setup in setups:
+        above = setup.level + 1
+        if setup.config.upper and above not in made and not board.finished(above):
+            raise ConfigError(
+                f"Level {setup.level} is made from the codes of level {above}, which {out} lacks; "
+                f"name both in --levels, or --upsample a directory that has them."
+            )
+    page, seconds = out / "index.html", round(job.seconds * config.sample_rate)
+    for level in make(board, setups, folder, model, mesh, stream):
+        sample.write_sound(level, sound.decode(model, board.codes[level], level), seconds)
+        page = write_page(out)
+    return page
+
+
+@cli.command
+def main(arguments: list[str]) -> None:
+    command = tyro.cli(Command, args=arguments, prog="python -m experiments.sample")
+    page = run(make_request(command), command.out, command.stream, command.plan)
+    if page:
+        print(f"Listen: {page}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
