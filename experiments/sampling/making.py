@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -125,7 +124,6 @@ def make(
         if level not in priors:
             if not stream:
                 priors.clear()
-                jax.clear_caches()
             priors[level] = folder.load_prior(mesh, model, level)
         if level not in bars:
             total = board.codes[level].size

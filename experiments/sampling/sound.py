@@ -18,6 +18,7 @@ from jukejax.models import vqvae
 PIECE_SECONDS = 4  # decoded at once, beside the overlap
 
 Read = Callable[[int, int], np.ndarray]
+_decode = jax.jit(vqvae.decode, static_argnums=(0, 4))
 
 
 def encoder(model: LoadedVQVAE, piece_seconds: float) -> Callable[[Read, int], list[np.ndarray]]:
@@ -84,14 +85,9 @@ def decode(model: LoadedVQVAE, codes: np.ndarray, level: int) -> Iterator[np.nda
     """
     hop = model.config.hops[level]
     reach = vqvae.decoder_reach(model.config, level)
-
-    @jax.jit
-    def run(params: Any, books: Any, z: jax.Array) -> jax.Array:
-        return vqvae.decode(model.config, params, books, z, level)[..., 0]
-
     piece = max(1, PIECE_SECONDS * model.config.sample_rate // hop)
     plan = vqvae.piecewise(lambda start, stop: (start, stop), codes.shape[1], piece, reach)
     for first, last, (start, stop) in plan:
         window = codes[:, start:stop].astype(np.int32)
-        part = np.asarray(run(model.params, model.books, window))
-        yield np.clip(part[:, first * hop : last * hop], -1.0, 1.0)
+        part = np.asarray(_decode(model.config, model.params, model.books, window, level))
+        yield np.clip(part[:, first * hop : last * hop, 0], -1.0, 1.0)

@@ -5,6 +5,7 @@ B batch, L positions of the stack, W width, A attention width, H heads.
 
 from __future__ import annotations
 
+import functools
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ def _bytes(tree: Any) -> int:
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
+@functools.cache
 def level_memory(config: PriorConfig, batch: int) -> Memory:
     """What a level takes for a batch of `batch` songs, weights as they are loaded (float32)."""
     params = nn.unbox(jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0)))

@@ -1,10 +1,11 @@
 """A model directory of three levels with random weights: all that sampling needs, in a second."""
 
+import dataclasses
+
 from data_pipeline.labels import Vocabulary
 from jukejax.checkpoint import Checkpoints
 from jukejax.config import (
     LabelsConfig,
-    LyricsConfig,
     MeshConfig,
     PriorConfig,
     PriorExperiment,
@@ -27,10 +28,9 @@ _BASE = {
     "sample_rate": RATE, "n_ctx": N_CTX, "width": 8, "blocks": 4, "codes": 11, "heads": 2,
     "attn_ratio": 0.5,
 }  # fmt: skip
-TOP = PriorConfig(  # lyrics in front: it draws characters too
-    **_BASE, level=2, hop=16, depth=16, attn_order=12,
+TOP = PriorConfig(
+    **_BASE, level=2, hop=16, depth=3, attn_order=2,
     labels=LabelsConfig(artists=3, genres=3, max_genres=2, timing_bins=5, min_seconds=0.0),
-    lyrics=LyricsConfig(tokens=4, alphabet="v3", prefix=True),
 )  # fmt: skip
 MIDDLE = PriorConfig(
     **_BASE, level=1, hop=8, depth=3, attn_order=2, upper=UpperConfig(ratio=2, width=4, depth=1)
@@ -49,12 +49,13 @@ def _save(workdir, experiment, oracle, note=None):
         checkpoints.save(2, trees, {"experiment": to_dict(experiment), **(note or {})})
 
 
-def write(folder, oracle):
-    """`folder`/model; returns it."""
+def write(folder, oracle, **larger):
+    """`folder`/model; returns it. `larger` replaces sizes of all priors."""
     _save(folder / "vqvae", VQVAEExperiment(model=VQVAE), oracle)
     mark = load_vqvae(folder / "vqvae", make_mesh(MeshConfig())).fingerprint
     priors = {}
-    for config in (TOP, MIDDLE, BOTTOM):
+    for small in (TOP, MIDDLE, BOTTOM):
+        config = dataclasses.replace(small, **larger)
         priors[config.level] = folder / f"prior_{config.level}"
         experiment = PriorExperiment(model=config)
         _save(priors[config.level], experiment, oracle, {"fingerprint": mark})
