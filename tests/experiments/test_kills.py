@@ -14,7 +14,7 @@ import tiny_model
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("JUKEJAX_KILLS", "5"))
 OPTIONS = [
-    "--artist", "ella", "--genre", "jazz", "--seconds", "20", "--count", "2", "--seed", "7",
+    "--artist", "ella", "--genre", "jazz", "--seconds", "3", "--count", "2", "--seed", "7",
     "--hop-fraction", "0.5", "0.5", "0.5", "--temperature", "3", "3", "3",
 ]  # fmt: skip
 
@@ -49,7 +49,8 @@ def position(out):
 
 
 def test_killed_at_random_moments_it_makes_the_same_song(tmp_path, oracle):
-    model = tiny_model.write(tmp_path, oracle, n_ctx=512, depth=9, width=64)
+    # so slow that windows take longer than the time between two saves
+    model = tiny_model.write(tmp_path, oracle, n_ctx=2048, depth=9, width=256)
     began = time.monotonic()
     finish(start(model, tmp_path / "whole"))
     whole, rng, table = time.monotonic() - began, random.Random(3), []
@@ -61,7 +62,7 @@ def test_killed_at_random_moments_it_makes_the_same_song(tmp_path, oracle):
         before = position(out)
         while position(out) == before and process.poll() is None:
             time.sleep(0.1)  # every life gets on, or the test would never end
-        time.sleep(rng.uniform(0, 1.5 * whole / KILLS))
+        time.sleep(rng.uniform(0, 0.6 * whole / KILLS))
         if process.poll() is not None:
             break
         process.kill()
@@ -69,7 +70,8 @@ def test_killed_at_random_moments_it_makes_the_same_song(tmp_path, oracle):
         table.append(position(out))
         process.stdout.close()
     print("killed at (level, codes, tokens of a window under way):", table)
-    assert len(table) >= min(KILLS, 3)
+    assert len(table) >= 3
+    assert any(drawn for *_, drawn in table)  # inside a window
     finish(start(model, out))
     for level in (0, 1, 2):
         files = [x / f"level_{level}" / "codes.npz" for x in (tmp_path / "whole", out)]
