@@ -25,6 +25,7 @@ class Board:
         shape = [(len(job.items), samples // hop) for hop in hops]
         loaded = [sample.load(level, size) for level, size in enumerate(shape)]
         self.codes, self.done = ([x[i] for x in loaded] for i in (0, 1))
+        self.ahead = [done.copy() for done in self.done]  # with the windows under way
 
     def finished(self, level: int) -> bool:
         return bool((self.done[level] == self.codes[level].shape[1]).all())
@@ -39,6 +40,7 @@ class Board:
         """Notes and saves how far a batch has come: its window under way, or all codes."""
         made = progress.done - progress.drawn.shape[1]
         self.codes[level][some] = progress.codes
+        self.ahead[level][some] = progress.done
         if not progress.drawn.shape[1]:
             self.done[level][some] = made
             self.sample.save(level, self.codes[level], self.done[level])
@@ -66,7 +68,7 @@ class Chain:
         window = next(w for w in self.setup.windows if w.stop > done)
         above = self.board.codes[self.setup.level + 1].shape[1]
         wanted = codes_above(window, n_ctx, self.setup.ratio, above)
-        return bool(self.board.done[self.setup.level + 1][self.some].min() >= wanted)
+        return bool(self.board.ahead[self.setup.level + 1][self.some].min() >= wanted)
 
     def step(self, prior: LoadedPrior) -> int:
         """A few seconds of work, saved; returns how many tokens were made."""

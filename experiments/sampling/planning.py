@@ -35,13 +35,15 @@ def peak_bytes(job: Job, setups: list[LevelSetup], stream: bool) -> int:
 def check_memory(job: Job, setups: list[LevelSetup], stream: bool) -> None:
     """Raises ConfigError where a job cannot fit into the device's memory, or the host's."""
     needed, free = peak_bytes(job, setups, stream), free_memory()
-    if free and needed > free:
-        raise ConfigError(
-            f"The job takes about {size_text(needed)}, but {size_text(free)} are free; "
-            f"{'leave out --stream, or ' if stream else ''}give a smaller --max-batch than "
-            f"{min(job.max_batch or len(job.items), len(job.items))} if it is over 1; --plan shows "
-            "what takes how much."
-        )
+    if not free or needed <= free:
+        return
+    batch = max(len(job.items[some]) for some in job.batches())
+    ways = ["leave out --stream"] * stream + [f"give a --max-batch below {batch}"] * (batch > 1)
+    raise ConfigError(
+        f"The job takes about {size_text(needed)}, but {size_text(free)} are free; "
+        f"{', or '.join(ways) or 'use a machine with more memory'}. --plan shows what takes how "
+        "much."
+    )
 
 
 def window_lines(windows: tuple[Window, ...]) -> list[str]:
@@ -75,10 +77,11 @@ def plan_text(
 ) -> str:
     """Windows, memory and time of a job."""
     samples = job.samples(config.sample_rate, config.hops[-1])
-    batches = [len(job.items[some]) for some in job.batches()]
+    songs, batches = len(job.items), [len(job.items[some]) for some in job.batches()]
     lines = [
-        f"{len(job.items)} songs of {job.seconds:g} s, sampled {' + '.join(map(str, batches))} at "
-        f"once; codes for {samples / config.sample_rate:g} s, cut to length in the sound."
+        f"{songs} song{'s' * (songs != 1)} of {job.seconds:g} s, sampled "
+        f"{' + '.join(map(str, batches))} at once; codes for "
+        f"{samples / config.sample_rate:g} s, cut to length in the sound."
     ]
     rows, total, speed = [], 0.0, bandwidth()
     for setup in setups:
@@ -96,7 +99,7 @@ def plan_text(
                 str(setup.level),
                 f"{steps:,}",
                 *(size_text(size) for size in sizes),
-                f"{rate:,.0f} {'measured' if measured else 'at best'}",
+                f"{rate:.3g} {'measured' if measured else 'at best'}",
                 format_seconds(seconds),
             )
         )
@@ -107,7 +110,7 @@ def plan_text(
         table(head, rows),
         "",
         f"At most {size_text(peak)} at once of {size_text(free_memory())} free. "
-        f"Time: {format_seconds(total)}; 'at best' reads each weight once a token at the "
-        f"{speed / 1e9:.1f} GB/s measured now, 'measured' is what {out} saw so far.",
+        f"Time: {format_seconds(total)} without prefills; 'at best' reads each weight once a "
+        f"token at the {speed / 1e9:.1f} GB/s measured now, 'measured' is what {out} saw so far.",
     ]
     return "\n".join(lines)

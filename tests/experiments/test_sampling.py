@@ -149,9 +149,14 @@ def test_streaming_makes_the_same_songs_in_another_order(song, model, tmp_path, 
     first = {level: next(i for i, at in enumerate(order) if at[0] == level) for level in (2, 1, 0)}
     ended = next(i for i, at in enumerate(order) if at == (2, 38))
     assert first[2] < first[1] < first[0] < ended
+    # the middle's first window of 16 reads 8 codes: half a window of the top
+    assert order[first[1] - 1] == (2, 8)
 
 
-def test_killed_after_every_chunk_it_makes_the_same_songs(song, model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("stream", [False, True])
+def test_killed_after_every_chunk_it_makes_the_same_songs(
+    song, model, tmp_path, monkeypatch, stream
+):
     """Each life makes one chunk of 7 tokens of one level; the next goes on from disk."""
     monkeypatch.setattr(cascade._Pace, "learn", lambda self, *_: setattr(self, "tokens", 7))
 
@@ -168,7 +173,7 @@ def test_killed_after_every_chunk_it_makes_the_same_songs(song, model, tmp_path,
         patch.setattr(making.Chain, "step", step)
         while True:
             try:
-                run(request, tmp_path)
+                run(request, tmp_path, stream)
                 break
             except Killed:
                 lives += 1
@@ -348,7 +353,7 @@ def test_a_job_that_cannot_fit_says_so_before_it_starts(model, tmp_path, monkeyp
     monkeypatch.setattr(planning, "free_memory", lambda: 50_000)
     request = make_request(Command(out=tmp_path / "a", model=model, count=8, **BATCH))
     with pytest.raises(
-        ConfigError, match=r"takes about .* MiB, but .* free; .*smaller --max-batch"
+        ConfigError, match=r"takes about .* MiB, but .* free; give a --max-batch below 8"
     ):
         run(request, tmp_path / "a")
     assert not (tmp_path / "a").exists()
