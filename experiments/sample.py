@@ -55,7 +55,8 @@ def run(request: Request, out: Path, stream: bool = False, plan: bool = False) -
             )
     page, seconds = out / "index.html", round(job.seconds * config.sample_rate)
     for level in make(board, setups, folder, model, mesh, stream):
-        sample.write_sound(level, sound.decode(model, board.codes[level], level), seconds)
+        if not sample.has_sound(level):
+            sample.write_sound(level, sound.decode(model, board.codes[level], level), seconds)
         page = write_page(out)
     return page
 

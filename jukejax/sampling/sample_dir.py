@@ -106,6 +106,8 @@ class SampleDir:
         return found
 
     def _go_on(self, file: Path, job: Job, levels: list[dict]) -> None:
+        for left in self.path.glob("level_*/.*.tmp.*"):  # by a run that was killed while writing
+            left.unlink()
         self.record, found = read_job(file)
         # the weights decide about the model, see below; levels may be added
         if dataclasses.replace(found, model=job.model, levels=job.levels) != job:
@@ -122,9 +124,8 @@ class SampleDir:
                 )
         merged = {entry["level"]: entry for entry in levels} | before
         self.record["levels"] = [merged[level] for level in sorted(merged, reverse=True)]
-        self.record["request"]["levels"] = () if not job.levels else sorted(
-            {*found.levels, *job.levels}, reverse=True
-        )  # fmt: skip
+        both = {*found.levels, *job.levels} if found.levels and job.levels else ()  # (): all
+        self.record["request"]["levels"] = sorted(both, reverse=True)
         self.save_job()
 
     def save_job(self) -> None:
@@ -187,6 +188,16 @@ class SampleDir:
                 entry["seconds_to_sample"] = (entry["seconds_to_sample"] or 0.0) + seconds
         self.save_job()
 
+    def sounds(self, level: int) -> list[Path]:
+        """Where the sounds of a level lie, one an item."""
+        count = len(self.record["items"])
+        return [self.path / f"level_{level}" / f"item_{i}.wav" for i in range(count)]
+
+    def has_sound(self, level: int) -> bool:
+        """Whether the sounds of a level are there and younger than its codes."""
+        codes = (self.path / f"level_{level}" / "codes.npz").stat().st_mtime_ns
+        return all(x.exists() and x.stat().st_mtime_ns >= codes for x in self.sounds(level))
+
     def write_sound(self, level: int, pieces: Iterable[np.ndarray], n_samples: int) -> None:
         """A .wav file an item from consecutive pieces (N, n), cut after `n_samples`."""
         import soundfile
@@ -194,9 +205,8 @@ class SampleDir:
         rate = self.record["sample_rate"]
         with contextlib.ExitStack() as stack:
             files = []
-            for i in range(len(self.record["items"])):
-                path = self.path / f"level_{level}" / f"item_{i}.wav"
-                path = stack.enter_context(atomic.atomic_path(path))
+            for target in self.sounds(level):
+                path = stack.enter_context(atomic.atomic_path(target))
                 files.append(stack.enter_context(soundfile.SoundFile(path, "w", rate, 1)))
             for piece in pieces:
                 for file, sound in zip(files, piece[:, :n_samples], strict=True):

@@ -318,16 +318,62 @@ def test_the_same_job_goes_on_with_codes_and_times(tmp_path):
     assert record["created"] == created
 
 
+@pytest.mark.parametrize(
+    ("first", "then", "kept"),
+    [((1,), (0,), [1, 0]), ((), (0,), []), ((1,), (), []), ((1,), (1,), [1])],
+)
+def test_levels_may_be_added_to_a_directory(tmp_path, first, then, kept):
+    SampleDir(tmp_path, dataclasses.replace(JOB, levels=first), 1000, LEVELS[:1])
+    SampleDir(tmp_path, dataclasses.replace(JOB, levels=then), 1000, LEVELS[1:])
+    record = json.loads((tmp_path / "job.json").read_text())
+    assert record["request"]["levels"] == kept  # none stands for all
+    assert record["levels"] == LEVELS
+
+
+def test_the_journal_of_a_window_is_taken_for_that_window_alone(tmp_path):
+    directory = SampleDir(tmp_path, JOB, 1000, LEVELS)
+    drawn = np.array([[5, 65_535], [7, 0]])
+    directory.save_window(1, 4, 32, drawn)
+    np.testing.assert_array_equal(directory.load_window(1, 4, 32, 2), drawn)
+    for other in ((1, 4, 31, 2), (1, 4, 32, 1), (1, 0, 32, 2), (0, 4, 32, 2)):
+        assert directory.load_window(*other).shape == (other[-1], 0)
+    directory.save_window(1, 4, 48, drawn[:, :0])
+    assert not list(tmp_path.glob("level_1/*"))
+
+
+def test_a_new_directory_begins_with_given_codes_and_no_old_ones(tmp_path):
+    old = SampleDir(tmp_path, JOB, 1000, LEVELS)
+    old.save(0, np.ones((2, 8)), np.array([8, 8]))
+    old.save_window(1, 0, 4, np.ones((2, 3)))
+    (tmp_path / "job.json").unlink()
+    given = [np.zeros((2, 0), int), np.full((2, 3), 9)]
+    new = SampleDir(tmp_path, JOB, 1000, LEVELS, given)
+    assert new.load(0, (2, 8))[1].tolist() == [0, 0]
+    codes, done = new.load(1, (2, 4))
+    assert codes.tolist() == [[9, 9, 9, 0]] * 2 and done.tolist() == [3, 3]
+    assert new.load_window(1, 0, 4, 2).shape == (2, 0)
+    assert new.begun_with(1, 2).tolist() == [[9, 9]] * 2
+
+
 def test_sounds_are_written_a_file_an_item(tmp_path):
     directory = SampleDir(tmp_path, JOB, 1000, LEVELS)
     audio = np.array([[0.0, 0.5, -1.0], [0.25, 0.0, 0.999]], np.float32)
+    directory.save(1, np.zeros((2, 8)), np.array([8, 8]))
+    assert not directory.has_sound(1)
     directory.write_sound(1, [np.pad(audio, ((0, 0), (2, 0))), audio, audio], 7)
     for i in range(2):
         sound, rate = soundfile.read(tmp_path / "level_1" / f"item_{i}.wav")
         assert rate == 1000
         expected = np.concatenate([[0, 0], audio[i], audio[i, :2]])  # cut to length
         np.testing.assert_allclose(sound, expected, atol=2**-15)
-    assert sorted(p.name for p in (tmp_path / "level_1").iterdir()) == ["item_0.wav", "item_1.wav"]
+    assert {p.name for p in (tmp_path / "level_1").glob("*.wav")} == {"item_0.wav", "item_1.wav"}
+    assert directory.has_sound(1)
+    part = tmp_path / "level_1" / ".item_0.0123.tmp.wav"  # of a run that was killed
+    part.touch()
+    again = SampleDir(tmp_path, JOB, 1000, LEVELS)
+    assert not part.exists() and again.has_sound(1)
+    again.save(1, np.zeros((2, 8)), np.array([8, 8]))
+    assert not again.has_sound(1)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,6 @@ def test_a_published_prior_is_estimated_without_its_weights():
     memory = level_memory(presets.get("prior_5b_lyrics").model, 1)
     assert memory.weights == 4 * 5_640_506_800
     assert 0.9 < memory.read / memory.weights < 1
-    assert level_memory(presets.get("prior_5b_lyrics").model, 4).caches > 3.9 * memory.caches
 
 
 def test_the_machine_is_measured():
