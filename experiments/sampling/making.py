@@ -86,6 +86,8 @@ class Chain:
             upper = self.board.codes[level + 1][self.some] if self.setup.config.upper else None
             self.run = sample_level(made_by, self.progress, upper)
         self.progress = next(self.run)
+        if self.finished:
+            self.run = None  # it holds weights and caches
         self.board.write(level, self.some, self.progress)
         return self.progress.done - before
 

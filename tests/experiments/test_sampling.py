@@ -2,8 +2,12 @@
 
 import dataclasses
 import functools
+import gc
 import json
+import weakref
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
@@ -131,6 +135,25 @@ def test_batches_draw_by_item_not_by_batch(song, model, tmp_path):
         tmp_path, model=model, seconds=SECONDS, count=2, seed=5, max_batch=1, **BATCH
     )  # fmt: skip
     assert_same(song, out)
+
+
+def test_one_prior_is_in_memory_at_a_time(model, tmp_path, monkeypatch):
+    alive, most = [], []
+
+    def load_prior(self, mesh, loaded, level, read=ModelDir.load_prior):
+        gc.collect()
+        most.append(sum(leaf() is not None for leaf in alive))
+        prior = read(self, mesh, loaded, level)
+        prior = dataclasses.replace(prior, params=jax.tree.map(jnp.copy, prior.params))
+        alive.append(weakref.ref(jax.tree.leaves(prior.params)[0]))
+        return prior
+
+    monkeypatch.setattr(ModelDir, "load_prior", load_prior)
+    options = {"model": model, "seconds": SECONDS, "count": 2, "max_batch": 1, **BATCH}
+    sample(tmp_path / "a", **options)
+    assert most == [0, 0, 0]
+    sample(tmp_path / "b", stream=True, **options)
+    assert most[3:] == [0, 1, 2]
 
 
 def test_streaming_makes_the_same_songs_in_another_order(song, model, tmp_path, monkeypatch):
