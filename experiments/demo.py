@@ -20,6 +20,8 @@ import tyro
 
 from data_pipeline import prepare, songs
 from experiments import cli, encode, evaluate, sample, train
+from experiments.sampling.request import Command, make_request
+from experiments.sampling.setup import level_name
 from jukejax import atomic, presets
 from jukejax.evaluation.report import table
 from jukejax.model_dir import write_model_dir
@@ -50,7 +52,7 @@ def steps(out: Path) -> list[tuple[str, str, Callable[[], Any]]]:
     def trained(preset: str, where: Path) -> Callable[[], Any]:
         return lambda: train.run(presets.get(preset), where, out / preset)
 
-    def sampled() -> Path:
+    def sampled() -> Path | None:
         song = held_out_song(data)
         atomic.write_text(words, song.lyrics)
         write_model_dir(
@@ -59,11 +61,11 @@ def steps(out: Path) -> list[tuple[str, str, Callable[[], Any]]]:
             {k: out / p for k, p in PRIORS.items()},
             codes / "labels.json",
         )
-        command = sample.Command(
+        command = Command(
             out=out / "sample", model=model, artist=song.artist, genre=song.genres, lyrics=words,
             seconds=SECONDS, total_seconds=song.n_samples / song.sample_rate,
         )  # fmt: skip
-        return sample.run(sample.make_job(command), command.out)
+        return sample.run(make_request(command), command.out)
 
     def evaluated() -> Any:
         return evaluate.run(
@@ -119,7 +121,7 @@ def summary(found: dict[str, Any]) -> str:
     sounds = {row["level"]: row for row in found["reconstruction"]["levels"]}
     rows = [
         (
-            f"{prior['level']} ({sample.level_name(prior['level'], len(sounds))})",
+            f"{prior['level']} ({level_name(prior['level'], len(sounds))})",
             f"{sounds[prior['level']]['spectral_convergence_db']:.1f} dB",
             f"{100 * sounds[prior['level']]['used']:.0f} %",
             f"{prior['bits_per_token']:.2f}",

@@ -13,9 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
 import tyro
 from tqdm import tqdm
@@ -25,9 +23,9 @@ from data_pipeline.records import read_audio
 from data_pipeline.songs import PreparedSong
 from experiments import cli
 from experiments.data import check_rate
+from experiments.sampling.sound import encoder
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.model_dir import LoadedVQVAE, load_vqvae
-from jukejax.models import vqvae
 from jukejax.parallel.mesh import make_mesh
 
 
@@ -49,28 +47,13 @@ def song_encoder(
     model: LoadedVQVAE, piece_seconds: float
 ) -> Callable[[Path, PreparedSong], list[np.ndarray]]:
     """A function from a prepared song to its codes, (n,) uint16 a level, bottom first."""
-    config, top = model.config, model.config.hops[-1]
-    levels = range(config.levels)
-    reach = max(vqvae.encoder_reach(config, level) for level in levels)
-    piece = max(1, int(piece_seconds * config.sample_rate) // top) * top
-
-    @jax.jit
-    def encode(params: Any, books: Any, audio: jax.Array) -> list[jax.Array]:
-        return [vqvae.encode(config, params, books, audio, i) for i in levels]
+    encode = encoder(model, piece_seconds)
 
     def run(data: Path, song: PreparedSong) -> list[np.ndarray]:
-        def window(start: int, stop: int) -> list[np.ndarray]:
-            pcm = read_audio(data, song, start, min(stop, song.n_samples))
-            audio = np.zeros((1, stop - start, 1), np.float32)
-            audio[0, : len(pcm), 0] = pcm.mean(1, dtype=np.float32) / 32768.0
-            return [np.asarray(z)[0] for z in encode(model.params, model.books, audio)]
+        def read(start: int, stop: int) -> np.ndarray:
+            return read_audio(data, song, start, stop).mean(1, dtype=np.float32) / 32768.0
 
-        length = -(-song.n_samples // top) * top
-        parts = vqvae.piecewise(window, length, piece, reach)
-        return [
-            np.concatenate([z[i][first // hop : last // hop] for first, last, z in parts])
-            for i, hop in enumerate(config.hops)
-        ]
+        return encode(read, song.n_samples)
 
     return run
 

@@ -28,6 +28,7 @@ from jukejax import costs, hlo_counts
 from jukejax.config import ConfigError, Experiment, PriorExperiment
 from jukejax.parallel.mesh import BATCH, make_mesh
 from jukejax.sampling import decode
+from jukejax.sampling.draw import Control
 from jukejax.training.step import abstract_batch, abstract_state, jit_train_step, with_sharding
 from jukejax.training.tasks import make_task
 
@@ -161,8 +162,8 @@ def lower_decode(
     uniforms = with_sharding(
         jax.ShapeDtypeStruct((windows, config.n_ctx), jnp.float32), NamedSharding(mesh, P(split))
     )
-    scalars = [with_sharding(jax.ShapeDtypeStruct((), d), whole) for d in ("int32", "int32", "f4")]
-    arguments = (params, stream, uniforms, *scalars)
+    number, real = (with_sharding(jax.ShapeDtypeStruct((), d), whole) for d in ("int32", "f4"))
+    arguments = (params, stream, uniforms, number, number, Control(real), number)
     with jax.set_mesh(mesh):
         return Program(decode.fill.lower(config, *arguments), _local_bytes(arguments))
 

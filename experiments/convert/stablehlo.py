@@ -12,7 +12,7 @@ import jax
 from data_pipeline.labels import Vocabulary
 from data_pipeline.lyrics import ALPHABETS
 from experiments.convert.model import check_out
-from experiments.sample import check_labels
+from experiments.sampling.labels import check_labels
 from jukejax import atomic
 from jukejax.config import MeshConfig, PriorConfig
 from jukejax.interop import stablehlo

@@ -23,6 +23,7 @@ from jukejax.models.layers import Params, dense
 from jukejax.models.prior import Batch, Prior
 from jukejax.models.transformer import StackConfig, layer, prior_stack
 from jukejax.patterns import COLUMN, CROSS, DENSE, PREVIOUS_ROW, PRIME, ROW
+from jukejax.sampling.draw import Control, choose
 
 Cache = tuple[jax.Array, jax.Array]  # keys, values
 
@@ -159,15 +160,6 @@ def decode_step(
     return x.astype(dtype), tuple(done)
 
 
-def choose(logits: jax.Array, u: jax.Array, temperature: jax.Array) -> jax.Array:
-    """Tokens (B,) by inverting the cumulative distribution of logits (B, K) at u (B,) in [0, 1).
-
-    The number of entries of the cumulative sum that are at most u times its last.
-    """
-    c = jnp.cumsum(jax.nn.softmax(logits / temperature), -1)
-    return jnp.sum(c <= u[:, None] * c[:, -1:], -1).astype(jnp.int32)
-
-
 def last_token(stream: Stream, p: jax.Array) -> jax.Array:
     """Ids (B,) before position p of the stack; at 0, where they are not read, those of 0."""
     return lax.dynamic_index_in_dim(stream.tokens, jnp.maximum(p - 1, 0), 1, keepdims=False)
@@ -198,21 +190,24 @@ def fill(
     uniforms: jax.Array,
     first: jax.Array,
     stop: jax.Array,
-    temperature: jax.Array,
+    control: Control,
+    known: jax.Array,
 ) -> Stream:
     """Samples music tokens first .. stop - 1 of a window on the device.
 
     Args:
       uniforms: (B, n_ctx) in [0, 1), one a music token.
       first, stop: music positions; may differ from call to call without compiling again.
-      temperature: scalar or (B, 1).
+      known: tokens before this music position stay as they are in `stream`. A loop that was cut
+        short is repeated so, by the same program: its caches come back bit for bit.
     """
     n = config.prefix_len
 
     def body(p: jax.Array, stream: Stream) -> Stream:
         logits, caches = step(config, params, stream, last_token(stream, p), p)
         u = lax.dynamic_index_in_dim(uniforms, p - n, 1, keepdims=False)
-        token = choose(logits, u, temperature)
+        here = lax.dynamic_index_in_dim(stream.tokens, p, 1, keepdims=False)
+        token = jnp.where(p < known + n, here, choose(logits, u, control))
         tokens = lax.dynamic_update_index_in_dim(stream.tokens, token, p, 1)
         return stream._replace(tokens=tokens, caches=caches)
 

@@ -7,48 +7,88 @@ from dataclasses import dataclass
 
 from jukejax.config import ConfigError
 
+LONGEST = 48_000.0  # seconds: positions in samples are 32-bit
+
 
 @dataclass(frozen=True)
 class Item:
-    """One song: who, what kind, and the words."""
+    """One song: who, what kind, and the words; how it is drawn, where not as the job says."""
 
     artist: str = ""
     genres: tuple[str, ...] = ()
     lyrics: str = ""
+    temperature: tuple[float, ...] = ()  # a level each, bottom first; none: the job's
+    top_k: tuple[int, ...] = ()
+    top_p: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Job:
-    """A request for samples; `job.json` keeps it under "request"."""
+    """A request for samples; `job.json` keeps it under "request".
+
+    Songs may begin with codes that are given (of a prompt, or of another sample). They are the
+    first ones in the sample directory, and the job knows them by number and digest.
+    """
 
     model: str = ""
     items: tuple[Item, ...] = ()
     seconds: float = 20.0
-    total_seconds: float = 0.0  # length of the song that the sample begins; 0: the sample's own
+    begin_seconds: float = 0.0  # where in the song the sample begins
+    total_seconds: float = 0.0  # length of the song; 0: it ends with the sample
     seed: int = 0
     temperature: tuple[float, ...] = (0.98, 0.98, 0.98)  # a level each, bottom first
+    top_k: tuple[int, ...] = ()  # a level each; 0 keeps all; none: 0 for all
+    top_p: tuple[float, ...] = ()  # a level each; 1 keeps all; none: 1 for all
     hop_fraction: tuple[float, ...] = (0.5, 0.5, 0.125)  # a level each, bottom first
+    max_batch: int = 0  # songs at once; 0: all
+    levels: tuple[int, ...] = ()  # none: all
+    given: tuple[int, ...] = ()  # codes a level, bottom first; none: 0 for all
+    given_digest: str = ""
 
     def __post_init__(self) -> None:
-        positive = {"seconds": (self.seconds,), "temperature": self.temperature}
-        for name, values in positive.items():
-            for value in values:
-                if not 0 < value < math.inf:
-                    raise ConfigError(f"{name} is {value}; it must be a number over 0.")
+        for name, value in (("seconds", self.seconds), ("total_seconds", self.total_seconds)):
+            if value > LONGEST:
+                raise ConfigError(f"{name} is {value}; at most {LONGEST:.0f} can be asked for.")
+        if not 0 < self.seconds < math.inf:
+            raise ConfigError(f"seconds is {self.seconds}; it must be a number over 0.")
+        if not 0 <= self.begin_seconds < LONGEST:
+            raise ConfigError(f"begin_seconds is {self.begin_seconds}; it must be 0 or more.")
+        _check(self.temperature, self.top_k, self.top_p)
+        for item in self.items:
+            _check(item.temperature, item.top_k, item.top_p)
         for fraction in self.hop_fraction:
             if not 0 < fraction <= 1:
                 raise ConfigError(f"hop_fraction is {fraction}; it must be over 0 and at most 1.")
-        if not (self.total_seconds == 0 or self.seconds <= self.total_seconds < math.inf):
+        end = self.begin_seconds + self.seconds
+        if not (self.total_seconds == 0 or end <= self.total_seconds * (1 + 1e-9)):
             raise ConfigError(
-                f"total_seconds is {self.total_seconds} and seconds {self.seconds}: a song cannot "
-                "be shorter than its sample. Give 0 to take the sample for the song."
+                f"total_seconds is {self.total_seconds} and the sample ends at {end:g}: a song "
+                "cannot be shorter than its sample. Give 0 to take the sample for the song."
             )
-        longest = 48_000.0  # positions in samples are 32-bit
-        if max(self.seconds, self.total_seconds) > longest:
-            raise ConfigError(f"A song of more than {longest:.0f} seconds cannot be asked for.")
         if not 0 <= self.seed < 2**31:
             raise ConfigError(f"seed is {self.seed}; it must be from 0 to {2**31 - 1}.")
+        if self.max_batch < 0:
+            raise ConfigError(f"max_batch is {self.max_batch}; it must be 0 (all) or more.")
 
     def samples(self, sample_rate: int, top_hop: int) -> int:
         """Length in samples, rounded up to whole top-level codes."""
         return max(1, -(-round(self.seconds * sample_rate) // top_hop)) * top_hop
+
+    def batches(self) -> list[slice]:
+        """Which items are sampled together."""
+        count = self.max_batch or max(1, len(self.items))
+        return [slice(i, i + count) for i in range(0, len(self.items), count)]
+
+
+def _check(
+    temperature: tuple[float, ...], top_k: tuple[int, ...], top_p: tuple[float, ...]
+) -> None:
+    for t in temperature:
+        if not 0 < t < math.inf:
+            raise ConfigError(f"temperature is {t}; it must be a number over 0.")
+    for k in top_k:
+        if k < 0:
+            raise ConfigError(f"top_k is {k}; it must be 0 (all) or more.")
+    for p in top_p:
+        if not 0 < p <= 1:
+            raise ConfigError(f"top_p is {p}; it must be over 0 and at most 1 (all).")

@@ -1,11 +1,18 @@
-"""A sample directory: `job.json`, and per level `level_N/codes.npz` and `level_N/item_I.wav`."""
+"""A sample directory: `job.json`, and per level `level_N/codes.npz` and `level_N/item_I.wav`.
+
+While a window is being made, `level_N/window_I.npz` is its journal: what has been drawn of it,
+for the batch of songs that begins with item I.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import hashlib
 import json
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +40,32 @@ def read_job(path: Path) -> tuple[dict[str, Any], Job]:
     return record, from_dict(Job, request, str(path))
 
 
+def digest(codes: list[np.ndarray]) -> str:
+    """16 hexadecimal digits of the SHA-256 of given codes, an array (N, n) a level."""
+    total = hashlib.sha256()
+    for z in codes:
+        total.update(str(z.shape).encode() + z.astype("<u2").tobytes())
+    return total.hexdigest()[:16]
+
+
 class SampleDir:
     """A sample directory: its job, and per level codes (.npz) and sounds."""
 
-    def __init__(self, path: Path, job: Job, sample_rate: int, levels: list[dict]) -> None:
-        """Begins the directory, or goes on with one of the same job.
+    def __init__(
+        self,
+        path: Path,
+        job: Job,
+        sample_rate: int,
+        levels: list[dict],
+        given: list[np.ndarray] | None = None,
+        notes: dict[str, Any] | None = None,
+    ) -> None:
+        """Begins the directory, or goes on with one of the same job, in more levels if asked.
+
+        Args:
+          levels: what job.json says of each level, top first.
+          given: codes (N, n) a level, bottom first, that the songs begin with.
+          notes: what else a new job.json says.
 
         Raises:
           ConfigError: the directory holds another job, or was begun with other weights.
@@ -45,17 +73,7 @@ class SampleDir:
         self.path = path
         file = path / "job.json"
         if file.exists():
-            self.record, found = read_job(file)
-            if dataclasses.replace(found, model=job.model) != job:  # the weights decide, see below
-                raise ConfigError(
-                    f"{path} holds another job; choose another --out, or --job {file} to go on."
-                )
-            before, now = ([x.get("weights") for x in y] for y in (self.record["levels"], levels))
-            if before != now:
-                raise ConfigError(
-                    f"{path} was begun with other weights ({before}, now {now}); choose another "
-                    "--out, or remove it to sample anew."
-                )
+            self._go_on(file, job, levels)
             return
         self.record = {
             "title": ", ".join(dict.fromkeys(i.artist for i in job.items if i.artist)) or "Samples",
@@ -68,41 +86,138 @@ class SampleDir:
                       for i in job.items],
             "levels": levels,
             "request": to_dict(job),
+            **(notes or {}),
         }  # fmt: skip
+        for level, codes in enumerate(given or []):
+            for stale in (path / f"level_{level}").glob("window_*.npz"):
+                stale.unlink()
+            self.save(level, codes, np.full(len(codes), codes.shape[1]))
+        self.save_job()  # last: without it nothing has begun
+
+    @classmethod
+    def open(cls, path: Path) -> SampleDir:
+        """A directory that is there, to read.
+
+        Raises:
+          ConfigError: there is none.
+        """
+        found = cls.__new__(cls)
+        found.path, (found.record, _) = path, read_job(path / "job.json")
+        return found
+
+    def _go_on(self, file: Path, job: Job, levels: list[dict]) -> None:
+        for left in self.path.glob("level_*/.*.tmp.*"):  # by a run that was killed while writing
+            left.unlink()
+        self.record, found = read_job(file)
+        # the weights decide about the model, see below; levels may be added
+        if dataclasses.replace(found, model=job.model, levels=job.levels) != job:
+            raise ConfigError(
+                f"{self.path} holds another job; choose another --out, or --job {file} to go on."
+            )
+        before = {entry["level"]: entry for entry in self.record["levels"]}
+        for entry in levels:
+            was, now = before.get(entry["level"], entry).get("weights"), entry.get("weights")
+            if was != now:
+                raise ConfigError(
+                    f"{self.path} was begun with other weights ({was}, now {now}); choose another "
+                    "--out, or remove it to sample anew."
+                )
+        merged = {entry["level"]: entry for entry in levels} | before
+        self.record["levels"] = [merged[level] for level in sorted(merged, reverse=True)]
+        both = {*found.levels, *job.levels} if found.levels and job.levels else ()  # (): all
+        self.record["request"]["levels"] = sorted(both, reverse=True)
         self.save_job()
 
     def save_job(self) -> None:
         atomic.write_json(self.path / "job.json", self.record)
 
-    def load(self, level: int, shape: tuple[int, int]) -> tuple[np.ndarray, int]:
-        """Codes (N, T) of a level and how many of them are made."""
+    def load(self, level: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Codes (N, T) of a level, and how many of them are made, (N,).
+
+        Fewer may be there than T, as at the start of a song with given codes; the rest is 0.
+        """
         file = self.path / f"level_{level}" / "codes.npz"
+        out = np.zeros(shape, np.int32)
         if not file.exists():
-            return np.zeros(shape, np.int32), 0
-        try:
-            with np.load(file) as data:
-                codes, done = data["codes"].astype(np.int32), int(data["done"])
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-            raise ConfigError(f"{file} cannot be read ({error}); remove it to go on.") from error
-        if codes.shape != shape or not 0 <= done <= shape[1]:
+            return out, np.zeros(shape[0], int)
+        codes, done = _read(file, "codes", "done")
+        fits = codes.ndim == 2 and len(codes) == shape[0] and codes.shape[1] <= shape[1]
+        if not fits or not 0 <= done.min() <= done.max() <= codes.shape[1]:
             raise ConfigError(
                 f"{file} holds {done} of {codes.shape} codes, expected {shape}; remove it to go on."
             )
-        return codes, done
+        out[:, : codes.shape[1]] = codes
+        return out, np.broadcast_to(done, len(out)).astype(int)
 
-    def save(self, level: int, codes: np.ndarray, done: int) -> None:
+    def begun_with(self, level: int, count: int) -> np.ndarray:
+        """The first `count` codes (N, count) of a level."""
+        if not count:
+            return np.zeros((len(self.record["items"]), 0), np.int32)
+        return _read(self.path / f"level_{level}" / "codes.npz", "codes")[0][:, :count]
+
+    def save(self, level: int, codes: np.ndarray, done: np.ndarray) -> None:
+        """Codes (N, T) and how many of them are made, (N,)."""
         with atomic.atomic_path(self.path / f"level_{level}" / "codes.npz") as file:
             np.savez(file, codes=codes.astype(np.uint16), done=done)
 
-    def add_time(self, level: int, seconds: float) -> None:
+    def load_window(self, level: int, item: int, done: int, count: int) -> np.ndarray:
+        """Ids (count, n) drawn in the window that begins where `done` codes are made.
+
+        Of a batch of `count` songs from `item` on; n is 0 where nothing is kept of that window.
+        """
+        file = self.path / f"level_{level}" / f"window_{item}.npz"
+        if file.exists():
+            drawn, place = _read(file, "drawn", "place")
+            if place.tolist() == [item, done] and len(drawn) == count:
+                return drawn
+        return np.zeros((count, 0), np.int32)
+
+    def save_window(self, level: int, item: int, done: int, drawn: np.ndarray) -> None:
+        """What `load_window` gives back; nothing is kept of a window that is over (n is 0)."""
+        if not drawn.shape[1]:
+            (self.path / f"level_{level}" / f"window_{item}.npz").unlink(missing_ok=True)
+            return
+        with atomic.atomic_path(self.path / f"level_{level}" / f"window_{item}.npz") as file:
+            np.savez(file, drawn=drawn.astype(np.uint16), place=np.array([item, done]))
+
+    def add_time(self, level: int, steps: int, seconds: float) -> None:
+        """Notes that so many tokens, of a batch of songs each, took so long."""
         for entry in self.record["levels"]:
             if entry["level"] == level:
+                entry["steps"] = (entry.get("steps") or 0) + steps
                 entry["seconds_to_sample"] = (entry["seconds_to_sample"] or 0.0) + seconds
         self.save_job()
 
-    def write_sound(self, level: int, audio: np.ndarray) -> None:
+    def sounds(self, level: int) -> list[Path]:
+        """Where the sounds of a level lie, one an item."""
+        count = len(self.record["items"])
+        return [self.path / f"level_{level}" / f"item_{i}.wav" for i in range(count)]
+
+    def has_sound(self, level: int) -> bool:
+        """Whether the sounds of a level are there and younger than its codes."""
+        codes = (self.path / f"level_{level}" / "codes.npz").stat().st_mtime_ns
+        return all(x.exists() and x.stat().st_mtime_ns >= codes for x in self.sounds(level))
+
+    def write_sound(self, level: int, pieces: Iterable[np.ndarray], n_samples: int) -> None:
+        """A .wav file an item from consecutive pieces (N, n), cut after `n_samples`."""
         import soundfile
 
-        for i, sound in enumerate(audio):
-            with atomic.atomic_path(self.path / f"level_{level}" / f"item_{i}.wav") as file:
-                soundfile.write(file, sound, self.record["sample_rate"])
+        rate = self.record["sample_rate"]
+        with contextlib.ExitStack() as stack:
+            files = []
+            for target in self.sounds(level):
+                path = stack.enter_context(atomic.atomic_path(target))
+                files.append(stack.enter_context(soundfile.SoundFile(path, "w", rate, 1)))
+            for piece in pieces:
+                for file, sound in zip(files, piece[:, :n_samples], strict=True):
+                    file.write(sound)
+                n_samples -= min(n_samples, piece.shape[1])
+
+
+def _read(file: Path, *names: str) -> list[np.ndarray]:
+    """Arrays of an .npz file as int32."""
+    try:
+        with np.load(file) as data:
+            return [data[name].astype(np.int32) for name in names]
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{file} cannot be read ({error}); remove it to go on.") from error

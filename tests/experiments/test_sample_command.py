@@ -12,7 +12,9 @@ from data_pipeline.errors import DataError
 from data_pipeline.labels import Vocabulary
 from experiments import sample
 from experiments.data import labels_digest
-from experiments.sample import Command, SampleDir, decode_audio, describer, make_job
+from experiments.sampling import labels, setup, sound
+from experiments.sampling.labels import describer
+from experiments.sampling.request import Command, make_request
 from jukejax import presets
 from jukejax.checkpoint import CheckpointError
 from jukejax.config import (
@@ -27,6 +29,7 @@ from jukejax.model_dir import LoadedVQVAE, read_model_dir, write_model_dir
 from jukejax.models import vqvae
 from jukejax.models.bottleneck import Codebook
 from jukejax.sampling.job import Item, Job
+from jukejax.sampling.sample_dir import SampleDir
 
 soundfile = pytest.importorskip("soundfile")
 
@@ -43,9 +46,9 @@ JOB = Job(
 # --- jobs from options ----------------------------------------------------------------------------
 
 
-def test_make_job_takes_every_option(tmp_path):
+def test_make_request_takes_every_option(tmp_path):
     (tmp_path / "words.txt").write_text("la la\n")
-    job = make_job(
+    job = make_request(
         Command(
             out=tmp_path / "out",
             model=tmp_path / "a" / ".." / "model",
@@ -58,8 +61,12 @@ def test_make_job_takes_every_option(tmp_path):
             seed=7,
             temperature=(0.5, 0.6),
             hop_fraction=(0.25, 1.0),
+            top_k=(0, 5),
+            top_p=(0.9, 1.0),
+            levels=(1,),
+            max_batch=1,
         )
-    )
+    ).job
     assert job == Job(
         model=str(tmp_path.resolve() / "model"),
         items=(Item("A", ("g", "h"), "la la\n"),) * 2,
@@ -68,12 +75,16 @@ def test_make_job_takes_every_option(tmp_path):
         seed=7,
         temperature=(0.5, 0.6),
         hop_fraction=(0.25, 1.0),
+        top_k=(0, 5),
+        top_p=(0.9, 1.0),
+        levels=(1,),
+        max_batch=1,
     )
 
 
-def test_make_job_without_a_model_says_what_to_give(tmp_path):
+def test_make_request_without_a_model_says_what_to_give(tmp_path):
     with pytest.raises(ConfigError, match="Give --model"):
-        make_job(Command(out=tmp_path))
+        make_request(Command(out=tmp_path))
 
 
 def test_the_command_ends_with_one_sentence(tmp_path):
@@ -81,30 +92,30 @@ def test_the_command_ends_with_one_sentence(tmp_path):
         sample.main(["--out", str(tmp_path)])
 
 
-def test_make_job_reads_the_job_of_a_sample_directory(tmp_path):
+def test_make_request_reads_the_job_of_a_sample_directory(tmp_path):
     SampleDir(tmp_path, JOB, 1000, [])
     command = Command(out=tmp_path / "again", job=tmp_path / "job.json")
-    assert make_job(command) == JOB
+    assert make_request(command).job == JOB
 
 
 def test_a_job_with_a_wrong_field_names_its_file(tmp_path):
     file = tmp_path / "job.json"
     file.write_text(json.dumps({"request": {"secs": 3}}))
     with pytest.raises(ConfigError, match=r"job\.json has no field 'secs'"):
-        make_job(Command(out=tmp_path / "out", job=file))
+        make_request(Command(out=tmp_path / "out", job=file))
 
 
 @pytest.mark.parametrize("field", ["temperature", "hop_fraction"])
 def test_every_level_needs_a_temperature_and_a_hop_fraction(field):
     job = dataclasses.replace(JOB, **{field: (0.5, 0.5)})
     with pytest.raises(ConfigError, match=f"{field} has 2 values, but the model has 3 levels"):
-        sample.check_levels(job, 3)
-    sample.check_levels(JOB, 3)
+        setup.check_levels(job, 3)
+    setup.check_levels(JOB, 3)
 
 
 def test_names_of_levels():
-    assert [sample.level_name(i, 3) for i in range(3)] == ["bottom", "middle", "top"]
-    assert [sample.level_name(i, 2) for i in range(2)] == ["bottom", "top"]
+    assert [setup.level_name(i, 3) for i in range(3)] == ["bottom", "middle", "top"]
+    assert [setup.level_name(i, 2) for i in range(2)] == ["bottom", "top"]
 
 
 # --- labels of windows ----------------------------------------------------------------------------
@@ -214,18 +225,18 @@ def test_labels_are_one_file_or_one_a_level(tmp_path):
 def test_labels_must_fit_the_prior(tmp_path):
     write_model_dir(tmp_path, tmp_path / "vqvae", {2: tmp_path / "top"}, tmp_path / "labels.json")
     folder = read_model_dir(tmp_path)
-    sample.check_labels(PRIOR, {}, VOCABULARY, folder)
-    sample.check_labels(PRIOR, {"labels": labels_digest(VOCABULARY)}, VOCABULARY, folder)
+    labels.check_labels(PRIOR, {}, VOCABULARY, folder)
+    labels.check_labels(PRIOR, {"labels": labels_digest(VOCABULARY)}, VOCABULARY, folder)
     with pytest.raises(ConfigError, match=r"labels\.json does not hold the label names"):
-        sample.check_labels(PRIOR, {"labels": "0" * 16}, VOCABULARY, folder)
+        labels.check_labels(PRIOR, {"labels": "0" * 16}, VOCABULARY, folder)
     with pytest.raises(ConfigError, match=r"labels\.json names 9 genres.*level 2 has 4"):
-        sample.check_labels(PRIOR, {}, Vocabulary.placeholder(3, 9), folder)
+        labels.check_labels(PRIOR, {}, Vocabulary.placeholder(3, 9), folder)
 
 
 # --- sounds ---------------------------------------------------------------------------------------
 
 
-def test_decode_audio_in_pieces_equals_the_whole_but_for_clipping(oracle):
+def test_sound_in_pieces_equals_the_whole_but_for_clipping(oracle):
     config = VQVAEConfig(
         sample_rate=8, downs=(1, 1), multipliers=(1, 1), width=4, depth=1, emb_width=4, codes=6
     )
@@ -242,7 +253,9 @@ def test_decode_audio_in_pieces_equals_the_whole_but_for_clipping(oracle):
     whole = jax.jit(lambda p, b, z: vqvae.decode(config, p, b, z, 1))(params, books, codes)
     whole = np.asarray(whole)[..., 0]
     assert 0.1 < np.mean(np.abs(whole) > 1) < 0.9  # both kinds of sample are there
-    audio = decode_audio(model, codes, 1)
+    pieces = list(sound.decode(model, codes, 1))
+    assert len(pieces) > 3
+    audio = np.concatenate(pieces, 1)
     assert audio.shape == (2, 240) and audio.dtype == np.float32
     np.testing.assert_allclose(audio, np.clip(whole, -1, 1), atol=1e-5)
 
@@ -287,32 +300,80 @@ def test_a_directory_of_another_job_is_refused_and_left_alone(tmp_path, change):
 def test_the_same_job_goes_on_with_codes_and_times(tmp_path):
     codes = np.array([[0, 2047, 65_535, 0]], np.int32)
     first = SampleDir(tmp_path, JOB, 1000, LEVELS)
-    first.save(1, codes, 3)
-    first.add_time(1, 2.0)
-    first.add_time(1, 0.5)
+    first.save(1, codes, np.array([3]))
+    first.add_time(1, 2, 2.0)
+    first.add_time(1, 1, 0.5)
     created = first.record["created"]
 
     again = SampleDir(tmp_path, JOB, 1000, LEVELS)
     loaded, done = again.load(1, (1, 4))
-    assert done == 3 and loaded.dtype == np.int32
+    assert done.tolist() == [3] and loaded.dtype == np.int32
     np.testing.assert_array_equal(loaded, codes)
     empty, none = again.load(0, (1, 8))
-    assert none == 0 and empty.shape == (1, 8) and not empty.any()
-    again.add_time(1, 1.0)
+    assert none.tolist() == [0] and empty.shape == (1, 8) and not empty.any()
+    again.add_time(1, 1, 1.0)
     record = json.loads((tmp_path / "job.json").read_text())
     assert [x["seconds_to_sample"] for x in record["levels"]] == [3.5, None]
+    assert record["levels"][0]["steps"] == 4
     assert record["created"] == created
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "kept"),
+    [((1,), (0,), [1, 0]), ((), (0,), []), ((1,), (), []), ((1,), (1,), [1])],
+)
+def test_levels_may_be_added_to_a_directory(tmp_path, first, then, kept):
+    SampleDir(tmp_path, dataclasses.replace(JOB, levels=first), 1000, LEVELS[:1])
+    SampleDir(tmp_path, dataclasses.replace(JOB, levels=then), 1000, LEVELS[1:])
+    record = json.loads((tmp_path / "job.json").read_text())
+    assert record["request"]["levels"] == kept  # none stands for all
+    assert record["levels"] == LEVELS
+
+
+def test_the_journal_of_a_window_is_taken_for_that_window_alone(tmp_path):
+    directory = SampleDir(tmp_path, JOB, 1000, LEVELS)
+    drawn = np.array([[5, 65_535], [7, 0]])
+    directory.save_window(1, 4, 32, drawn)
+    np.testing.assert_array_equal(directory.load_window(1, 4, 32, 2), drawn)
+    for other in ((1, 4, 31, 2), (1, 4, 32, 1), (1, 0, 32, 2), (0, 4, 32, 2)):
+        assert directory.load_window(*other).shape == (other[-1], 0)
+    directory.save_window(1, 4, 48, drawn[:, :0])
+    assert not list(tmp_path.glob("level_1/*"))
+
+
+def test_a_new_directory_begins_with_given_codes_and_no_old_ones(tmp_path):
+    old = SampleDir(tmp_path, JOB, 1000, LEVELS)
+    old.save(0, np.ones((2, 8)), np.array([8, 8]))
+    old.save_window(1, 0, 4, np.ones((2, 3)))
+    (tmp_path / "job.json").unlink()
+    given = [np.zeros((2, 0), int), np.full((2, 3), 9)]
+    new = SampleDir(tmp_path, JOB, 1000, LEVELS, given)
+    assert new.load(0, (2, 8))[1].tolist() == [0, 0]
+    codes, done = new.load(1, (2, 4))
+    assert codes.tolist() == [[9, 9, 9, 0]] * 2 and done.tolist() == [3, 3]
+    assert new.load_window(1, 0, 4, 2).shape == (2, 0)
+    assert new.begun_with(1, 2).tolist() == [[9, 9]] * 2
 
 
 def test_sounds_are_written_a_file_an_item(tmp_path):
     directory = SampleDir(tmp_path, JOB, 1000, LEVELS)
     audio = np.array([[0.0, 0.5, -1.0], [0.25, 0.0, 0.999]], np.float32)
-    directory.write_sound(1, audio)
+    directory.save(1, np.zeros((2, 8)), np.array([8, 8]))
+    assert not directory.has_sound(1)
+    directory.write_sound(1, [np.pad(audio, ((0, 0), (2, 0))), audio, audio], 7)
     for i in range(2):
         sound, rate = soundfile.read(tmp_path / "level_1" / f"item_{i}.wav")
         assert rate == 1000
-        np.testing.assert_allclose(sound, audio[i], atol=2**-15)
-    assert sorted(p.name for p in (tmp_path / "level_1").iterdir()) == ["item_0.wav", "item_1.wav"]
+        expected = np.concatenate([[0, 0], audio[i], audio[i, :2]])  # cut to length
+        np.testing.assert_allclose(sound, expected, atol=2**-15)
+    assert {p.name for p in (tmp_path / "level_1").glob("*.wav")} == {"item_0.wav", "item_1.wav"}
+    assert directory.has_sound(1)
+    part = tmp_path / "level_1" / ".item_0.0123.tmp.wav"  # of a run that was killed
+    part.touch()
+    again = SampleDir(tmp_path, JOB, 1000, LEVELS)
+    assert not part.exists() and again.has_sound(1)
+    again.save(1, np.zeros((2, 8)), np.array([8, 8]))
+    assert not again.has_sound(1)
 
 
 @pytest.mark.parametrize(
@@ -322,12 +383,12 @@ def test_a_file_that_is_no_job_is_refused_with_a_sentence(tmp_path, text):
     path = tmp_path / "job.json"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"job\.json"):
-        make_job(Command(tmp_path / "out", job=path))
+        make_request(Command(tmp_path / "out", job=path))
 
 
 def test_no_songs_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="count"):
-        make_job(Command(tmp_path / "out", model=tmp_path, count=0))
+        make_request(Command(tmp_path / "out", model=tmp_path, count=0))
 
 
 def test_a_directory_begun_with_other_weights_is_refused(tmp_path):
@@ -341,17 +402,19 @@ def test_a_job_takes_no_labels_but_its_own_and_may_name_where_the_model_went(tmp
     SampleDir(tmp_path, JOB, 1000, [])
     file = tmp_path / "job.json"
     with pytest.raises(ConfigError, match="--job takes no options"):
-        make_job(Command(tmp_path, job=file, seed=99))
-    moved = make_job(Command(tmp_path, job=file, model=tmp_path / "moved"))
+        make_request(Command(tmp_path, job=file, seed=99))
+    moved = make_request(Command(tmp_path, job=file, model=tmp_path / "moved")).job
     assert moved == dataclasses.replace(JOB, model=str(tmp_path / "moved"))
     SampleDir(tmp_path, moved, 1000, [])  # the same job, wherever the model lies
 
 
 def test_cut_or_foreign_codes_are_refused_with_a_sentence(tmp_path):
     directory = SampleDir(tmp_path, JOB, 1000, LEVELS)
-    directory.save(0, np.zeros((2, 8), np.int32), 8)
+    directory.save(0, np.zeros((2, 10), np.int32), np.array([8, 8]))
     with pytest.raises(ConfigError, match="expected"):
         directory.load(0, (2, 9))
+    with pytest.raises(ConfigError, match="expected"):
+        directory.load(0, (3, 10))
     file = tmp_path / "level_0" / "codes.npz"
     file.write_bytes(file.read_bytes()[:50])
     with pytest.raises(ConfigError, match="cannot be read"):

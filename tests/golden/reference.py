@@ -15,6 +15,7 @@ from jukejax.config import VQVAEConfig, VQVAEExperiment
 from jukejax.interop import importing, openai, torch_files
 from jukejax.models.prior import Prior, prior_loss
 from jukejax.sampling.decode import fill, last_token, music, start_stream, step
+from jukejax.sampling.draw import Control
 
 SMALL = Path(__file__).parent / "data"
 FOLDER = Path(os.environ.get("JUKEJAX_GOLDEN") or "unset")
@@ -143,7 +144,7 @@ def check_samples(case, config, params, data, tags=tuple(TAGS)):
         uniforms[:, given:stop] = np.nan_to_num(u, nan=0.5)  # greedy has none
         stream = fill(
             config, params, stream, jnp.asarray(uniforms), jnp.asarray(given), jnp.asarray(stop),
-            jnp.float32(temperature),
+            Control(jnp.float32(temperature)), jnp.asarray(given),
         )  # fmt: skip
         wrong = (np.asarray(music(config, stream))[:, :stop] != z).sum()
         within(f"{case} {tag}: tokens that differ", wrong, 0)

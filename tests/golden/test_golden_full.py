@@ -33,6 +33,7 @@ from jukejax.models.bottleneck import restored_book
 from jukejax.models.conditioners import timing_bins
 from jukejax.models.prior import prior_loss
 from jukejax.sampling import cascade
+from jukejax.sampling.draw import Control
 from jukejax.sampling.plan import plan_windows
 from jukejax.training.losses import Bandwidth, vqvae_loss
 from jukejax.training.optimizer import make_optimizer, schedule
@@ -146,10 +147,10 @@ def test_cascade(mode, monkeypatch):
         step = config.upper.ratio if config.upper else 1
         windows = plan_windows(wanted.shape[1], config.n_ctx, fraction, step)
         temperature = 0.98 if mode == "uniform" else 1e-6
-        upper = cascade.sample_level(
-            config, params, windows, np.zeros_like(wanted), 0, upper, describe, 0, np.arange(2),
-            temperature, lambda *_: None,
-        )  # fmt: skip
+        control = Control(jnp.float32(temperature))
+        made_by = cascade.Level(config, params, windows, describe, 0, np.arange(2), control)
+        nothing = cascade.Progress(np.zeros_like(wanted), 0, np.zeros((2, 0), np.int32))
+        *_, (upper, _, _) = cascade.sample_level(made_by, nothing, upper)
         within(f"cascade {mode} level {level}: tokens that differ", (upper != wanted).sum(), 0)
         if mode == "uniform":
             sound = vqvae.decode(vq, vq_params, books, jnp.asarray(upper), level)[..., 0]

@@ -18,7 +18,7 @@ from data_pipeline import lyrics
 from data_pipeline.code_loader import _Labeller
 from data_pipeline.errors import DataError
 from data_pipeline.labels import Vocabulary, normalise
-from experiments.sample import describer
+from experiments.sampling.labels import describer
 from jukejax import presets
 from jukejax.config import LyricsConfig
 from jukejax.interop import openai_settings

@@ -36,7 +36,8 @@ from jukejax.model_dir import fingerprint, write_model_dir
 from jukejax.models import prior, vqvae
 from jukejax.models.bottleneck import restored_book
 from jukejax.models.prior import Prior
-from jukejax.sampling.decode import choose, fill, start_stream
+from jukejax.sampling.decode import fill, start_stream
+from jukejax.sampling.draw import Control, choose
 from jukejax.training.losses import Bandwidth
 from jukejax.training.tasks import VQVAEExtra
 
@@ -134,14 +135,15 @@ def test_steps_give_the_logits_of_the_full_pass(exported, kind):
 def test_steps_draw_what_sampling_draws(exported, kind):
     p, size, given = exported(kind), 3, 3
     u = np.random.default_rng(1).random((size, T)).astype(np.float32)
-    batch, temperature = batch_of(p.config, size, seed=2), jnp.float32(2)
+    batch, control = batch_of(p.config, size, seed=2), Control(jnp.float32(2))
     stream = start_stream(p.config, p.params, batch, jnp.int32(given))
-    stream = fill(p.config, p.params, stream, u, jnp.int32(given), jnp.int32(T), temperature)
+    first, stop = jnp.int32(given), jnp.int32(T)
+    stream = fill(p.config, p.params, stream, u, first, stop, control, first)
     wanted = np.asarray(stream.tokens)[:, p.config.prefix_len :]
     kept, caches, token = p.start(batch, given)
     for position in range(given, T):
         logits, caches = p.step(kept, caches, np.asarray(token), position)
-        token = np.asarray(choose(logits, u[:, position], temperature))
+        token = np.asarray(choose(logits, u[:, position], control))
         np.testing.assert_array_equal(token, wanted[:, position])
     assert len(np.unique(wanted[:, given:])) > 3
 

@@ -1,16 +1,19 @@
-"""Levels window by window: random numbers, resuming, batching, and the codes above."""
+"""Levels window by window: random numbers, going on from anywhere, batching, the codes above."""
 
 import functools
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
 
-from jukejax.config import LabelsConfig, PriorConfig, UpperConfig
+from jukejax.config import LabelsConfig, LyricsConfig, PriorConfig, UpperConfig
 from jukejax.models.prior import Prior, init_params
-from jukejax.sampling.cascade import sample_level, uniforms, window_batch
+from jukejax.sampling import cascade
+from jukejax.sampling.cascade import Level, Progress, sample_level, uniforms, window_batch
+from jukejax.sampling.draw import Control
 from jukejax.sampling.plan import Window, plan_windows
 
 T, CODES, RATIO, TOTAL, TEMPERATURE, SEED = 16, 11, 4, 44, 3.0, 9
@@ -26,6 +29,11 @@ TOP = PriorConfig(**BASE, depth=2, attn_order=0, tied_output=False)
 UPSAMPLER = PriorConfig(
     **BASE, level=1, depth=3, attn_order=2, labels=LABELS, upper=UpperConfig(width=4, depth=1)
 )
+PREFIX = PriorConfig(
+    **BASE, depth=16, attn_order=12, labels=LABELS,
+    lyrics=LyricsConfig(tokens=4, alphabet="v3", prefix=True),
+)  # fmt: skip
+CONFIGS = {"top": TOP, "upsampler": UPSAMPLER, "prefix": PREFIX}
 ITEMS = np.array([4, 9])
 
 draw = jax.jit(uniforms, static_argnums=4)
@@ -118,7 +126,7 @@ def level(oracle):
 
     @functools.cache
     def level(name):
-        config = {"top": TOP, "upsampler": UPSAMPLER}[name]
+        config = CONFIGS[name]
         params = oracle.random_params(lambda key: init_params(config, key), scale=0.5)
         params = jax.device_put(params)
         rng = np.random.default_rng(0)
@@ -127,6 +135,8 @@ def level(oracle):
             "artist": np.array([2, 3], np.int32), "genres": np.array([[3, -1], [1, 5]], np.int32),
             "total_length": np.array([440, 440], np.int32),
         }  # fmt: skip
+        if config.lyrics:
+            labels["lyrics"] = rng.integers(0, 79, (2, 4)).astype(np.int32)
 
         def describe(offset, rows=slice(None)):
             if name == "top":
@@ -135,21 +145,22 @@ def level(oracle):
                 "offset": np.full(2, offset, np.int32)[rows]
             }
 
-        def sample(codes=None, done=0, total=TOTAL, rows=slice(None), on_window=None):
-            windows = plan_windows(total, T, 0.5, RATIO if config.upper else 1)
-            codes = np.zeros((len(ITEMS[rows]), total), np.int32) if codes is None else codes
+        def sample(progress=None, total=TOTAL, rows=slice(None), seconds=0.0, given=0):
+            """Progress after every token (or less often), copied."""
+            windows = plan_windows(total, T, 0.5, RATIO if config.upper else 1, given)
+            count = len(ITEMS[rows])
+            nothing = Progress(np.zeros((count, total), np.int32), 0, np.zeros((count, 0), int))
             above = upper[rows, : total // RATIO] if config.upper else None
-            return sample_level(
-                config, params, windows, codes, done, above,
-                functools.partial(describe, rows=rows), SEED, ITEMS[rows], TEMPERATURE,
-                on_window or (lambda codes, done: None),
-            )  # fmt: skip
+            described = functools.partial(describe, rows=rows)
+            control = Control(jnp.full((count, 1), TEMPERATURE))
+            made_by = Level(config, params, windows, described, SEED, ITEMS[rows], control)
+            steps = sample_level(made_by, progress or nothing, above, seconds)
+            return [Progress(p.codes.copy(), p.done, p.drawn) for p in steps]
 
-        saved = []
-        codes = sample(on_window=lambda codes, done: saved.append((codes.copy(), done)))
+        saved = sample()
         return SimpleNamespace(
             config=config, params=params, upper=upper, describe=describe, sample=sample,
-            codes=codes, saved=saved,
+            codes=saved[-1].codes, saved=saved,
         )  # fmt: skip
 
     return level
@@ -183,38 +194,87 @@ def test_every_token_is_drawn_from_its_window(level, name):
 
 
 @NAMES
-def test_on_window_is_called_after_every_window(level, name):
+def test_progress_comes_with_every_token(level, name):
     x = level(name)
-    assert [done for _, done in x.saved] == [stop for *_, stop in WINDOWS]
-    for codes, done in x.saved:
+    assert [p.done for p in x.saved][-1] == TOTAL
+    assert {stop for *_, stop in WINDOWS} <= {p.done for p in x.saved}
+    assert len(x.saved) > TOTAL - 16  # the first chunks are longer
+    for codes, done, drawn in x.saved:
         np.testing.assert_array_equal(codes[:, :done], x.codes[:, :done])
         assert not codes[:, done:].any()
+        given = max((given for _, given, _ in WINDOWS if given < done), default=0)
+        ends = any(done == stop for *_, stop in WINDOWS)
+        assert drawn.shape == (2, 0 if ends else done - given)
 
 
-@NAMES
-@pytest.mark.parametrize("after", range(len(WINDOWS)))
-def test_resuming_after_any_window_gives_the_same_codes(level, name, after):
+@pytest.mark.parametrize("name", CONFIGS)
+def test_going_on_from_anywhere_gives_the_same_codes(level, name):
+    """Interrupted after every chunk, many times in the same window, and begun anew each time."""
     x = level(name)
-    codes, done = x.saved[after]
-    before = np.where(np.arange(TOTAL) < done, codes, CODES - 1)  # rubbish where nothing is made
-    calls = []
-    resumed = x.sample(before, done, on_window=lambda _, done: calls.append(done))
-    np.testing.assert_array_equal(resumed, x.codes)
-    assert calls == [stop for *_, stop in WINDOWS[after + 1 :]]
-    assert (before[:, done:] == CODES - 1).all()  # what was handed in is left alone
+    for codes, done, drawn in x.saved[:-1]:
+        rubbish = np.where(np.arange(TOTAL) < done, codes, CODES - 1)  # where nothing is made
+        rest = x.sample(Progress(rubbish, done, drawn), seconds=100)
+        np.testing.assert_array_equal(rest[-1].codes, x.codes)
+        assert (rubbish[:, done:] == CODES - 1).all()  # what was handed in is left alone
+    progress = None
+    for _ in range(3):  # three lives in a row
+        progress = x.sample(progress)[3]
+    np.testing.assert_array_equal(x.sample(progress)[-1].codes, x.codes)
+
+
+def test_the_caches_that_come_back_are_those_of_an_undisturbed_window(level, monkeypatch):
+    """Bit for bit, or a later token could turn."""
+    ends = []
+
+    def kept(config, stream, music=cascade.music):
+        ends.append(jax.tree.map(np.array, stream))
+        return music(config, stream)
+
+    monkeypatch.setattr(cascade, "music", kept)
+    x = level("prefix")
+    x.sample(total=T)
+    undisturbed = ends[-1]
+    stopped = next(p for p in x.sample(total=T) if p.done == 11)
+    assert (stopped.drawn[0] < 79).any()  # a lyric character, whose code is 0
+    x.sample(stopped, total=T)
+    for a, b in zip(*map(jax.tree.leaves, (undisturbed, ends[-1])), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_given_codes_are_kept_and_gone_on_from(level):
+    x = level("top")
+    given = Progress(
+        np.where(np.arange(TOTAL) < 21, 7, 0) * np.ones((2, 1), int), 21, x.saved[-1].drawn
+    )
+    found = x.sample(given, given=21)[-1].codes
+    assert (found[:, :21] == 7).all()
+    batch = {"codes": found[:, 8:24]}  # tokens 21 to 23 are made in the window from 8 on
+    u = draw(SEED, ITEMS, x.config.level, 8, T)
+    expected = choose(full(x.config, x.params, batch), u)
+    np.testing.assert_array_equal(found[:, 21:24], expected[:, 13:])
 
 
 @pytest.mark.parametrize("item", [0, 1])
 def test_an_item_alone_gives_the_codes_that_it_gives_in_a_batch(level, item):
+    """Rounding may turn a token, but only where its number lies on an edge."""
     x = level("top")
-    alone = x.sample(rows=slice(item, item + 1))
-    np.testing.assert_array_equal(alone, x.codes[item : item + 1])
+    alone = x.sample(rows=slice(item, item + 1), seconds=100)[-1].codes[0]
+    differ = np.flatnonzero(alone != x.codes[item])
+    if differ.size:
+        first = differ[0]
+        start = next(start for start, given, stop in WINDOWS if given <= first < stop)
+        logits = full(x.config, x.params, {"codes": x.codes[[item], start : start + T]})
+        scaled = np.asarray(logits, np.float64)[0, first - start] / TEMPERATURE
+        p = np.exp(scaled - scaled.max())
+        edges = np.cumsum(p / p.sum())
+        u = draw(SEED, ITEMS, x.config.level, 0, TOTAL)[item, first]
+        assert np.abs(edges - u).min() < 1e-4
     assert not np.array_equal(x.codes[0], x.codes[1])
 
 
 def test_a_song_that_ends_inside_the_window_is_made_to_its_end(level):
     x = level("upsampler")
-    short = x.sample(total=8)
+    short = x.sample(total=8, seconds=100)[-1].codes
     assert short.shape == (2, 8)
     upper = np.concatenate([x.upper[:, :2], x.upper[:, [1, 1]]], 1)
     tokens = np.pad(short, ((0, 0), (0, T - 8)))

@@ -13,7 +13,8 @@ from jax import lax
 from jukejax.config import LabelsConfig, LyricsConfig, PriorConfig, UpperConfig
 from jukejax.models.prior import Prior, init_params
 from jukejax.models.transformer import prior_stack
-from jukejax.sampling.decode import choose, decode_step, fill, music, prefill, start_stream
+from jukejax.sampling.decode import decode_step, fill, music, prefill, start_stream
+from jukejax.sampling.draw import Control, choose
 
 T, ROWS, WIDTH, CODES, E, B = 16, 4, 8, 11, 4, 2
 BASE = {
@@ -195,7 +196,7 @@ def filled(p, codes, first, stop, u, temperature):
     stream = start_stream(p.config, p.params, p.batch | {"codes": codes}, jnp.asarray(first))
     return fill(
         p.config, p.params, stream, jnp.asarray(u, jnp.float32), jnp.asarray(first),
-        jnp.asarray(stop), jnp.asarray(temperature, jnp.float32),
+        jnp.asarray(stop), Control(jnp.asarray(temperature, jnp.float32)), jnp.asarray(first),
     )  # fmt: skip
 
 
@@ -261,7 +262,7 @@ def test_filling_in_two_parts_equals_filling_at_once(prior, u, middle):
 
 # --- drawing --------------------------------------------------------------------------------------
 
-draw = jax.jit(choose)
+draw = jax.jit(lambda logits, u, temperature: choose(logits, u, Control(temperature)))
 BELOW_1 = np.nextafter(np.float32(1), np.float32(0))
 
 

@@ -1,0 +1,92 @@
+"""What the windows of a sample are told: names by a model's vocabularies, times, lyrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipeline import lyrics as text
+from data_pipeline.errors import DataError
+from data_pipeline.labels import Vocabulary
+from experiments.data import labels_digest
+from jukejax.config import ConfigError, PriorConfig
+from jukejax.model_dir import ModelDir
+from jukejax.sampling.cascade import Describe
+from jukejax.sampling.job import Item, Job
+
+
+def label_ids(
+    config: PriorConfig, vocabulary: Vocabulary, items: Sequence[Item]
+) -> dict[str, np.ndarray]:
+    """The arrays "artist" (N,) and "genres" (N, max_genres) of a prior with labels.
+
+    A name must be known to the top level. The levels below may have other vocabularies; there a
+    name that is not known is "unknown", as in the published code, and said to be.
+
+    Raises:
+      DataError: an artist or genre that the top level does not know, or too many genres.
+    """
+    assert config.labels is not None
+    most = config.labels.max_genres
+    for item in items:
+        try:
+            vocabulary.require_artist(item.artist)
+            vocabulary.require_genres(item.genres, most)
+        except DataError as error:
+            if config.upper is None:
+                raise
+            print(f"level {config.level} goes on with what it knows of the labels: {error}")
+    return {
+        "artist": np.array([vocabulary.artist_id(item.artist) for item in items], np.int32),
+        "genres": np.stack([vocabulary.genre_ids(item.genres, most) for item in items]),
+    }
+
+
+def describer(config: PriorConfig, vocabulary: Vocabulary, job: Job, samples: int) -> Describe:
+    """A function from a window's offset in samples to the label arrays of its batch.
+
+    Raises:
+      DataError: an artist or genre that the model does not know.
+    """
+    begin = round(job.begin_seconds * config.sample_rate)
+    total = max(begin + samples, round(job.total_seconds * config.sample_rate))
+    fixed: dict[str, np.ndarray] = {}
+    if config.labels:
+        fixed = label_ids(config, vocabulary, job.items)
+        fixed["total_length"] = np.full(len(job.items), total, np.int32)
+    wanted = config.lyrics
+    tokens = [text.encode(i.lyrics, wanted.alphabet) for i in job.items] if wanted else []
+
+    def describe(offset: int) -> dict[str, np.ndarray]:
+        batch, offset = dict(fixed), begin + offset
+        if config.labels:
+            batch["offset"] = np.full(len(job.items), offset, np.int32)
+        if wanted:
+            window = (wanted.tokens, total, offset, config.window_samples, np.float32)
+            batch["lyrics"] = np.stack([text.window(t, *window) for t in tokens])
+        return batch
+
+    return describe
+
+
+def check_labels(
+    config: PriorConfig, note: dict[str, Any], vocabulary: Vocabulary, folder: ModelDir
+) -> None:
+    """Raises ConfigError unless the label names fit a prior, and are those it was trained with."""
+    if not config.labels:
+        return
+    path = folder.labels(config.level)
+    for kind in ("artists", "genres"):
+        named, rows = len(getattr(vocabulary, kind)), getattr(config.labels, kind)
+        if named > rows:
+            raise ConfigError(
+                f"{path} names {named} {kind}, but the prior of level {config.level} has {rows}; "
+                "name the labels that belong to it in model.json."
+            )
+    if note.get("labels", digest := labels_digest(vocabulary)) != digest:
+        raise ConfigError(
+            f"{path} does not hold the label names that the prior of level {config.level} was "
+            "trained with; name the labels.json of its codes in model.json."
+        )

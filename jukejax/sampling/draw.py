@@ -1,0 +1,60 @@
+"""Drawing tokens from logits by uniform numbers: temperature, then top-k, then top-p.
+
+B batch, K entries. All of it runs on the device, inside the loop that fills a window.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Control(NamedTuple):
+    """How tokens are drawn; each a scalar or (B, 1).
+
+    A filter that is None is left out of the program; top_k 0 and top_p 1 keep every token.
+    """
+
+    temperature: jax.Array
+    top_k: jax.Array | None = None
+    top_p: jax.Array | None = None
+
+
+def keep_likely(
+    logits: jax.Array, top_k: jax.Array | None = None, top_p: jax.Array | None = None
+) -> jax.Array:
+    """Logits (B, K) with -inf for all but the likeliest tokens.
+
+    Args:
+      top_k: so many are kept, and what equals the last of them.
+      top_p: of what top-k left, the fewest tokens whose probabilities sum up to it, and what
+        equals the last of them (nucleus sampling, Holtzman et al. 2020).
+    """
+    if top_k is None and top_p is None:
+        return logits
+    best = -jnp.sort(-logits, axis=-1)
+    if top_k is not None:
+        among = jnp.arange(logits.shape[-1]) < jnp.where(top_k > 0, top_k, logits.shape[-1])
+        best = jnp.where(among | (best == _last(best, among)), best, -jnp.inf)
+    if top_p is not None:
+        p = jax.nn.softmax(best)
+        among = (jnp.cumsum(p, -1) - p < top_p) | (top_p >= 1)
+        best = jnp.where(among & (best > -jnp.inf), best, -jnp.inf)
+    return jnp.where(logits >= _last(best, best > -jnp.inf), logits, -jnp.inf)
+
+
+def _last(best: jax.Array, among: jax.Array) -> jax.Array:
+    """The least (B, 1) of the entries of `best` (B, K) that are among the kept."""
+    return jnp.min(jnp.where(among, best, jnp.inf), axis=-1, keepdims=True)
+
+
+def choose(logits: jax.Array, u: jax.Array, control: Control) -> jax.Array:
+    """Tokens (B,) by inverting the cumulative distribution of logits (B, K) at u (B,) in [0, 1).
+
+    The number of entries of the cumulative sum that are at most u times its last.
+    """
+    likely = keep_likely(logits / control.temperature, control.top_k, control.top_p)
+    c = jnp.cumsum(jax.nn.softmax(likely), -1)
+    return jnp.sum(c <= u[:, None] * c[:, -1:], -1).astype(jnp.int32)

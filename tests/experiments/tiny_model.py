@@ -1,0 +1,64 @@
+"""A model directory of three levels with random weights: all that sampling needs, in a second."""
+
+import dataclasses
+
+from data_pipeline.labels import Vocabulary
+from jukejax.checkpoint import Checkpoints
+from jukejax.config import (
+    LabelsConfig,
+    MeshConfig,
+    PriorConfig,
+    PriorExperiment,
+    UpperConfig,
+    VQVAEConfig,
+    VQVAEExperiment,
+    to_dict,
+)
+from jukejax.model_dir import load_vqvae, write_model_dir
+from jukejax.parallel.mesh import make_mesh
+from jukejax.training.step import abstract_state
+from jukejax.training.tasks import make_task
+
+RATE, HOPS, N_CTX = 8000, (4, 8, 16), 16
+VQVAE = VQVAEConfig(
+    sample_rate=RATE, downs=(2, 1, 1), multipliers=(1, 1, 1), width=4, depth=1, emb_width=4,
+    codes=11,
+)  # fmt: skip
+_BASE = {
+    "sample_rate": RATE, "n_ctx": N_CTX, "width": 8, "blocks": 4, "codes": 11, "heads": 2,
+    "attn_ratio": 0.5,
+}  # fmt: skip
+TOP = PriorConfig(
+    **_BASE, level=2, hop=16, depth=3, attn_order=2,
+    labels=LabelsConfig(artists=3, genres=3, max_genres=2, timing_bins=5, min_seconds=0.0),
+)  # fmt: skip
+MIDDLE = PriorConfig(
+    **_BASE, level=1, hop=8, depth=3, attn_order=2, upper=UpperConfig(ratio=2, width=4, depth=1)
+)
+BOTTOM = PriorConfig(
+    **_BASE, level=0, hop=4, depth=3, attn_order=2, upper=UpperConfig(ratio=2, width=4, depth=1)
+)
+
+
+def _save(workdir, experiment, oracle, note=None):
+    abstract = abstract_state(make_task(experiment), experiment, make_mesh(experiment.mesh))
+    weights = oracle.random_params(lambda key: abstract.ema, scale=0.5)
+    extra = oracle.random_params(lambda key: abstract.extra)
+    trees = {"params": weights, "ema": weights, "opt_state": {}, "extra": extra}
+    with Checkpoints(workdir) as checkpoints:
+        checkpoints.save(2, trees, {"experiment": to_dict(experiment), **(note or {})})
+
+
+def write(folder, oracle, **larger):
+    """`folder`/model; returns it. `larger` replaces sizes of all priors."""
+    _save(folder / "vqvae", VQVAEExperiment(model=VQVAE), oracle)
+    mark = load_vqvae(folder / "vqvae", make_mesh(MeshConfig())).fingerprint
+    priors = {}
+    for small in (TOP, MIDDLE, BOTTOM):
+        config = dataclasses.replace(small, **larger)
+        priors[config.level] = folder / f"prior_{config.level}"
+        experiment = PriorExperiment(model=config)
+        _save(priors[config.level], experiment, oracle, {"fingerprint": mark})
+    Vocabulary.build(["Ella", "Elvis"], ["Jazz", "Soul"]).save(folder / "labels.json")
+    write_model_dir(folder / "model", folder / "vqvae", priors, folder / "labels.json")
+    return folder / "model"
