@@ -136,7 +136,7 @@ class Slurm:
             "--signal=TERM@600",
             "--requeue",
             "--open-mode=append",
-            f"--output={logs}/slurm.log",
+            f"--output={shlex.quote(str(logs / 'slurm.log'))}",
             *self.options,
         ]
         lines = "\n".join(f"#SBATCH {option}" for option in options)
