@@ -147,11 +147,15 @@ def test_the_lowered_step_takes_what_a_device_holds(here, capfd):
     assert "rematerialization" not in capfd.readouterr().err
 
 
-def test_a_lowered_program_has_a_name_of_its_own(here):
+def test_a_lowered_program_has_a_name_of_its_own(here, monkeypatch):
+    monkeypatch.setattr(aot, "versions", lambda: {"libtpu": "1"})  # it need not be installed
     program = aot.lower_train(PRIOR, here)
     assert aot.fingerprint(program) == aot.fingerprint(aot.lower_train(PRIOR, here))
     other = replace(PRIOR, train=replace(PRIOR.train, ema_decay=0.5))
     assert aot.fingerprint(program) != aot.fingerprint(aot.lower_train(other, here))
+    before = aot.fingerprint(program)
+    monkeypatch.setattr(aot, "versions", lambda: {"libtpu": "2"})
+    assert aot.fingerprint(program) != before
 
 
 def test_advice_for_decoding():
