@@ -3,7 +3,7 @@
 import numpy as np
 
 from jukejax.config import VQVAEConfig
-from jukejax.interop import openai, torch_files
+from jukejax.interop import openai, openai_settings, torch_files
 from jukejax.interop.tensors import Source
 
 
@@ -21,3 +21,14 @@ def write(path, config, hps, seed, drop=(), add=(), scale=1.0):
             sources[name] = Source(shape, dtype, lambda array=array: array)
     torch_files.write(path, sources, openai.shared(config), hps, step=40 + seed)
     return path
+
+
+def write_release(folder, vqvae, priors, samples=64):
+    """Files of a VQ-VAE and its priors by level, as "vqvae" and "prior_level_N"."""
+    hps = openai_settings.vqvae_settings(vqvae, samples)
+    paths = {"vqvae": write(folder / "vqvae.pth.tar", vqvae, hps, 9)}
+    for level, config in priors.items():
+        name = f"prior_level_{level}"
+        hps = openai_settings.prior_settings(config)
+        paths[name] = write(folder / f"{name}.pth.tar", config, hps, level)
+    return paths

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jukejax.config import VQVAEConfig, VQVAEExperiment
 from jukejax.interop import importing, openai, torch_files
@@ -19,6 +20,13 @@ from jukejax.sampling.draw import Control
 
 SMALL = Path(__file__).parent / "data"
 FOLDER = Path(os.environ.get("JUKEJAX_GOLDEN") or "unset")
+GOLDEN = [
+    pytest.mark.golden,
+    pytest.mark.skipif(
+        not os.environ.get("JUKEJAX_GOLDEN"),
+        reason="JUKEJAX_GOLDEN does not name the folder of the reference's files",
+    ),
+]
 PRIORS = {
     "up0": "5b/prior_level_0",
     "up1": "5b/prior_level_1",
@@ -39,7 +47,7 @@ TAGS = {
 TABLE = []  # (case, error, limit), printed at the end of the run
 
 
-def within(case, error, limit):
+def assert_within(case, error, limit):
     """Notes an error and asserts that it is within its limit."""
     TABLE.append((case, float(error), limit))
     assert error <= limit, f"{case}: {error} > {limit}"
@@ -92,13 +100,15 @@ def check_forward(case, config, params, data):
     inputs = batch(config, data["z"], optional(data, "y"), optional(data, "z_cond"))
     logits, _ = Prior(config).apply({"params": params}, inputs)
     error = np.abs(np.asarray(logits)[:, data["forward/pos"]] - data["forward/logits_at_pos"]).max()
-    within(f"{case} logits", error, 2e-4)
+    assert_within(f"{case} logits", error, 2e-4)
     loss, metrics = prior_loss(config, params, inputs)
     pairs = {"loss": loss, "gen_loss": metrics["bits_music"]}
     if "bits_lyrics" in metrics:
         pairs["prime_loss"] = metrics["bits_lyrics"]
     for name, value in pairs.items():
-        within(f"{case} {name}", abs(float(value) / float(data[f"forward/{name}"]) - 1), 1e-5)
+        assert_within(
+            f"{case} {name}", abs(float(value) / float(data[f"forward/{name}"]) - 1), 1e-5
+        )
 
 
 def check_steps(case, config, params, data, tags=tuple(TAGS)):
@@ -124,10 +134,10 @@ def check_steps(case, config, params, data, tags=tuple(TAGS)):
             stream = stream._replace(caches=caches)
         cached = np.stack(cached, 1)
         gap = np.abs(cached - whole[:, n + given : n + z.shape[1]]).max()
-        within(f"{case} {tag}: cached - teacher-forced logits", gap, 1e-4)
+        assert_within(f"{case} {tag}: cached - teacher-forced logits", gap, 1e-4)
         wanted = data[f"sample/{tag}/logits_at_steps"] * temperature
         found = cached[:, data[f"sample/{tag}/steps"]]
-        within(f"{case} {tag}: logits at steps", np.abs(found - wanted).max(), 2e-4)
+        assert_within(f"{case} {tag}: logits at steps", np.abs(found - wanted).max(), 2e-4)
 
 
 def check_samples(case, config, params, data, tags=tuple(TAGS)):
@@ -147,4 +157,4 @@ def check_samples(case, config, params, data, tags=tuple(TAGS)):
             Control(jnp.float32(temperature)), jnp.asarray(given),
         )  # fmt: skip
         wrong = (np.asarray(music(config, stream))[:, :stop] != z).sum()
-        within(f"{case} {tag}: tokens that differ", wrong, 0)
+        assert_within(f"{case} {tag}: tokens that differ", wrong, 0)

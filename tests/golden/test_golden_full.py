@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 from dataclasses import replace
 
 import jax
@@ -12,8 +11,10 @@ import optax
 import pytest
 from reference import (
     FOLDER,
+    GOLDEN,
     PRIORS,
     arrays,
+    assert_within,
     batch,
     check_forward,
     check_samples,
@@ -22,7 +23,6 @@ from reference import (
     open_vqvae,
     optional,
     published_vqvae,
-    within,
 )
 
 from jukejax import presets
@@ -38,13 +38,7 @@ from jukejax.sampling.plan import plan_windows
 from jukejax.training.losses import Bandwidth, vqvae_loss
 from jukejax.training.optimizer import make_optimizer, schedule
 
-pytestmark = [
-    pytest.mark.golden,
-    pytest.mark.skipif(
-        not os.environ.get("JUKEJAX_GOLDEN"),
-        reason="JUKEJAX_GOLDEN does not name the folder of the reference's files",
-    ),
-]
+pytestmark = GOLDEN
 PUBLISHED = (
     "vqvae",
     "upsampler_level_0",
@@ -93,7 +87,7 @@ def test_every_tensor_comes_back(name):
             back = np.ascontiguousarray(openai.scatter(entry, leaf, i), was.dtype)
             wrong += back.tobytes() != was.tobytes()
     assert seen == file.tensors.keys()
-    within(f"round trip {name}: of {len(seen)} tensors, differ", wrong, 0)
+    assert_within(f"round trip {name}: of {len(seen)} tensors, differ", wrong, 0)
 
 
 @pytest.mark.parametrize("name", PRIORS)
@@ -103,7 +97,7 @@ def test_gradients_of_a_prior(name):
     data = arrays(f"prior_{name}")
     inputs = batch(config, data["z"], optional(data, "y"), optional(data, "z_cond"))
     loss, grads = jax.value_and_grad(lambda p: prior_loss(config, p, inputs)[0])(params)
-    within(f"{name} training loss", abs(float(loss) / float(data["train/loss"]) - 1), 1e-5)
+    assert_within(f"{name} training loss", abs(float(loss) / float(data["train/loss"]) - 1), 1e-5)
     check_gradients(name, openai.prior_entries(config), grads, data, "train/grad_norm/")
 
 
@@ -118,7 +112,7 @@ def check_gradients(case, entries, grads, data, prefix):
             found = np.linalg.norm(openai.scatter(entry, leaf, i).ravel())
             errors[name] = abs(found / wanted - 1)
     assert errors.keys() == {k.removeprefix(prefix) for k in data.files if k.startswith(prefix)}
-    within(f"{case} gradient norms of {len(errors)} tensors", max(errors.values()), 1e-4)
+    assert_within(f"{case} gradient norms of {len(errors)} tensors", max(errors.values()), 1e-4)
 
 
 @pytest.mark.parametrize("mode", ["uniform", "greedy"])
@@ -151,11 +145,13 @@ def test_cascade(mode, monkeypatch):
         made_by = cascade.Level(config, params, windows, describe, 0, np.arange(2), control)
         nothing = cascade.Progress(np.zeros_like(wanted), 0, np.zeros((2, 0), np.int32))
         *_, (upper, _, _) = cascade.sample_level(made_by, nothing, upper)
-        within(f"cascade {mode} level {level}: tokens that differ", (upper != wanted).sum(), 0)
+        assert_within(
+            f"cascade {mode} level {level}: tokens that differ", (upper != wanted).sum(), 0
+        )
         if mode == "uniform":
             sound = vqvae.decode(vq, vq_params, books, jnp.asarray(upper), level)[..., 0]
             error = np.abs(np.asarray(sound) - data[f"uniform/x_{level}"]).max()
-            within(f"cascade sound {level}", error, 1e-5)
+            assert_within(f"cascade sound {level}", error, 1e-5)
 
 
 @pytest.mark.parametrize("name", ["5b/vqvae", "extra/vqvae_small"])
@@ -165,9 +161,9 @@ def test_vqvae_codes_and_sound(name):
     for level in range(config.levels):
         z = vqvae.encode(config, params, books, jnp.asarray(data["audio"]), level)
         differ = (np.asarray(z) != data[f"z_{level}"]) & (data[f"z_margin_{level}"] >= 1e-4)
-        within(f"{name} codes {level} that differ", differ.sum(), 0)
+        assert_within(f"{name} codes {level} that differ", differ.sum(), 0)
         sound = vqvae.decode(config, params, books, jnp.asarray(data[f"z_{level}"]), level)
-        within(
+        assert_within(
             f"{name} sound {level}", np.abs(np.asarray(sound) - data[f"dec_{level}"]).max(), 1e-5
         )
 
@@ -189,7 +185,7 @@ def test_vqvae_losses(kind):
 
     def compare(name, value):
         wanted = float(data[f"eval/{kind}/absspec/{name}"])
-        within(f"vqvae {kind} {name}", abs(float(value) / wanted - 1), 1e-5)
+        assert_within(f"vqvae {kind} {name}", abs(float(value) / wanted - 1), 1e-5)
 
     compare("loss", total)
     levels = range(config.levels)
@@ -212,7 +208,7 @@ def test_spectral_losses():
         for level in range(config.levels):
             wanted = float(data[f"eval/lmix/{variant}/spectral_loss_l{level + 1}"])
             error = abs(float(metrics[f"level_{level}/{name}"]) / wanted - 1)
-            within(f"vqvae {variant} {level}", error, 1e-5)
+            assert_within(f"vqvae {variant} {level}", error, 1e-5)
 
 
 def test_codebook_update():
@@ -231,7 +227,9 @@ def test_codebook_update():
             for name, value in found.items():
                 key = f"{case}/{name}_{level}"
                 if key in data.files:
-                    within(f"codebook {key}", np.abs(np.asarray(value) - data[key]).max(), 1e-5)
+                    assert_within(
+                        f"codebook {key}", np.abs(np.asarray(value) - data[key]).max(), 1e-5
+                    )
 
 
 def test_gradients_of_the_vqvae():
@@ -261,7 +259,7 @@ def test_optimizer(case, b2, decay):
         ema = 0.9 * ema + 0.1 * params
         errors.append(np.abs(np.asarray(params) - data[f"{case}/p"][t]).max())
         errors.append(np.abs(np.asarray(ema) - data[f"{case}/ema"][t]).max())
-    within(f"optimizer {case}: parameters and averages", max(errors), 1e-6)
+    assert_within(f"optimizer {case}: parameters and averages", max(errors), 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +273,9 @@ def test_optimizer(case, b2, decay):
 def test_schedules(case, more):
     wanted = arrays("optim")[f"lr/{case}"]
     found = schedule(OptimizerConfig(**more))(np.arange(len(wanted)))
-    within(f"schedule {case}, over its peak", np.abs(found - wanted).max() / wanted.max(), 1e-6)
+    assert_within(
+        f"schedule {case}, over its peak", np.abs(found - wanted).max() / wanted.max(), 1e-6
+    )
 
 
 def test_timing_bins():
@@ -296,4 +296,4 @@ def test_timing_bins():
             wanted = data[f"{key}/{name}"]
             wrong += (np.asarray(bins)[0] != wanted).sum()
             bins_seen += wanted.size
-    within(f"timing: of {bins_seen} bins, differ", wrong, 0)
+    assert_within(f"timing: of {bins_seen} bins, differ", wrong, 0)

@@ -1,12 +1,11 @@
 """The reference's checkpoints under the names of HuggingFace's port, and what it makes of them."""
 
 import json
-import os
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import FOLDER, PRIORS, arrays, batch, optional, within
+from reference import FOLDER, GOLDEN, PRIORS, arrays, assert_within, batch, optional
 
 from experiments import convert as command
 from jukejax.config import VQVAEConfig, VQVAEExperiment
@@ -22,13 +21,7 @@ from jukejax.interop.tensors import Source
 from jukejax.models import vqvae
 from jukejax.models.prior import Prior
 
-pytestmark = [
-    pytest.mark.golden,
-    pytest.mark.skipif(
-        not os.environ.get("JUKEJAX_GOLDEN"),
-        reason="JUKEJAX_GOLDEN does not name the folder of the reference's files",
-    ),
-]
+pytestmark = GOLDEN
 STACKS = {"5b": ("5b", "up1", "up0"), "5b_lyrics": ("5b_lyrics",), "1b_lyrics": ("1b_lyrics",)}
 
 
@@ -88,7 +81,7 @@ def test_logits_are_those_of_the_port(directory):
         logits, _ = Prior(config).apply({"params": params}, inputs)
         found = np.asarray(logits)[:, theirs["forward/pos"]]
         error = np.abs(found - theirs["forward/logits_at_pos"]).max()
-        within(f"HuggingFace {name} logits", error, 2e-4)
+        assert_within(f"HuggingFace {name} logits", error, 2e-4)
 
 
 def test_codes_are_those_of_the_port(directory):
@@ -99,7 +92,7 @@ def test_codes_are_those_of_the_port(directory):
     for level in range(config.levels):
         z = vqvae.encode(config, openai.as_float32(params), extra.books, audio, level)
         differ = (np.asarray(z) != theirs[f"z_{level}"]) & (data[f"z_margin_{level}"] >= 1e-4)
-        within(f"HuggingFace {directory[0]} codes {level} that differ", differ.sum(), 0)
+        assert_within(f"HuggingFace {directory[0]} codes {level} that differ", differ.sum(), 0)
 
 
 def test_every_tensor_goes_back(directory, tmp_path):
@@ -114,11 +107,11 @@ def test_every_tensor_goes_back(directory, tmp_path):
     before, after = (safetensors_files.read(f / huggingface.WEIGHTS) for f in ends)
     wrong = sum(t.read().tobytes() != after[n].read().tobytes() for n, t in before.items())
     assert before.keys() == after.keys()
-    within(f"HuggingFace {stack} and back: of {len(before)} tensors, differ", wrong, 0)
+    assert_within(f"HuggingFace {stack} and back: of {len(before)} tensors, differ", wrong, 0)
     for name in ("vqvae", *STACKS[stack]):
         was = checkpoint(name)
         level = "vqvae" if name == "vqvae" else f"prior_level_{was.hps['level']}"
         now = torch_files.read(tmp_path / "openai" / f"{level}.pth.tar").tensors
         wrong = sum(t.read().tobytes() != now[n].read().tobytes() for n, t in was.tensors.items())
         assert was.tensors.keys() == now.keys()
-        within(f"HuggingFace {stack} to OpenAI's {name}: tensors that differ", wrong, 0)
+        assert_within(f"HuggingFace {stack} to OpenAI's {name}: tensors that differ", wrong, 0)

@@ -6,13 +6,12 @@ the records hold, filled up with other names.
 
 import functools
 import json
-import os
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from reference import FOLDER, arrays, within
+from reference import FOLDER, GOLDEN, arrays, assert_within
 
 from data_pipeline import lyrics
 from data_pipeline.code_loader import _Labeller
@@ -24,13 +23,7 @@ from jukejax.config import LyricsConfig
 from jukejax.interop import openai_settings
 from jukejax.sampling.job import Item, Job
 
-pytestmark = [
-    pytest.mark.golden,
-    pytest.mark.skipif(
-        not os.environ.get("JUKEJAX_GOLDEN"),
-        reason="JUKEJAX_GOLDEN does not name the folder of the reference's files",
-    ),
-]
+pytestmark = GOLDEN
 LABELLERS = {
     "v2": "prior_5b_lyrics",
     "v3": "prior_1b_lyrics",
@@ -101,7 +94,7 @@ def vocabularies(tmp_path_factory):
 
 def test_names_are_normalised_like_the_reference():
     wrong = sum(normalise(c["s"], "v2") != c["out"] for c in misc()["norm"])
-    within(f"labels: of {len(misc()['norm'])} norm cases, differ", wrong, 0)
+    assert_within(f"labels: of {len(misc()['norm'])} norm cases, differ", wrong, 0)
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -125,7 +118,7 @@ def test_texts_tokens_and_descriptions(vocabularies, name):
             ours = {"artist": artist, "genre": genre, "lyrics": lyrics.decode(window, name)}
             wrong += ours != told
         seen += 1
-    within(f"labels {name}: of {seen} texts, differ", wrong, 0)
+    assert_within(f"labels {name}: of {seen} texts, differ", wrong, 0)
 
 
 @pytest.mark.parametrize("name", LABELLERS)
@@ -175,7 +168,7 @@ def test_ids_and_rows(vocabularies, name):
             assert not 0 <= offset < case["total_length"]
             inside = rows["long_start" if offset < 0 else "long_last_sample"]
             assert row[4 + most :].tolist() == inside[4 + most :].tolist()
-    within(f"labels {name}: of {len(songs) - clamped} rows, differ", wrong, 0)
+    assert_within(f"labels {name}: of {len(songs) - clamped} rows, differ", wrong, 0)
     assert clamped == {"v2": 3, "v3": 2}.get(name, 4)
 
 
@@ -214,7 +207,7 @@ def test_windows_in_both_precisions():
         for real, start in zip((np.float64, np.float32), wanted, strict=True):
             counts[real.__name__] += lyrics.window_start(*place, real) != start
     for name, wrong in counts.items():
-        within(f"lyric windows, {name}: of {len(rows)}, differ", wrong, 0)
+        assert_within(f"lyric windows, {name}: of {len(rows)}, differ", wrong, 0)
     assert (rows[:, 3] != rows[:, 4]).sum() == 7  # the two precisions are told apart
 
 

@@ -1,23 +1,14 @@
 """A small model as OpenAI's files, as ours, and as HuggingFace's directory."""
 
 import pytest
-from openai_files import write
+from openai_files import write_release
 from small_model import PRIORS, VQVAE, export, run
-
-from jukejax.interop import openai_settings
 
 
 @pytest.fixture(scope="session")
 def released(tmp_path_factory):
     """Files in OpenAI's layout, matrices of layers in float16."""
-    folder = tmp_path_factory.mktemp("files")
-    hps = openai_settings.vqvae_settings(VQVAE, 64)
-    paths = {"vqvae": write(folder / "vqvae.pth.tar", VQVAE, hps, 9)}
-    for level, config in PRIORS.items():
-        hps = openai_settings.prior_settings(config)
-        path = folder / f"prior_level_{level}.pth.tar"
-        paths[f"prior_level_{level}"] = write(path, config, hps, level)
-    return paths
+    return write_release(tmp_path_factory.mktemp("files"), VQVAE, PRIORS)
 
 
 @pytest.fixture(scope="session")

@@ -66,7 +66,7 @@ def save_torch(path, tensors):
     save(path, tensors, lambda path, sources: torch_files.write(path, sources, {}, None, 0))
 
 
-def refused(directory, tmp_path, match, *more):
+def assert_refused(directory, tmp_path, match, *more):
     out = tmp_path / "refused"
     with pytest.raises(SystemExit, match=match) as stopped:
         imported(directory, out, *more)

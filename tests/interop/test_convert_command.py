@@ -7,7 +7,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from openai_files import write
+from openai_files import write, write_release
 
 from data_pipeline.labels import Vocabulary
 from experiments import convert as command
@@ -45,14 +45,7 @@ PRIORS = {
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("files")
-    hps = openai_settings.vqvae_settings(VQVAE, 64)
-    paths = {"vqvae": write(folder / "vqvae.pth.tar", VQVAE, hps, 9)}
-    for level, config in PRIORS.items():
-        hps = openai_settings.prior_settings(config)
-        path = folder / f"prior_level_{level}.pth.tar"
-        paths[f"prior_level_{level}"] = write(path, config, hps, level)
-    return paths
+    return write_release(tmp_path_factory.mktemp("files"), VQVAE, PRIORS)
 
 
 def import_arguments(files, out, *more):
@@ -114,7 +107,9 @@ def test_names_from_id_files(files, tmp_path):
     out = tmp_path / "m"
     only = {"vqvae": files["vqvae"], "p": files["prior_level_1"]}
     ids = [str(tmp_path / "artists"), str(tmp_path / "genres")]
-    refused(import_arguments(only, out, "--v3-ids", *ids), out, r"names of v2; give --v2-ids")
+    assert_refused(
+        import_arguments(only, out, "--v3-ids", *ids), out, r"names of v2; give --v2-ids"
+    )
     command.main(import_arguments(only, out, "--v2-ids", *ids))
     names = Vocabulary.load(read_model_dir(out).labels(1))
     assert [names.artist_id(n) for n in ("Björk", "ABBA", "Abba again", "Nobody")] == [1, 2, 2, 0]
@@ -155,7 +150,7 @@ def test_a_preset_names_what_a_file_does_not(files, tmp_path, monkeypatch, capsy
         command.main(import_arguments(wrong, tmp_path / "n", "--prior-preset", "p0"))
 
 
-def refused(arguments, out, match):
+def assert_refused(arguments, out, match):
     with pytest.raises(SystemExit, match=match):
         command.main(arguments)
     assert not out.exists()
@@ -169,22 +164,24 @@ def test_nothing_is_written_when_a_file_does_not_fit(files, tmp_path):
     )  # fmt: skip
     out = tmp_path / "m"
     both = files | {"prior_level_0": bad}
-    refused(
+    assert_refused(
         import_arguments(both, out), out,
         r"(?s)4 tensors differ.*missing  prior.pos_emb.*extra    prior.more.*x_emb.*x_out",
     )  # fmt: skip
     twice = files | {"again": files["prior_level_0"]}
-    refused(import_arguments(twice, out), out, "second prior of level 0")
-    refused(import_arguments({**files, "vqvae": bad}, out), out, "lack")
+    assert_refused(import_arguments(twice, out), out, "second prior of level 0")
+    assert_refused(import_arguments({**files, "vqvae": bad}, out), out, "lack")
     swapped = {"vqvae": files["prior_level_0"], "p": files["vqvae"]}
-    refused(import_arguments(swapped, out), out, "lack")
+    assert_refused(import_arguments(swapped, out), out, "lack")
 
 
 def test_digests_are_checked(files, tmp_path):
     out = tmp_path / "m"
     right = [torch_files.sha256(p) for p in files.values()]
-    refused(import_arguments(files, out, "--sha256", *right[:-1], "0" * 64), out, "download it")
-    refused(import_arguments(files, out, "--sha256", right[0]), out, "1 digests for 4 files")
+    assert_refused(
+        import_arguments(files, out, "--sha256", *right[:-1], "0" * 64), out, "download it"
+    )
+    assert_refused(import_arguments(files, out, "--sha256", right[0]), out, "1 digests for 4 files")
     only = {"vqvae": files["vqvae"], "p": files["prior_level_2"]}
     command.main(import_arguments(only, out, "--sha256", right[0], right[1]))
 

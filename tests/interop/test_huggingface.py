@@ -7,12 +7,12 @@ import pytest
 from small_model import (
     PRIORS,
     VQVAE,
+    assert_refused,
     changed,
     config_of,
     copied,
     export,
     imported,
-    refused,
     run,
     save,
     save_torch,
@@ -99,7 +99,7 @@ def test_no_two_tensors_get_one_name(config):
 # --- there and back -------------------------------------------------------------------------------
 
 
-def same(before, after):
+def assert_same(before, after):
     """Asserts that two mappings hold the same tensors, bit for bit."""
     assert before.keys() == after.keys()
     for name, tensor in before.items():
@@ -115,7 +115,9 @@ def model(directory, tmp_path_factory):
 def test_from_openai_through_both_and_back(released, model, tmp_path):
     run("export", "--format", "openai", "--model", model, "--out", tmp_path)
     for name, path in released.items():
-        same(torch_files.read(path).tensors, torch_files.read(tmp_path / f"{name}.pth.tar").tensors)
+        assert_same(
+            torch_files.read(path).tensors, torch_files.read(tmp_path / f"{name}.pth.tar").tensors
+        )
 
 
 def test_what_is_imported_is_what_was_exported(model):
@@ -130,7 +132,7 @@ def test_there_and_back(directory, model, tmp_path):
     back = export(model, tmp_path / "back")
     before, after = (safetensors_files.read(f / huggingface.WEIGHTS) for f in (directory, back))
     assert {t.dtype.name for t in before.values()} == {"float16", "float32"}
-    same(before, after)
+    assert_same(before, after)
     assert {f.name for f in back.iterdir()} == {"config.json", "model.safetensors"}
     assert config_of(directory) == config_of(back)
 
@@ -151,7 +153,7 @@ def test_a_tied_output_stored_once_goes_back_once(directory, tmp_path, left):
         del tensors[f"priors.{i}.prior.{left}.weight"]
     save(once / huggingface.WEIGHTS, tensors)
     back = export(imported(once, tmp_path / "model"), tmp_path / "back")
-    same(tensors, safetensors_files.read(back / huggingface.WEIGHTS))
+    assert_same(tensors, safetensors_files.read(back / huggingface.WEIGHTS))
 
 
 # --- forms ----------------------------------------------------------------------------------------
@@ -179,7 +181,7 @@ def test_every_form_of_weights(directory, tmp_path, name, writer, shards):
     if shards > 1:
         (copy / f"{name}.index.json").write_text(json.dumps({"weight_map": places}))
     for a, b in zip(opened(directory), opened(copy), strict=True):
-        same(a, b)
+        assert_same(a, b)
 
 
 def as_list(config):
@@ -279,8 +281,8 @@ def test_names_of_other_tables_are_refused(directory, tmp_path):
     copy = copied(directory, tmp_path / "copy")
     (copy / "artists.json").write_text(json.dumps({"x.v2": 999, "a": 1, "b": 2, "c": 3, "d": 4}))
     (copy / "genres.json").write_text(json.dumps({"pop": 1, "rock": 2}))
-    refused(copy, tmp_path, "'x.v2' has the id 999")
+    assert_refused(copy, tmp_path, "'x.v2' has the id 999")
     (copy / "artists.json").write_text(json.dumps({"a": 1}))
-    refused(copy, tmp_path, "names for 2 of the model's 5 ids")
+    assert_refused(copy, tmp_path, "names for 2 of the model's 5 ids")
     (copy / "tokenizer_config.json").write_text('{"version": ["v2"]}')
-    refused(copy, tmp_path, "expected one a prior")
+    assert_refused(copy, tmp_path, "expected one a prior")

@@ -5,7 +5,7 @@ import struct
 from dataclasses import replace
 
 import pytest
-from small_model import PRIORS, VQVAE, changed, copied, export, refused, run, save
+from small_model import PRIORS, VQVAE, assert_refused, changed, copied, export, run, save
 
 from jukejax.interop import huggingface, huggingface_settings, safetensors_files, torch_files
 from jukejax.interop.errors import InteropError
@@ -55,16 +55,16 @@ def set_at(*path, to):
     ],
 )
 def test_settings_that_cannot_be_taken(directory, tmp_path, change, match):
-    refused(changed(directory, tmp_path / "copy", change), tmp_path, match)
+    assert_refused(changed(directory, tmp_path / "copy", change), tmp_path, match)
 
 
 def test_settings_that_are_none(directory, tmp_path):
     copy = copied(directory, tmp_path / "copy")
     for text in ("{", "[" * 100_000, "[]"):
         (copy / "config.json").write_text(text)
-        refused(copy, tmp_path, "is no JSON|has model_type None")
+        assert_refused(copy, tmp_path, "is no JSON|has model_type None")
     (copy / "config.json").unlink()
-    refused(copy, tmp_path, "config.json is missing")
+    assert_refused(copy, tmp_path, "config.json is missing")
 
 
 def header(value, data=b"\0" * 8):
@@ -96,7 +96,7 @@ def tensor(dtype, shape, start, end):
 def test_safetensors_that_lie(directory, tmp_path, data):
     copy = copied(directory, tmp_path / "copy")
     (copy / huggingface.WEIGHTS).write_bytes(data)
-    refused(copy, tmp_path, "cut short or damaged|only F32 and F16")
+    assert_refused(copy, tmp_path, "cut short or damaged|only F32 and F16")
 
 
 def test_weights_that_are_cut_short_missing_or_too_many(directory, tmp_path):
@@ -104,14 +104,14 @@ def test_weights_that_are_cut_short_missing_or_too_many(directory, tmp_path):
     weights = copy / huggingface.WEIGHTS
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1])
-    refused(copy, tmp_path, "cut short or damaged")
+    assert_refused(copy, tmp_path, "cut short or damaged")
     tensors = safetensors_files.read(directory / huggingface.WEIGHTS)
     more = tensors | {"vqvae.more": tensors["vqvae.decoders.0.out.bias"]}
     del more["priors.2.prior.pos_emb.pos_emb"]
     save(weights, more)
-    refused(copy, tmp_path, r"(?s)missing  priors.2.prior.pos_emb.*extra    vqvae.more")
+    assert_refused(copy, tmp_path, r"(?s)missing  priors.2.prior.pos_emb.*extra    vqvae.more")
     weights.unlink()
-    refused(copy, tmp_path, "holds no weights")
+    assert_refused(copy, tmp_path, "holds no weights")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
@@ -134,7 +134,7 @@ def test_indices_that_lie(directory, tmp_path, name, places, match):
     copy = copied(directory, tmp_path / "copy")
     (copy / huggingface.WEIGHTS).rename(tmp_path / "secret")
     (copy / f"{name}.index.json").write_text(json.dumps({"weight_map": places}))
-    refused(copy, tmp_path, match)
+    assert_refused(copy, tmp_path, match)
 
 
 def test_an_index_and_its_files_must_agree(directory, tmp_path):
@@ -143,13 +143,13 @@ def test_an_index_and_its_files_must_agree(directory, tmp_path):
     places = dict.fromkeys(safetensors_files.read(copy / "shard"), "shard")
     index = copy / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": places | {"vqvae.more": "shard"}}))
-    refused(copy, tmp_path, "differ in 1 tensors, such as vqvae.more")
+    assert_refused(copy, tmp_path, "differ in 1 tensors, such as vqvae.more")
 
 
 def test_digests_are_checked(directory, tmp_path):
     right = torch_files.sha256(directory / huggingface.WEIGHTS)
-    refused(directory, tmp_path, "download it again", "--sha256", "0" * 64)
-    refused(directory, tmp_path, "2 digests for 1 files", "--sha256", right, right)
+    assert_refused(directory, tmp_path, "download it again", "--sha256", "0" * 64)
+    assert_refused(directory, tmp_path, "2 digests for 1 files", "--sha256", right, right)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ NUMBERS = np.arange(6, dtype="<f4")
 GOOD = {"model": {"w": record((2, 3), (3, 1))}, "step": 7}
 
 
-def refused(tmp_path, content, match):
+def assert_refused(tmp_path, content, match):
     """Reading `content` raises a sentence that begins with the file's name."""
     file = tmp_path / "file.pth.tar"
     file.write_bytes(content)
@@ -132,7 +132,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path, protocol, kind):
     evil = pickle.dumps({"model": Runs(tmp_path / "mark")}, protocol)
     head = b"".join(map(pickles.write, (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})))
     content = head + evil if kind == "legacy" else zipped(evil, {})
-    refused(tmp_path, content, "system.*Nothing of it was executed")
+    assert_refused(tmp_path, content, "system.*Nothing of it was executed")
     assert [p.name for p in tmp_path.iterdir()] == ["file.pth.tar"]
 
 
@@ -160,7 +160,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path, protocol, kind):
     ],
 )
 def test_other_programs_are_refused(tmp_path, program):
-    refused(tmp_path, zipped(b"\x80\x02" + program, {}), ".")
+    assert_refused(tmp_path, zipped(b"\x80\x02" + program, {}), ".")
 
 
 @pytest.mark.parametrize(
@@ -179,19 +179,19 @@ def test_other_programs_are_refused(tmp_path, program):
 )
 def test_shapes_that_lie_are_refused(tmp_path, shape, strides, offset):
     value = {"model": {"w": record(shape, strides, offset)}}
-    refused(tmp_path, legacy(value, {"0": NUMBERS}), "tensor")
-    refused(tmp_path, zipped(pickles.write(value), {"0": NUMBERS}), "tensor")
+    assert_refused(tmp_path, legacy(value, {"0": NUMBERS}), "tensor")
+    assert_refused(tmp_path, zipped(pickles.write(value), {"0": NUMBERS}), "tensor")
 
 
 def test_storages_that_lie_are_refused(tmp_path):
     huge = {"model": {"w": record((2, 3), (3, 1), numel=2**40)}}
-    refused(tmp_path, legacy(huge, {"0": NUMBERS}), "cut short")
-    refused(tmp_path, zipped(pickles.write(huge), {"0": NUMBERS}), "should have")
-    refused(tmp_path, legacy(GOOD, {"0": NUMBERS}, {"0": 2**40}), "claims 6")
-    refused(tmp_path, zipped(pickles.write(GOOD), {}), "but has none")
-    refused(tmp_path, legacy(GOOD, {"1": NUMBERS}), "storages does not fit")
+    assert_refused(tmp_path, legacy(huge, {"0": NUMBERS}), "cut short")
+    assert_refused(tmp_path, zipped(pickles.write(huge), {"0": NUMBERS}), "should have")
+    assert_refused(tmp_path, legacy(GOOD, {"0": NUMBERS}, {"0": 2**40}), "claims 6")
+    assert_refused(tmp_path, zipped(pickles.write(GOOD), {}), "but has none")
+    assert_refused(tmp_path, legacy(GOOD, {"1": NUMBERS}), "storages does not fit")
     two = {"model": {"a": record((6,), (1,)), "b": record((3,), (1,), numel=3)}}
-    refused(tmp_path, legacy(two, {"0": NUMBERS}), "two sizes")
+    assert_refused(tmp_path, legacy(two, {"0": NUMBERS}), "two sizes")
 
 
 @pytest.mark.parametrize("kind", ["legacy", "zip"])
@@ -233,15 +233,15 @@ def test_damage_anywhere_is_refused_or_harmless(tmp_path, kind):
 
 def test_zip_bombs_are_refused(tmp_path):
     bomb = zipped(pickles.write(GOOD), {"0": np.zeros(10**6, "<f4")}, zipfile.ZIP_DEFLATED)
-    refused(tmp_path, bomb, "unpacks to more than")
+    assert_refused(tmp_path, bomb, "unpacks to more than")
     small = zipped(pickles.write(GOOD), {"0": NUMBERS}, zipfile.ZIP_DEFLATED, [("a/x", b"1")])
-    refused(tmp_path, small, "compressed|unpacks")
+    assert_refused(tmp_path, small, "compressed|unpacks")
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):
-    refused(tmp_path, b"<html>404 Not Found</html>", "cannot be read")
-    refused(tmp_path, b"", "too short")
-    refused(tmp_path, zipped(b"", {})[:40] + b"\0" * 40, "damaged")
-    refused(tmp_path, legacy({"model": {"w": 1}}, {}), "no dictionary of tensors")
-    refused(tmp_path, legacy([1], {}), "no dictionary of tensors")
-    refused(tmp_path, legacy(GOOD, {"0": NUMBERS}, magic=5), "no PyTorch checkpoint")
+    assert_refused(tmp_path, b"<html>404 Not Found</html>", "cannot be read")
+    assert_refused(tmp_path, b"", "too short")
+    assert_refused(tmp_path, zipped(b"", {})[:40] + b"\0" * 40, "damaged")
+    assert_refused(tmp_path, legacy({"model": {"w": 1}}, {}), "no dictionary of tensors")
+    assert_refused(tmp_path, legacy([1], {}), "no dictionary of tensors")
+    assert_refused(tmp_path, legacy(GOOD, {"0": NUMBERS}, magic=5), "no PyTorch checkpoint")

@@ -70,7 +70,7 @@ MODELS = {
 GOLDEN_PRIORS = {name: f"{name}/prior_level_2" for name in ("5b", "5b_lyrics", "1b_lyrics")}
 
 
-def within(case, error, limit):
+def assert_within(case, error, limit):
     print(f"{case}: {error:.3g} (limit {limit:g})")
     assert error <= limit, case
 
@@ -203,7 +203,7 @@ def test_logits(compared):
         assert ours.std() > 0.1
         for name in (f"logits_{i}", f"logits_alone_{i}"):
             error = np.abs(ours - compared.found[name]).max()
-            within(f"level {prior.config.level} {name}", error, 2e-4)
+            assert_within(f"level {prior.config.level} {name}", error, 2e-4)
 
 
 def test_codes_and_sound(compared):
@@ -213,11 +213,11 @@ def test_codes_and_sound(compared):
         codes = vqvae.encode(model.config, model.params, model.books, audio, level)
         assert len(np.unique(codes)) > 10
         wrong = (np.asarray(codes) != compared.found[f"encoded_{level}"]).sum()
-        within(f"level {level}: of {codes.size} codes, differ", wrong, 0)
+        assert_within(f"level {level}: of {codes.size} codes, differ", wrong, 0)
         z = jnp.asarray(compared.inputs[f"z_{level}"], jnp.int32)
         sound = vqvae.decode(model.config, model.params, model.books, z, level)
         error = np.abs(np.asarray(sound) - compared.found[f"decoded_{level}"]).max()
-        within(f"level {level} sound", error, 1e-5)
+        assert_within(f"level {level} sound", error, 1e-5)
 
 
 def test_what_transformers_saves_is_imported(compared):
