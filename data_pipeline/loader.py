@@ -121,9 +121,8 @@ class _AudioReader:
         songs = records.split_songs(data_dir, split)
         self.source = records.open_split(data_dir, split)
         self.samples = samples
-        self.lengths = np.array([song.n_samples for song in songs], np.int64)
-        self.firsts = np.array([song.first_record for song in songs], np.int64)
-        self.indices = np.array([song.index for song in songs], np.int32)
+        self.lengths, self.firsts = songs.column("n_samples"), songs.column("first_record")
+        self.indices = songs.column("index")
 
     def read(self, song: Ints, start: Ints) -> npt.NDArray[np.int16]:
         """(n, samples, 2) int16 for songs and starts of (n,), silent past a song's end."""

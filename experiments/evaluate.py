@@ -14,7 +14,7 @@ import functools
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -95,16 +95,17 @@ class Suite:
 # --- reconstruction -------------------------------------------------------------------------------
 
 
-def held_out_songs(subject: Subject) -> list[PreparedSong]:
+def held_out_songs(subject: Subject) -> Sequence[PreparedSong]:
     """The test split of the songs, checked against the codes.
 
     Raises:
       DataError: no test split, or the codes are of other songs.
     """
     songs = records.split_songs(subject.songs, "test")
-    encoded = {song.id: (song.n_samples, song.split) for song in prepared_songs(subject.codes)}
+    encoded = prepared_songs(subject.codes).of_split("test")
+    encoded_lengths = {song.id: song.n_samples for song in encoded}
     for song in songs:
-        if encoded.get(song.id) != (song.n_samples, "test"):
+        if encoded_lengths.get(song.id) != song.n_samples:
             raise DataError(
                 f"{subject.codes} does not hold held-out song {song.id!r} as {subject.songs} has "
                 "it; encode the songs again with `python -m experiments.encode`"
@@ -133,7 +134,7 @@ def measure_reconstruction(subject: Subject) -> dict[str, Any]:
         decoders = reconstruction.make_decoders(vqvae.config, vqvae.params, vqvae.books)
         progress = tqdm(songs, "reconstruction", unit="song", disable=None)
         result = reconstruction.evaluate(decoders, _readable(subject, progress))
-    present = {song.split for song in prepared_songs(subject.codes)}
+    present = {x for x in records.SPLITS if len(prepared_songs(subject.codes).of_split(x))}
     for level in subject.levels:
         counts = [
             code_token_counts(subject.codes, split, level, vqvae.config.codes)
