@@ -15,7 +15,7 @@ import numpy.typing as npt
 from data_pipeline.errors import DataError
 
 PLACE = np.dtype([("offset", np.int64), ("length", np.int32)])  # of a line, in bytes
-_SORTED_AT_ONCE = 50_000  # texts
+_SORTED_AT_ONCE, _READ_AT_ONCE = 20_000, 100  # texts, of a run
 
 Places = npt.NDArray[Any]
 Rows = npt.NDArray[np.integer[Any]]
@@ -106,8 +106,8 @@ def sorted_texts(texts: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int]]:
         starts = []
         while run := sorted(itertools.islice(pairs, _SORTED_AT_ONCE)):
             starts.append(file.tell())
-            for start in range(0, len(run), 500):
-                pickle.dump(run[start : start + 500], file)
+            for start in range(0, len(run), _READ_AT_ONCE):
+                pickle.dump(run[start : start + _READ_AT_ONCE], file)
             pickle.dump([], file)
         yield from heapq.merge(*(_read_run(file, start) for start in starts))
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from data_pipeline.labels import normalise
 
 _ASKED = {"": 0, "train": 1, "test": 2}
-_HASHES_KEPT = 65_536
+_HASHES_KEPT = 4096
 
 Bools = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.uint64]

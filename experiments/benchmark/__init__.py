@@ -18,6 +18,7 @@ from experiments import cli
 
 SUBJECTS = {
     "convert": "files of a published size through import and export",
+    "manifest": "a generated manifest of a million songs: memory and time to the first batch",
 }
 
 
