@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import math
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_pipeline import files, records, songs
+from data_pipeline import beam, files, records, songs
 from data_pipeline.errors import DataError
 from data_pipeline.labels import Vocabulary
 from data_pipeline.manifest import Manifest, Song, read_manifest, write_manifest
@@ -62,6 +62,8 @@ def build(
     workers: int = 1,
     options: Options | None = None,
     show_progress: bool = True,
+    runner: str = "",
+    beam_flags: Sequence[str] = (),
 ) -> Report:
     """Prepares every good song of a manifest (or of a folder of sound files) into `out`.
 
@@ -71,6 +73,7 @@ def build(
       workers: processes that decode; the result does not depend on it.
       options: length limit, split, seed and sample rate.
       show_progress: whether to show a bar with rate and time left.
+      runner: of Apache Beam, that writes the shards in place of `workers`, with `beam_flags`.
 
     Raises:
       DataError: nothing could be prepared, a worker died, or `out` holds something else.
@@ -88,7 +91,10 @@ def build(
     (out / "plan.json").unlink(missing_ok=True)  # from here on the folder is not whole
     (out / "dataset_info.json").unlink(missing_ok=True)
     (out / "shards").mkdir(exist_ok=True)
-    run_tasks(plan, workers, show_progress)
+    if runner:
+        beam.run_tasks(plan, runner, beam_flags)
+    else:
+        run_tasks(plan, workers, show_progress)
     return finish(out, plan, listed)
 
 
