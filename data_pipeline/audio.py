@@ -64,7 +64,9 @@ def downmix_matrix(channels: int, ogg: bool = False) -> Samples:
 
 def to_int16(samples: Samples) -> Pcm:
     """Rounds floats in [-1, 1) to int16; louder ones are clipped."""
-    return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+    scaled = samples * np.float32(32768.0)
+    np.rint(scaled, out=scaled)
+    return np.clip(scaled, -32768, 32767, out=scaled).astype(np.int16)
 
 
 def decode(
@@ -83,7 +85,7 @@ def decode(
         resample = _Resampler(sound.samplerate, sample_rate, min(sound.channels, 2), path)
         peak, frames = 0.0, 0
         for block in _blocks(sound, path):
-            peak = max(peak, float(np.abs(block).max()))
+            peak = max(peak, float(block.max()), -float(block.min()))
             pcm = resample(block, last=False)
             frames += len(pcm)
             if len(pcm):
@@ -221,7 +223,7 @@ def _blocks(sound: soundfile.SoundFile, path: Path) -> Iterator[Samples]:
         if not len(block):
             break
         frames += len(block)
-        if not np.isfinite(block).all():
+        if not np.isfinite([block.min(), block.max()]).all():  # a NaN goes through both
             raise DataError(
                 f"{path} holds NaN or infinite samples in its first "
                 f"{frames / sound.samplerate:.1f} s; export it again, or remove it"
