@@ -10,6 +10,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from data_pipeline import ogg
 from data_pipeline.errors import DataError
 from data_pipeline.songs import SAMPLE_RATE
 
@@ -81,6 +82,7 @@ def decode(
         is silent, or is shorter than `min_seconds`.
     """
     path = Path(path)
+    check(path)
     with _open(path) as sound:
         resample = _Resampler(sound.samplerate, sample_rate, min(sound.channels, 2), path)
         peak, frames = 0.0, 0
@@ -103,6 +105,22 @@ def decode(
         yield pcm
 
 
+def check(path: Path) -> None:
+    """Looks for damage that a decoder does not tell, over the whole file; takes milliseconds.
+
+    Raises:
+      DataError: an Ogg page is damaged or missing.
+    """
+    try:
+        with open(path, "rb") as file:
+            is_ogg = file.read(4) == b"OggS"
+        problem = ogg.problem(path) if is_ogg else ""
+    except OSError:  # said when it is opened to be decoded
+        return
+    if problem:
+        raise DataError(f"{path} {problem}; copy or encode it again, or remove it")
+
+
 def length(path: str | Path, sample_rate: int = SAMPLE_RATE) -> int:
     """Samples that `decode` gives of a file, by its header; estimated where an MP3 tells none.
 
@@ -116,6 +134,7 @@ def length(path: str | Path, sample_rate: int = SAMPLE_RATE) -> int:
 def decode_part(path: str | Path, start: int, stop: int, sample_rate: int = SAMPLE_RATE) -> Pcm:
     """Samples start..stop of what `decode` gives of a file, and little more is decoded.
 
+    The file must have passed `check`.
     (n, 2) int16, n < stop - start where the file ends. At the file's own rate they are the same;
     resampled, they may differ by a rounding.
 
