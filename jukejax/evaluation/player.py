@@ -63,7 +63,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of the lyrics; words that are sung have times in s and a `row` (0..1 of the lyrics)."""
+    """A part of the lyrics; sung words have times in s and a `row` (0..1 of the lyrics)."""
 
     text: str
     start: float | None = None
