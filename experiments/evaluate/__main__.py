@@ -1,5 +1,8 @@
 import sys
 
-from experiments.evaluate.command import main
+from experiments.evaluate import command, explorer
 
-main(sys.argv[1:])
+if sys.argv[1:2] == ["explorer"]:
+    explorer.main(sys.argv[2:])
+else:
+    command.main(sys.argv[1:])
