@@ -5,6 +5,10 @@ VQ-VAE's fingerprint, hops and number of codes, so that a prior is never trained
 another VQ-VAE.
 Level 0 is the bottom (smallest hop). A song is taken as padded with silence to a multiple of the
 top hop, so level l has ceil(n_samples / top) * top / hop_l codes.
+
+Codes are those of the mean of left and right. Of a training song there may be further passes, of
+m * left + (1 - m) * right with m drawn for (seed, song, pass). They are songs of their own, with
+the id `song#1`, `song#2` ... and the same labels: a prior learns from them as from any other.
 """
 
 import dataclasses
@@ -30,22 +34,36 @@ _SEGMENT = 262_144  # samples a record covers, about; 86 kB of codes at the publ
 
 @dataclasses.dataclass(frozen=True)
 class CodesInfo:
-    """What `codes.json` says: the VQ-VAE, samples a code by level and a record, codes a level."""
+    """What `codes.json` says: the VQ-VAE, samples a code by level and a record, codes a level.
+
+    `passes` is how often a training song was encoded, `seed` that of the downmix of further passes.
+    """
 
     fingerprint: str
     hops: tuple[int, ...]
     segment: int
     codes: int
+    passes: int = 1
+    seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields; those of passes only where there are some, as before there were any."""
+        fields = dataclasses.asdict(self)
+        return fields if self.passes > 1 else {k: fields[k] for k in list(fields)[:4]}
 
 
 @dataclasses.dataclass(frozen=True)
 class CodesShard:
-    """A shard to encode and the songs that go into it, in order."""
+    """A shard to encode and the songs that go into it, in order.
+
+    `left` is the part of the left channel in the mix of each of them: a half for the mean.
+    """
 
     split: str
     index: int
     count: int
     songs: tuple[PreparedSong, ...]
+    left: tuple[float, ...]
     digest: str
 
     @property
@@ -83,9 +101,7 @@ def codes_info(codes_dir: str | Path, expect_fingerprint: str | None = None) -> 
                 f"{codes_dir}/{NAME} does not say how many codes a level has, as older versions "
                 "left it out; encode the songs again, to another folder"
             )
-        info = CodesInfo(
-            value["fingerprint"], tuple(value["hops"]), value["segment"], value["codes"]
-        )
+        info = CodesInfo(**{**value, "hops": tuple(value["hops"])})
     except (KeyError, TypeError) as error:
         raise DataError(f"{codes_dir}/{NAME} is damaged; encode the songs again") from error
     if expect_fingerprint is not None and info.fingerprint != expect_fingerprint:
@@ -121,8 +137,16 @@ class CodesWriter:
         fingerprint: str,
         *,
         codes: int,
+        passes: int = 1,
+        seed: int = 0,
     ) -> None:
         """Opens or begins `out_dir` for the songs of `data_dir` and a VQ-VAE of `codes` codes.
+
+        Args:
+          data_dir, out_dir: the songs, and the folder that gets their codes.
+          hops, fingerprint, codes: of the VQ-VAE.
+          passes: how often a training song is encoded; the first time it is the mean downmix.
+          seed: of the downmixes of further passes.
 
         Raises:
           DataError: the hops do not nest, `data_dir` holds no songs, or `out_dir` holds songs or
@@ -136,7 +160,11 @@ class CodesWriter:
         top = self.hops[-1]
         if not 1 <= codes <= _MOST_CODES:
             raise DataError(f"a level has {codes} codes; records take 1 to {_MOST_CODES}")
-        self.info = CodesInfo(fingerprint, self.hops, max(1, _SEGMENT // top) * top, codes)
+        if passes < 1:
+            raise DataError(f"--passes is {passes}; give 1 (the mean downmix alone) or more")
+        seed = seed if passes > 1 else 0  # where it decides nothing
+        segment = max(1, _SEGMENT // top) * top
+        self.info = CodesInfo(fingerprint, self.hops, segment, codes, passes, seed)
         self._check_folders()
         self.shards = self._shards()
         if (self.out_dir / NAME).is_file():
@@ -146,7 +174,7 @@ class CodesWriter:
                     f"{out_dir} was written with {found}, not {self.info}; encode to another folder"
                 )
         else:
-            files.write_json(self.out_dir / NAME, dataclasses.asdict(self.info))
+            files.write_json(self.out_dir / NAME, self.info.to_json())
         (self.out_dir / "shards").mkdir(exist_ok=True)
 
     def _check_folders(self) -> None:
@@ -168,20 +196,47 @@ class CodesWriter:
 
     def _shards(self) -> list[CodesShard]:
         """The shards of the audio data set, with a digest of what each codes shard depends on."""
-        by_shard: dict[tuple[str, int], list[PreparedSong]] = {}
-        for song in prepared_songs(self.data_dir):
-            by_shard.setdefault((song.split, song.shard), []).append(song)
+        by_shard: dict[tuple[str, int], list[tuple[PreparedSong, float]]] = {}
+        for song in self._passes():
+            by_shard.setdefault((song[0].split, song[0].shard), []).append(song)
         shards = []
         for path in sorted((self.data_dir / "shards").glob("*-of-*.json")):
             split, index, _, count = path.stem.split("-")
-            inside = by_shard.get((split, int(index)), [])
+            mixes = by_shard.get((split, int(index)), [])
+            inside, left = tuple(song for song, _ in mixes), tuple(part for _, part in mixes)
             audio = (files.read_json(path) or {}).get("digest")
-            state = [audio, dataclasses.asdict(self.info), [song.id for song in inside]]
+            state = [audio, self.info.to_json(), [song.id for song in inside]]
             digest = hashlib.sha256(json.dumps(state).encode()).hexdigest()
-            shards.append(CodesShard(split, int(index), int(count), tuple(inside), digest))
+            shards.append(CodesShard(split, int(index), int(count), inside, left, digest))
         if not shards:
             raise DataError(f"{self.data_dir} has no shards; prepare the songs first")
         return shards
+
+    def _passes(self) -> Iterator[tuple[PreparedSong, float]]:
+        """Every song of the codes data set, and the part of its left channel in the mix.
+
+        Further passes are rows after all songs, so that these keep the index that they have among
+        the songs that were encoded.
+        """
+        listed = prepared_songs(self.data_dir)
+        yield from ((song, 0.5) for song in listed)
+        index = len(listed)
+        taken = {song.id for song in listed} if self.info.passes > 1 else set()
+        for number in range(1, self.info.passes):
+            for song in listed:
+                if song.split != "train":
+                    continue
+                name = f"{song.id}#{number}"
+                if name in taken:
+                    raise DataError(
+                        f"{self.data_dir} has a song {name!r}, which pass {number} of song "
+                        f"{song.id!r} would be called; rename one of them, or leave out --passes"
+                    )
+                yield (
+                    dataclasses.replace(song, id=name, index=index),
+                    _left(self.info.seed, song.id, number),
+                )
+                index += 1
 
     def _note(self, shard: CodesShard) -> dict[str, Any] | None:
         note = files.read_json(self.out_dir / "shards" / shard.note)
@@ -279,3 +334,9 @@ class CodesWriter:
         features = records.codes_features(len(self.hops))
         records.write_metadata(self.out_dir, features, lengths, description)
         return prepared
+
+
+def _left(seed: int, song_id: str, number: int) -> float:
+    """The part of the left channel in a pass of a song: uniform in [0, 1) by SHA-256."""
+    digest = hashlib.sha256(json.dumps([seed, song_id, number]).encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
