@@ -118,7 +118,7 @@ def run(command: Command) -> None:
     rate = model.config.sample_rate
     total = sum(song.n_samples for shard in pending for song in shard.songs) / rate
     began = time.monotonic()
-    with tqdm(total=round(total, 1), unit="s of music", desc="encode", mininterval=1.0) as bar:
+    with tqdm(total=math.ceil(total), unit="s of music", desc="encode", mininterval=1.0) as bar:
         for shard in pending:
             mixes = zip(shard.songs, shard.left, strict=True)
             sounds = [sound_of(command.data, song, left) for song, left in mixes]
