@@ -209,8 +209,11 @@ def find_words(lyrics: str, words: Sequence[Sequence[Any]]) -> tuple[str, list[T
         if text and found:
             cursor = found.end()
             timed.append((text, start, end, found.start(), cursor))
-    if words and not timed:
-        return find_words(" ".join(word[0] for word in words), words)
+    if not timed:
+        for text, start, end in words:
+            timed.append((text, start, end, cursor, cursor + len(text)))
+            cursor += len(text) + 1
+        lyrics = " ".join(word[0] for word in words) or lyrics
     return lyrics, timed
 
 
