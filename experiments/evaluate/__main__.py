@@ -1,8 +1,11 @@
+import importlib
 import sys
 
-from experiments.evaluate import command, explorer
+# What takes other arguments than the suites do; imported when asked for.
+COMMANDS = ("compare", "explorer")
 
-if sys.argv[1:2] == ["explorer"]:
-    explorer.main(sys.argv[2:])
+arguments = sys.argv[1:]
+if arguments and arguments[0] in COMMANDS:
+    importlib.import_module(f"experiments.evaluate.{arguments[0]}").main(arguments[1:])
 else:
-    command.main(sys.argv[1:])
+    importlib.import_module("experiments.evaluate.command").main(arguments)

@@ -1,24 +1,26 @@
-"""The command: parse, load what is evaluated, run the suites asked for."""
+"""The command: parse, run the suites asked for, keep the report page up to date."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from data_pipeline.codes import codes_info
 from data_pipeline.errors import DataError
 from experiments import cli
 from experiments.evaluate import likelihood, reconstruction
-from experiments.evaluate.subject import Lacking, Subject, Suite, data_digest
+from experiments.evaluate.subject import Lacking, Subject, Suite
 from jukejax.checkpoint import CheckpointError
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.evaluation import report
-from jukejax.model_dir import load_vqvae, read_model_dir
+from jukejax.evaluation.memory import peak_mib, reset_peak
+from jukejax.model_dir import read_model_dir
 from jukejax.parallel.mesh import make_mesh
+from jukejax.training.metrics import format_seconds
 
 SUITES: dict[str, Suite] = {
     "reconstruction": reconstruction.SUITE,
@@ -35,15 +37,17 @@ class Evaluation:
     """
 
     suites: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """all, or some of: reconstruction, likelihood."""
+    """all, or some of the suites."""
     model: Path
     """A model directory: names the VQ-VAE and the priors."""
-    songs: Path
-    """Songs (`experiments.prepare`) with a test split."""
-    codes: Path
-    """The codes of the same songs (`experiments.encode`) under the model's VQ-VAE."""
     out: Path
-    """Gets SUITE.json of each suite."""
+    """Gets SUITE.json of each suite, and the report: index.html."""
+    songs: Path | None = None
+    """Songs (`experiments.prepare`) with a test split."""
+    codes: Path | None = None
+    """The codes of the same songs (`experiments.encode`) under the model's VQ-VAE."""
+    samples: tuple[Path, ...] = ()
+    """Folders that `experiments.sample` made, for suites that look at samples."""
     json: bool = False
     """Print the results as one JSON object on the last line."""
     batch: int = 8
@@ -52,42 +56,30 @@ class Evaluation:
 
 
 def load(arguments: Evaluation) -> Subject:
-    """The model's VQ-VAE, checked against the codes.
-
-    Raises:
-      CheckpointError: the codes are of another VQ-VAE.
-    """
-    mesh = make_mesh(arguments.mesh)
-    model = read_model_dir(arguments.model)
-    vqvae = load_vqvae(model.vqvae, mesh)
-    info = codes_info(arguments.codes)
-    if info.fingerprint != vqvae.fingerprint:
-        raise CheckpointError(
-            f"{arguments.codes} holds codes of VQ-VAE {info.fingerprint}, but {arguments.model} "
-            f"names VQ-VAE {vqvae.fingerprint}; encode the songs with this one, or name the other."
-        )
-    return Subject(
-        model, vqvae, mesh, arguments.songs, arguments.codes, arguments.out, arguments.batch
-    )
+    """What is evaluated; its parts are loaded when a suite asks for them."""
+    a = arguments
+    model, mesh = read_model_dir(a.model), make_mesh(a.mesh)
+    return Subject(model, mesh, a.songs, a.codes, a.out, a.batch, a.samples)
 
 
 def run_suite(name: str, subject: Subject) -> dict[str, Any]:
-    """A suite's result, computed or found in `subject.out`, after printing its table."""
+    """A suite's result, computed or found in `subject.out`, after printing its tables."""
     suite, out = SUITES[name], subject.out
-    source = {
-        "vqvae": {"fingerprint": subject.vqvae.fingerprint, "step": subject.vqvae.step},
-        "codes": data_digest(subject.codes),
-        "definition": suite.definition,
-        **suite.source(subject),
-    }
+    source = suite.sources(subject)
     result = report.read_result(out, name, source)
+    path = report.result_path(out, name)
     if result is None:
+        journal = report.Journal(out, name, source)
+        subject.once = journal.once
+        began, whole = time.monotonic(), reset_peak()
         result = suite.measure(subject) | {"model": str(subject.directory.path)}
-        path = report.write_result(out, name, source, result)
-        print(f"{suite.table(result)}\nwritten to {path}")
+        cost = {"seconds": time.monotonic() - began, "peak_mib": peak_mib(), "alone": whole}
+        report.write_result(out, name, source, result, cost)
+        journal.close()
+        end = f"written to {path}"
     else:
-        path = report.result_path(out, name)
-        print(f"{suite.table(result)}\nnot computed again: {path} is of this model and data")
+        end = f"not computed again: {path} is of this model and data"
+    print("\n\n".join(str(table) for table in suite.tables(result)) + f"\n{end}\n")
     return result
 
 
@@ -105,11 +97,15 @@ def run(arguments: Evaluation) -> dict[str, Any]:
     for name in names:
         if name not in SUITES:
             raise ConfigError(
-                f"There is no suite {name!r}; choose some of {', '.join(SUITES)}, or all."
+                f"There is no suite {name!r}; choose some of {', '.join([*SUITES, 'all'])}."
             )
-    subject = load(arguments)
+    return run_suites(names, load(arguments))
+
+
+def run_suites(names: list[str], subject: Subject) -> dict[str, Any]:
+    """As `run`, of suites that there are."""
     results: dict[str, Any] = {}
-    failed = []
+    failures: dict[str, Exception] = {}
     for name in names:
         try:
             results[name] = run_suite(name, subject)
@@ -117,11 +113,24 @@ def run(arguments: Evaluation) -> dict[str, Any]:
             if names == [name]:
                 raise
             if not isinstance(error, Lacking):
-                failed.append(name)
-            print(f"{name} is left out: {error}")
-    if failed:
-        raise CheckpointError(f"{', '.join(failed)} could not run; the reasons are above.")
+                failures[name] = error
+            print(f"{name} is left out: {error}\n")
+    print(costs(results, subject.out))
+    if failures:
+        reasons = dict.fromkeys(str(error) for error in failures.values())
+        raise CheckpointError(f"{', '.join(failures)} could not run: {' '.join(reasons)}")
     return results
+
+
+def costs(names: Any, out: Path) -> str:
+    """A table of the seconds and the memory that each suite took when it was computed."""
+    found = {name: (report.read_record(out, name) or {}).get("cost") for name in names}
+    rows = [
+        (name, format_seconds(cost["seconds"]), f"{cost['peak_mib']:.0f}")
+        for name, cost in found.items()
+        if cost
+    ]
+    return report.table(("suite", "time", "peak MiB"), rows)
 
 
 @cli.command

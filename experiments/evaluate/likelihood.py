@@ -13,13 +13,7 @@ from data_pipeline.code_loader import code_windows
 from data_pipeline.codes import codes_length, read_song_codes
 from data_pipeline.labels import Vocabulary
 from experiments.data import code_arguments, prior_inputs
-from experiments.evaluate.subject import (
-    Lacking,
-    Subject,
-    Suite,
-    checkpoint_mark,
-    digest_files,
-)
+from experiments.evaluate.subject import Subject, Suite
 from jukejax.evaluation import likelihood, report
 from jukejax.parallel.mesh import BATCH
 
@@ -41,14 +35,14 @@ def measure(subject: Subject) -> dict[str, Any]:
 
     "covered" is the part of the held-out tokens that lies in whole windows and is scored.
     """
-    levels = sorted(subject.directory.priors, reverse=True)
+    levels = subject.prior_levels
     songs = records.split_songs(subject.codes, "test")  # said before minutes of counting
     counts = training_counts(subject, levels)
     split = int(np.prod([subject.mesh.shape[axis] for axis in BATCH]))
     batch = -(-subject.batch // split) * split
     rows, top = [], subject.vqvae.config.hops[-1]
     for level in levels:  # one in memory at a time
-        prior = subject.directory.load_prior(subject.mesh, subject.vqvae, level)
+        prior = subject.load_prior(level)
         config = prior.config
         vocabulary = Vocabulary.load(subject.directory.labels(level)) if config.labels else None
         lengths = [codes_length(song.n_samples, config.hop, top) for song in songs]
@@ -71,7 +65,7 @@ def measure(subject: Subject) -> dict[str, Any]:
     return {"levels": rows}
 
 
-def table(result: dict[str, Any]) -> str:
+def tables(result: dict[str, Any]) -> list[report.Table]:
     title = (
         "Bits per held-out token, lower is better; unigram and bigram count the training codes "
         "and score the same tokens: whole windows, without what is left at a song's end."
@@ -90,25 +84,13 @@ def table(result: dict[str, Any]) -> str:
         )
         for row in result["levels"]
     ]
-    return "\n".join((title, report.table(header, rows)))
+    return [report.Table(title, header, rows)]
 
 
-def source(subject: Subject) -> dict[str, Any]:
-    """The checkpoints of the priors and the label names.
-
-    Raises:
-      Lacking: the model has no priors.
-      CheckpointError: one has no checkpoint.
-    """
-    model = subject.directory
-    if not model.priors:
-        raise Lacking(
-            f"{model.path} names no priors, so there is no likelihood to measure; train one and "
-            "name it in model.json."
-        )
-    priors = {str(level): checkpoint_mark(path) for level, path in sorted(model.priors.items())}
-    labels = {str(level): digest_files([path]) for level, path in sorted(model.label_files.items())}
-    return {"priors": priors, "labels": labels}
-
-
-SUITE = Suite(source, measure, table)
+SUITE = Suite(
+    title="Likelihood",
+    about="How many bits the priors need for held-out tokens, beside models that count.",
+    measure=measure,
+    tables=tables,
+    needs=("vqvae", "codes", "priors", "labels"),
+)

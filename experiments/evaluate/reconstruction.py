@@ -15,7 +15,7 @@ from data_pipeline.code_loader import code_token_counts
 from data_pipeline.codes import read_song_codes
 from data_pipeline.records import read_audio
 from data_pipeline.songs import PreparedSong, prepared_songs
-from experiments.evaluate.subject import Subject, Suite, data_digest, held_out_songs
+from experiments.evaluate.subject import Subject, Suite, held_out_songs
 from jukejax.evaluation import reconstruction, report
 
 
@@ -51,12 +51,12 @@ def measure(subject: Subject) -> dict[str, Any]:
     return result
 
 
-def table(result: dict[str, Any]) -> str:
-    lines = [
-        f"Reconstruction of {result['songs']} held-out songs ({result['seconds']:.0f} s"
-        + (f"; {result['silent']} silent ones left out" if result["silent"] else "")
-        + "). Spectral convergence (SC): lower is better; silence scores 0 dB by definition.",
-    ]
+def tables(result: dict[str, Any]) -> list[report.Table]:
+    silent = f"; {result['silent']} silent ones left out" if result["silent"] else ""
+    title = (
+        f"Reconstruction of {result['songs']} held-out songs ({result['seconds']:.0f} s{silent}). "
+        "Spectral convergence (SC): lower is better; silence scores 0 dB by definition."
+    )
     header = ("level", "SC dB", "SI-SDR dB", "codes used", "entropy bits", "perplexity")
     rows = [
         (
@@ -69,11 +69,13 @@ def table(result: dict[str, Any]) -> str:
         )
         for row in result["levels"]
     ]
-    return "\n".join((*lines, report.table(header, rows)))
+    return [report.Table(title, header, rows)]
 
 
-def source(subject: Subject) -> dict[str, Any]:
-    return {"songs": data_digest(subject.songs)}
-
-
-SUITE = Suite(source, measure, table)
+SUITE = Suite(
+    title="Reconstruction",
+    about="How well the VQ-VAE rebuilds held-out songs from the codes of each level.",
+    measure=measure,
+    tables=tables,
+    needs=("vqvae", "codes", "songs"),
+)

@@ -2,51 +2,148 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import hashlib
+import json
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jax.sharding import Mesh
 
 from data_pipeline import records
+from data_pipeline.codes import codes_info
 from data_pipeline.errors import DataError
 from data_pipeline.songs import PreparedSong, prepared_songs
-from jukejax.checkpoint import CheckpointError, directory, open_existing
-from jukejax.model_dir import LoadedVQVAE, ModelDir
+from jukejax.checkpoint import CheckpointError
+from jukejax.config import PriorConfig
+from jukejax.evaluation.report import Figure, Score, Table
+from jukejax.model_dir import LoadedPrior, LoadedVQVAE, ModelDir, load_experiment, load_vqvae
+
+Result = dict[str, Any]
 
 
 class Lacking(CheckpointError):
     """The model or the data have nothing that a suite could be asked about; `all` goes without."""
 
 
-@dataclasses.dataclass(frozen=True)
 class Subject:
-    """What is evaluated, loaded as far as every suite needs it."""
+    """What is evaluated. A part is loaded and checked when a suite first asks for it."""
 
-    directory: ModelDir
-    vqvae: LoadedVQVAE
-    mesh: Mesh
-    songs: Path
-    codes: Path
-    out: Path
-    batch: int
+    def __init__(
+        self,
+        directory: ModelDir,
+        mesh: Mesh,
+        songs: Path | None,
+        codes: Path | None,
+        out: Path,
+        batch: int = 8,
+        samples: tuple[Path, ...] = (),
+    ) -> None:
+        self.directory, self.mesh, self.out, self.batch = directory, mesh, out, batch
+        self.samples = samples
+        self._songs, self._codes = songs, codes
+        self.once: Callable[[str, Callable[[], Any]], Any] = lambda key, compute: compute()
+        """`once(key, compute)`: compute(), as JSON has it, kept until the suite is done; a run that
+        was interrupted does not compute it again."""
+
+    @functools.cached_property
+    def vqvae(self) -> LoadedVQVAE:
+        """The model's VQ-VAE; CheckpointError where it cannot be had."""
+        return load_vqvae(self.directory.vqvae, self.mesh)
 
     @property
     def levels(self) -> range:
         return range(self.vqvae.config.levels)
 
+    @functools.cached_property
+    def songs(self) -> Path:
+        """The prepared songs; Lacking where none were given."""
+        if self._songs is None:
+            raise Lacking("This needs songs; give --songs.")
+        prepared_songs(self._songs)
+        return self._songs
 
-@dataclasses.dataclass(frozen=True)
+    @functools.cached_property
+    def codes(self) -> Path:
+        """The codes of the songs; CheckpointError where they are another VQ-VAE's."""
+        if self._codes is None:
+            raise Lacking("This needs codes of the songs; give --codes.")
+        info = codes_info(self._codes)
+        if info.fingerprint != self.vqvae.fingerprint:
+            raise CheckpointError(
+                f"{self._codes} holds codes of VQ-VAE {info.fingerprint}, but "
+                f"{self.directory.path} names VQ-VAE {self.vqvae.fingerprint}; encode the songs "
+                "with this one, or name the other."
+            )
+        return self._codes
+
+    @property
+    def prior_levels(self) -> list[int]:
+        """Levels of the priors, top first; Lacking where there are none."""
+        if not self.directory.priors:
+            raise Lacking(
+                f"{self.directory.path} names no priors, so there is nothing to ask them; train "
+                "one and name it in model.json."
+            )
+        return sorted(self.directory.priors, reverse=True)
+
+    def prior_config(self, level: int) -> tuple[PriorConfig, dict[str, Any]]:
+        """Config and note of a level's prior, checked against the VQ-VAE; no weights are read."""
+        return self.directory.checked_config(self.vqvae, level)
+
+    def load_prior(self, level: int) -> LoadedPrior:
+        """A level's prior, checked against the VQ-VAE; not kept here."""
+        return self.directory.load_prior(self.mesh, self.vqvae, level)
+
+    def mark(self, part: str) -> Any:
+        """What tells a part (of `Suite.needs`) from another: fingerprints, runs, steps, digests."""
+        if part == "vqvae":
+            return {"fingerprint": self.vqvae.fingerprint, "step": self.vqvae.step}
+        if part == "songs":
+            return data_digest(self.songs)
+        if part == "codes":
+            return data_digest(self.codes)
+        if part == "priors":
+            return {str(k): checkpoint_mark(self.directory.priors[k]) for k in self.prior_levels}
+        if part == "labels":
+            files = self.directory.label_files
+            return {str(level): digest_files([path]) for level, path in sorted(files.items())}
+        raise KeyError(part)
+
+
+def nothing(subject: Subject) -> dict[str, Any]:
+    return {}
+
+
+def none(result: Result) -> list[Any]:
+    return []
+
+
+@dataclass(frozen=True)
 class Suite:
-    """One question. `source` is what the answer depends on beside the VQ-VAE and the codes."""
+    """One question asked of a model.
 
-    source: Callable[[Subject], dict[str, Any]]
-    measure: Callable[[Subject], dict[str, Any]]
-    table: Callable[[dict[str, Any]], str]
+    The answer is computed again when anything changes that `needs` names, what `source` returns,
+    or `definition`. `measure` gives what JSON can hold, finite numbers alone. `tables`, `figures`
+    and `scores` show a result, also one read from disk.
+    """
+
+    title: str
+    about: str  # for the report: what is measured, why, and which direction is good
+    measure: Callable[[Subject], Result]
+    tables: Callable[[Result], list[Table]]
+    needs: tuple[str, ...] = ("vqvae", "codes")  # of vqvae, songs, codes, priors, labels
+    figures: Callable[[Result], list[Figure]] = none
+    scores: Callable[[Result], list[Score]] = none  # what `compare` sets side by side
+    source: Callable[[Subject], dict[str, Any]] = nothing  # what else it depends on
     definition: int = 1  # raised when the same source would give other figures
+
+    def sources(self, subject: Subject) -> dict[str, Any]:
+        """All that a result depends on; raises what keeps the suite from running."""
+        marks = {part: subject.mark(part) for part in self.needs}
+        return {**marks, "definition": self.definition, **self.source(subject)}
 
 
 def held_out_songs(subject: Subject) -> list[PreparedSong]:
@@ -67,13 +164,17 @@ def held_out_songs(subject: Subject) -> list[PreparedSong]:
 
 
 def checkpoint_mark(workdir: Path) -> dict[str, Any]:
-    """Which checkpoint of a run is the latest: its step, and when it was written."""
-    with open_existing(workdir) as checkpoints:
-        step = checkpoints.latest
-    if step is None:
-        raise CheckpointError(f"{workdir} holds no whole checkpoint; train there first.")
-    written = (directory(workdir) / str(step)).stat().st_mtime
-    return {"step": step, "written": datetime.fromtimestamp(written, UTC).isoformat()}
+    """Which checkpoint of a run is the latest: the run's random name, and its step.
+
+    A copy of a run has the same. Imported weights have no name: what they came from names them.
+
+    Raises:
+      CheckpointError: there is none.
+    """
+    _, note = load_experiment(workdir)
+    step = note.pop("step")
+    noted = hashlib.sha256(json.dumps(note, sort_keys=True).encode()).hexdigest()[:16]
+    return {"run": note.get("run", noted), "step": step}
 
 
 def digest_files(paths: Iterable[Path]) -> str:

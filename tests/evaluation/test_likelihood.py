@@ -231,9 +231,10 @@ def trained(tmp_path_factory, oracle):
     labels = LabelsConfig(artists=3, genres=1, timing_bins=4, min_seconds=0.1)
     top = dataclasses.replace(small, labels=labels)
     middle = dataclasses.replace(small, level=1, hop=32, upper=UpperConfig(width=4, depth=1))
-    note = {"fingerprint": codes_info(folder / "codes").fingerprint}
+    fingerprint = codes_info(folder / "codes").fingerprint
     for config in (top, middle):
         run = folder / f"prior_{config.level}"
+        note = {"fingerprint": fingerprint, "run": f"run of level {config.level}"}
         save_run(run, PriorExperiment(model=config), oracle, note)
     labels_file = folder / "songs" / "labels.json"
     runs = {level: folder / f"prior_{level}" for level in (1, 2)}
@@ -328,14 +329,16 @@ def test_a_result_holds_for_its_source_alone(tmp_path):
     assert report.read_result(tmp_path, "x", source) is None
 
 
-def test_another_checkpoint_of_a_prior_is_another_source(trained, tmp_path):
+def test_a_copy_of_a_run_is_the_same_source_and_another_run_or_step_is_not(trained, tmp_path):
+    before = subject.checkpoint_mark(trained / "prior_1")
     shutil.copytree(trained / "prior_1", tmp_path / "prior_1")
-    checkpoint = tmp_path / "prior_1" / "checkpoints" / "2"
-    before = subject.checkpoint_mark(tmp_path / "prior_1")
-    assert before["step"] == 2
-    os.utime(checkpoint, (1e9, 1e9))
-    after = subject.checkpoint_mark(tmp_path / "prior_1")
-    assert after != before and after["written"].startswith("2001-09-09")
+    os.utime(tmp_path / "prior_1" / "checkpoints" / "2", (1e9, 1e9))
+    assert subject.checkpoint_mark(tmp_path / "prior_1") == before
+    assert before == {"run": "run of level 1", "step": 2}
+    with Checkpoints(tmp_path / "prior_1") as checkpoints:
+        checkpoints.save(3, {"ema": {"a": np.zeros(1)}}, checkpoints.config())
+    assert subject.checkpoint_mark(tmp_path / "prior_1") == before | {"step": 3}
+    assert subject.checkpoint_mark(trained / "prior_2")["run"] != before["run"]
 
 
 def exits(arguments, capsys):

@@ -1,0 +1,5 @@
+import sys
+
+from experiments.benchmark import main
+
+main(sys.argv[1:])
