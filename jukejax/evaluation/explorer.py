@@ -78,7 +78,8 @@ def find_sources(runs: Sequence[Path], problems: list[str]) -> Iterator[Source]:
                 try:
                     yield from read(file)
                 except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
-                    problems.append(f"{file} cannot be used ({error!r}).")
+                    reason = error if isinstance(error, ConfigError) else repr(error)
+                    problems.append(f"{file} cannot be used: {reason}")
 
 
 def sample_sources(file: Path) -> list[Source]:
@@ -248,9 +249,8 @@ def _write_script(path: Path, before: str, value: Any, after: str) -> None:
 
 def _kept_or_made(source: Source, folder: Path) -> dict[str, Any]:
     """The row of an item, from its folder where it was made from the same files by this code."""
-    code = [path.read_text("utf-8") for path in (_site() / "song.html.j2", Path(__file__))]
     stats = [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in source.files]
-    mark = _digest(*code, *stats, source.model, source.step)
+    mark = _digest(_code(), *stats, source.model, source.step)
     kept = folder / "row.json"
     try:
         found = json.loads(kept.read_text("utf-8"))
@@ -263,8 +263,12 @@ def _kept_or_made(source: Source, folder: Path) -> dict[str, Any]:
     return row
 
 
-def _site() -> Path:
-    return Path(str(resources.files("jukejax.evaluation").joinpath("site")))
+@functools.cache
+def _code() -> str:
+    """Changes when items would be made otherwise."""
+    here = resources.files("jukejax.evaluation")
+    names = ("explorer.py", "player.py", "page.py", "site/song.html.j2")
+    return _digest(*(here.joinpath(name).read_text("utf-8") for name in names))
 
 
 def write_site(site: Path, rows: Sequence[dict[str, Any]]) -> Path:

@@ -145,7 +145,7 @@ def test_the_page_of_samples_shows_words_and_attention(make_samples, tmp_path):
         ("0.5", "Oh"), ("1.0", "my"), ("1.5", "darling"), ("3.0", "Clementine"),
     ]  # fmt: skip
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", html)
-    assert 'src="level_2/item_0.attention.png"' in html
+    assert 'src="level_2/item_0.attention.png"' in html and "(layer 3, head 1)" in html
     assert (folder / "level_2/item_0.attention.png").exists()
 
 

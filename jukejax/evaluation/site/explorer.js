@@ -136,5 +136,5 @@ const Explorer = (() => {
   filter();
   const asked = INDEX.find((row) => `#${row.id}` === location.hash) || INDEX[0];
   setTimeout(() => choose(asked.id));  // after this script, which items call
-  return { load, option, get, loaded: (id, item) => waiting.get(id)?.(item) };
+  return { load, option, get, loaded: (id, item) => { waiting.get(id)?.(item); waiting.delete(id); } };
 })();
