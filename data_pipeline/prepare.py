@@ -186,7 +186,10 @@ def _place(
 def _prepared(
     song: Song, index: int, task: ShardTask, first: int, count: int, n_samples: int
 ) -> PreparedSong:
-    names = ("artist", "album", "genres", "year", "tags", "lyrics", "words", "licence", "group")
+    names = (
+        "artist", "album", "genres", "year", "tags", "lyrics", "words", "licence", "group",
+        "alignment",
+    )  # fmt: skip
     return PreparedSong(
         index=index,
         id=song.id,

@@ -5,6 +5,7 @@ import functools
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from data_pipeline import files
 from data_pipeline.errors import DataError
@@ -40,6 +41,7 @@ class PreparedSong:
     words: tuple[Word, ...] = ()
     licence: str = ""
     group: str = ""
+    alignment: dict[str, Any] | None = None  # how `words` were found
     sample_rate: int = SAMPLE_RATE
 
 
