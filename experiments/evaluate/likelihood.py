@@ -273,5 +273,6 @@ SUITE = Suite(
     figures=likelihood_report.figures,
     scores=likelihood_report.scores,
     needs=("vqvae", "codes", "priors", "labels"),
+    alike=("vqvae",),
     definition=2,
 )

@@ -46,7 +46,7 @@ def test_bits_of_a_prior_are_those_computed_directly(params, mesh):
     )
     logits = np.asarray(logits, np.float64)
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    bits = -np.take_along_axis(log_p, whole["codes"][..., None], -1) / np.log(2)
+    bits = -np.take_along_axis(log_p, whole["codes"][..., None], -1)[..., 0] / np.log(2)
     scorer = likelihood.make_scorer(TINY, params, make_mesh(mesh))
     parts = [likelihood.sums(scorer, codes_as_bits, [b]) for b in windows_of(11, 8)]
     kept = json.loads(json.dumps(parts))  # as an interrupted run finds them
