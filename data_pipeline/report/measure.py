@@ -73,7 +73,7 @@ def _clipped(pcm: Pcm) -> int:
     full = (pcm >= _FULL) | (pcm <= -_FULL)
     if not full.any():
         return 0
-    inside = np.ones((len(full) - _RUN + 1, 2), bool) if len(full) >= _RUN else np.zeros((0, 2))
+    inside = np.ones((len(full) - _RUN + 1, 2), bool) if len(full) >= _RUN else np.zeros((0, 2), bool)
     for i in range(_RUN):
         inside = inside & full[i : len(full) - _RUN + 1 + i] if len(inside) else inside
     runs = np.zeros_like(full)
