@@ -342,8 +342,11 @@ class CodesWriter:
                 place += self._records(song)
 
         def placed(song: PreparedSong, name: str, index: int) -> PreparedSong:
-            place = {"first_record": int(first[index]), "records": self._records(song)}
-            return dataclasses.replace(song, id=name, index=index, **place)
+            where = int(first[index])
+            count = self._records(song)
+            return dataclasses.replace(
+                song, id=name, index=index, first_record=where, records=count
+            )
 
         yield from (placed(song, song.id, song.index) for song in listed)
         index = len(listed)

@@ -248,7 +248,10 @@ class _Placed:
 
 
 def _prepared(song: Song, index: int, task: ShardTask, first: int, n_samples: int) -> PreparedSong:
-    names = ("artist", "album", "genres", "year", "tags", "lyrics", "words", "licence", "group")
+    names = (
+        "artist", "album", "genres", "year", "tags", "lyrics", "words", "licence", "group",
+        "alignment",
+    )  # fmt: skip
     return PreparedSong(
         index=index,
         id=song.id,

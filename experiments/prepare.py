@@ -3,10 +3,12 @@
 python -m experiments.prepare scan FOLDER --out songs.jsonl
 python -m experiments.prepare build --manifest songs.jsonl --out data/songs --workers 4
 python -m experiments.prepare build --manifest songs.jsonl --out data/songs --runner DirectRunner
+python -m experiments.prepare report --data data/songs --out data/report --workers 4
 """
 
 import shlex
 import sys
+from json import dumps
 from pathlib import Path
 
 import tyro
@@ -85,6 +87,26 @@ def build(
         beam_flags=shlex.split(beam_flags),
     )
     print("\n".join(report.lines()))
+
+
+@app.command
+def report(data: Path, out: Path, workers: int = 1, json: bool = False) -> None:
+    """Say what is in a data set: a page and JSON; run it again to go on after an interruption.
+
+    Example: python -m experiments.prepare report --data data/songs --out data/report
+
+    Args:
+        data: songs, as `build` wrote them.
+        out: gets index.html, report.json and what was measured of each song.
+        workers: processes that measure.
+        json: print the report as one JSON object too.
+    """
+    from data_pipeline.report import make
+
+    found = make.make_report(data, out, workers=workers)
+    print("\n".join([*make.lines(found), f"{out / 'index.html'}"]))
+    if json:
+        print(dumps(found))
 
 
 @cli.command
