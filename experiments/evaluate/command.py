@@ -12,7 +12,7 @@ import tyro
 
 from data_pipeline.errors import DataError
 from experiments import cli
-from experiments.evaluate import likelihood, reconstruction
+from experiments.evaluate import alignment, likelihood, memorisation, reconstruction
 from experiments.evaluate.page import write_page
 from experiments.evaluate.subject import Lacking, Subject, Suite
 from jukejax.checkpoint import CheckpointError
@@ -26,6 +26,8 @@ from jukejax.training.metrics import format_seconds
 SUITES: dict[str, Suite] = {
     "reconstruction": reconstruction.SUITE,
     "likelihood": likelihood.SUITE,
+    "alignment": alignment.SUITE,
+    "memorisation": memorisation.SUITE,
 }
 
 
