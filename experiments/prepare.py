@@ -55,6 +55,7 @@ def build(
     test_fraction: float = 0.1,
     seed: int = 0,
     sample_rate: int = SAMPLE_RATE,
+    min_count: int = 1,
 ) -> None:
     """Decode songs into records; run it again to go on after an interruption.
 
@@ -68,9 +69,11 @@ def build(
         test_fraction: part of the songs without a given split that goes to the test split.
         seed: of the split.
         sample_rate: of the records, in Hz; that of the VQ-VAE to train.
+        min_count: artists, genres, decades and tags of fewer songs are left out of labels.json,
+            and so are unknown.
     """
     options = Options(min_seconds, test_fraction, seed, sample_rate)
-    report = prepare.build(manifest, out, workers=workers, options=options)
+    report = prepare.build(manifest, out, workers=workers, options=options, min_count=min_count)
     print("\n".join(report.lines()))
 
 
