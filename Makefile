@@ -19,10 +19,10 @@ demo: $(VENV)/installed  ## From songs to a new song on bundled music, on a CPU,
 	$(RUN) -m experiments.demo --out $(WORKDIR)
 
 test: $(VENV)/installed  ## The default test suite
-	$(RUN) -m pytest -m "not slow and not golden and not parity and not aot"
+	$(RUN) -m pytest -n auto --dist loadfile -m "not slow and not golden and not parity and not aot and not browser"
 
 test-slow: $(VENV)/installed  ## The tests that take minutes
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -n auto --dist loadfile -m slow
 
 test-golden: $(VENV)/installed  ## Compare with recorded reference outputs in $$JUKEJAX_GOLDEN
 	$(RUN) -m pytest -m golden

@@ -41,6 +41,7 @@ class Song:
     licence: str = ""
     group: str = ""
     split: str = ""
+    alignment: dict[str, Any] | None = None  # how `words` were found (`alignment.songs`)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +115,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "licence": _TEXT,
     "group": _TEXT,
     "split": (lambda value: value in SPLITS, 'either "train" or "test"'),
+    "alignment": (lambda value: isinstance(value, dict), "what experiments.align wrote"),
 }
 
 
@@ -188,7 +190,7 @@ def _make_song(entry: dict[str, Any], folder: Path) -> tuple[Song, list[str]]:
     for name, path in (*stems, *((("midi", midi),) if midi else ())):
         if not _is_file(path):
             remarks.append(f"the {name} file {path} does not exist; the song is kept without it")
-    as_given = ("id", "artist", "album", "year", "licence", "group", "split")
+    as_given = ("id", "artist", "album", "year", "licence", "group", "split", "alignment")
     plain: dict[str, Any] = {key: given[key] for key in as_given if key in given}
     song = Song(
         **plain,

@@ -19,7 +19,9 @@ from typing import Any
 import tyro
 
 from data_pipeline import prepare, songs
-from experiments import cli, encode, evaluate, sample, train
+from experiments import cli, encode, sample, train
+from experiments.evaluate.command import Evaluation
+from experiments.evaluate.command import run as run_evaluation
 from experiments.sampling.request import Command, make_request
 from experiments.sampling.setup import level_name
 from jukejax import atomic, presets
@@ -68,8 +70,8 @@ def steps(out: Path) -> list[tuple[str, str, Callable[[], Any]]]:
         return sample.run(make_request(command), command.out)
 
     def evaluated() -> Any:
-        return evaluate.run(
-            evaluate.Evaluation("all", model, songs=data, codes=codes, out=out / "evaluation")
+        return run_evaluation(
+            Evaluation(("all",), model, songs=data, codes=codes, out=out / "evaluation")
         )
 
     return [

@@ -18,6 +18,7 @@ from experiments import cli
 
 SUBJECTS = {
     "convert": "files of a published size through import and export",
+    "limits": "the least time that sampling can take on a chip, by arithmetic",
 }
 
 

@@ -1,19 +1,48 @@
-"""Results of evaluations on disk, and as tables.
+"""Results of evaluations on disk, and what they are shown as.
 
-A result is `SUITE.json`: what was measured ("result") and all that it was computed from ("source":
-fingerprints, steps, digests of the data). The same source gives the same result, so a result whose
-source still holds is not computed again.
+A result is `SUITE.json`: what was measured ("result"), all that it was computed from ("source":
+fingerprints, runs, steps, digests of the data) and what it cost ("cost"). The same source gives the
+same result, so a result whose source still holds is not computed again.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jukejax import atomic
+
+
+class Table(NamedTuple):
+    """A table of a report: the first column is aligned to the left, the others to the right."""
+
+    title: str  # what the figures are, and which direction is good
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def __str__(self) -> str:
+        return f"{self.title}\n{table(self.header, self.rows)}"
+
+
+class Figure(NamedTuple):
+    """A picture of a report."""
+
+    title: str
+    caption: str  # what is seen, and which direction is good
+    image: bytes  # PNG, or SVG from its `<svg` or `<?xml` on
+
+
+class Score(NamedTuple):
+    """One number of a result that can be set beside the same number of another model."""
+
+    name: str  # "level 2: bits per token"
+    value: float
+    better: str  # "lower", "higher", or "" where neither is
+    by_song: Mapping[str, tuple[float, float]] | None = None  # id -> (value, weight)
+    interval: tuple[float, float] | None = None  # 95 %, where there is nothing by song
 
 
 def code_version() -> str:
@@ -30,7 +59,11 @@ def result_path(folder: str | Path, suite: str) -> Path:
 
 
 def write_result(
-    folder: str | Path, suite: str, source: dict[str, Any], result: dict[str, Any]
+    folder: str | Path,
+    suite: str,
+    source: dict[str, Any],
+    result: dict[str, Any],
+    cost: dict[str, Any] | None = None,
 ) -> Path:
     """Writes `folder`/SUITE.json atomically and returns its path.
 
@@ -39,18 +72,52 @@ def write_result(
     """
     path = result_path(folder, suite)
     value = {"suite": suite, "version": code_version(), "source": source, "result": result}
-    atomic.write_json(path, value)
+    atomic.write_json(path, value | {"cost": cost or {}})
     return path
+
+
+def read_record(folder: str | Path, suite: str) -> dict[str, Any] | None:
+    """All that `write_result` wrote, or None where nothing is that can be read."""
+    try:
+        value = json.loads(result_path(folder, suite).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    whole = isinstance(value, dict) and {"source", "result"} <= value.keys()
+    return {"cost": {}, **value} if whole else None
 
 
 def read_result(folder: str | Path, suite: str, source: dict[str, Any]) -> dict[str, Any] | None:
     """The result of a suite if it is there, whole and computed from `source`; else None."""
-    try:
-        value = json.loads(result_path(folder, suite).read_text(encoding="utf-8"))
-        same = value["source"] == json.loads(json.dumps(source))
-        return value["result"] if same else None
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
+    found = read_record(folder, suite)
+    same = found is not None and found["source"] == json.loads(json.dumps(source))
+    return found["result"] if found is not None and same else None
+
+
+class Journal:
+    """Parts of a result that is not whole yet: `.SUITE.partial.json`, kept for its source alone."""
+
+    def __init__(self, folder: str | Path, suite: str, source: dict[str, Any]) -> None:
+        self.path = Path(folder) / f".{suite}.partial.json"
+        self.source = json.loads(json.dumps(source))
+        self.parts: dict[str, Any] = {}
+        try:
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+            if found["source"] == self.source:
+                self.parts = found["parts"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            pass
+
+    def once(self, key: str, compute: Callable[[], Any]) -> Any:
+        """compute(), as JSON has it; from the file where an interrupted run had it already."""
+        if key not in self.parts:
+            self.parts[key] = json.loads(json.dumps(compute(), allow_nan=False))
+            value = {"source": self.source, "parts": self.parts}
+            atomic.write_json(self.path, value, indent=None)
+        return self.parts[key]
+
+    def close(self) -> None:
+        """Removes the file: the result is whole."""
+        self.path.unlink(missing_ok=True)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

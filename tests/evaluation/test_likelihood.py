@@ -18,7 +18,7 @@ from data_pipeline.code_loader import code_token_counts
 from data_pipeline.codes import CodesWriter, codes_info, codes_length, read_song_codes
 from data_pipeline.labels import Vocabulary
 from data_pipeline.plan import Options
-from experiments import evaluate
+from experiments.evaluate import command, subject
 from jukejax.checkpoint import CheckpointError, Checkpoints
 from jukejax.config import (
     LabelsConfig,
@@ -231,9 +231,10 @@ def trained(tmp_path_factory, oracle):
     labels = LabelsConfig(artists=3, genres=1, timing_bins=4, min_seconds=0.1)
     top = dataclasses.replace(small, labels=labels)
     middle = dataclasses.replace(small, level=1, hop=32, upper=UpperConfig(width=4, depth=1))
-    note = {"fingerprint": codes_info(folder / "codes").fingerprint}
+    fingerprint = codes_info(folder / "codes").fingerprint
     for config in (top, middle):
         run = folder / f"prior_{config.level}"
+        note = {"fingerprint": fingerprint, "run": f"run of level {config.level}"}
         save_run(run, PriorExperiment(model=config), oracle, note)
     labels_file = folder / "songs" / "labels.json"
     runs = {level: folder / f"prior_{level}" for level in (1, 2)}
@@ -252,7 +253,7 @@ def evaluated(trained):
     """(folder of results, what the command printed)."""
     out, printed = trained / "evaluation", io.StringIO()
     with contextlib.redirect_stdout(printed):
-        evaluate.main(arguments(trained, "all", out))
+        command.main(arguments(trained, "all", out))
     return out, printed.getvalue()
 
 
@@ -268,12 +269,12 @@ def test_the_command_writes_prints_and_does_not_compute_again(trained, evaluated
         written = json.loads((out / f"{name}.json").read_text())
         assert written["result"] == results[name]
         assert written["source"]["vqvae"]["step"] == 2
-    evaluate.main(arguments(trained, "all", out))
+    command.main(arguments(trained, "all", out))
     second = capsys.readouterr().out
     assert second.count("not computed again") == 2 and "not computed again" not in first
     assert json.loads(second.splitlines()[-1]) == results
     (trained / "codes" / "songs.jsonl").touch()  # its content counts, not its time
-    evaluate.main(arguments(trained, "reconstruction", out))
+    command.main(arguments(trained, "reconstruction", out))
     assert "not computed again" in capsys.readouterr().out
 
 
@@ -282,7 +283,7 @@ def test_each_level_reads_its_own_label_names(trained, evaluated, tmp_path, caps
     runs = {level: trained / f"prior_{level}" for level in (1, 2)}
     names = {1: trained / "songs" / "labels.json", 2: tmp_path / "none.json"}
     write_model_dir(tmp_path / "model", trained / "vqvae", runs, names)
-    evaluate.main(arguments(trained, "likelihood", tmp_path, tmp_path / "model"))
+    command.main(arguments(trained, "likelihood", tmp_path, tmp_path / "model"))
     found = json.loads(capsys.readouterr().out.splitlines()[-1])["likelihood"]["levels"]
     before = json.loads((evaluated[0] / "likelihood.json").read_text())["result"]["levels"]
     assert found[0]["bits_per_token"] != before[0]["bits_per_token"]  # the top one has labels
@@ -328,19 +329,21 @@ def test_a_result_holds_for_its_source_alone(tmp_path):
     assert report.read_result(tmp_path, "x", source) is None
 
 
-def test_another_checkpoint_of_a_prior_is_another_source(trained, tmp_path):
+def test_a_copy_of_a_run_is_the_same_source_and_another_run_or_step_is_not(trained, tmp_path):
+    before = subject.checkpoint_mark(trained / "prior_1")
     shutil.copytree(trained / "prior_1", tmp_path / "prior_1")
-    checkpoint = tmp_path / "prior_1" / "checkpoints" / "2"
-    before = evaluate.checkpoint_mark(tmp_path / "prior_1")
-    assert before["step"] == 2
-    os.utime(checkpoint, (1e9, 1e9))
-    after = evaluate.checkpoint_mark(tmp_path / "prior_1")
-    assert after != before and after["written"].startswith("2001-09-09")
+    os.utime(tmp_path / "prior_1" / "checkpoints" / "2", (1e9, 1e9))
+    assert subject.checkpoint_mark(tmp_path / "prior_1") == before
+    assert before == {"run": "run of level 1", "step": 2}
+    with Checkpoints(tmp_path / "prior_1") as checkpoints:
+        checkpoints.save(3, {"ema": {"a": np.zeros(1)}}, checkpoints.config())
+    assert subject.checkpoint_mark(tmp_path / "prior_1") == before | {"step": 3}
+    assert subject.checkpoint_mark(trained / "prior_2")["run"] != before["run"]
 
 
 def exits(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
-        evaluate.main(arguments)
+        command.main(arguments)
     capsys.readouterr()
     return str(stop.value.code)
 

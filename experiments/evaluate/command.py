@@ -1,0 +1,141 @@
+"""The command: parse, run the suites asked for, keep the report page up to date."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from data_pipeline.errors import DataError
+from experiments import cli
+from experiments.evaluate import likelihood, reconstruction
+from experiments.evaluate.subject import Lacking, Subject, Suite
+from jukejax.checkpoint import CheckpointError
+from jukejax.config import ConfigError, MeshConfig
+from jukejax.evaluation import report
+from jukejax.evaluation.memory import peak_mib, reset_peak
+from jukejax.model_dir import read_model_dir
+from jukejax.parallel.mesh import make_mesh
+from jukejax.training.metrics import format_seconds
+
+SUITES: dict[str, Suite] = {
+    "reconstruction": reconstruction.SUITE,
+    "likelihood": likelihood.SUITE,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Evaluate a trained model on the held-out songs.
+
+    Example: python -m experiments.evaluate all --model runs/demo/model --songs runs/demo/songs
+    --codes runs/demo/codes --out runs/demo/evaluation
+    """
+
+    suites: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """all, or some of the suites."""
+    model: Path
+    """A model directory: names the VQ-VAE and the priors."""
+    out: Path
+    """Gets SUITE.json of each suite, and the report: index.html."""
+    songs: Path | None = None
+    """Songs (`experiments.prepare`) with a test split."""
+    codes: Path | None = None
+    """The codes of the same songs (`experiments.encode`) under the model's VQ-VAE."""
+    samples: tuple[Path, ...] = ()
+    """Folders that `experiments.sample` made, for suites that look at samples."""
+    json: bool = False
+    """Print the results as one JSON object on the last line."""
+    batch: int = 8
+    """Windows that a prior reads at once; rounded up to what the mesh divides."""
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+
+
+def load(arguments: Evaluation) -> Subject:
+    """What is evaluated; its parts are loaded when a suite asks for them."""
+    a = arguments
+    model, mesh = read_model_dir(a.model), make_mesh(a.mesh)
+    return Subject(model, mesh, a.songs, a.codes, a.out, a.batch, a.samples)
+
+
+def run_suite(name: str, subject: Subject) -> dict[str, Any]:
+    """A suite's result, computed or found in `subject.out`, after printing its tables."""
+    suite, out = SUITES[name], subject.out
+    source = suite.sources(subject)
+    result = report.read_result(out, name, source)
+    path = report.result_path(out, name)
+    if result is None:
+        journal = report.Journal(out, name, source)
+        subject.once = journal.once
+        began, whole = time.monotonic(), reset_peak()
+        result = suite.measure(subject) | {"model": str(subject.directory.path)}
+        cost = {"seconds": time.monotonic() - began, "peak_mib": peak_mib(), "alone": whole}
+        report.write_result(out, name, source, result, cost)
+        journal.close()
+        end = f"written to {path}"
+    else:
+        end = f"not computed again: {path} is of this model and data"
+    print("\n\n".join(str(table) for table in suite.tables(result)) + f"\n{end}\n")
+    return result
+
+
+def run(arguments: Evaluation) -> dict[str, Any]:
+    """The results by suite; what the command does after parsing.
+
+    A suite that cannot run does not keep the others from running.
+
+    Raises:
+      ConfigError: there is no such suite.
+      CheckpointError, DataError: the model or the data lack something or do not fit; where others
+        could run, after them.
+    """
+    names = list(SUITES) if arguments.suites == ("all",) else list(arguments.suites)
+    for name in names:
+        if name not in SUITES:
+            raise ConfigError(
+                f"There is no suite {name!r}; choose some of {', '.join([*SUITES, 'all'])}."
+            )
+    return run_suites(names, load(arguments))
+
+
+def run_suites(names: list[str], subject: Subject) -> dict[str, Any]:
+    """As `run`, of suites that there are."""
+    results: dict[str, Any] = {}
+    failures: dict[str, Exception] = {}
+    for name in names:
+        try:
+            results[name] = run_suite(name, subject)
+        except (CheckpointError, ConfigError, DataError) as error:
+            if names == [name]:
+                raise
+            if not isinstance(error, Lacking):
+                failures[name] = error
+            print(f"{name} is left out: {error}\n")
+    print(costs(results, subject.out))
+    if failures:
+        reasons = dict.fromkeys(str(error) for error in failures.values())
+        raise CheckpointError(f"{', '.join(failures)} could not run: {' '.join(reasons)}")
+    return results
+
+
+def costs(names: Any, out: Path) -> str:
+    """A table of the seconds and the memory that each suite took when it was computed."""
+    found = {name: (report.read_record(out, name) or {}).get("cost") for name in names}
+    rows = [
+        (name, format_seconds(cost["seconds"]), f"{cost['peak_mib']:.0f}")
+        for name, cost in found.items()
+        if cost
+    ]
+    return report.table(("suite", "time", "peak MiB"), rows)
+
+
+@cli.command
+def main(arguments: list[str]) -> None:
+    parsed = tyro.cli(Evaluation, args=arguments, prog="python -m experiments.evaluate")
+    results = run(parsed)
+    if parsed.json:
+        print(json.dumps(results))

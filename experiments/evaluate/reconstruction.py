@@ -1,0 +1,81 @@
+"""The suite `reconstruction`: how well the VQ-VAE rebuilds held-out songs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from data_pipeline.code_loader import code_token_counts
+from data_pipeline.codes import read_song_codes
+from data_pipeline.records import read_audio
+from data_pipeline.songs import PreparedSong, prepared_songs
+from experiments.evaluate.subject import Subject, Suite, held_out_songs
+from jukejax.evaluation import reconstruction, report
+
+
+def mean_downmix(data: Path, song: PreparedSong, start: int, stop: int) -> reconstruction.Sound:
+    """Samples start..stop of a song: (stop - start,) float32 in [-1, 1)."""
+    pcm = read_audio(data, song, start, stop)
+    return pcm.mean(axis=1, dtype=np.float32) / np.float32(32768.0)
+
+
+def _readable(subject: Subject, songs: Iterable[PreparedSong]) -> Iterator[reconstruction.Song]:
+    for song in songs:
+        read = functools.partial(mean_downmix, subject.songs, song)
+        codes = read_song_codes(subject.codes, song.id)
+        yield reconstruction.Song(song.id, song.n_samples, read, codes)
+
+
+def measure(subject: Subject) -> dict[str, Any]:
+    """`reconstruction.evaluate` on the test split, and codebook use over the whole set."""
+    vqvae = subject.vqvae
+    songs = held_out_songs(subject)
+    with jax.set_mesh(subject.mesh):
+        decoders = reconstruction.make_decoders(vqvae.config, vqvae.params, vqvae.books)
+        progress = tqdm(songs, "reconstruction", unit="song", disable=None)
+        result = reconstruction.evaluate(decoders, _readable(subject, progress))
+    present = {song.split for song in prepared_songs(subject.codes)}
+    for level in subject.levels:
+        counts = [
+            code_token_counts(subject.codes, split, level, vqvae.config.codes)
+            for split in sorted(present)
+        ]
+        result["levels"][level] |= reconstruction.codebook_use(np.sum(counts, axis=0))
+    result["seconds"] = result["samples"] / vqvae.config.sample_rate
+    return result
+
+
+def tables(result: dict[str, Any]) -> list[report.Table]:
+    silent = f"; {result['silent']} silent ones left out" if result["silent"] else ""
+    title = (
+        f"Reconstruction of {result['songs']} held-out songs ({result['seconds']:.0f} s{silent}). "
+        "Spectral convergence (SC): lower is better; silence scores 0 dB by definition."
+    )
+    header = ("level", "SC dB", "SI-SDR dB", "codes used", "entropy bits", "perplexity")
+    rows = [
+        (
+            str(row["level"]),
+            f"{row['spectral_convergence_db']:.2f}",
+            f"{row['si_sdr_db']:.2f}",
+            f"{100 * row['used']:.1f} %",
+            f"{row['entropy_bits']:.2f}",
+            f"{row['perplexity']:.0f}",
+        )
+        for row in result["levels"]
+    ]
+    return [report.Table(title, header, rows)]
+
+
+SUITE = Suite(
+    title="Reconstruction",
+    about="How well the VQ-VAE rebuilds held-out songs from the codes of each level.",
+    measure=measure,
+    tables=tables,
+    needs=("vqvae", "codes", "songs"),
+)
