@@ -175,10 +175,10 @@ class _CodesReader:
             if info.hops[level + 1] != self.hop * upper_ratio:
                 raise DataError(f"upper_ratio is {upper_ratio}, but the hops are {info.hops}")
         songs = records.split_songs(codes_dir, split)
-        lengths = [codes_length(song.n_samples, self.hop, info.hops[-1]) for song in songs]
-        kept = [index for index, length in enumerate(lengths) if length >= n_ctx]
+        lengths = codes_length(songs.column("n_samples"), self.hop, info.hops[-1])
+        kept = np.flatnonzero(lengths >= n_ctx)
         self.left_out = len(songs) - len(kept)
-        if not kept:
+        if not len(kept):
             raise DataError(
                 f"none of the {len(songs)} songs of split {split!r} in {codes_dir} has {n_ctx} "
                 f"codes at level {level} ({n_ctx * self.hop / songs[0].sample_rate:.1f} s); give "
@@ -192,10 +192,8 @@ class _CodesReader:
                 split,
                 n_ctx,
             )
-        self.songs = [songs[index] for index in kept]
-        self.lengths = np.array([lengths[index] for index in kept], np.int64)
-        self.firsts = np.array([song.first_record for song in self.songs], np.int64)
-        self.indices = np.array([song.index for song in self.songs], np.int32)
+        self.songs, self.lengths = songs.take(kept), lengths[kept]
+        self.firsts, self.indices = self.songs.column("first_record"), self.songs.column("index")
         self.source = records.open_split(codes_dir, split)
 
     def shapes(self, size: int) -> dict[str, tuple[int, ...]]:
@@ -241,26 +239,32 @@ class _Labeller:
         self.songs, self.hop, self.duration = reader.songs, reader.hop, reader.n_ctx * reader.hop
         self.lyric_tokens, self.alphabet = lyric_tokens, alphabet
         labels = labels or Vocabulary.build([], [])
-        songs = self.songs
-        names = {"artist": np.array([labels.artist_id(song.artist) for song in songs], np.int32)}
-        names["genres"] = np.stack([labels.genre_ids(song.genres, max_genres) for song in songs])
+        names = {"artist": np.zeros(len(self.songs), np.int32)}
+        names["genres"] = np.zeros((len(self.songs), max_genres), np.int32)
         if years:
-            names["year"] = np.array([labels.year_id(song.year) for song in songs], np.int32)
+            names["year"] = np.zeros(len(self.songs), np.int32)
         if max_tags:
-            names["tags"] = np.stack([labels.tag_ids(song.tags, max_tags) for song in songs])
+            names["tags"] = np.zeros((len(self.songs), max_tags), np.int32)
+        for row, song in enumerate(self.songs):
+            names["artist"][row] = labels.artist_id(song.artist)
+            names["genres"][row] = labels.genre_ids(song.genres, max_genres)
+            if years:
+                names["year"][row] = labels.year_id(song.year)
+            if max_tags:
+                names["tags"][row] = labels.tag_ids(song.tags, max_tags)
         self.names = names
         self.unknown = {
             k: np.array([0] + [-1] * (v[0].size - 1), np.int32) for k, v in names.items()
         }
-        self.totals = np.array([song.n_samples for song in self.songs], np.int32)
+        self.totals = self.songs.column("n_samples").astype(np.int32)
         lyrics.encode("", alphabet)  # an unknown alphabet is said here, not in a worker thread
         self.tokens: dict[int, lyrics.Tokens] = {}
 
     def shapes(self, size: int) -> dict[str, tuple[int, ...]]:
         """Shapes of what `read` gives for `size` windows."""
-        shapes = {name: (size, *table.shape[1:]) for name, table in self.names.items()}
-        shapes |= {"lyrics": (size, self.lyric_tokens), "total_length": (size,), "offset": (size,)}
-        return shapes
+        shapes: dict[str, tuple[int, ...]]
+        shapes = {"lyrics": (size, self.lyric_tokens), "total_length": (size,), "offset": (size,)}
+        return shapes | {name: (size, *table.shape[1:]) for name, table in self.names.items()}
 
     def read(self, song: Ints, start: Ints, drop: npt.NDArray[np.bool_]) -> Batch:
         """Labels of windows at songs and starts of (n,); all names unknown where `drop`."""

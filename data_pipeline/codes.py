@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from data_pipeline.files import file_size
 from data_pipeline.songs import PreparedSong, prepared_songs
 
 Codes = npt.NDArray[np.uint16]
+Count = TypeVar("Count", int, npt.NDArray[np.int64])
 NAME = songs.CODES
 _MOST_CODES = 65_536  # of uint16
 _SEGMENT = 262_144  # samples a record covers, about; 86 kB of codes at the published hops
@@ -45,7 +46,7 @@ class CodesShard:
     split: str
     index: int
     count: int
-    songs: tuple[PreparedSong, ...]
+    songs: Sequence[PreparedSong]
     digest: str
 
     @property
@@ -59,8 +60,8 @@ class CodesShard:
         return f"{self.split}-{self.index:05d}-of-{self.count:05d}.json"
 
 
-def codes_length(n_samples: int, hop: int, top_hop: int) -> int:
-    """Codes of a song of `n_samples` at a level of `hop`."""
+def codes_length(n_samples: Count, hop: int, top_hop: int) -> Count:
+    """Codes of a song (or of songs) of `n_samples` at a level of `hop`."""
     return -(-n_samples // top_hop) * (top_hop // hop)
 
 
@@ -168,17 +169,16 @@ class CodesWriter:
 
     def _shards(self) -> list[CodesShard]:
         """The shards of the audio data set, with a digest of what each codes shard depends on."""
-        by_shard: dict[tuple[str, int], list[PreparedSong]] = {}
-        for song in prepared_songs(self.data_dir):
-            by_shard.setdefault((song.split, song.shard), []).append(song)
+        by_split = {name: prepared_songs(self.data_dir).of_split(name) for name in records.SPLITS}
         shards = []
         for path in sorted((self.data_dir / "shards").glob("*-of-*.json")):
             split, index, _, count = path.stem.split("-")
-            inside = by_shard.get((split, int(index)), [])
+            inside = by_split[split]
+            inside = inside.take(np.flatnonzero(inside.column("shard") == int(index)))
             audio = (files.read_json(path) or {}).get("digest")
             state = [audio, dataclasses.asdict(self.info), [song.id for song in inside]]
             digest = hashlib.sha256(json.dumps(state).encode()).hexdigest()
-            shards.append(CodesShard(split, int(index), int(count), tuple(inside), digest))
+            shards.append(CodesShard(split, int(index), int(count), inside, digest))
         if not shards:
             raise DataError(f"{self.data_dir} has no shards; prepare the songs first")
         return shards
@@ -192,7 +192,7 @@ class CodesWriter:
 
     def pending_shards(self) -> list[CodesShard]:
         """The shards with songs that are still to be written."""
-        return [shard for shard in self.shards if shard.songs and self._note(shard) is None]
+        return [shard for shard in self.shards if len(shard.songs) and self._note(shard) is None]
 
     def write_shard(
         self, shard: CodesShard, encoded: Sequence[tuple[PreparedSong, Sequence[npt.ArrayLike]]]
@@ -259,7 +259,7 @@ class CodesWriter:
         prepared: list[PreparedSong] = []
         lengths: dict[str, list[int]] = {split: [] for split in records.SPLITS}
         for shard in sorted(self.shards, key=lambda s: (records.SPLITS.index(s.split), s.index)):
-            if not shard.songs:
+            if not len(shard.songs):
                 self.write_shard(shard, [])
             first = start = sum(lengths[shard.split])
             for song in shard.songs:
@@ -268,10 +268,7 @@ class CodesWriter:
                 first += count
             lengths[shard.split].append(first - start)
         prepared.sort(key=lambda song: song.index)
-        keep = {self.out_dir / shard.name for shard in self.shards}
-        records.remove_leftovers(
-            self.out_dir, keep | {self.out_dir / "shards" / shard.note for shard in self.shards}
-        )
+        records.remove_leftovers(self.out_dir, {x.split: x.count for x in self.shards})
         songs.write_songs(self.out_dir, prepared)
         labels = (self.data_dir / "labels.json").read_text(encoding="utf-8")
         files.write_text(self.out_dir / "labels.json", labels)

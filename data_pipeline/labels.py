@@ -55,15 +55,15 @@ class Labelled(Protocol):
     def tags(self) -> tuple[str, ...]: ...
 
 
-def song_labels(songs: Iterable[Labelled]) -> dict[str, list[Any]]:
+def song_labels(songs: Iterable[Labelled]) -> dict[str, Any]:
     """What `Vocabulary.build` and `grown` count: every label of every song, by table."""
-    out: dict[str, list[Any]] = {name: [] for name in TABLES}
+    counts = {name: collections.Counter[Any]() for name in TABLES}
     for song in songs:
-        out["artists"].append(song.artist)
-        out["genres"] += dict.fromkeys(song.genres)
-        out["years"].append(song.year)
-        out["tags"] += dict.fromkeys(song.tags)
-    return out
+        counts["artists"][song.artist] += 1
+        counts["genres"].update(set(song.genres))
+        counts["years"][song.year] += 1
+        counts["tags"].update(set(song.tags))
+    return {name: found.elements() for name, found in counts.items()}
 
 
 def normalise(name: str, rule: str = "names") -> str:

@@ -58,13 +58,15 @@ def alphabet_of(texts: Iterable[str]) -> str:
     Raises:
       DataError: there are no lyrics.
     """
-    found = sorted(set().union(*map(_normal, texts)))
+    found: set[str] = set()
+    for text in texts:
+        found.update(_normal(text))
     if not found:
         raise DataError(
             "not one song has lyrics to take an alphabet from; add lyrics, choose the alphabet "
             f"{BYTES!r}, or train without lyrics"
         )
-    return CHARACTERS + "".join(found)
+    return CHARACTERS + "".join(sorted(found))
 
 
 def _normal(text: str) -> str:

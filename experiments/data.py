@@ -50,7 +50,7 @@ def check_rate(sample_rate: int, data: str | Path) -> None:
     Raises:
       ConfigError: they differ.
     """
-    found = {song.sample_rate for song in prepared_songs(data)}
+    found = set(prepared_songs(data).column("sample_rate").tolist())
     if found != {sample_rate}:
         raise ConfigError(
             f"model.sample_rate is {sample_rate}, but {data} holds songs of "
@@ -117,13 +117,11 @@ def fit_alphabet(experiment: PriorExperiment, data: str | Path) -> PriorExperime
     words = experiment.model.lyrics
     if words is None or words.vocabulary:
         return experiment
-    alphabet = lyrics.alphabet_of(
-        song.lyrics for song in prepared_songs(data) if song.split == "train"
+    songs = prepared_songs(data).of_split("train")
+    words = dataclasses.replace(words, alphabet=lyrics.alphabet_of(song.lyrics for song in songs))
+    return dataclasses.replace(
+        experiment, model=dataclasses.replace(experiment.model, lyrics=words)
     )
-    model = dataclasses.replace(
-        experiment.model, lyrics=dataclasses.replace(words, alphabet=alphabet)
-    )
-    return dataclasses.replace(experiment, model=model)
 
 
 def code_arguments(config: PriorConfig, vocabulary: Vocabulary | None) -> dict[str, Any]:

@@ -37,13 +37,12 @@ def scan(folder: tyro.conf.Positional[Path], out: Path, overwrite: bool = False)
             f"{out} exists already, and may hold labels mended by hand; give another --out, or "
             "--overwrite to replace it"
         )
-    songs = scan_folder(folder)
-    write_manifest(songs, out)
+    count = write_manifest(scan_folder(folder), out)
     others = other_kinds(folder)
     if others:
         counts = ", ".join(f"{suffix} {count}" for suffix, count in others.items())
         print(f"{sum(others.values())} files of other kinds left out: {counts}; convert them")
-    print(f"{len(songs)} songs listed in {out}; see that the labels are right, then build")
+    print(f"{count} songs listed in {out}; see that the labels are right, then build")
 
 
 @app.command

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from data_pipeline import records
 from data_pipeline.code_loader import code_token_counts
 from data_pipeline.codes import read_song_codes
 from data_pipeline.records import read_audio
@@ -40,7 +41,7 @@ def measure(subject: Subject) -> dict[str, Any]:
         decoders = reconstruction.make_decoders(vqvae.config, vqvae.params, vqvae.books)
         progress = tqdm(songs, "reconstruction", unit="song", disable=None)
         result = reconstruction.evaluate(decoders, _readable(subject, progress))
-    present = {song.split for song in prepared_songs(subject.codes)}
+    present = {x for x in records.SPLITS if len(prepared_songs(subject.codes).of_split(x))}
     for level in subject.levels:
         counts = [
             code_token_counts(subject.codes, split, level, vqvae.config.codes)
