@@ -16,7 +16,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from data_pipeline.files import file_size
 from data_pipeline.songs import PreparedSong, prepared_songs
 
 Codes = npt.NDArray[np.uint16]
+Count = TypeVar("Count", int, npt.NDArray[np.int64])
 NAME = songs.CODES
 _MOST_CODES = 65_536  # of uint16
 _SEGMENT = 262_144  # samples a record covers, about; 86 kB of codes at the published hops
@@ -54,16 +55,12 @@ class CodesInfo:
 
 @dataclasses.dataclass(frozen=True)
 class CodesShard:
-    """A shard to encode and the songs that go into it, in order.
-
-    `left` is the part of the left channel in the mix of each of them: a half for the mean.
-    """
+    """A shard to encode and the songs that go into it, in order."""
 
     split: str
     index: int
     count: int
-    songs: tuple[PreparedSong, ...]
-    left: tuple[float, ...]
+    songs: Sequence[PreparedSong]
     digest: str
 
     @property
@@ -77,8 +74,8 @@ class CodesShard:
         return f"{self.split}-{self.index:05d}-of-{self.count:05d}.json"
 
 
-def codes_length(n_samples: int, hop: int, top_hop: int) -> int:
-    """Codes of a song of `n_samples` at a level of `hop`."""
+def codes_length(n_samples: Count, hop: int, top_hop: int) -> Count:
+    """Codes of a song (or of songs) of `n_samples` at a level of `hop`."""
     return -(-n_samples // top_hop) * (top_hop // hop)
 
 
@@ -166,6 +163,7 @@ class CodesWriter:
         segment = max(1, _SEGMENT // top) * top
         self.info = CodesInfo(fingerprint, self.hops, segment, codes, passes, seed)
         self._check_folders()
+        self._check_names()
         self.shards = self._shards()
         if (self.out_dir / NAME).is_file():
             found = codes_info(self.out_dir, fingerprint)
@@ -196,47 +194,47 @@ class CodesWriter:
 
     def _shards(self) -> list[CodesShard]:
         """The shards of the audio data set, with a digest of what each codes shard depends on."""
-        by_shard: dict[tuple[str, int], list[tuple[PreparedSong, float]]] = {}
-        for song in self._passes():
-            by_shard.setdefault((song[0].split, song[0].shard), []).append(song)
+        by_split = {name: prepared_songs(self.data_dir).of_split(name) for name in records.SPLITS}
         shards = []
         for path in sorted((self.data_dir / "shards").glob("*-of-*.json")):
             split, index, _, count = path.stem.split("-")
-            mixes = by_shard.get((split, int(index)), [])
-            inside, left = tuple(song for song, _ in mixes), tuple(part for _, part in mixes)
+            inside = by_split[split]
+            inside = inside.take(np.flatnonzero(inside.column("shard") == int(index)))
             audio = (files.read_json(path) or {}).get("digest")
             state = [audio, self.info.to_json(), [song.id for song in inside]]
             digest = hashlib.sha256(json.dumps(state).encode()).hexdigest()
-            shards.append(CodesShard(split, int(index), int(count), inside, left, digest))
+            shards.append(CodesShard(split, int(index), int(count), inside, digest))
         if not shards:
             raise DataError(f"{self.data_dir} has no shards; prepare the songs first")
         return shards
 
-    def _passes(self) -> Iterator[tuple[PreparedSong, float]]:
-        """Every song of the codes data set, and the part of its left channel in the mix.
+    def mixes(self, shard: CodesShard) -> Iterator[tuple[PreparedSong, float]]:
+        """What a shard holds: songs, each with the part of the left channel in its mix.
 
-        Further passes are rows after all songs, so that these keep the index that they have among
-        the songs that were encoded.
+        The mean downmix (a half) of all of them, then the further passes of those for training.
+        Passes are rows after all songs, so that these keep the index that they have among the
+        songs that were encoded.
         """
+        yield from ((song, 0.5) for song in shard.songs)
+        if shard.split != "train":
+            return
         listed = prepared_songs(self.data_dir)
-        yield from ((song, 0.5) for song in listed)
-        index = len(listed)
-        taken = {song.id for song in listed} if self.info.passes > 1 else set()
+        train = listed.of_split("train").column("index")
         for number in range(1, self.info.passes):
-            for song in listed:
-                if song.split != "train":
-                    continue
-                name = f"{song.id}#{number}"
-                if name in taken:
-                    raise DataError(
-                        f"{self.data_dir} has a song {name!r}, which pass {number} of song "
-                        f"{song.id!r} would be called; rename one of them, or leave out --passes"
-                    )
-                yield (
-                    dataclasses.replace(song, id=name, index=index),
-                    _left(self.info.seed, song.id, number),
+            for song in shard.songs:
+                row = len(listed) + (number - 1) * len(train) + np.searchsorted(train, song.index)
+                copy = dataclasses.replace(song, id=f"{song.id}#{number}", index=int(row))
+                yield copy, _left(self.info.seed, song.id, number)
+
+    def _check_names(self) -> None:
+        """Refuses a song that is called as a further pass of another one would be."""
+        for song in prepared_songs(self.data_dir) if self.info.passes > 1 else ():
+            name, mark, number = song.id.rpartition("#")
+            if mark and number in map(str, range(1, self.info.passes)):
+                raise DataError(
+                    f"{self.data_dir} has a song {song.id!r}, which pass {number} of a song "
+                    f"{name!r} would be called; rename it, or leave out --passes"
                 )
-                index += 1
 
     def _note(self, shard: CodesShard) -> dict[str, Any] | None:
         note = files.read_json(self.out_dir / "shards" / shard.note)
@@ -247,7 +245,7 @@ class CodesWriter:
 
     def pending_shards(self) -> list[CodesShard]:
         """The shards with songs that are still to be written."""
-        return [shard for shard in self.shards if shard.songs and self._note(shard) is None]
+        return [shard for shard in self.shards if len(shard.songs) and self._note(shard) is None]
 
     def write_shard(
         self, shard: CodesShard, encoded: Sequence[tuple[PreparedSong, Sequence[npt.ArrayLike]]]
@@ -262,9 +260,10 @@ class CodesWriter:
         Raises:
           DataError: the songs are not the shard's, or codes have another length or range.
         """
-        if [song.id for song, _ in encoded] != [song.id for song in shard.songs]:
+        ids = [song.id for song, _ in self.mixes(shard)]
+        if [song.id for song, _ in encoded] != ids:
             raise DataError(
-                f"shard {shard.name} takes the songs {[song.id for song in shard.songs]} in this "
+                f"shard {shard.name} takes the songs {ids} in this "
                 "order; give the codes of all of them"
             )
         checked = [(song, self._check(song, codes)) for song, codes in encoded]
@@ -300,8 +299,8 @@ class CodesWriter:
                 example[f"codes_{level}"] = array[begin : begin + self.info.segment // hop]
             yield example
 
-    def finish(self) -> list[PreparedSong]:
-        """Writes songs, labels and TFDS metadata once every shard is there.
+    def finish(self) -> Sequence[PreparedSong]:
+        """Writes songs, labels and TFDS metadata once every shard is there; gives the songs.
 
         Raises:
           DataError: shards are missing.
@@ -311,29 +310,50 @@ class CodesWriter:
             raise DataError(
                 f"{len(missing)} shards are not encoded yet ({missing[0].name} ...); run again"
             )
-        prepared: list[PreparedSong] = []
         lengths: dict[str, list[int]] = {split: [] for split in records.SPLITS}
         for shard in sorted(self.shards, key=lambda s: (records.SPLITS.index(s.split), s.index)):
-            if not shard.songs:
+            if not len(shard.songs):
                 self.write_shard(shard, [])
-            first = start = sum(lengths[shard.split])
-            for song in shard.songs:
-                count = -(-song.n_samples // self.info.segment)
-                prepared.append(dataclasses.replace(song, first_record=first, records=count))
-                first += count
-            lengths[shard.split].append(first - start)
-        prepared.sort(key=lambda song: song.index)
-        keep = {self.out_dir / shard.name for shard in self.shards}
-        records.remove_leftovers(
-            self.out_dir, keep | {self.out_dir / "shards" / shard.note for shard in self.shards}
-        )
-        songs.write_songs(self.out_dir, prepared)
+            lengths[shard.split].append(sum(self._records(song) for song, _ in self.mixes(shard)))
+        records.remove_leftovers(self.out_dir, {x.split: x.count for x in self.shards})
+        songs.write_songs(self.out_dir, self._placed(lengths))
         labels = (self.data_dir / "labels.json").read_text(encoding="utf-8")
         files.write_text(self.out_dir / "labels.json", labels)
         description = f"VQ-VAE codes ({self.info.fingerprint}) of songs."
         features = records.codes_features(len(self.hops))
         records.write_metadata(self.out_dir, features, lengths, description)
-        return prepared
+        return prepared_songs(self.out_dir)
+
+    def _records(self, song: PreparedSong) -> int:
+        return -(-song.n_samples // self.info.segment)
+
+    def _placed(self, lengths: dict[str, list[int]]) -> Iterator[PreparedSong]:
+        """The songs by index with the place of their records, one in memory at a time.
+
+        Of every song 8 bytes are kept: where its records begin.
+        """
+        listed = prepared_songs(self.data_dir)
+        train = listed.of_split("train")
+        first = np.zeros(len(listed) + len(train) * (self.info.passes - 1), np.int64)
+        for shard in self.shards:
+            place = sum(lengths[shard.split][: shard.index])
+            for song, _ in self.mixes(shard):
+                first[song.index] = place
+                place += self._records(song)
+
+        def placed(song: PreparedSong, name: str, index: int) -> PreparedSong:
+            where = int(first[index])
+            count = self._records(song)
+            return dataclasses.replace(
+                song, id=name, index=index, first_record=where, records=count
+            )
+
+        yield from (placed(song, song.id, song.index) for song in listed)
+        index = len(listed)
+        for number in range(1, self.info.passes):
+            for song in train:
+                yield placed(song, f"{song.id}#{number}", index)
+                index += 1
 
 
 def _left(seed: int, song_id: str, number: int) -> float:

@@ -116,14 +116,14 @@ def run(command: Command) -> None:
     if not pending:
         print(f"{command.out}: all codes are there already.")
     rate = model.config.sample_rate
-    total = sum(song.n_samples for shard in pending for song in shard.songs) / rate
+    total = sum(song.n_samples for shard in pending for song, _ in writer.mixes(shard)) / rate
     began = time.monotonic()
     with tqdm(total=math.ceil(total), unit="s of music", desc="encode", mininterval=1.0) as bar:
         for shard in pending:
-            mixes = zip(shard.songs, shard.left, strict=True)
+            mixes = list(writer.mixes(shard))
             sounds = [sound_of(command.data, song, left) for song, left in mixes]
             codes = encode(sounds, lambda samples: bar.update(samples / rate))
-            writer.write_shard(shard, list(zip(shard.songs, codes, strict=True)))
+            writer.write_shard(shard, list(zip((song for song, _ in mixes), codes, strict=True)))
     finish(writer)
     if pending:
         seconds = time.monotonic() - began

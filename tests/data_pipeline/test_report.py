@@ -18,7 +18,7 @@ from data_pipeline.report.fingerprint import fingerprint
 
 RATE = 44_100
 MUSIC = Path(prepare.__file__).parent / "demo_music" / "songs.jsonl"
-SECONDS = 20
+SECONDS = 12
 
 
 def excerpts():
@@ -122,7 +122,7 @@ def test_figures_of_known_signals(signals, report):
         found = {name: figures for name, *figures in rows}
     # BS.1770: 997 Hz at full scale in one channel is -3.01 LUFS, so in two 0, and a tenth -20
     assert found["tone"][:2] == [pytest.approx(-20.0, abs=0.1), pytest.approx(-20.0, abs=0.02)]
-    assert found["quiet"] == [None, pytest.approx(-80, abs=1.5), 1.0, 0.0]
+    assert found["quiet"] == [None, pytest.approx(-80, abs=2), 1.0, 0.0]
     assert found["half"][2] == pytest.approx(0.5, abs=0.01)
     assert found["clipped"][1:] == [pytest.approx(0, abs=0.01), 0.0, 100 / (8 * RATE)]
     assert report["songs"] == 4
