@@ -73,9 +73,9 @@ class Estimate(NamedTuple):
 
 
 def _basic(value: float, draws: list[float]) -> Estimate:
-    """The basic bootstrap interval: it takes away the bias that redrawing adds."""
+    """The basic bootstrap interval, from 0 on: it takes away the bias that redrawing adds."""
     low, high = np.quantile(draws, (0.025, 0.975))
-    return Estimate(value, float(2 * value - high), float(2 * value - low))
+    return Estimate(value, max(0.0, float(2 * value - high)), max(0.0, float(2 * value - low)))
 
 
 def estimate(
