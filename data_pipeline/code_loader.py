@@ -169,10 +169,10 @@ class _CodesReader:
             if info.hops[level + 1] != self.hop * upper_ratio:
                 raise DataError(f"upper_ratio is {upper_ratio}, but the hops are {info.hops}")
         songs = records.split_songs(codes_dir, split)
-        lengths = [codes_length(song.n_samples, self.hop, info.hops[-1]) for song in songs]
-        kept = [index for index, length in enumerate(lengths) if length >= n_ctx]
+        lengths = codes_length(songs.column("n_samples"), self.hop, info.hops[-1])
+        kept = np.flatnonzero(lengths >= n_ctx)
         self.left_out = len(songs) - len(kept)
-        if not kept:
+        if not len(kept):
             raise DataError(
                 f"none of the {len(songs)} songs of split {split!r} in {codes_dir} has {n_ctx} "
                 f"codes at level {level} ({n_ctx * self.hop / songs[0].sample_rate:.1f} s); give "
@@ -186,10 +186,8 @@ class _CodesReader:
                 split,
                 n_ctx,
             )
-        self.songs = [songs[index] for index in kept]
-        self.lengths = np.array([lengths[index] for index in kept], np.int64)
-        self.firsts = np.array([song.first_record for song in self.songs], np.int64)
-        self.indices = np.array([song.index for song in self.songs], np.int32)
+        self.songs, self.lengths = songs.take(kept), lengths[kept]
+        self.firsts, self.indices = self.songs.column("first_record"), self.songs.column("index")
         self.source = records.open_split(codes_dir, split)
 
     def shapes(self, size: int) -> dict[str, tuple[int, ...]]:
@@ -233,10 +231,13 @@ class _Labeller:
         self.songs, self.hop, self.duration = reader.songs, reader.hop, reader.n_ctx * reader.hop
         self.max_genres, self.lyric_tokens, self.alphabet = max_genres, lyric_tokens, alphabet
         labels = labels or Vocabulary.build([], [])
-        self.artists = np.array([labels.artist_id(song.artist) for song in self.songs], np.int32)
-        self.genres = np.stack([labels.genre_ids(song.genres, max_genres) for song in self.songs])
+        self.artists = np.zeros(len(self.songs), np.int32)
+        self.genres = np.zeros((len(self.songs), max_genres), np.int32)
+        for row, song in enumerate(self.songs):
+            self.artists[row] = labels.artist_id(song.artist)
+            self.genres[row] = labels.genre_ids(song.genres, max_genres)
         self.unknown_genres = labels.genre_ids((), max_genres)
-        self.totals = np.array([song.n_samples for song in self.songs], np.int32)
+        self.totals = self.songs.column("n_samples").astype(np.int32)
         lyrics.encode("", alphabet)  # an unknown alphabet is said here, not in a worker thread
         self.tokens: dict[int, lyrics.Tokens] = {}
 

@@ -31,7 +31,7 @@ def check_rate(sample_rate: int, data: str | Path) -> None:
     Raises:
       ConfigError: they differ.
     """
-    found = {song.sample_rate for song in prepared_songs(data)}
+    found = set(prepared_songs(data).column("sample_rate").tolist())
     if found != {sample_rate}:
         raise ConfigError(
             f"model.sample_rate is {sample_rate}, but {data} holds songs of "

@@ -2,8 +2,10 @@
 
 python -m experiments.prepare scan FOLDER --out songs.jsonl
 python -m experiments.prepare build --manifest songs.jsonl --out data/songs --workers 4
+python -m experiments.prepare build --manifest songs.jsonl --out data/songs --runner DirectRunner
 """
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -37,13 +39,12 @@ def scan(folder: tyro.conf.Positional[Path], out: Path, overwrite: bool = False)
             f"{out} exists already, and may hold labels mended by hand; give another --out, or "
             "--overwrite to replace it"
         )
-    songs = scan_folder(folder)
-    write_manifest(songs, out)
+    count = write_manifest(scan_folder(folder), out)
     others = other_kinds(folder)
     if others:
         counts = ", ".join(f"{suffix} {count}" for suffix, count in others.items())
         print(f"{sum(others.values())} files of other kinds left out: {counts}; convert them")
-    print(f"{len(songs)} songs listed in {out}; see that the labels are right, then build")
+    print(f"{count} songs listed in {out}; see that the labels are right, then build")
 
 
 @app.command
@@ -55,6 +56,8 @@ def build(
     test_fraction: float = 0.1,
     seed: int = 0,
     sample_rate: int = SAMPLE_RATE,
+    runner: str = "",
+    beam_flags: str = "",
 ) -> None:
     """Decode songs into records; run it again to go on after an interruption.
 
@@ -68,9 +71,19 @@ def build(
         test_fraction: part of the songs without a given split that goes to the test split.
         seed: of the split.
         sample_rate: of the records, in Hz; that of the VQ-VAE to train.
+        runner: Apache Beam's, in place of workers: DirectRunner, PortableRunner, DataflowRunner ...
+        beam_flags: Beam's own flags in one text, such as
+            --beam-flags="--direct_num_workers=2 --direct_running_mode=multi_processing".
     """
     options = Options(min_seconds, test_fraction, seed, sample_rate)
-    report = prepare.build(manifest, out, workers=workers, options=options)
+    report = prepare.build(
+        manifest,
+        out,
+        workers=workers,
+        options=options,
+        runner=runner,
+        beam_flags=shlex.split(beam_flags),
+    )
     print("\n".join(report.lines()))
 
 

@@ -139,7 +139,7 @@ def run(
     rows = check_batch(experiment.train, mesh)
     held_out: Any = None
     hooks: tuple[Hook, ...] = ()
-    if any(song.split == "test" for song in songs.prepared_songs(data_dir)):
+    if len(songs.prepared_songs(data_dir).of_split("test")):
         test = functools.partial(data.batches, experiment, data_dir, "test", vocabulary)
         held_out = lambda: test(rows)(0)  # noqa: E731
         if isinstance(experiment, VQVAEExperiment):
