@@ -71,14 +71,13 @@ def _blocks(data_dir: Path, song: PreparedSong) -> Iterator[Pcm]:
 def _clipped(pcm: Pcm) -> int:
     """Samples in runs of at least `_RUN` at full scale, within the block."""
     full = (pcm >= _FULL) | (pcm <= -_FULL)
-    if not full.any():
+    if len(full) < _RUN or not full.any():
         return 0
-    inside = np.ones((len(full) - _RUN + 1, 2), bool) if len(full) >= _RUN else np.zeros((0, 2))
-    for i in range(_RUN):
-        inside = inside & full[i : len(full) - _RUN + 1 + i] if len(inside) else inside
+    windows = np.lib.stride_tricks.sliding_window_view(full, _RUN, axis=0)
+    starts: np.ndarray = windows.all(2)  # of runs
     runs = np.zeros_like(full)
     for i in range(_RUN):
-        runs[i : len(inside) + i] |= inside.astype(bool)
+        runs[i : len(starts) + i] |= starts
     return int(runs.sum())
 
 
