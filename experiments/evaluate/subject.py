@@ -31,6 +31,8 @@ class Lacking(CheckpointError):
 class Subject:
     """What is evaluated. A part is loaded and checked when a suite first asks for it."""
 
+    generate, generate_seconds, embedder = 16, 12.0, "musicnn-mtt"  # of the suite generation
+
     def __init__(
         self,
         directory: ModelDir,
@@ -137,6 +139,7 @@ class Suite:
     needs: tuple[str, ...] = ("vqvae", "codes")  # of vqvae, songs, codes, priors, labels
     figures: Callable[[Result], list[Figure]] = none
     scores: Callable[[Result], list[Score]] = none  # what `compare` sets side by side
+    alike: tuple[str, ...] = ()  # parts of the source that must be the same for that
     source: Callable[[Subject], dict[str, Any]] = nothing  # what else it depends on
     definition: int = 1  # raised when the same source would give other figures
 
