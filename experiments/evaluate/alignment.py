@@ -178,7 +178,7 @@ def measure(subject: Subject) -> Result:
 
 
 def _picture(aligner: Aligner, song: PreparedSong, row: dict[str, Any]) -> dict[str, Any]:
-    """The chosen head on a song, small enough to keep: 0 to 255 of each frame's largest weight."""
+    """The chosen head on a song, small enough to keep: each frame in 255ths of its largest weight."""
     head = Head(row["layer"], row["head"])
     weights = aligner.weights(song, aligner.align(song, [head])[head])
     known = _known(song)
@@ -190,7 +190,7 @@ def _picture(aligner: Aligner, song: PreparedSong, row: dict[str, Any]) -> dict[
         "song": song.id,
         "seconds": song.n_samples / song.sample_rate,
         "characters": weights.shape[1],
-        "image": (255 * small).round().astype(int).tolist(),
+        "image": [row.tobytes().hex() for row in (255 * small).round().astype(np.uint8)],
         "words": [known[0].tolist(), known[1].tolist()],
     }
 
@@ -222,7 +222,7 @@ def figures(result: Result) -> list[Figure]:
     figure, axes = subplots(1, 1)
     axis = axes[0, 0]
     extent = (0, picture["seconds"], picture["characters"], 0)
-    image = np.array(picture["image"]).T
+    image = np.array([list(bytes.fromhex(row)) for row in picture["image"]]).T
     axis.imshow(image, aspect="auto", cmap="magma", extent=extent, interpolation="nearest")
     characters, seconds = picture["words"]
     if characters:

@@ -12,7 +12,14 @@ import tyro
 
 from data_pipeline.errors import DataError
 from experiments import cli
-from experiments.evaluate import alignment, likelihood, memorisation, reconstruction
+from experiments.evaluate import (
+    alignment,
+    features,
+    labels,
+    likelihood,
+    memorisation,
+    reconstruction,
+)
 from experiments.evaluate.subject import Lacking, Subject, Suite
 from jukejax.checkpoint import CheckpointError
 from jukejax.config import ConfigError, MeshConfig
@@ -26,7 +33,9 @@ SUITES: dict[str, Suite] = {
     "reconstruction": reconstruction.SUITE,
     "likelihood": likelihood.SUITE,
     "alignment": alignment.SUITE,
+    "labels": labels.SUITE,
     "memorisation": memorisation.SUITE,
+    "features": features.SUITE,
 }
 
 
