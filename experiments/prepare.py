@@ -58,6 +58,7 @@ def build(
     test_fraction: float = 0.1,
     seed: int = 0,
     sample_rate: int = SAMPLE_RATE,
+    min_count: int = 1,
     runner: str = "",
     beam_flags: str = "",
 ) -> None:
@@ -73,6 +74,8 @@ def build(
         test_fraction: part of the songs without a given split that goes to the test split.
         seed: of the split.
         sample_rate: of the records, in Hz; that of the VQ-VAE to train.
+        min_count: artists, genres, decades and tags of fewer songs are left out of labels.json,
+            and so are unknown.
         runner: Apache Beam's, in place of workers: DirectRunner, PortableRunner, DataflowRunner ...
         beam_flags: Beam's own flags in one text, such as
             --beam-flags="--direct_num_workers=2 --direct_running_mode=multi_processing".
@@ -83,6 +86,7 @@ def build(
         out,
         workers=workers,
         options=options,
+        min_count=min_count,
         runner=runner,
         beam_flags=shlex.split(beam_flags),
     )

@@ -73,12 +73,13 @@ def _clipped(pcm: Pcm) -> int:
     full = (pcm >= _FULL) | (pcm <= -_FULL)
     if not full.any():
         return 0
-    inside = np.ones((len(full) - _RUN + 1, 2), bool) if len(full) >= _RUN else np.zeros((0, 2))
+    starts = max(0, len(full) - _RUN + 1)  # where a run can begin
+    inside = np.ones((starts, 2), bool)
     for i in range(_RUN):
-        inside = inside & full[i : len(full) - _RUN + 1 + i] if len(inside) else inside
+        inside &= full[i : starts + i]
     runs = np.zeros_like(full)
     for i in range(_RUN):
-        runs[i : len(inside) + i] |= inside.astype(bool)
+        runs[i : starts + i] |= inside
     return int(runs.sum())
 
 

@@ -178,7 +178,7 @@ def measure(subject: Subject) -> Result:
 
 
 def _picture(aligner: Aligner, song: PreparedSong, row: dict[str, Any]) -> dict[str, Any]:
-    """The chosen head on a song, small enough to keep: each frame in 255ths of its largest weight."""
+    """The chosen head on a song, small: each frame in 255ths of its largest weight."""
     head = Head(row["layer"], row["head"])
     weights = aligner.weights(song, aligner.align(song, [head])[head])
     known = _known(song)

@@ -20,6 +20,7 @@ from experiments.evaluate import (
     memorisation,
     reconstruction,
 )
+from experiments.evaluate.page import write_page
 from experiments.evaluate.subject import Lacking, Subject, Suite
 from jukejax.checkpoint import CheckpointError
 from jukejax.config import ConfigError, MeshConfig
@@ -126,7 +127,10 @@ def run_suites(names: list[str], subject: Subject) -> dict[str, Any]:
             if not isinstance(error, Lacking):
                 failures[name] = error
             print(f"{name} is left out: {error}\n")
-    print(costs(results, subject.out))
+        else:
+            page = write_page(SUITES, subject.out)
+    if results:
+        print(f"{costs(results, subject.out)}\n\nReport: {page}")
     if failures:
         reasons = dict.fromkeys(str(error) for error in failures.values())
         raise CheckpointError(f"{', '.join(failures)} could not run: {' '.join(reasons)}")

@@ -1,7 +1,7 @@
 """The suite `features`: what a middle layer of the top prior knows of songs.
 
-OUT/features.npy holds a row a song (songs, W) float32, OUT/features.ids.json the songs' ids in the same
-order and what the rows are; OUT/features.parquet both, where pyarrow is installed. A row is the
+OUT/features.npy holds a row a song (songs, W) float32, OUT/features.ids.json the songs' ids in the
+same order and what the rows are; OUT/features.parquet both, where pyarrow is installed. A row is the
 output of a layer, the mean over the codes of all whole windows of the song, after Castellon et al.
 (2021, jukemir). The prior is told nothing of a song: artist and genres are unknown, there are no
 lyrics, and every window begins a song as long as a window, or as short as timing has bins for.

@@ -137,6 +137,7 @@ class Suite:
     needs: tuple[str, ...] = ("vqvae", "codes")  # of vqvae, songs, codes, priors, labels
     figures: Callable[[Result], list[Figure]] = none
     scores: Callable[[Result], list[Score]] = none  # what `compare` sets side by side
+    alike: tuple[str, ...] = ()  # parts of the source that must be the same for that
     source: Callable[[Subject], dict[str, Any]] = nothing  # what else it depends on
     definition: int = 1  # raised when the same source would give other figures
 

@@ -3,7 +3,8 @@
 B batch, T music tokens, L = prefix + T positions of the stack, W width, K output vocabulary.
 
 A batch is a dict of int32 arrays: `codes` (B, T); with `labels`: `artist` (B,), `genres` (B, G)
-padded with -1, `total_length` and `offset` (B,) in samples; with `upper`: `upper` (B, T/ratio);
+padded with -1, `total_length` and `offset` (B,) in samples, and where the tables have rows `year`
+(B,) and `tags` (B, G) padded with -1; with `upper`: `upper` (B, T/ratio);
 with `lyrics`: `lyrics` (B, E) padded with 0.
 """
 
@@ -62,7 +63,12 @@ class Prior(nn.Module):
         add = None  # (B, T, W)
         if c.labels:
             start, add = self.labels(
-                batch["artist"], batch["genres"], batch["total_length"], batch["offset"]
+                batch["artist"],
+                batch["genres"],
+                batch["total_length"],
+                batch["offset"],
+                batch.get("year"),
+                batch.get("tags"),
             )
         else:
             start = jnp.broadcast_to(self.start[None], (batch["codes"].shape[0], 1, c.width))
@@ -140,6 +146,10 @@ def example_batch(config: PriorConfig, batch: int = 1) -> Batch:
     if config.labels:
         out |= {k: jnp.zeros((batch,), jnp.int32) for k in ("artist", "total_length", "offset")}
         out["genres"] = jnp.zeros((batch, config.labels.max_genres), jnp.int32)
+        if config.labels.years:
+            out["year"] = jnp.zeros((batch,), jnp.int32)
+        if config.labels.tags:
+            out["tags"] = jnp.zeros((batch, config.labels.max_tags), jnp.int32)
     if config.upper:
         out["upper"] = jnp.zeros((batch, config.n_ctx // config.upper.ratio), jnp.int32)
     if config.lyrics:
