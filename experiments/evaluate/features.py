@@ -1,10 +1,10 @@
 """The suite `features`: what a middle layer of the top prior knows of songs.
 
 OUT/features.npy holds a row a song (songs, W) float32, OUT/features.ids.json the songs' ids in the
-same order and what the rows are; OUT/features.parquet both, where pyarrow is installed. A row is the
-output of a layer, the mean over the codes of all whole windows of the song, after Castellon et al.
-(2021, jukemir). The prior is told nothing of a song: artist and genres are unknown, there are no
-lyrics, and every window begins a song as long as a window, or as short as timing has bins for.
+same order and what the rows are; OUT/features.parquet both, where pyarrow is installed. A row is
+the output of a layer, the mean over the codes of all whole windows of the song, after Castellon et
+al. (2021, jukemir). The prior is told nothing of a song: artist and genres are unknown, there are
+no lyrics, and every window begins a song as long as a window, or as short as timing has bins for.
 """
 
 from __future__ import annotations
@@ -170,12 +170,12 @@ def probe(rows: NDArray[Any], genres: list[str], groups: list[str]) -> Result:
         raise Lacking("A probe needs 2 genres of 2 songs each or more; the codes have fewer.")
     x = rows[kept]
     y: NDArray[Any] = np.array([genres[i] for i in kept])
-    group = np.array([groups[i] for i in kept])
+    of = np.array([groups[i] for i in kept])
     folds = min(FOLDS, min(len(of_genre[genre]) for genre in usable))
     split = sklearn("model_selection").StratifiedGroupKFold(folds, shuffle=True, random_state=0)
     linear, scaling, pipeline = (sklearn(m) for m in ("linear_model", "preprocessing", "pipeline"))
     said, guess = np.empty_like(y), np.empty_like(y)
-    for train, test in split.split(x, y, group):
+    for train, test in split.split(x, y, of):
         model = pipeline.make_pipeline(
             scaling.StandardScaler(), linear.LogisticRegression(max_iter=2000)
         )
