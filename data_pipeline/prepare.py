@@ -9,6 +9,8 @@ import contextlib
 import dataclasses
 import math
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -157,7 +159,7 @@ def _take_done(plan: Plan, running: dict[concurrent.futures.Future[Any], int], b
 def _pool(workers: int) -> Iterator[Callable[..., concurrent.futures.Future[Any]]]:
     """Spawned processes (threads do not survive a fork); cancels the rest on an error."""
     context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context)
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _end_with_parent)
     try:
         yield pool.submit
     except BrokenProcessPool as error:
@@ -167,6 +169,17 @@ def _pool(workers: int) -> Iterator[Callable[..., concurrent.futures.Future[Any]
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when its parent is killed; else it would wait for work for ever."""
+
+    def watch() -> None:
+        if parent := multiprocessing.parent_process():
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def finish(out: Path, plan: Plan, listed: Manifest, min_count: int = 1) -> Report:

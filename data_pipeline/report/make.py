@@ -33,7 +33,8 @@ def make_report(
     hop = max(1, round(rate / fingerprint.RATE)) * fingerprint.HOP / rate
     for pair in found["duplicates"]["near"]:
         pair["shift_seconds"] = round(pair.pop("shift_frames") * hop, 3)
-    made = datetime.datetime.now().astimezone().isoformat(timespec="minutes")
+    now = datetime.datetime.now().astimezone()
+    made = f"{now.day} {now:%B %Y, %H:%M}"
     report = {"data": data_dir.name, "made": made, "measured_now": measured, **found}
     files.write_json(out / "report.json", report)
     files.write_text(out / "index.html", page.render(report))

@@ -71,15 +71,13 @@ def _blocks(data_dir: Path, song: PreparedSong) -> Iterator[Pcm]:
 def _clipped(pcm: Pcm) -> int:
     """Samples in runs of at least `_RUN` at full scale, within the block."""
     full = (pcm >= _FULL) | (pcm <= -_FULL)
-    if not full.any():
+    if len(full) < _RUN or not full.any():
         return 0
-    starts = max(0, len(full) - _RUN + 1)  # where a run can begin
-    inside = np.ones((starts, 2), bool)
-    for i in range(_RUN):
-        inside &= full[i : starts + i]
+    windows = np.lib.stride_tricks.sliding_window_view(full, _RUN, axis=0)
+    starts: np.ndarray = windows.all(2)  # of runs
     runs = np.zeros_like(full)
     for i in range(_RUN):
-        runs[i : starts + i] |= inside
+        runs[i : len(starts) + i] |= starts
     return int(runs.sum())
 
 

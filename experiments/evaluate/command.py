@@ -15,6 +15,7 @@ from experiments import cli
 from experiments.evaluate import (
     alignment,
     features,
+    generation,
     labels,
     likelihood,
     memorisation,
@@ -33,6 +34,7 @@ from jukejax.training.metrics import format_seconds
 SUITES: dict[str, Suite] = {
     "reconstruction": reconstruction.SUITE,
     "likelihood": likelihood.SUITE,
+    "generation": generation.SUITE,
     "alignment": alignment.SUITE,
     "labels": labels.SUITE,
     "memorisation": memorisation.SUITE,
@@ -60,6 +62,12 @@ class Evaluation:
     """The codes of the same songs (`experiments.encode`) under the model's VQ-VAE."""
     samples: tuple[Path, ...] = ()
     """Folders that `experiments.sample` made, for suites that look at samples."""
+    generate: int = 16
+    """Songs that the suite generation samples, top level alone, where no --samples are given."""
+    generate_seconds: float = 12.0
+    """Their length."""
+    embedder: str = "musicnn-mtt"
+    """What the suite generation hears with: musicnn-mtt or musicnn-msd."""
     json: bool = False
     """Print the results as one JSON object on the last line."""
     batch: int = 8
@@ -71,7 +79,10 @@ def load(arguments: Evaluation) -> Subject:
     """What is evaluated; its parts are loaded when a suite asks for them."""
     a = arguments
     model, mesh = read_model_dir(a.model), make_mesh(a.mesh)
-    return Subject(model, mesh, a.songs, a.codes, a.out, a.batch, a.samples)
+    subject = Subject(model, mesh, a.songs, a.codes, a.out, a.batch, a.samples)
+    subject.generate, subject.generate_seconds = a.generate, a.generate_seconds
+    subject.embedder = a.embedder
+    return subject
 
 
 def run_suite(name: str, subject: Subject) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from jukejax.models import vqvae
 from jukejax.parallel.mesh import make_mesh
 
 RATE, HOPS = tiny_model.RATE, tiny_model.HOPS
-KILLS = int(os.environ.get("JUKEJAX_KILLS", "5"))
+KILLS = int(os.environ.get("JUKEJAX_KILLS", "3"))
 LENGTHS = {"a": 4001, "b": 160, "c": 5007, "d": 31, "e": 4000, "f": 2000}
 
 
