@@ -231,8 +231,9 @@ def figures(result: Result) -> list[Figure]:
     axis.set(xlabel="time in s", ylabel="character of the lyrics")
     caption = (
         f"Where layer {row['layer']}, head {row['head']} looks in the lyrics of "
-        f"{picture['song']}, each time scaled to its largest weight. A prior that follows the "
-        "words draws a falling line through the known onsets."
+        f"{picture['song']}, each time scaled to its largest weight. The band falls because the "
+        "window of lyrics that the prior is told moves with the song; a prior that follows the "
+        "words draws a narrow line in it, through the known onsets."
     )
     return [Figure("Attention to the lyrics", caption, png(figure))]
 
