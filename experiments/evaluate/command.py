@@ -14,7 +14,9 @@ from data_pipeline.errors import DataError
 from experiments import cli
 from experiments.evaluate import (
     alignment,
+    features,
     generation,
+    labels,
     likelihood,
     memorisation,
     reconstruction,
@@ -34,7 +36,9 @@ SUITES: dict[str, Suite] = {
     "likelihood": likelihood.SUITE,
     "generation": generation.SUITE,
     "alignment": alignment.SUITE,
+    "labels": labels.SUITE,
     "memorisation": memorisation.SUITE,
+    "features": features.SUITE,
 }
 
 
