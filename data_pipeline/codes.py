@@ -268,9 +268,8 @@ class CodesWriter:
             )
         checked = [(song, self._check(song, codes)) for song, codes in encoded]
         (self.out_dir / "dataset_info.json").unlink(missing_ok=True)  # not whole from here on
-        features = records.codes_features(len(self.hops))
         examples = (row for song, codes in checked for row in self._examples(song, codes))
-        count = records.write_shard(self.out_dir / shard.name, features, examples)
+        count = records.write_shard(self.out_dir / shard.name, examples)
         size = file_size(self.out_dir / shard.name)
         note = {"digest": shard.digest, "bytes": size, "records": count}
         files.write_json(self.out_dir / "shards" / shard.note, note)

@@ -73,6 +73,8 @@ class Labels(NamedTuple):
     genres: tuple[str, ...]
     group: str
     split: str
+    year: int | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,8 +273,9 @@ def _song_of_line(folder: Path, line: bytes) -> Song:
 
 def _labels_of_line(line: bytes) -> Labels:
     get = json.loads(line).get
-    texts = (get(key) or "" for key in ("group", "split"))
-    return Labels(get("id"), get("artist") or "", tuple(get("genres") or ()), *texts)
+    genres, tags = (tuple(get(key) or ()) for key in ("genres", "tags"))
+    group, split = (get(key) or "" for key in ("group", "split"))
+    return Labels(get("id"), get("artist") or "", genres, group, split, get("year"), tags)
 
 
 def read_manifest(path: str | Path) -> Manifest:

@@ -9,6 +9,8 @@ import contextlib
 import dataclasses
 import math
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -19,7 +21,7 @@ from tqdm import tqdm
 
 from data_pipeline import beam, files, records, songs
 from data_pipeline.errors import DataError
-from data_pipeline.labels import Vocabulary
+from data_pipeline.labels import Vocabulary, song_labels
 from data_pipeline.manifest import Manifest, Song, read_manifest, write_manifest
 from data_pipeline.plan import Options, Plan, ShardTask, make_plan
 from data_pipeline.scan import scan_folder
@@ -61,6 +63,7 @@ def build(
     *,
     workers: int = 1,
     options: Options | None = None,
+    min_count: int = 1,
     show_progress: bool = True,
     runner: str = "",
     beam_flags: Sequence[str] = (),
@@ -72,6 +75,7 @@ def build(
       out: folder of the data set.
       workers: processes that decode; the result does not depend on it.
       options: length limit, split, seed and sample rate.
+      min_count: songs that must have a label for it to get into `labels.json`.
       show_progress: whether to show a bar with rate and time left.
       runner: of Apache Beam, that writes the shards in place of `workers`, with `beam_flags`.
 
@@ -79,13 +83,13 @@ def build(
       DataError: nothing could be prepared, a worker died, or `out` holds something else.
     """
     options = options or Options()
-    _check(options, workers)
+    _check(options, workers, min_count)
     _check_out(Path(manifest), Path(out))
     out = Path(out).resolve()
     listed = load_songs(manifest, out)
     out.mkdir(parents=True, exist_ok=True)
     plan = make_plan(listed, out, options)
-    report = _finished_report(out, plan)
+    report = _finished_report(out, plan, min_count)
     if report is not None:
         return report
     (out / "plan.json").unlink(missing_ok=True)  # from here on the folder is not whole
@@ -95,7 +99,7 @@ def build(
         beam.run_tasks(plan, runner, beam_flags)
     else:
         run_tasks(plan, workers, show_progress)
-    return finish(out, plan, listed)
+    return finish(out, plan, listed, min_count)
 
 
 def load_songs(manifest: str | Path, out: Path) -> Manifest:
@@ -155,7 +159,7 @@ def _take_done(plan: Plan, running: dict[concurrent.futures.Future[Any], int], b
 def _pool(workers: int) -> Iterator[Callable[..., concurrent.futures.Future[Any]]]:
     """Spawned processes (threads do not survive a fork); cancels the rest on an error."""
     context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context)
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _end_with_parent)
     try:
         yield pool.submit
     except BrokenProcessPool as error:
@@ -167,7 +171,18 @@ def _pool(workers: int) -> Iterator[Callable[..., concurrent.futures.Future[Any]
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def finish(out: Path, plan: Plan, listed: Manifest) -> Report:
+def _end_with_parent() -> None:
+    """Ends this worker when its parent is killed; else it would wait for work for ever."""
+
+    def watch() -> None:
+        if parent := multiprocessing.parent_process():
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def finish(out: Path, plan: Plan, listed: Manifest, min_count: int = 1) -> Report:
     """Writes what lies beside the shards once all of them are there, `plan.json` last.
 
     Raises:
@@ -181,15 +196,19 @@ def finish(out: Path, plan: Plan, listed: Manifest) -> Report:
     if not report.songs:
         reasons = "\n  ".join(report.lines())
         raise DataError(f"not one song could be prepared; mend these and run again:\n  {reasons}")
-    artists = (song.artist for song in listed.labels)
-    genres = (genre for song in listed.labels for genre in song.genres)
-    Vocabulary.build(artists, genres).save(out / "labels.json")
+    names = song_labels(listed.labels)
+    Vocabulary.build(**names, min_count=min_count).save(out / "labels.json")
     records.remove_leftovers(out, {name: split.shards for name, split in plan.splits.items()})
     records.write_metadata(
         out, records.audio_features(), placed.lengths, "Songs as stereo int16 segments."
     )
-    files.write_json(out / "plan.json", {"digest": plan.digest})
+    files.write_json(out / "plan.json", _state(plan, min_count))
     return report
+
+
+def _state(plan: Plan, min_count: int) -> dict[str, Any]:
+    """What `plan.json` keeps of a finished run."""
+    return {"digest": plan.digest} | ({"min_count": min_count} if min_count > 1 else {})
 
 
 class _NoSong(Exception):
@@ -248,7 +267,10 @@ class _Placed:
 
 
 def _prepared(song: Song, index: int, task: ShardTask, first: int, n_samples: int) -> PreparedSong:
-    names = ("artist", "album", "genres", "year", "tags", "lyrics", "words", "licence", "group")
+    names = (
+        "artist", "album", "genres", "year", "tags", "lyrics", "words", "licence", "group",
+        "alignment",
+    )  # fmt: skip
     return PreparedSong(
         index=index,
         id=song.id,
@@ -263,12 +285,12 @@ def _prepared(song: Song, index: int, task: ShardTask, first: int, n_samples: in
     )
 
 
-def _finished_report(out: Path, plan: Plan) -> Report | None:
+def _finished_report(out: Path, plan: Plan, min_count: int) -> Report | None:
     """The report of an earlier run with the same input and every shard in place."""
     earlier, saved = files.read_json(out / "plan.json"), files.read_json(out / "report.json")
     beside = ("dataset_info.json", "features.json", "labels.json", songs.NAME)
     whole = all((out / name).is_file() for name in beside)
-    if earlier != {"digest": plan.digest} or saved is None or not whole:
+    if earlier != _state(plan, min_count) or saved is None or not whole:
         return None
     if any(task.finished() is None for task in plan):
         return None
@@ -289,7 +311,9 @@ def _check_out(manifest: Path, out: Path) -> None:
         )
 
 
-def _check(options: Options, workers: int) -> None:
+def _check(options: Options, workers: int, min_count: int) -> None:
+    if min_count < 1:
+        raise DataError(f"--min-count is {min_count}; give 1 or more")
     if workers < 1:
         raise DataError(f"--workers is {workers}; give 1 or more")
     if not 0 <= options.test_fraction <= 1:

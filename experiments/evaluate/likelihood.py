@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -232,7 +232,7 @@ def of_level(subject: Subject, level: int, counted: Counted) -> dict[str, Any]:
 
 
 def _grouped(
-    bits: dict[str, tuple[float, float]], songs: list[PreparedSong], names: Any
+    bits: dict[str, tuple[float, float]], songs: Sequence[PreparedSong], names: Any
 ) -> dict[str, dict[str, Any]]:
     """Figures of the songs of each name (an artist's, a genre's), most tokens first."""
     groups: dict[str, dict[str, tuple[float, float]]] = {}

@@ -31,6 +31,8 @@ class Lacking(CheckpointError):
 class Subject:
     """What is evaluated. A part is loaded and checked when a suite first asks for it."""
 
+    generate, generate_seconds, embedder = 16, 12.0, "musicnn-mtt"  # of the suite generation
+
     def __init__(
         self,
         directory: ModelDir,
