@@ -18,6 +18,7 @@ from experiments import cli
 
 SUBJECTS = {
     "convert": "files of a published size through import and export",
+    "loader": "digests and speed of the audio and code loaders",
     "limits": "the least time that sampling can take on a chip, by arithmetic",
     "manifest": "a generated manifest of a million songs: memory and time to the first batch",
 }
