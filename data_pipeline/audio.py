@@ -10,6 +10,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from data_pipeline import ogg
 from data_pipeline.errors import DataError
 from data_pipeline.songs import SAMPLE_RATE
 
@@ -64,7 +65,9 @@ def downmix_matrix(channels: int, ogg: bool = False) -> Samples:
 
 def to_int16(samples: Samples) -> Pcm:
     """Rounds floats in [-1, 1) to int16; louder ones are clipped."""
-    return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+    scaled = samples * np.float32(32768.0)
+    np.rint(scaled, out=scaled)
+    return np.clip(scaled, -32768, 32767, out=scaled).astype(np.int16)
 
 
 def decode(
@@ -79,11 +82,12 @@ def decode(
         is silent, or is shorter than `min_seconds`.
     """
     path = Path(path)
+    check(path)
     with _open(path) as sound:
         resample = _Resampler(sound.samplerate, sample_rate, min(sound.channels, 2), path)
         peak, frames = 0.0, 0
         for block in _blocks(sound, path):
-            peak = max(peak, float(np.abs(block).max()))
+            peak = max(peak, float(block.max()), -float(block.min()))
             pcm = resample(block, last=False)
             frames += len(pcm)
             if len(pcm):
@@ -101,6 +105,22 @@ def decode(
         yield pcm
 
 
+def check(path: Path) -> None:
+    """Looks for damage that a decoder does not tell, over the whole file; takes milliseconds.
+
+    Raises:
+      DataError: an Ogg page is damaged or missing.
+    """
+    try:
+        with open(path, "rb") as file:
+            is_ogg = file.read(4) == b"OggS"
+        problem = ogg.problem(path) if is_ogg else ""
+    except OSError:  # said when it is opened to be decoded
+        return
+    if problem:
+        raise DataError(f"{path} {problem}; copy or encode it again, or remove it")
+
+
 def length(path: str | Path, sample_rate: int = SAMPLE_RATE) -> int:
     """Samples that `decode` gives of a file, by its header; estimated where an MP3 tells none.
 
@@ -114,6 +134,7 @@ def length(path: str | Path, sample_rate: int = SAMPLE_RATE) -> int:
 def decode_part(path: str | Path, start: int, stop: int, sample_rate: int = SAMPLE_RATE) -> Pcm:
     """Samples start..stop of what `decode` gives of a file, and little more is decoded.
 
+    The file must have passed `check`.
     (n, 2) int16, n < stop - start where the file ends. At the file's own rate they are the same;
     resampled, they may differ by a rounding.
 
@@ -221,7 +242,7 @@ def _blocks(sound: soundfile.SoundFile, path: Path) -> Iterator[Samples]:
         if not len(block):
             break
         frames += len(block)
-        if not np.isfinite(block).all():
+        if not np.isfinite([block.min(), block.max()]).all():  # a NaN goes through both
             raise DataError(
                 f"{path} holds NaN or infinite samples in its first "
                 f"{frames / sound.samplerate:.1f} s; export it again, or remove it"

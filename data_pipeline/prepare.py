@@ -9,7 +9,9 @@ import contextlib
 import dataclasses
 import math
 import multiprocessing
-from collections.abc import Callable, Iterator
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_pipeline import files, records, songs
+from data_pipeline import beam, files, records, songs
 from data_pipeline.errors import DataError
 from data_pipeline.labels import Vocabulary, song_labels
 from data_pipeline.manifest import Manifest, Song, read_manifest, write_manifest
@@ -63,6 +65,8 @@ def build(
     options: Options | None = None,
     min_count: int = 1,
     show_progress: bool = True,
+    runner: str = "",
+    beam_flags: Sequence[str] = (),
 ) -> Report:
     """Prepares every good song of a manifest (or of a folder of sound files) into `out`.
 
@@ -73,6 +77,7 @@ def build(
       options: length limit, split, seed and sample rate.
       min_count: songs that must have a label for it to get into `labels.json`.
       show_progress: whether to show a bar with rate and time left.
+      runner: of Apache Beam, that writes the shards in place of `workers`, with `beam_flags`.
 
     Raises:
       DataError: nothing could be prepared, a worker died, or `out` holds something else.
@@ -90,7 +95,10 @@ def build(
     (out / "plan.json").unlink(missing_ok=True)  # from here on the folder is not whole
     (out / "dataset_info.json").unlink(missing_ok=True)
     (out / "shards").mkdir(exist_ok=True)
-    run_tasks(plan, workers, show_progress)
+    if runner:
+        beam.run_tasks(plan, runner, beam_flags)
+    else:
+        run_tasks(plan, workers, show_progress)
     return finish(out, plan, listed, min_count)
 
 
@@ -151,7 +159,7 @@ def _take_done(plan: Plan, running: dict[concurrent.futures.Future[Any], int], b
 def _pool(workers: int) -> Iterator[Callable[..., concurrent.futures.Future[Any]]]:
     """Spawned processes (threads do not survive a fork); cancels the rest on an error."""
     context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context)
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _end_with_parent)
     try:
         yield pool.submit
     except BrokenProcessPool as error:
@@ -161,6 +169,17 @@ def _pool(workers: int) -> Iterator[Callable[..., concurrent.futures.Future[Any]
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when its parent is killed; else it would wait for work for ever."""
+
+    def watch() -> None:
+        if parent := multiprocessing.parent_process():
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def finish(out: Path, plan: Plan, listed: Manifest, min_count: int = 1) -> Report:
@@ -248,7 +267,10 @@ class _Placed:
 
 
 def _prepared(song: Song, index: int, task: ShardTask, first: int, n_samples: int) -> PreparedSong:
-    names = ("artist", "album", "genres", "year", "tags", "lyrics", "words", "licence", "group")
+    names = (
+        "artist", "album", "genres", "year", "tags", "lyrics", "words", "licence", "group",
+        "alignment",
+    )  # fmt: skip
     return PreparedSong(
         index=index,
         id=song.id,

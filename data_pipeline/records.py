@@ -87,26 +87,38 @@ def note_name(split: str, index: int, count: int) -> str:
     return f"{split}-{index:05d}-of-{count:05d}.json"
 
 
-def write_shard(path: Path, features: Any, examples: Iterable[Mapping[str, Any]]) -> int:
+def write_shard(path: Path, examples: Iterable[Mapping[str, Any]]) -> int:
     """Writes one shard atomically; returns its number of records.
 
-    The bytes depend on the examples alone.
+    The bytes depend on the examples alone, as `audio_features` and `codes_features` have them:
+    text, whole numbers, and arrays that are stored as their bytes. They are encoded here, for
+    TFDS' own encoder takes four times as long.
     """
     from array_record.python.array_record_module import ArrayRecordWriter
-    from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-    serializer = ExampleSerializer(features.get_serialized_info())
     count = 0
     with files.atomic_path(path) as temporary:
         writer = ArrayRecordWriter(os.fspath(temporary), _OPTIONS)
         try:
             for example in examples:
-                proto = serializer.get_tf_example(features.encode_example(example))
-                writer.write(proto.SerializeToString(deterministic=True))
+                writer.write(_serialized(example))
                 count += 1
         finally:
             writer.close()
     return count
+
+
+def _serialized(values: Mapping[str, Any]) -> bytes:
+    example = _example()()
+    features = example.features.feature
+    for name, value in values.items():
+        if isinstance(value, np.ndarray):
+            features[name].bytes_list.value.append(value.tobytes())
+        elif isinstance(value, str):
+            features[name].bytes_list.value.append(value.encode())
+        else:
+            features[name].int64_list.value.append(value)
+    return bytes(example.SerializeToString(deterministic=True))
 
 
 def write_metadata(

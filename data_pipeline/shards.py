@@ -46,7 +46,7 @@ def build_shard(
                 yield from records.segments(song.id, held.samples, blocks)
             progress(guess_seconds(song))
 
-    records.write_shard(task.path, records.audio_features(), examples())
+    records.write_shard(task.path, examples())
     size = file_size(task.path)
     note = {"digest": digest, "bytes": size, "songs": kept, "skipped": skipped}
     files.write_json(task.note, note)

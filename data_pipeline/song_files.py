@@ -1,7 +1,7 @@
 """Sound read straight from the files of a manifest, without records.
 
-The splits and the order of songs are those of `prepare`, so batches are too. What only a whole
-song tells is not seen here: a silent song, and one that is damaged elsewhere.
+The splits and the order of songs are those of `prepare`, so batches are too. What only
+decoding a whole song tells is not seen here: that it is silent, or damaged elsewhere.
 """
 
 import functools
@@ -67,6 +67,7 @@ class FileReader:
                 "or 'split' in the manifest"
             )
         self.indices, self.lengths = kept.astype(np.int32), lengths[kept]
+        self._checked = np.zeros(len(kept), bool)
 
     def _skip(self, row: int, name: str, error: DataError) -> None:
         if row not in self.skipped:
@@ -97,6 +98,9 @@ class FileReader:
             first = begin if place == number else 0
             stop = min(first + self.samples, int(self.lengths[place]))
             try:
+                if not self._checked[place]:
+                    audio.check(song.audio)
+                    self._checked[place] = True
                 return audio.decode_part(song.audio, first, stop, self.rate)
             except DataError as error:
                 self._skip(row, song.id, error)

@@ -45,6 +45,7 @@ class PreparedSong:
     words: tuple[Word, ...] = ()
     licence: str = ""
     group: str = ""
+    alignment: dict[str, Any] | None = None  # how `words` were found
     sample_rate: int = SAMPLE_RATE
 
 

@@ -2,9 +2,13 @@
 
 python -m experiments.prepare scan FOLDER --out songs.jsonl
 python -m experiments.prepare build --manifest songs.jsonl --out data/songs --workers 4
+python -m experiments.prepare build --manifest songs.jsonl --out data/songs --runner DirectRunner
+python -m experiments.prepare report --data data/songs --out data/report --workers 4
 """
 
+import shlex
 import sys
+from json import dumps
 from pathlib import Path
 
 import tyro
@@ -55,6 +59,8 @@ def build(
     seed: int = 0,
     sample_rate: int = SAMPLE_RATE,
     min_count: int = 1,
+    runner: str = "",
+    beam_flags: str = "",
 ) -> None:
     """Decode songs into records; run it again to go on after an interruption.
 
@@ -70,10 +76,41 @@ def build(
         sample_rate: of the records, in Hz; that of the VQ-VAE to train.
         min_count: artists, genres, decades and tags of fewer songs are left out of labels.json,
             and so are unknown.
+        runner: Apache Beam's, in place of workers: DirectRunner, PortableRunner, DataflowRunner ...
+        beam_flags: Beam's own flags in one text, such as
+            --beam-flags="--direct_num_workers=2 --direct_running_mode=multi_processing".
     """
     options = Options(min_seconds, test_fraction, seed, sample_rate)
-    report = prepare.build(manifest, out, workers=workers, options=options, min_count=min_count)
+    report = prepare.build(
+        manifest,
+        out,
+        workers=workers,
+        options=options,
+        min_count=min_count,
+        runner=runner,
+        beam_flags=shlex.split(beam_flags),
+    )
     print("\n".join(report.lines()))
+
+
+@app.command
+def report(data: Path, out: Path, workers: int = 1, json: bool = False) -> None:
+    """Say what is in a data set: a page and JSON; run it again to go on after an interruption.
+
+    Example: python -m experiments.prepare report --data data/songs --out data/report
+
+    Args:
+        data: songs, as `build` wrote them.
+        out: gets index.html, report.json and what was measured of each song.
+        workers: processes that measure.
+        json: print the report as one JSON object too.
+    """
+    from data_pipeline.report import make
+
+    found = make.make_report(data, out, workers=workers)
+    print("\n".join([*make.lines(found), f"{out / 'index.html'}"]))
+    if json:
+        print(dumps(found))
 
 
 @cli.command

@@ -21,6 +21,8 @@ SUBJECTS = {
     "loader": "digests and speed of the audio and code loaders",
     "limits": "the least time that sampling can take on a chip, by arithmetic",
     "manifest": "a generated manifest of a million songs: memory and time to the first batch",
+    "prepare": "songs to records, beside the bare cost of decoding and resampling",
+    "fuzz": "damaged sound files through prepare: decoded rightly, or skipped with a reason",
 }
 
 

@@ -20,24 +20,11 @@ from typing import Any
 import numpy as np
 
 from data_pipeline import files
+from experiments.benchmark import sounds
 from jukejax.config import ConfigError
 
-MUSIC = Path("data_pipeline/demo_music/audio")
 _BAD = 100_000  # one line in so many is bad, in one of three ways
-_WORDS = [
-    "love",
-    "night",
-    "moon",
-    "river",
-    "road",
-    "home",
-    "sun",
-    "rain",
-    "heart",
-    "dance",
-    "blue",
-    "gone",
-]
+_WORDS = ("love", "night", "moon", "river", "road", "home", "sun", "rain", "heart", "dance")
 
 
 @dataclass(frozen=True)
@@ -48,7 +35,7 @@ class Command:
     """Gets the manifests; they are kept, and used again."""
     lines: int = 1_200_000
     """Songs listed."""
-    audio: Path = MUSIC
+    audio: Path = sounds.MUSIC
     """A folder of sound files that the lines refer to."""
     batch: int = 4
     """Chunks a batch."""
@@ -79,7 +66,7 @@ def generate(path: Path, lines: int, audio: Path) -> None:
                 "year": 1950 + number % 75,
             }
             if number % 3 == 0:
-                entry["lyrics"] = " ".join(_WORDS[i] for i in rng.integers(0, 12, 150))
+                entry["lyrics"] = " ".join(_WORDS[i] for i in rng.integers(0, len(_WORDS), 150))
             if number % 50 == 0:
                 entry["group"] = f"group {number // 100}"
             if place % _BAD == _BAD - 1:

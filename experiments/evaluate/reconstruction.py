@@ -41,11 +41,11 @@ def measure(subject: Subject) -> dict[str, Any]:
         decoders = reconstruction.make_decoders(vqvae.config, vqvae.params, vqvae.books)
         progress = tqdm(songs, "reconstruction", unit="song", disable=None)
         result = reconstruction.evaluate(decoders, _readable(subject, progress))
-    present = {x for x in records.SPLITS if len(prepared_songs(subject.codes).of_split(x))}
+    encoded = prepared_songs(subject.codes)
+    present = [split for split in records.SPLITS if len(encoded.of_split(split))]
     for level in subject.levels:
         counts = [
-            code_token_counts(subject.codes, split, level, vqvae.config.codes)
-            for split in sorted(present)
+            code_token_counts(subject.codes, split, level, vqvae.config.codes) for split in present
         ]
         result["levels"][level] |= reconstruction.codebook_use(np.sum(counts, axis=0))
     result["seconds"] = result["samples"] / vqvae.config.sample_rate

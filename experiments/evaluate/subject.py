@@ -31,6 +31,8 @@ class Lacking(CheckpointError):
 class Subject:
     """What is evaluated. A part is loaded and checked when a suite first asks for it."""
 
+    generate, generate_seconds, embedder = 16, 12.0, "musicnn-mtt"  # of the suite generation
+
     def __init__(
         self,
         directory: ModelDir,
@@ -137,6 +139,7 @@ class Suite:
     needs: tuple[str, ...] = ("vqvae", "codes")  # of vqvae, songs, codes, priors, labels
     figures: Callable[[Result], list[Figure]] = none
     scores: Callable[[Result], list[Score]] = none  # what `compare` sets side by side
+    alike: tuple[str, ...] = ()  # parts of the source that must be the same for that
     source: Callable[[Subject], dict[str, Any]] = nothing  # what else it depends on
     definition: int = 1  # raised when the same source would give other figures
 
@@ -153,7 +156,7 @@ def held_out_songs(subject: Subject) -> Sequence[PreparedSong]:
       DataError: no test split, or the codes are of other songs.
     """
     songs = records.split_songs(subject.songs, "test")
-    encoded = {s.id: s.n_samples for s in prepared_songs(subject.codes).of_split("test")}
+    encoded = {song.id: song.n_samples for song in prepared_songs(subject.codes).of_split("test")}
     for song in songs:
         if encoded.get(song.id) != song.n_samples:
             raise DataError(

@@ -73,19 +73,40 @@ def describer(config: PriorConfig, vocabulary: Vocabulary, job: Job, samples: in
     Raises:
       DataError: an artist or genre that the model does not know.
     """
+    fixed = label_ids(config, vocabulary, job.items) if config.labels else {}
+    lyrics = [item.lyrics for item in job.items]
+    return describe_songs(config, fixed, lyrics, *span(config, job, samples))
+
+
+def span(config: PriorConfig, job: Job, samples: int) -> tuple[int, int]:
+    """Where in its song a job of `samples` begins, and the song's length, in samples."""
     begin = round(job.begin_seconds * config.sample_rate)
-    total = max(begin + samples, round(job.total_seconds * config.sample_rate))
-    fixed: dict[str, np.ndarray] = {}
+    return begin, max(begin + samples, round(job.total_seconds * config.sample_rate))
+
+
+def describe_songs(
+    config: PriorConfig,
+    labels: dict[str, np.ndarray],
+    lyrics: Sequence[str],
+    begin: int,
+    total: int,
+) -> Describe:
+    """As `describer`, of songs with label ids (none for a prior without labels) and lyrics.
+
+    Args:
+      begin, total: sample of the songs that offsets count from, and their length in samples.
+    """
+    count = len(lyrics)
+    fixed = dict(labels)
     if config.labels:
-        fixed = label_ids(config, vocabulary, job.items)
-        fixed["total_length"] = np.full(len(job.items), total, np.int32)
+        fixed["total_length"] = np.full(count, total, np.int32)
     wanted = config.lyrics
-    tokens = [text.encode(i.lyrics, wanted.alphabet) for i in job.items] if wanted else []
+    tokens = [text.encode(x, wanted.alphabet) for x in lyrics] if wanted else []
 
     def describe(offset: int) -> dict[str, np.ndarray]:
         batch, offset = dict(fixed), begin + offset
         if config.labels:
-            batch["offset"] = np.full(len(job.items), offset, np.int32)
+            batch["offset"] = np.full(count, offset, np.int32)
         if wanted:
             where = (wanted.tokens, total, offset, config.window_samples, np.float32)
             batch["lyrics"] = np.stack([text.window(t, *where, wanted.alphabet) for t in tokens])

@@ -101,14 +101,12 @@ class Prior(nn.Module):
         kernel = self.token.T if self.config.tied_output else self.output
         return h.astype(jnp.float32) @ kernel
 
-    def hidden(
-        self, batch: Batch, conditions: Conditions, keep_kv: bool = False
-    ) -> tuple[jax.Array, Any]:
-        """States (B, L, W) that `head` reads, and (with `keep_kv`) the stack's keys and values."""
+    def hidden(self, batch: Batch, conditions: Conditions, keep: str = "") -> tuple[jax.Array, Any]:
+        """States (B, L, W) that `head` reads, and what the stack keeps (`transformer.Stack`)."""
         x = whole(self.token)[self.sequence(batch)]
         x = shift_right(x, conditions.start) + conditions.add
-        x, kv = self.stack(x, conditions.encoded, keep_kv)
-        return x if conditions.output_add is None else x + conditions.output_add, kv
+        x, kept = self.stack(x, conditions.encoded, keep)
+        return x if conditions.output_add is None else x + conditions.output_add, kept
 
     def __call__(self, batch: Batch) -> tuple[jax.Array, Conditions]:
         """Logits (B, L, K) of every position given all before it, and the conditions."""
@@ -116,6 +114,20 @@ class Prior(nn.Module):
         h, _ = self.hidden(batch, conditions)
         h = nn.with_logical_constraint(h, ("batch", "length", "embed"))
         return self.head(h), conditions
+
+
+def kept(config: PriorConfig, params: Any, batch: Batch, keep: str) -> list[Any]:
+    """What every layer keeps of a batch, in order of layers (`transformer.Stack` says what)."""
+    model: Any = Prior(config)
+    variables = {"params": params}
+    conditions = model.apply(variables, batch, method="conditions")
+    _, runs = model.apply(variables, batch, conditions, keep, method="hidden")
+    return [
+        jax.tree.map(lambda x, i=i: x[i], of_layer)
+        for (repeats, _), run in zip(prior_stack(config).runs, runs, strict=True)
+        for i in range(repeats)
+        for of_layer in run
+    ]
 
 
 def init_params(config: PriorConfig, key: jax.Array) -> Any:
