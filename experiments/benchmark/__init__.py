@@ -17,6 +17,7 @@ import tyro
 from experiments import cli
 
 SUBJECTS = {
+    "alignment": "word onsets found in rendered songs, with music from none to +3 dB",
     "convert": "files of a published size through import and export",
     "limits": "the least time that sampling can take on a chip, by arithmetic",
 }
