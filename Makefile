@@ -5,7 +5,7 @@ PARITY ?= .venv-parity
 RUN = $(VENV)/bin/python
 WORKDIR ?= runs/demo
 
-.PHONY: help demo test test-slow test-golden test-parity test-aot lint format clean
+.PHONY: help demo test test-slow test-golden test-parity test-aot test-browser lint format clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,10 @@ test-parity: $(VENV)/installed $(PARITY)/installed  ## Compare exported models w
 test-aot: $(VENV)/installed  ## Compile for TPUs that are not there (installs libtpu)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[aot]'
 	$(RUN) -m pytest -m aot
+
+test-browser: $(VENV)/installed  ## Open the pages in chromium (apt install chromium)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
+	$(RUN) -m pytest -m browser
 
 lint: $(VENV)/installed  ## Formatting, lint, types and the direction of imports
 	$(VENV)/bin/ruff format --check .

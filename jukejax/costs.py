@@ -206,7 +206,7 @@ def parameters(experiment: Experiment) -> int:
     c = experiment.model
     rows = c.vocabulary + c.seq_len + (0 if c.tied_output else c.codes)
     if c.labels:
-        rows += c.labels.artists + c.labels.genres + (3 * c.labels.timing_bins if c.timing else 0)
+        rows += sum(c.labels.tables.values()) + (3 * c.labels.timing_bins if c.timing else 0)
     else:
         rows += 1  # what stands before the first token
     if c.upper:

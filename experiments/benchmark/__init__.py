@@ -20,6 +20,9 @@ SUBJECTS = {
     "alignment": "word onsets found in rendered songs, with music from none to +3 dB",
     "convert": "files of a published size through import and export",
     "limits": "the least time that sampling can take on a chip, by arithmetic",
+    "manifest": "a generated manifest of a million songs: memory and time to the first batch",
+    "prepare": "songs to records, beside the bare cost of decoding and resampling",
+    "fuzz": "damaged sound files through prepare: decoded rightly, or skipped with a reason",
 }
 
 

@@ -2,4 +2,5 @@ import sys
 
 from experiments.benchmark import main
 
-main(sys.argv[1:])
+if __name__ == "__main__":  # not in a process that a subject spawns
+    main(sys.argv[1:])

@@ -12,7 +12,14 @@ import tyro
 
 from data_pipeline.errors import DataError
 from experiments import cli
-from experiments.evaluate import likelihood, reconstruction
+from experiments.evaluate import (
+    alignment,
+    generation,
+    likelihood,
+    memorisation,
+    reconstruction,
+)
+from experiments.evaluate.page import write_page
 from experiments.evaluate.subject import Lacking, Subject, Suite
 from jukejax.checkpoint import CheckpointError
 from jukejax.config import ConfigError, MeshConfig
@@ -25,6 +32,9 @@ from jukejax.training.metrics import format_seconds
 SUITES: dict[str, Suite] = {
     "reconstruction": reconstruction.SUITE,
     "likelihood": likelihood.SUITE,
+    "generation": generation.SUITE,
+    "alignment": alignment.SUITE,
+    "memorisation": memorisation.SUITE,
 }
 
 
@@ -48,6 +58,12 @@ class Evaluation:
     """The codes of the same songs (`experiments.encode`) under the model's VQ-VAE."""
     samples: tuple[Path, ...] = ()
     """Folders that `experiments.sample` made, for suites that look at samples."""
+    generate: int = 16
+    """Songs that the suite generation samples, top level alone, where no --samples are given."""
+    generate_seconds: float = 12.0
+    """Their length."""
+    embedder: str = "musicnn-mtt"
+    """What the suite generation hears with: musicnn-mtt or musicnn-msd."""
     json: bool = False
     """Print the results as one JSON object on the last line."""
     batch: int = 8
@@ -59,7 +75,10 @@ def load(arguments: Evaluation) -> Subject:
     """What is evaluated; its parts are loaded when a suite asks for them."""
     a = arguments
     model, mesh = read_model_dir(a.model), make_mesh(a.mesh)
-    return Subject(model, mesh, a.songs, a.codes, a.out, a.batch, a.samples)
+    subject = Subject(model, mesh, a.songs, a.codes, a.out, a.batch, a.samples)
+    subject.generate, subject.generate_seconds = a.generate, a.generate_seconds
+    subject.embedder = a.embedder
+    return subject
 
 
 def run_suite(name: str, subject: Subject) -> dict[str, Any]:
@@ -115,7 +134,10 @@ def run_suites(names: list[str], subject: Subject) -> dict[str, Any]:
             if not isinstance(error, Lacking):
                 failures[name] = error
             print(f"{name} is left out: {error}\n")
-    print(costs(results, subject.out))
+        else:
+            page = write_page(SUITES, subject.out)
+    if results:
+        print(f"{costs(results, subject.out)}\n\nReport: {page}")
     if failures:
         reasons = dict.fromkeys(str(error) for error in failures.values())
         raise CheckpointError(f"{', '.join(failures)} could not run: {' '.join(reasons)}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,87 +13,266 @@ from tqdm import tqdm
 
 from data_pipeline import records
 from data_pipeline.code_loader import code_windows
-from data_pipeline.codes import codes_length, read_song_codes
+from data_pipeline.codes import codes_info, codes_length, read_song_codes
 from data_pipeline.labels import Vocabulary
+from data_pipeline.songs import PreparedSong, prepared_songs
 from experiments.data import code_arguments, prior_inputs
+from experiments.evaluate import likelihood_report
 from experiments.evaluate.subject import Subject, Suite
-from jukejax.evaluation import likelihood, report
+from jukejax.config import PriorConfig
+from jukejax.evaluation import bootstrap, conditions, counting, likelihood
 from jukejax.parallel.mesh import BATCH
 
+ORDERS = (3, 5)  # of Kneser-Ney n-grams
+NGRAM_TOKENS = 2**23  # that they count, a level; whole songs are drawn up to about so many
+KEPT_BATCHES = 64  # an interrupted run repeats no more of them
+CONDITION_WINDOWS = 128  # whose conditions are replaced, evenly over the split
+LENDERS = 16  # training songs that lend conditions where the held-out ones are too few
 
-def training_counts(subject: Subject, levels: Iterable[int]) -> dict[int, likelihood.Counts]:
-    """Counts of tokens and pairs of the training split by level, in one pass over the songs."""
-    codes = subject.vqvae.config.codes
-    counts = {level: likelihood.empty_counts(codes) for level in levels}
-    songs = records.split_songs(subject.codes, "train")
-    for song in tqdm(songs, "counting training codes", unit="song", disable=None):
-        found = read_song_codes(subject.codes, song.id)
-        for level in counts:
-            likelihood.count(counts[level], found[level])
-    return counts
+
+class Counted:
+    """What the training codes of some levels say, read in one pass."""
+
+    def __init__(self, subject: Subject, levels: Iterable[int], codes: int) -> None:
+        songs = records.split_songs(subject.codes, "train")
+        info = codes_info(subject.codes)
+        top = info.hops[-1]
+        self.codes, chosen = codes, {}
+        for level in levels:
+            lengths = [codes_length(song.n_samples, info.hops[level], top) for song in songs]
+            order = np.random.default_rng(0).permutation(len(songs))
+            before = np.cumsum(np.take(lengths, order)) - np.take(lengths, order)
+            chosen[level] = {songs[i].id for i in order[before < NGRAM_TOKENS]}
+        self.counts = {level: counting.empty_counts(codes) for level in chosen}
+        self.sequences: dict[int, list[Any]] = {level: [] for level in chosen}
+        for song in tqdm(songs, "counting training codes", unit="song", disable=None):
+            found = read_song_codes(subject.codes, song.id)
+            for level in chosen:
+                counting.count(self.counts[level], found[level])
+                if song.id in chosen[level]:
+                    self.sequences[level].append(found[level])
+
+    def bits(self, level: int) -> likelihood.CountBits:
+        """The counting models of a level, fitted."""
+        model = counting.fit(self.counts[level])
+        most = int(63 / math.log2(self.codes))  # longest n-gram that fits into a number
+        orders = [order for order in ORDERS if order <= most]
+        ngrams = counting.KneserNey(self.sequences[level], self.codes, max(orders))
+
+        def bits(codes: Any) -> dict[str, Any]:
+            found = {"unigram": model.unigram_bits(codes), "bigram": model.bigram_bits(codes)}
+            return found | {f"kn{n}": b for n, b in ngrams.bits(codes, orders).items()}
+
+        return bits
+
+
+class Held:
+    """The held-out windows of one prior."""
+
+    def __init__(self, subject: Subject, config: PriorConfig, fingerprint: str) -> None:
+        labels = subject.directory.labels(config.level) if config.labels else None
+        self.config, self.codes = config, subject.codes
+        split = int(np.prod([subject.mesh.shape[axis] for axis in BATCH]))
+        self.batch = -(-subject.batch // split) * split
+        self.arguments = {
+            "batch_size": self.batch,
+            "expect_fingerprint": fingerprint,
+            **code_arguments(config, Vocabulary.load(labels) if labels else None),
+        }
+        top = codes_info(subject.codes).hops[-1]
+        songs = records.split_songs(subject.codes, "test")
+        self.lengths = [codes_length(song.n_samples, config.hop, top) for song in songs]
+        self.total = sum(length // config.n_ctx for length in self.lengths)  # windows
+
+    def batches(self, split: str = "test") -> Iterator[dict[str, Any]]:
+        """What the prior reads, with "valid", "song" and "place" (see `conditions`)."""
+        songs = prepared_songs(self.codes)
+        ends = np.array([song.n_samples for song in songs])
+        for found in code_windows(self.codes, split=split, **self.arguments):
+            kept = {k: found[k] for k in ("valid", "song")}
+            place = found["offset"] / ends[found["song"]]
+            yield prior_inputs(self.config, found) | kept | {"place": place}
+
+    def chosen(self) -> conditions.Windows:
+        """Windows whose conditions are replaced, evenly over the split."""
+        count = min(self.total, CONDITION_WINDOWS)
+        rows = set(np.linspace(0, self.total - 1, count).round().astype(int).tolist())
+        return _take(self.batches(), lambda index, song: index in rows)
+
+    def lenders(self) -> conditions.Windows:
+        """The first window of some training songs, sung ones where the prior reads lyrics."""
+        songs, seen = prepared_songs(self.codes), set()
+        sung = self.config.lyrics and any(s.lyrics for s in songs if s.split == "train")
+
+        def wanted(index: int, song: int) -> bool:
+            new = song not in seen and bool(songs[song].lyrics or not sung)
+            seen.update([song] if new else [])
+            return new and len(seen) <= LENDERS
+
+        return _take(self.batches("train"), wanted)
+
+
+def _take(batches: Iterator[dict[str, Any]], wanted: Any) -> conditions.Windows:
+    """The rows of batches of which wanted(number, song) holds, without "valid"."""
+    rows, index = [], 0
+    for batch in batches:
+        for row in np.flatnonzero(batch.pop("valid")):
+            if wanted(index, int(batch["song"][row])):
+                rows.append({name: array[row] for name, array in batch.items()})
+            index += 1
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def worth(
+    subject: Subject, held: Held, scorer: likelihood.Scorer, upper_unigram: Any
+) -> list[dict[str, Any]]:
+    """What each condition is worth: bits with it replaced, beside those of the same windows."""
+    config, level = held.config, held.config.level
+    windows = held.chosen()
+    count = len(windows["codes"])
+    few = len(np.unique(windows["song"])) < 2
+    if config.lyrics and not few:
+        few = len(np.unique(windows["song"][(windows["lyrics"] != 0).any(1)])) < 2
+    if few:
+        lenders = held.lenders()
+        windows = {name: np.concatenate([windows[name], lenders[name]]) for name in windows}
+    genres = config.labels.max_genres if config.labels else 1
+    unknown = {"artist": 0, "genres": Vocabulary.build([], []).genre_ids((), genres)}
+    read = prior_inputs(config, windows)
+    first = {name: array[:count] for name, array in read.items()}
+
+    def sums(rows: Any, bits: Any) -> dict[str, list[float]]:
+        return likelihood.by_song(bits, windows["song"][rows])
+
+    def truth() -> Any:
+        bits = likelihood.score_all(scorer, first, held.batch)
+        return [[float(b) for b in bits.mean(1)], int(bits.shape[1])]
+
+    means, tokens = subject.once(f"level {level}: truth", truth)
+    rows = []
+    for one in conditions.replacements(config, windows, count, upper_unigram, unknown):
+
+        def replaced(one: conditions.Replaced = one) -> Any:
+            bits = likelihood.score_all(scorer, prior_inputs(config, one.windows), held.batch)
+            return sums(one.rows, bits)
+
+        found = subject.once(f"level {level}: {one.name}", replaced)
+        true = sums(one.rows, np.repeat(np.array(means)[one.rows, None], tokens, axis=1))
+        pair = [{s: (b / t, t) for s, (b, t) in x.items()} for x in (true, found)]
+        more, interval = bootstrap.difference(*pair)
+        rows.append(
+            {
+                "name": one.name,
+                "condition": one.condition,
+                "bits_per_token": likelihood.mean(found),
+                "truth_bits_per_token": likelihood.mean(true),
+                "difference": more,
+                "interval": interval,
+                "songs": len(found),
+                "windows": len(one.rows),
+                "lent_by_training_songs": few,
+            }
+        )
+    return rows
+
+
+def of_level(subject: Subject, level: int, counted: Counted) -> dict[str, Any]:
+    """All figures of one prior."""
+    prior = subject.load_prior(level)
+    config = prior.config
+    held = Held(subject, config, prior.fingerprint)
+    scorer = likelihood.make_scorer(config, prior.params, subject.mesh)
+    models = counted.bits(level)
+    named = f"likelihood of level {level}"
+    total = -(-held.total // held.batch)
+    progress = tqdm(held.batches(), named, total, unit="batch", disable=None)
+    plain = ({k: v for k, v in batch.items() if k != "place"} for batch in progress)
+    whole: dict[str, Any] = {"windows": 0, "models": {}}
+    for number in range(-(-total // KEPT_BATCHES)):
+        some = list(itertools.islice(plain, KEPT_BATCHES))
+        compute = functools.partial(likelihood.sums, scorer, models, some)
+        part = subject.once(f"level {level}, part {number}", compute)
+        whole = likelihood.add(whole, part)
+    upper = None
+    if config.upper:
+        upper = counting.fit(counted.counts[level + 1]).unigram
+    songs = prepared_songs(subject.codes)
+    found = whole["models"]
+    bits = {songs[int(i)].id: (b / n, n) for i, (b, n) in found["prior"]["songs"].items()}
+    tokens = int(sum(n for _, n in bits.values()))
+    mean = likelihood.mean(found["prior"]["songs"])
+    baselines = {
+        f"{name}_bits_per_token": likelihood.mean(sums["songs"])
+        for name, sums in found.items()
+        if name != "prior"
+    }
+    return {
+        "level": level,
+        "step": prior.step,
+        "bits_per_token": mean,
+        "interval": bootstrap.interval(bits),
+        "bits_per_second": mean * config.sample_rate / config.hop,
+        "uniform_bits_per_token": math.log2(config.codes),
+        **baselines,
+        "counted_tokens": int(counted.counts[level].tokens.sum()),
+        "ngram_tokens": sum(map(len, counted.sequences[level])),
+        "tokens": tokens,
+        "windows": whole["windows"],
+        "songs": len(bits),
+        "covered": tokens / sum(held.lengths),
+        "window_seconds": config.window_samples / config.sample_rate,
+        "by_song": bits,
+        "by_artist": _grouped(bits, songs, lambda song: [song.artist or "(none)"]),
+        "by_genre": _grouped(bits, songs, lambda song: song.genres or ["(none)"]),
+        "by_position": {
+            name: likelihood.curve(sums["positions"], whole["windows"])
+            for name, sums in found.items()
+        },
+        "conditions": worth(subject, held, scorer, upper),
+    }
+
+
+def _grouped(
+    bits: dict[str, tuple[float, float]], songs: Sequence[PreparedSong], names: Any
+) -> dict[str, dict[str, Any]]:
+    """Figures of the songs of each name (an artist's, a genre's), most tokens first."""
+    groups: dict[str, dict[str, tuple[float, float]]] = {}
+    for song in songs:
+        for name in names(song) if song.id in bits else ():
+            groups.setdefault(name, {})[song.id] = bits[song.id]
+    rows: dict[str, dict[str, Any]] = {}
+    for name, group in groups.items():
+        tokens = sum(n for _, n in group.values())
+        rows[name] = {
+            "bits_per_token": sum(b * n for b, n in group.values()) / tokens,
+            "interval": bootstrap.interval(group),
+            "songs": len(group),
+            "tokens": int(tokens),
+        }
+    return dict(sorted(rows.items(), key=lambda item: -item[1]["tokens"]))
 
 
 def measure(subject: Subject) -> dict[str, Any]:
-    """`likelihood.evaluate` of every prior that the model directory names, top level first.
+    """Figures of every prior that the model directory names, top level first.
 
     "covered" is the part of the held-out tokens that lies in whole windows and is scored.
     """
     levels = subject.prior_levels
-    songs = records.split_songs(subject.codes, "test")  # said before minutes of counting
-    counts = training_counts(subject, levels)
-    split = int(np.prod([subject.mesh.shape[axis] for axis in BATCH]))
-    batch = -(-subject.batch // split) * split
-    rows, top = [], subject.vqvae.config.hops[-1]
-    for level in levels:  # one in memory at a time
-        prior = subject.load_prior(level)
-        config = prior.config
-        vocabulary = Vocabulary.load(subject.directory.labels(level)) if config.labels else None
-        lengths = [codes_length(song.n_samples, config.hop, top) for song in songs]
-        windows = code_windows(
-            subject.codes,
-            split="test",
-            batch_size=batch,
-            expect_fingerprint=prior.fingerprint,
-            **code_arguments(config, vocabulary),
-        )
-        total = -(-sum(n // config.n_ctx for n in lengths) // batch)
-        progress = tqdm(windows, f"likelihood of level {level}", total, unit="batch", disable=None)
-        inputs = (
-            prior_inputs(config, found) | {k: found[k] for k in ("valid", "song")}
-            for found in progress
-        )
-        scorer = likelihood.make_scorer(config, prior.params, subject.mesh)
-        row = likelihood.evaluate(config, scorer, likelihood.fit(counts[level]), inputs)
-        rows.append(row | {"covered": row["tokens"] / sum(lengths), "step": prior.step})
-    return {"levels": rows}
-
-
-def tables(result: dict[str, Any]) -> list[report.Table]:
-    title = (
-        "Bits per held-out token, lower is better; unigram and bigram count the training codes "
-        "and score the same tokens: whole windows, without what is left at a song's end."
-    )
-    header = ("level", "prior", "bigram", "unigram", "uniform", "bits/s", "tokens", "of test")
-    rows = [
-        (
-            str(row["level"]),
-            f"{row['bits_per_token']:.3f}",
-            f"{row['bigram_bits_per_token']:.3f}",
-            f"{row['unigram_bits_per_token']:.3f}",
-            f"{row['uniform_bits_per_token']:.3f}",
-            f"{row['bits_per_second']:.0f}",
-            str(row["tokens"]),
-            f"{100 * row['covered']:.0f} %",
-        )
-        for row in result["levels"]
-    ]
-    return [report.Table(title, header, rows)]
+    configs = {level: subject.prior_config(level)[0] for level in levels}
+    records.split_songs(subject.codes, "test")  # said before minutes of counting
+    needed = {level + 1 for level in levels if configs[level].upper} | set(levels)
+    counted = Counted(subject, sorted(needed), configs[levels[0]].codes)
+    return {"levels": [of_level(subject, level, counted) for level in levels]}
 
 
 SUITE = Suite(
     title="Likelihood",
-    about="How many bits the priors need for held-out tokens, beside models that count.",
+    about=likelihood_report.ABOUT,
     measure=measure,
-    tables=tables,
+    tables=likelihood_report.tables,
+    figures=likelihood_report.figures,
+    scores=likelihood_report.scores,
     needs=("vqvae", "codes", "priors", "labels"),
+    alike=("vqvae",),
+    definition=2,
 )

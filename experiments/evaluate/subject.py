@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ class Lacking(CheckpointError):
 
 class Subject:
     """What is evaluated. A part is loaded and checked when a suite first asks for it."""
+
+    generate, generate_seconds, embedder = 16, 12.0, "musicnn-mtt"  # of the suite generation
 
     def __init__(
         self,
@@ -137,6 +139,7 @@ class Suite:
     needs: tuple[str, ...] = ("vqvae", "codes")  # of vqvae, songs, codes, priors, labels
     figures: Callable[[Result], list[Figure]] = none
     scores: Callable[[Result], list[Score]] = none  # what `compare` sets side by side
+    alike: tuple[str, ...] = ()  # parts of the source that must be the same for that
     source: Callable[[Subject], dict[str, Any]] = nothing  # what else it depends on
     definition: int = 1  # raised when the same source would give other figures
 
@@ -146,16 +149,16 @@ class Suite:
         return {**marks, "definition": self.definition, **self.source(subject)}
 
 
-def held_out_songs(subject: Subject) -> list[PreparedSong]:
+def held_out_songs(subject: Subject) -> Sequence[PreparedSong]:
     """The test split of the songs, checked against the codes.
 
     Raises:
       DataError: no test split, or the codes are of other songs.
     """
     songs = records.split_songs(subject.songs, "test")
-    encoded = {song.id: (song.n_samples, song.split) for song in prepared_songs(subject.codes)}
+    encoded = {song.id: song.n_samples for song in prepared_songs(subject.codes).of_split("test")}
     for song in songs:
-        if encoded.get(song.id) != (song.n_samples, "test"):
+        if encoded.get(song.id) != song.n_samples:
             raise DataError(
                 f"{subject.codes} does not hold held-out song {song.id!r} as {subject.songs} has "
                 "it; encode the songs again with `python -m experiments.encode`"

@@ -18,7 +18,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,10 @@ NAMES = {0: "bottom", 1: "middle", 2: "top"}
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """An item before it is read: what the list says, where its files are, and how to describe it.
+    """An item before it is read: what the list says, and where its files are.
 
     `prompt` is what was asked for: items of the same prompt can be compared. `files` are all that
-    the item is made from. `make(folder)` names the tracks, whose sounds `wavs` go to `folder`.
+    the item is made from, `wavs` its sounds by their names in the site. `make` describes it.
     """
 
     id: str
@@ -78,7 +78,8 @@ def find_sources(runs: Sequence[Path], problems: list[str]) -> Iterator[Source]:
                 try:
                     yield from read(file)
                 except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
-                    problems.append(f"{file} cannot be used ({error!r}).")
+                    reason = error if isinstance(error, ConfigError) else repr(error)
+                    problems.append(f"{file} cannot be used: {reason}")
 
 
 def sample_sources(file: Path) -> list[Source]:
@@ -206,8 +207,8 @@ def make_item(source: Source, folder: Path) -> dict[str, Any]:
     tracks = []
     for track in song.tracks:
         name = track.key if track.key == "original" else f"level_{track.key}"
-        wav = f"{name}.wav" if track.wav else None
-        tracks.append(dataclasses.replace(track, wav=wav, picture=f"{name}.webp"))
+        sound = f"{name}.wav" if track.wav else None
+        tracks.append(dataclasses.replace(track, wav=sound, picture=f"{name}.webp"))
     facts = [("", source.kind), ("model", source.model), *song.facts]
     if source.step is not None:
         facts.insert(2, ("step", str(source.step)))
@@ -248,9 +249,8 @@ def _write_script(path: Path, before: str, value: Any, after: str) -> None:
 
 def _kept_or_made(source: Source, folder: Path) -> dict[str, Any]:
     """The row of an item, from its folder where it was made from the same files by this code."""
-    code = [path.read_text("utf-8") for path in (_site() / "song.html.j2", Path(__file__))]
     stats = [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in source.files]
-    mark = _digest(*code, *stats, source.model, source.step)
+    mark = _digest(_code(), *stats, source.model, source.step)
     kept = folder / "row.json"
     try:
         found = json.loads(kept.read_text("utf-8"))
@@ -263,8 +263,12 @@ def _kept_or_made(source: Source, folder: Path) -> dict[str, Any]:
     return row
 
 
-def _site() -> Path:
-    return Path(str(resources.files("jukejax.evaluation").joinpath("site")))
+@functools.cache
+def _code() -> str:
+    """Changes when items would be made otherwise."""
+    here = resources.files("jukejax.evaluation")
+    names = ("explorer.py", "player.py", "page.py", "site/song.html.j2")
+    return _digest(*(here.joinpath(name).read_text("utf-8") for name in names))
 
 
 def write_site(site: Path, rows: Sequence[dict[str, Any]]) -> Path:
@@ -276,7 +280,7 @@ def write_site(site: Path, rows: Sequence[dict[str, Any]]) -> Path:
 def make_site(
     runs: Sequence[Path],
     site: Path,
-    progress: Callable[[list[Source]], Any] = iter,  # type: ignore[assignment]
+    progress: Callable[[list[Source]], Iterable[Source]] = iter,
 ) -> tuple[Path, int, list[str]]:
     """Makes or renews a site; returns its page, the number of items, and what was left out and why.
 
@@ -291,12 +295,12 @@ def make_site(
     rows = []
     for source in progress(list(find_sources(runs, problems))):
         if not source.wavs:
-            problems.append(f"{source.job}: a song of it has no sound yet.")
+            problems.append(f"{source.files[0]}, {source.artist}: there is no sound yet.")
             continue
         try:
             rows.append(_kept_or_made(source, site / "items" / source.id))
         except (ConfigError, FileNotFoundError) as error:
-            problems.append(str(error))
+            problems.append(f"{source.files[0]}, {source.artist}: {error}")
             shutil.rmtree(site / "items" / source.id, ignore_errors=True)
     if not rows:
         raise ConfigError(

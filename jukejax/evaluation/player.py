@@ -73,11 +73,15 @@ class Piece:
 
 @dataclass(frozen=True)
 class Alignment:
-    """Attention `weights` (times, characters of the lyrics), `starts` (times,) in s, and words."""
+    """Attention `weights` (times, characters of the lyrics), `starts` (times,) in s, and words.
+
+    `head` names the layer and head it was read from, where that is known.
+    """
 
     weights: np.ndarray
     starts: np.ndarray
     words: list[Timed]
+    head: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class Song:
     tracks: list[Track]
     lyrics: list[Piece] = field(default_factory=list)
     attention: str = ""
+    head: str = ""
     facts: list[tuple[str, str]] = field(default_factory=list)
     job: str = ""
     folder: str = ""
@@ -183,7 +188,7 @@ def draw(folder: Path, song: Song, alignment: Alignment | None = None) -> Song:
     song = replace(song, tracks=tracks)
     if alignment and song.attention and song.seconds:
         draw_attention(alignment, song.seconds, folder / song.attention)
-        return song
+        return replace(song, head=alignment.head)
     return replace(song, attention="")
 
 
@@ -209,8 +214,11 @@ def find_words(lyrics: str, words: Sequence[Sequence[Any]]) -> tuple[str, list[T
         if text and found:
             cursor = found.end()
             timed.append((text, start, end, found.start(), cursor))
-    if words and not timed:
-        return find_words(" ".join(word[0] for word in words), words)
+    if not timed:
+        for text, start, end in words:
+            timed.append((text, start, end, cursor, cursor + len(text)))
+            cursor += len(text) + 1
+        lyrics = " ".join(word[0] for word in words) or lyrics
     return lyrics, timed
 
 
@@ -246,6 +254,7 @@ def read_alignment(folder: Path, item: int) -> Alignment | None:
     try:
         with np.load(arrays) as data:
             weights, starts = data["weights"], data["seconds"]
+            names = [f"{name} {int(data[name])}" for name in ("layer", "head") if name in data]
         if weights.ndim != 2 or starts.shape != weights.shape[:1] or not weights.size:
             raise ValueError(f"weights {weights.shape} for times {starts.shape}")
         found = json.loads(words.read_text("utf-8")) if words.exists() else []
@@ -254,7 +263,7 @@ def read_alignment(folder: Path, item: int) -> Alignment | None:
         raise ConfigError(
             f"{arrays} and {words.name} hold no alignment ({error}); remove both, or align again."
         ) from error
-    return Alignment(weights, starts, timed)
+    return Alignment(weights, starts, timed, ", ".join(names))
 
 
 # --- the page -------------------------------------------------------------------------------------

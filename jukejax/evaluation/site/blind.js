@@ -79,7 +79,7 @@ const Blind = (() => {
 
   function count() {
     const found = pairs(get("side-x").value, get("side-y").value).length;
-    get("pairs").textContent = `${found} pairs`;
+    get("pairs").textContent = `${found} ${found === 1 ? "pair" : "pairs"}`;
   }
 
   function shuffle(list) {
@@ -124,6 +124,7 @@ const Blind = (() => {
     song = Player.open(root);
     Player.use(song);
     song.choose(song.tracks[0]);
+    song.button.focus();
     root.addEventListener("playing", () => {
       if (!song.tracks.every((track) => track.heard)) return;
       root.querySelector(".rate").classList.add("open");

@@ -51,7 +51,7 @@ const Explorer = (() => {
       title.dir = "auto";
       const step = row.step === null ? [] : [`step ${row.step}`];
       const model = row.model.split("/").slice(-2).join("/");
-      more.textContent = [row.kind, ...row.genres, model, ...step, `${Math.round(row.seconds)} s`].filter(Boolean).join(" · ");
+      more.textContent = [row.kind, ...row.genres, ...step, `${Math.round(row.seconds)} s`, model].filter(Boolean).join(" · ");
       made.append(title, more);
       made.addEventListener("click", () => choose(row.id, true));
       return made;
@@ -90,7 +90,8 @@ const Explorer = (() => {
       song = Player.open(get("detail").querySelector(".song"));
       Player.use(song);
     } else get("detail").textContent = failure;
-    if (jump && get("detail").offsetTop > list.offsetTop + HEIGHT) get("detail").scrollIntoView();
+    const top = (element) => element.getBoundingClientRect().top;
+    if (jump && top(get("detail")) > top(list) + HEIGHT) get("detail").scrollIntoView();  // it lies below
   }
 
   function move(steps) {
@@ -135,5 +136,5 @@ const Explorer = (() => {
   filter();
   const asked = INDEX.find((row) => `#${row.id}` === location.hash) || INDEX[0];
   setTimeout(() => choose(asked.id));  // after this script, which items call
-  return { load, option, get, loaded: (id, item) => waiting.get(id)?.(item) };
+  return { load, option, get, loaded: (id, item) => { waiting.get(id)?.(item); waiting.delete(id); } };
 })();

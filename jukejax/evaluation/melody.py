@@ -1,0 +1,66 @@
+"""Notes of a sound, by basic-pitch (Bittner et al. 2022; Apache-2.0, read out of its wheel).
+
+The network is run by onnxruntime on windows of 2 s at 22,050 Hz, 86 frames a second, 88 keys of a
+piano from 27.5 Hz on. T frames.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jukejax.evaluation.wheels import BASIC_PITCH
+
+RATE, HOP, WINDOW, EDGE = 22_050, 256, 43_844, 15  # EDGE: frames dropped at each end of a window
+ACTIVE, ONSET = 0.3, 0.5
+_FILE = "basic_pitch/saved_models/icassp_2022/nmp.onnx"
+
+
+@functools.cache
+def _session() -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(BASIC_PITCH.read(_FILE), options)
+
+
+def activations(sound: NDArray[Any], rate: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Probabilities (T, 88) that a key sounds, and that it begins to sound."""
+    import soxr
+
+    x = soxr.resample(np.asarray(sound, np.float32), rate, RATE)
+    step = (WINDOW // HOP + 1 - 2 * EDGE) * HOP
+    padded = np.pad(x, (EDGE * HOP, WINDOW))
+    windows = [padded[i : i + WINDOW] for i in range(0, max(1, len(x)), step)]
+    names = ["StatefulPartitionedCall:1", "StatefulPartitionedCall:2"]
+    found = [
+        _session().run(names, {"serving_default_input_2:0": window[None, :, None]})
+        for window in windows
+    ]
+    frames = -(-len(x) // HOP)
+    note, onset = (np.concatenate([y[i][0, EDGE:-EDGE] for y in found])[:frames] for i in (0, 1))
+    return note, onset
+
+
+def describe(sound: NDArray[Any], rate: int) -> dict[str, Any]:
+    """Of a sound: "pitch_classes" (12 parts from C on), "notes_per_second", "polyphony".
+
+    A key sounds above 0.3; a note begins at a peak of its onset above 0.5; polyphony is the mean
+    number of keys where any sounds.
+    """
+    note, onset = activations(sound, rate)
+    active = note > ACTIVE
+    padded = np.pad(onset, ((1, 1), (0, 0)))
+    begins = (onset > ONSET) & (onset > padded[:-2]) & (onset >= padded[2:])
+    keys = active.sum(axis=0)
+    classes = np.bincount((np.arange(88) + 21) % 12, weights=keys, minlength=12)
+    count = active.sum(axis=1)
+    return {
+        "pitch_classes": (classes / max(1, keys.sum())).tolist(),
+        "notes_per_second": float(begins.sum() / max(1e-9, len(sound) / rate)),
+        "polyphony": float(count[count > 0].mean()) if count.any() else 0.0,
+    }
