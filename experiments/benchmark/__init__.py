@@ -17,6 +17,7 @@ import tyro
 from experiments import cli
 
 SUBJECTS = {
+    "alignment": "word onsets found in rendered songs, with music from none to +3 dB",
     "convert": "files of a published size through import and export",
     "encode": "songs to codes: speed, and whether they are those of whole songs",
     "loader": "digests and speed of the audio and code loaders",
