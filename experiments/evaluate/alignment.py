@@ -178,7 +178,7 @@ def measure(subject: Subject) -> Result:
 
 
 def _picture(aligner: Aligner, song: PreparedSong, row: dict[str, Any]) -> dict[str, Any]:
-    """The chosen head on a song, small enough to keep: 0 to 255 of each frame's largest weight."""
+    """The chosen head on a song, small: each frame in 255ths of its largest weight."""
     head = Head(row["layer"], row["head"])
     weights = aligner.weights(song, aligner.align(song, [head])[head])
     known = _known(song)
@@ -190,7 +190,7 @@ def _picture(aligner: Aligner, song: PreparedSong, row: dict[str, Any]) -> dict[
         "song": song.id,
         "seconds": song.n_samples / song.sample_rate,
         "characters": weights.shape[1],
-        "image": (255 * small).round().astype(int).tolist(),
+        "image": [row.tobytes().hex() for row in (255 * small).round().astype(np.uint8)],
         "words": [known[0].tolist(), known[1].tolist()],
     }
 
@@ -222,7 +222,7 @@ def figures(result: Result) -> list[Figure]:
     figure, axes = subplots(1, 1)
     axis = axes[0, 0]
     extent = (0, picture["seconds"], picture["characters"], 0)
-    image = np.array(picture["image"]).T
+    image = np.array([list(bytes.fromhex(row)) for row in picture["image"]]).T
     axis.imshow(image, aspect="auto", cmap="magma", extent=extent, interpolation="nearest")
     characters, seconds = picture["words"]
     if characters:
@@ -231,8 +231,9 @@ def figures(result: Result) -> list[Figure]:
     axis.set(xlabel="time in s", ylabel="character of the lyrics")
     caption = (
         f"Where layer {row['layer']}, head {row['head']} looks in the lyrics of "
-        f"{picture['song']}, each time scaled to its largest weight. A prior that follows the "
-        "words draws a falling line through the known onsets."
+        f"{picture['song']}, each time scaled to its largest weight. The band falls because the "
+        "window of lyrics that the prior is told moves with the song; a prior that follows the "
+        "words draws a narrow line in it, through the known onsets."
     )
     return [Figure("Attention to the lyrics", caption, png(figure))]
 

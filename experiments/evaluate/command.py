@@ -16,7 +16,9 @@ from data_pipeline.errors import DataError
 from experiments import cli
 from experiments.evaluate import (
     alignment,
+    features,
     generation,
+    labels,
     likelihood,
     memorisation,
     reconstruction,
@@ -37,7 +39,9 @@ SUITES: dict[str, Suite] = {
     "likelihood": likelihood.SUITE,
     "generation": generation.SUITE,
     "alignment": alignment.SUITE,
+    "labels": labels.SUITE,
     "memorisation": memorisation.SUITE,
+    "features": features.SUITE,
 }
 
 

@@ -26,6 +26,7 @@ SECONDS = 4.0  # of a window, or shorter where a sample is
 WINDOWS = 256  # of samples and of held-out songs each, at most, evenly spread
 SHOWN = 8  # windows that are named with their nearest training windows
 RESAMPLES = 2000
+FEW = 8
 
 
 def sample_codes(subject: Subject) -> Iterator[tuple[str, Path, NDArray[Any]]]:
@@ -87,14 +88,19 @@ def look(index: CodeIndex, windows: list[tuple[str, int, Any]], rate: float, wha
     return {"windows": rows, "lookup_s": seconds / max(sum(len(w[2]) for w in windows), 1)}
 
 
-def likelier(a: NDArray[Any], b: NDArray[Any]) -> tuple[float, tuple[float, float]]:
-    """P(one of a > one of b), ties half, and its 95 % interval under resampling both."""
+def likelier(a: NDArray[Any], b: NDArray[Any]) -> tuple[float, tuple[float, float] | None]:
+    """P(one of a > one of b), ties half, and its 95 % interval under resampling both.
+
+    There is none for fewer than `FEW` of either: resampling would make it too narrow.
+    """
 
     def probability(x: NDArray[Any], y: NDArray[Any]) -> float:
         ordered = np.sort(y)
         below = np.searchsorted(ordered, x, side="left") + np.searchsorted(ordered, x, side="right")
         return float(below.mean() / (2 * len(y)))
 
+    if min(len(a), len(b)) < FEW:
+        return probability(a, b), None
     rng = np.random.default_rng(0)
     drawn = [probability(rng.choice(a, len(a)), rng.choice(b, len(b))) for _ in range(RESAMPLES)]
     low, high = np.percentile(drawn, [2.5, 97.5])
@@ -152,19 +158,19 @@ def tables(result: Result) -> list[Table]:
             f"{100 * np.median(shares):.1f} %", f"{100 * max(shares):.1f} %",
         )  # fmt: skip
 
-    said = [
-        f"{result[f'{kind}_likelier']['value']:.2f} "
-        f"({result[f'{kind}_likelier']['interval'][0]:.2f} to "
-        f"{result[f'{kind}_likelier']['interval'][1]:.2f})"
-        for kind in ("run", "share")
-    ]
+    def said(kind: str) -> str:
+        found = result[f"{kind}_likelier"]
+        low_high = found["interval"]
+        interval = f"{low_high[0]:.2f} to {low_high[1]:.2f}" if low_high else "too few windows"
+        return f"{found['value']:.2f} ({interval})"
+
     index = result["index"]
     title = (
         f"Level {result['level']}, windows of {result['window']} codes ({result['window_s']:.2f} s)"
         f" against {index['songs']} training songs: the longest run of codes that a window shares "
         "with one, and how many codes agree with the nearest stretch of one. Held-out songs cannot "
-        f"be copies. A sample's run is longer than a held-out window's with probability {said[0]}, "
-        f"its agreement higher with {said[1]}: 0.5 is making, 1 is copying."
+        "be copies. A sample's run is longer than a held-out window's with probability "
+        f"{said('run')}, its agreement higher with {said('share')}: 0.5 is making, 1 is copying."
     )
     header = ("windows of", "n", "run, median", "longest", "agreement, median", "highest")
     rows = [row("samples", result["samples"]), row("held-out songs", result["held_out"])]
@@ -195,7 +201,8 @@ def figures(result: Result) -> list[Figure]:
     for axis, (kind, label) in zip(axes[0], names, strict=True):
         for name, where in (("samples", "samples"), ("held-out songs", "held_out")):
             values = np.sort([w[kind] for w in result[where]])
-            axis.step(values, np.arange(1, len(values) + 1) / len(values), label=name)
+            part = np.arange(1, len(values) + 1) / len(values)
+            axis.plot(values, part, ".-", drawstyle="steps-post", label=name)
         axis.set(xlabel=label, ylabel="part of windows up to it")
         axis.legend()
     caption = (
@@ -207,9 +214,9 @@ def figures(result: Result) -> list[Figure]:
 
 def scores(result: Result) -> list[Score]:
     found = result["run_likelier"]
-    low, high = found["interval"]
+    interval = tuple(found["interval"]) if found["interval"] else None
     name = "P(a sample's run is longer than a held-out song's)"
-    return [Score(name, found["value"], "lower", interval=(low, high))]
+    return [Score(name, found["value"], "lower", interval=interval)]
 
 
 def source(subject: Subject) -> dict[str, Any]:

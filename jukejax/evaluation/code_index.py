@@ -21,7 +21,7 @@ from jukejax import atomic
 from jukejax.config import ConfigError
 
 END = 65_535  # stands after each song; no code
-SHARD = 2**24  # codes of a shard, about: its building takes some 40 bytes for each
+SHARD = 2**25  # codes of a shard, about: its building takes some 60 bytes for each, 2 GiB
 NAME = "index.json"
 _DEPTH = 32  # codes of a run that are compared at first
 _COMPARED = 2**22  # codes that are compared at once: what bounds the memory of a search

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from jukejax.checkpoint import CheckpointError
 from jukejax.config import PriorConfig
 from jukejax.models import attention
 from jukejax.patterns import CROSS, PRIME, layer_patterns
@@ -135,6 +136,9 @@ def align(
     Args:
       read: a reader that keeps "lyrics".
       batch: windows at once.
+
+    Raises:
+      CheckpointError: attention is not finite.
     """
     tokens, n = frame_tokens(config), len(song.codes)
     shape = (-(-n // tokens), song.characters)
@@ -147,6 +151,12 @@ def align(
             )
             for row, window in enumerate(windows):
                 first = song.lyric(window.start * config.hop) - 1  # of state 0
+                if not np.isfinite(own[row]).all():
+                    raise CheckpointError(
+                        f"Layer {head.layer} of the prior of level {config.level} has attention "
+                        "that is not finite: its weights are damaged or its training diverged; go "
+                        "back to an earlier checkpoint."
+                    )
                 low, high = max(0, -first), min(own.shape[2], song.characters - first)
                 if low >= high:
                     continue

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from jukejax.checkpoint import CheckpointError
 from jukejax.config import LyricsConfig, MeshConfig, PriorConfig
 from jukejax.models.prior import init_params
 from jukejax.models.transformer import KEEP_LYRICS
@@ -118,6 +119,13 @@ def test_align_adds_up_the_weights_of_the_window_that_made_a_token(read):
         expected[:4] /= 16
         expected[4] /= 11
         np.testing.assert_allclose(found[head].weights, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_attention_that_is_not_finite_is_refused(oracle):
+    params = diagonal(oracle, np.nan)
+    broken = make_reader(CONFIG, params, make_mesh(MeshConfig()), KEEP_LYRICS)
+    with pytest.raises(CheckpointError, match="not finite"):
+        align(CONFIG, broken, song(32), lyric_heads(CONFIG), batch=8)
 
 
 def test_padding_of_short_lyrics_counts_for_no_character(read):
