@@ -173,7 +173,7 @@ def trained(tmp_path_factory, oracle):
     save_run(folder / "vqvae", VQVAEExperiment(model=model), oracle)
     write_codes(folder)
     small = PriorConfig(codes=16, n_ctx=16, width=8, depth=1, blocks=4, attn_ratio=1.0)
-    labels = LabelsConfig(artists=3, genres=1, timing_bins=4, min_seconds=0.1)
+    labels = LabelsConfig(artists=5, genres=1, timing_bins=4, min_seconds=0.1)
     top = dataclasses.replace(small, labels=labels)
     middle = dataclasses.replace(small, level=1, hop=32, upper=UpperConfig(width=4, depth=1))
     fingerprint = codes_info(folder / "codes").fingerprint
