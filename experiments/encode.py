@@ -43,7 +43,7 @@ class Command:
     """Songs, as `experiments.prepare build` wrote them."""
     out: Path
     """Gets the codes; shared by all hosts."""
-    piece_seconds: float = 6.0
+    piece_seconds: float = 12.0
     """Audio encoded at once, beside the overlap."""
     batch: int = 1
     """Pieces that a device encodes at once: 1 for a CPU, more for an accelerator."""
@@ -95,7 +95,7 @@ def finish(writer: CodesWriter) -> None:
     """Waits until all shards are there, and has the first process write what lies beside them."""
     # by looking at the folder: a collective would time out where one process has much more to do
     while jax.process_count() > 1 and writer.pending_shards():
-        time.sleep(1.0)
+        time.sleep(2.0)
     if jax.process_index() == 0:
         writer.finish()
     if jax.process_count() > 1:

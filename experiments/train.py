@@ -67,6 +67,10 @@ class Command(Generic[E]):
     """Label names for a prior, where they are not those of the data: an imported model's own."""
     profile: bool = False
     """Write a trace of some steps beside the TensorBoard files."""
+    evaluate: tuple[str, ...] = ()
+    """Suites of `experiments.evaluate` to run while a prior trains: likelihood, alignment."""
+    evaluate_every: int = 1000
+    """Steps between them; at the first evaluation (train.evaluate-every) from then on."""
 
 
 def parse(preset: str, arguments: list[str]) -> Command[Any]:
@@ -118,12 +122,15 @@ def run(
     start_from: str | Path | None = None,
     labels: Path | None = None,
     profile: bool = False,
+    evaluate: tuple[str, ...] = (),
+    evaluate_every: int = 1000,
 ) -> TrainState:
     """Trains an experiment on a data set; what the command does after parsing."""
     vocabulary: Vocabulary | None = None
+    names = labels or Path(data_dir) / "labels.json"
     note: dict[str, Any] = {}
     if isinstance(experiment, PriorExperiment):
-        vocabulary = Vocabulary.load(labels or Path(data_dir) / "labels.json")
+        vocabulary = Vocabulary.load(names)
         info = codes_info(data_dir)
         data.check_codes(experiment.model, info, data_dir)
         experiment = data.fit_labels(experiment, vocabulary)
@@ -150,6 +157,11 @@ def run(
             hooks = (reconstruction_hook(experiment.model, mesh, shown, None),)
     else:
         log(f"{data_dir} has no test split: nothing is held out, so learning cannot be judged.")
+    if evaluate:
+        from experiments.evaluate.hook import suites_hook
+
+        asked = evaluate, evaluate_every, experiment, mesh
+        hooks += (suites_hook(*asked, Path(data_dir), names, Path(workdir), log),)
     train_batches = data.batches(experiment, data_dir, "train", vocabulary, rows)
     return train(
         experiment, mesh, workdir, train_batches, held_out, hooks, note, start_from, log, profile
@@ -296,6 +308,8 @@ def main(arguments: list[str]) -> None:
         start_from=parsed.start_from,
         labels=parsed.labels,
         profile=parsed.profile,
+        evaluate=parsed.evaluate,
+        evaluate_every=parsed.evaluate_every,
     )
 
 

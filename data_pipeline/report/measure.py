@@ -74,7 +74,7 @@ def _clipped(pcm: Pcm) -> int:
     if len(full) < _RUN or not full.any():
         return 0
     windows = np.lib.stride_tricks.sliding_window_view(full, _RUN, axis=0)
-    starts: np.ndarray = windows.all(2)  # of runs
+    starts = np.asarray(windows.all(2))  # of runs
     runs = np.zeros_like(full)
     for i in range(_RUN):
         runs[i : len(starts) + i] |= starts

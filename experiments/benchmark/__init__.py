@@ -18,6 +18,7 @@ from experiments import cli
 
 SUBJECTS = {
     "convert": "files of a published size through import and export",
+    "encode": "songs to codes: speed, and whether they are those of whole songs",
     "limits": "the least time that sampling can take on a chip, by arithmetic",
     "manifest": "a generated manifest of a million songs: memory and time to the first batch",
     "prepare": "songs to records, beside the bare cost of decoding and resampling",

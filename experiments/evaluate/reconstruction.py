@@ -16,8 +16,9 @@ from data_pipeline.code_loader import code_token_counts
 from data_pipeline.codes import read_song_codes
 from data_pipeline.records import read_audio
 from data_pipeline.songs import PreparedSong, prepared_songs
-from experiments.evaluate.subject import Subject, Suite, held_out_songs
-from jukejax.evaluation import reconstruction, report
+from experiments.evaluate import reconstruction_excerpts
+from experiments.evaluate.subject import Lacking, Subject, Suite, held_out_songs
+from jukejax.evaluation import plots, reconstruction, report
 
 
 def mean_downmix(data: Path, song: PreparedSong, start: int, stop: int) -> reconstruction.Sound:
@@ -49,7 +50,11 @@ def measure(subject: Subject) -> dict[str, Any]:
         ]
         result["levels"][level] |= reconstruction.codebook_use(np.sum(counts, axis=0))
     result["seconds"] = result["samples"] / vqvae.config.sample_rate
-    return result
+    try:
+        return result | {"beside": reconstruction_excerpts.measure(subject, songs)}
+    except Lacking as error:
+        print(f"Codecs and sounds are left out: {error}")
+        return result | {"beside": {"excerpts": []}}
 
 
 def tables(result: dict[str, Any]) -> list[report.Table]:
@@ -70,7 +75,51 @@ def tables(result: dict[str, Any]) -> list[report.Table]:
         )
         for row in result["levels"]
     ]
+    return [report.Table(title, header, rows), *_codec_tables(result)]
+
+
+def _codec_tables(result: dict[str, Any]) -> list[report.Table]:
+    beside = result["beside"]
+    if not beside["excerpts"]:
+        return []
+    title = (
+        f"The same {beside['count']} excerpts ({beside['seconds']:.0f} s) by the VQ-VAE and by "
+        "codecs at the nearest bitrate that they allow. kb/s: of codes log2(codebook) bits each; "
+        "of codecs the size of the files. Mel and STFT distance as descript-audio-codec defines "
+        "them: lower is better."
+    )
+    header = ("", "kb/s", "SC dB", "SI-SDR dB", "mel", "STFT")
+    rows = [
+        (
+            row["system"],
+            f"{row['kbps']:.1f}",
+            f"{row['spectral_convergence_db']:.2f}",
+            f"{row['si_sdr_db']:.2f}",
+            f"{row['mel']:.2f}",
+            f"{row['stft']:.2f}",
+        )
+        for row in beside["excerpts"]
+    ]
     return [report.Table(title, header, rows)]
+
+
+def figures(result: dict[str, Any]) -> list[report.Figure]:
+    """Bars of every system's mel distance and spectral convergence."""
+    rows = result["beside"]["excerpts"]
+    named = [(f"{row['system']}: {row['kbps']:.1f} kb/s", row) for row in rows]
+    kinds = (
+        ("mel", "Mel distance", "mel distance"),
+        ("spectral_convergence_db", "Spectral convergence", "dB"),
+    )
+    return [
+        report.Figure(
+            f"{title} beside codecs",
+            "Of the same excerpts, by level and by codecs near its bitrate. Lower is better.",
+            plots.bars([(name, row[key], None) for name, row in named], unit),
+        )
+        for key, title, unit in kinds
+        if rows
+    ]
 
 
 SUITE = Suite(
@@ -78,5 +127,7 @@ SUITE = Suite(
     about="How well the VQ-VAE rebuilds held-out songs from the codes of each level.",
     measure=measure,
     tables=tables,
+    figures=figures,
     needs=("vqvae", "codes", "songs"),
+    definition=2,
 )

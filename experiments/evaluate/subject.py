@@ -111,6 +111,11 @@ class Subject:
             return {str(k): checkpoint_mark(self.directory.priors[k]) for k in self.prior_levels}
         if part == "labels":
             files = self.directory.label_files
+            for path in files.values():
+                if not path.is_file():
+                    raise CheckpointError(
+                        f"{self.directory.path} names {path} for labels, which is not there."
+                    )
             return {str(level): digest_files([path]) for level, path in sorted(files.items())}
         raise KeyError(part)
 

@@ -13,7 +13,7 @@ import soundfile
 from sounds import sound, write_lines
 
 pytestmark = pytest.mark.slow
-KILLS = int(os.environ.get("JUKEJAX_KILLS", "5"))
+KILLS = int(os.environ.get("JUKEJAX_KILLS", "3"))
 PROGRAM = """
 import sys
 from data_pipeline import plan, prepare
@@ -44,7 +44,7 @@ def gone(pid):
 
 def test_killed_at_random_moments_it_writes_the_same_records(tmp_path):
     soundfile.write(tmp_path / "a.flac", sound(40.0, rate=48_000), 48_000)
-    lines = [{"id": f"{i:02d}", "audio": "a.flac", "artist": str(i % 3)} for i in range(24)]
+    lines = [{"id": f"{i:02d}", "audio": "a.flac", "artist": str(i % 3)} for i in range(16)]
     manifest = write_lines(tmp_path / "songs.jsonl", lines)
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
