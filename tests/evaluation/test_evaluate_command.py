@@ -130,7 +130,9 @@ def test_what_cannot_be_evaluated_is_one_sentence(trained, tmp_path, capsys):
     assert "names no priors" in exits(
         arguments(trained, "likelihood", tmp_path, "no_priors"), capsys
     )
-    assert "reconstruction, likelihood, all" in exits(arguments(trained, "x", tmp_path), capsys)
+    assert "reconstruction, likelihood, generation, all" in exits(
+        arguments(trained, "x", tmp_path), capsys
+    )
     other = tmp_path / "other"
     for name in ("songs", "codes", "vqvae", "model", "prior_1", "prior_2"):
         shutil.copytree(trained / name, other / name)
