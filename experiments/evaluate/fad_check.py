@@ -9,7 +9,7 @@ set beside the other half.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,10 +78,10 @@ def rows(
     plan += [(kind, amount) for kind, (_, amounts) in spoilt.items() for amount in amounts]
     out = []
     for kind, amount in tqdm(plan, "spoiling", disable=None):
-        change: Callable[[Sound, int], Sound] = lambda x, r, k=kind, a=amount: (  # noqa: E731
-            x if k == "clean" else spoil(k, a, x, r)
-        )
-        vectors = embed([(change(x, r), r) for x, r in songs[1::2]])
+        some = songs[1::2]
+        if kind != "clean":
+            some = [(spoil(kind, amount, sound, rate), rate) for sound, rate in some]
+        vectors = embed(some)
         out.append({"kind": kind, "amount": amount, "n": len(vectors),
                     "fad": frechet.distance(real, vectors)})  # fmt: skip
     return out
