@@ -5,24 +5,24 @@ PARITY ?= .venv-parity
 RUN = $(VENV)/bin/python
 WORKDIR ?= runs/demo
 
-.PHONY: help demo test test-slow test-golden test-parity test-aot lint format clean
+.PHONY: help demo test test-slow test-golden test-parity test-aot test-browser lint format clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[data,dev]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[data,beam,align,report,evaluate,dev]'
 	touch $@
 
 demo: $(VENV)/installed  ## From songs to a new song on bundled music, on a CPU, in minutes
 	$(RUN) -m experiments.demo --out $(WORKDIR)
 
 test: $(VENV)/installed  ## The default test suite
-	$(RUN) -m pytest -m "not slow and not golden and not parity and not aot"
+	$(RUN) -m pytest -n auto --dist loadfile -m "not slow and not golden and not parity and not aot and not browser"
 
 test-slow: $(VENV)/installed  ## The tests that take minutes
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -n auto --dist loadfile -m slow
 
 test-golden: $(VENV)/installed  ## Compare with recorded reference outputs in $$JUKEJAX_GOLDEN
 	$(RUN) -m pytest -m golden
@@ -38,6 +38,10 @@ test-parity: $(VENV)/installed $(PARITY)/installed  ## Compare exported models w
 test-aot: $(VENV)/installed  ## Compile for TPUs that are not there (installs libtpu)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[aot]'
 	$(RUN) -m pytest -m aot
+
+test-browser: $(VENV)/installed  ## Open the pages in chromium (apt install chromium)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
+	$(RUN) -m pytest -m browser
 
 lint: $(VENV)/installed  ## Formatting, lint, types and the direction of imports
 	$(VENV)/bin/ruff format --check .

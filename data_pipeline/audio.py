@@ -1,5 +1,6 @@
 """Any sound file as stereo int16 of one rate, in blocks, in constant memory."""
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +10,13 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from data_pipeline import ogg
 from data_pipeline.errors import DataError
 from data_pipeline.songs import SAMPLE_RATE
 
 BLOCK = 65_536  # frames read at a time
 SILENCE = 1e-4  # a song whose peak stays below this is silence
+_CONTEXT = 8192  # frames on both sides of a stretch, more than a resampler looks at
 _STREAMED = 0x7FFF_0000  # a WAV length from here on means "unknown, written to a pipe"
 _PAGE = 65_307  # bytes of the longest Ogg page
 
@@ -62,7 +65,9 @@ def downmix_matrix(channels: int, ogg: bool = False) -> Samples:
 
 def to_int16(samples: Samples) -> Pcm:
     """Rounds floats in [-1, 1) to int16; louder ones are clipped."""
-    return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+    scaled = samples * np.float32(32768.0)
+    np.rint(scaled, out=scaled)
+    return np.clip(scaled, -32768, 32767, out=scaled).astype(np.int16)
 
 
 def decode(
@@ -77,11 +82,12 @@ def decode(
         is silent, or is shorter than `min_seconds`.
     """
     path = Path(path)
+    check(path)
     with _open(path) as sound:
         resample = _Resampler(sound.samplerate, sample_rate, min(sound.channels, 2), path)
         peak, frames = 0.0, 0
         for block in _blocks(sound, path):
-            peak = max(peak, float(np.abs(block).max()))
+            peak = max(peak, float(block.max()), -float(block.min()))
             pcm = resample(block, last=False)
             frames += len(pcm)
             if len(pcm):
@@ -97,6 +103,78 @@ def decode(
         raise DataError(f"{path} is silent (its peak is {peak:.1e}); remove it or export it again")
     if len(pcm):
         yield pcm
+
+
+def check(path: Path) -> None:
+    """Looks for damage that a decoder does not tell, over the whole file; takes milliseconds.
+
+    Raises:
+      DataError: an Ogg page is damaged or missing.
+    """
+    try:
+        with open(path, "rb") as file:
+            is_ogg = file.read(4) == b"OggS"
+        problem = ogg.problem(path) if is_ogg else ""
+    except OSError:  # said when it is opened to be decoded
+        return
+    if problem:
+        raise DataError(f"{path} {problem}; copy or encode it again, or remove it")
+
+
+def length(path: str | Path, sample_rate: int = SAMPLE_RATE) -> int:
+    """Samples that `decode` gives of a file, by its header; estimated where an MP3 tells none.
+
+    Raises:
+      DataError: the file is not audio, or its header says that it is cut short.
+    """
+    with _open(Path(path)) as sound:
+        return _scaled(sound.frames, sound.samplerate, sample_rate)
+
+
+def decode_part(path: str | Path, start: int, stop: int, sample_rate: int = SAMPLE_RATE) -> Pcm:
+    """Samples start..stop of what `decode` gives of a file, and little more is decoded.
+
+    The file must have passed `check`.
+    (n, 2) int16, n < stop - start where the file ends. At the file's own rate they are the same;
+    resampled, they may differ by a rounding.
+
+    Raises:
+      DataError: as of `decode`, of what is read.
+    """
+    path = Path(path)
+    with _open(path) as sound:
+        # A stretch starts where a frame of the file and a sample of the result meet.
+        common = math.gcd(sound.samplerate, sample_rate)
+        frames, samples = sound.samplerate // common, sample_rate // common
+        before = 0 if sound.samplerate == sample_rate else _CONTEXT
+        first = max(0, start * frames // samples - before) // frames
+        last = min(sound.frames, -(-stop * frames // samples) + before)
+        try:
+            sound.seek(first * frames)
+            block = sound.read(last - first * frames, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise DataError(
+                f"{path} is damaged or cut short at {start / sample_rate:.1f} s "
+                f"({error.error_string.rstrip('.')}); copy or encode it again, or remove it"
+            ) from error
+        if first * frames + len(block) < min(last, sound.frames - _slack(sound)):
+            raise DataError(f"{path} is cut short; copy or encode it again, or remove it")
+        if not np.isfinite(block).all():
+            raise DataError(f"{path} holds NaN or infinite samples; export it again, or remove it")
+        if sound.channels > 2:
+            block = block @ downmix_matrix(sound.channels, ogg=sound.format == "OGG")
+        pcm = _Resampler(sound.samplerate, sample_rate, block.shape[1], path)(block, last=True)
+    return pcm[start - first * samples : stop - first * samples]
+
+
+def _scaled(frames: int, rate: int, wanted: int) -> int:
+    """Samples that resampling gives of `frames`."""
+    return (2 * frames * wanted + rate) // (2 * rate)
+
+
+def _slack(sound: soundfile.SoundFile) -> int:
+    """Frames that may be missing: an MP3 without a length in its header gives an estimate only."""
+    return max(4 * 1152, sound.frames // 100) if sound.format == "MP3" else 0
 
 
 def _open(path: Path) -> soundfile.SoundFile:
@@ -164,15 +242,13 @@ def _blocks(sound: soundfile.SoundFile, path: Path) -> Iterator[Samples]:
         if not len(block):
             break
         frames += len(block)
-        if not np.isfinite(block).all():
+        if not np.isfinite([block.min(), block.max()]).all():  # a NaN goes through both
             raise DataError(
                 f"{path} holds NaN or infinite samples in its first "
                 f"{frames / sound.samplerate:.1f} s; export it again, or remove it"
             )
         yield block if sound.channels <= 2 else block @ weights
-    # An MP3 without a length in its header gives an estimate only.
-    slack = max(4 * 1152, sound.frames // 100) if sound.format == "MP3" else 0
-    if frames + slack < sound.frames and sound.frames < 2**62:
+    if frames + _slack(sound) < sound.frames and sound.frames < 2**62:
         raise DataError(
             f"{path} is cut short: {frames} of {sound.frames} frames are there; "
             "copy or encode it again, or remove it"

@@ -14,6 +14,7 @@ from data_pipeline.errors import DataError
 from data_pipeline.labels import Vocabulary
 from data_pipeline.records import Arrays
 from data_pipeline.windows import Ints, Share, Windows
+from data_pipeline.word_times import WordTimes, word_times
 
 Batch = dict[str, npt.NDArray[Any]]
 _LOG = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ def code_batches(
     batch_size: int,
     seed: int,
     alphabet: str = "v2",
+    years: bool = False,
+    max_tags: int = 0,
     start_step: int = 0,
     rows: Sequence[int] | None = None,
     shuffle: bool = True,
@@ -43,16 +46,18 @@ def code_batches(
 
     All int32, b = len(rows): "codes" (b, n_ctx); "upper" (b, n_ctx // upper_ratio)
     of the level above, where upper_ratio > 0; "artist" (b,); "genres" (b, max_genres), padded with
-    -1; "lyrics" (b, lyric_tokens); "total_length" and "offset" (b,) in samples.
+    -1; "lyrics" (b, lyric_tokens); "total_length" and "offset" (b,) in samples; where asked for,
+    "year" (b,) and "tags" (b, max_tags), padded with -1.
 
     Args:
       codes_dir, split, level: which codes; level 0 is the bottom.
       n_ctx: codes of a window; it starts at a multiple of upper_ratio.
       upper_ratio: codes of this level for one of the level above; 0 gives no "upper".
-      labels: ids of artists and genres; None takes all as unknown.
-      max_genres, lyric_tokens: places for them; `alphabet` is "v2" or "v3".
+      labels: ids of the names; None takes all as unknown.
+      max_genres, lyric_tokens: places for them; `alphabet` is one that `lyrics` knows.
+      years, max_tags: whether to give years, and places for tags; 0 gives none.
       batch_size, seed, start_step, rows, shuffle: as in `audio_batches`.
-      label_dropout: how often artist and genres are made unknown.
+      label_dropout: how often all names of an example are made unknown, together.
       expect_fingerprint: the VQ-VAE the codes must be of.
 
     Raises:
@@ -60,7 +65,7 @@ def code_batches(
     """
     tf = records.tensorflow()
     reader = _CodesReader(codes_dir, split, level, n_ctx, upper_ratio, expect_fingerprint)
-    labeller = _Labeller(reader, labels, max_genres, lyric_tokens, alphabet)
+    labeller = _Labeller(reader, labels, max_genres, lyric_tokens, alphabet, years, max_tags)
     share = Share.of_rows(batch_size, rows)
     plan = Windows(reader.lengths, n_ctx, max(1, upper_ratio))
     shapes = reader.shapes(share.size) | labeller.shapes(share.size)
@@ -93,6 +98,8 @@ def code_windows(
     lyric_tokens: int,
     batch_size: int,
     alphabet: str = "v2",
+    years: bool = False,
+    max_tags: int = 0,
     shard_index: int = 0,
     shard_count: int = 1,
     expect_fingerprint: str | None = None,
@@ -104,7 +111,7 @@ def code_windows(
     valid, song -1. The end of a song that does not fill a window is left out.
     """
     reader = _CodesReader(codes_dir, split, level, n_ctx, upper_ratio, expect_fingerprint)
-    labeller = _Labeller(reader, labels, max_genres, lyric_tokens, alphabet)
+    labeller = _Labeller(reader, labels, max_genres, lyric_tokens, alphabet, years, max_tags)
     share = Share.of_host(batch_size, shard_index, shard_count)
     song, start = windows.whole_pass(reader.lengths, n_ctx, keep_short=False)
     for first in range(0, len(song), batch_size):
@@ -169,10 +176,10 @@ class _CodesReader:
             if info.hops[level + 1] != self.hop * upper_ratio:
                 raise DataError(f"upper_ratio is {upper_ratio}, but the hops are {info.hops}")
         songs = records.split_songs(codes_dir, split)
-        lengths = [codes_length(song.n_samples, self.hop, info.hops[-1]) for song in songs]
-        kept = [index for index, length in enumerate(lengths) if length >= n_ctx]
+        lengths = codes_length(songs.column("n_samples"), self.hop, info.hops[-1])
+        kept = np.flatnonzero(lengths >= n_ctx)
         self.left_out = len(songs) - len(kept)
-        if not kept:
+        if not len(kept):
             raise DataError(
                 f"none of the {len(songs)} songs of split {split!r} in {codes_dir} has {n_ctx} "
                 f"codes at level {level} ({n_ctx * self.hop / songs[0].sample_rate:.1f} s); give "
@@ -186,10 +193,8 @@ class _CodesReader:
                 split,
                 n_ctx,
             )
-        self.songs = [songs[index] for index in kept]
-        self.lengths = np.array([lengths[index] for index in kept], np.int64)
-        self.firsts = np.array([song.first_record for song in self.songs], np.int64)
-        self.indices = np.array([song.index for song in self.songs], np.int32)
+        self.songs, self.lengths = songs.take(kept), lengths[kept]
+        self.firsts, self.indices = self.songs.column("first_record"), self.songs.column("index")
         self.source = records.open_split(codes_dir, split)
 
     def shapes(self, size: int) -> dict[str, tuple[int, ...]]:
@@ -229,31 +234,49 @@ class _Labeller:
         max_genres: int,
         lyric_tokens: int,
         alphabet: str,
+        years: bool,
+        max_tags: int,
     ) -> None:
         self.songs, self.hop, self.duration = reader.songs, reader.hop, reader.n_ctx * reader.hop
-        self.max_genres, self.lyric_tokens, self.alphabet = max_genres, lyric_tokens, alphabet
+        self.lyric_tokens, self.alphabet = lyric_tokens, alphabet
         labels = labels or Vocabulary.build([], [])
-        self.artists = np.array([labels.artist_id(song.artist) for song in self.songs], np.int32)
-        self.genres = np.stack([labels.genre_ids(song.genres, max_genres) for song in self.songs])
-        self.unknown_genres = labels.genre_ids((), max_genres)
-        self.totals = np.array([song.n_samples for song in self.songs], np.int32)
+        names = {"artist": np.zeros(len(self.songs), np.int32)}
+        names["genres"] = np.zeros((len(self.songs), max_genres), np.int32)
+        if years:
+            names["year"] = np.zeros(len(self.songs), np.int32)
+        if max_tags:
+            names["tags"] = np.zeros((len(self.songs), max_tags), np.int32)
+        for row, song in enumerate(self.songs):
+            names["artist"][row] = labels.artist_id(song.artist)
+            names["genres"][row] = labels.genre_ids(song.genres, max_genres)
+            if years:
+                names["year"][row] = labels.year_id(song.year)
+            if max_tags:
+                names["tags"][row] = labels.tag_ids(song.tags, max_tags)
+        self.names = names
+        self.unknown = {
+            k: np.array([0] + [-1] * (v[0].size - 1), np.int32) for k, v in names.items()
+        }
+        self.totals = self.songs.column("n_samples").astype(np.int32)
         lyrics.encode("", alphabet)  # an unknown alphabet is said here, not in a worker thread
-        self.tokens: dict[int, lyrics.Tokens] = {}
+        self.tokens: dict[int, tuple[lyrics.Tokens, WordTimes | None, int]] = {}
 
     def shapes(self, size: int) -> dict[str, tuple[int, ...]]:
         """Shapes of what `read` gives for `size` windows."""
-        shapes: dict[str, tuple[int, ...]] = {"artist": (size,), "genres": (size, self.max_genres)}
-        shapes |= {"lyrics": (size, self.lyric_tokens), "total_length": (size,), "offset": (size,)}
-        return shapes
+        shapes: dict[str, tuple[int, ...]]
+        shapes = {"lyrics": (size, self.lyric_tokens), "total_length": (size,), "offset": (size,)}
+        return shapes | {name: (size, *table.shape[1:]) for name, table in self.names.items()}
 
     def read(self, song: Ints, start: Ints, drop: npt.NDArray[np.bool_]) -> Batch:
-        """Labels of windows at songs and starts of (n,); unknown artist and genres where `drop`."""
+        """Labels of windows at songs and starts of (n,); all names unknown where `drop`."""
         offset = (start * self.hop).astype(np.int32)
         pairs = zip(song, offset, strict=True)
         windows_ = [self._lyrics(int(index), int(begin)) for index, begin in pairs]
+        names = {name: table[song] for name, table in self.names.items()}
+        for name, rows in names.items():
+            rows[drop] = self.unknown[name].reshape(rows.shape[1:])
         return {
-            "artist": np.where(drop, 0, self.artists[song]).astype(np.int32),
-            "genres": np.where(drop[:, None], self.unknown_genres, self.genres[song]),
+            **names,
             "lyrics": np.stack(windows_).astype(np.int32),
             "total_length": self.totals[song],
             "offset": offset,
@@ -262,10 +285,18 @@ class _Labeller:
     def _lyrics(self, song: int, offset: int) -> lyrics.Tokens:
         if not self.lyric_tokens:
             return np.zeros(0, np.int32)
-        tokens = self.tokens.get(song)
-        if tokens is None:
-            tokens = lyrics.encode(self.songs[song].lyrics, self.alphabet)
+        known = self.tokens.get(song)
+        if known is None:
+            listed = self.songs[song]
+            times = word_times(listed.lyrics, listed.words, self.alphabet)
+            known = lyrics.encode(listed.lyrics, self.alphabet), times, listed.sample_rate
             if len(self.tokens) < _LYRICS_KEPT:
-                self.tokens[song] = tokens
-        total = int(self.totals[song])
-        return lyrics.window(tokens, self.lyric_tokens, total, offset, self.duration)
+                self.tokens[song] = known
+        tokens, times, rate = known
+        total, duration = int(self.totals[song]), self.duration
+        if times is not None:  # the text itself is the time line
+            middle = (offset + duration / 2) / rate
+            total, offset, duration = len(tokens), times.token(middle), 0
+        return lyrics.window(
+            tokens, self.lyric_tokens, total, offset, duration, alphabet=self.alphabet
+        )

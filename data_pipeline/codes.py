@@ -5,6 +5,10 @@ VQ-VAE's fingerprint, hops and number of codes, so that a prior is never trained
 another VQ-VAE.
 Level 0 is the bottom (smallest hop). A song is taken as padded with silence to a multiple of the
 top hop, so level l has ceil(n_samples / top) * top / hop_l codes.
+
+Codes are those of the mean of left and right. Of a training song there may be further passes, of
+m * left + (1 - m) * right with m drawn for (seed, song, pass). They are songs of their own, with
+the id `song#1`, `song#2` ... and the same labels: a prior learns from them as from any other.
 """
 
 import dataclasses
@@ -12,7 +16,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +27,7 @@ from data_pipeline.files import file_size
 from data_pipeline.songs import PreparedSong, prepared_songs
 
 Codes = npt.NDArray[np.uint16]
+Count = TypeVar("Count", int, npt.NDArray[np.int64])
 NAME = songs.CODES
 _MOST_CODES = 65_536  # of uint16
 _SEGMENT = 262_144  # samples a record covers, about; 86 kB of codes at the published hops
@@ -30,12 +35,22 @@ _SEGMENT = 262_144  # samples a record covers, about; 86 kB of codes at the publ
 
 @dataclasses.dataclass(frozen=True)
 class CodesInfo:
-    """What `codes.json` says: the VQ-VAE, samples a code by level and a record, codes a level."""
+    """What `codes.json` says: the VQ-VAE, samples a code by level and a record, codes a level.
+
+    `passes` is how often a training song was encoded, `seed` that of the downmix of further passes.
+    """
 
     fingerprint: str
     hops: tuple[int, ...]
     segment: int
     codes: int
+    passes: int = 1
+    seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields; those of passes only where there are some, as before there were any."""
+        fields = dataclasses.asdict(self)
+        return fields if self.passes > 1 else {k: fields[k] for k in list(fields)[:4]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +60,7 @@ class CodesShard:
     split: str
     index: int
     count: int
-    songs: tuple[PreparedSong, ...]
+    songs: Sequence[PreparedSong]
     digest: str
 
     @property
@@ -59,8 +74,8 @@ class CodesShard:
         return f"{self.split}-{self.index:05d}-of-{self.count:05d}.json"
 
 
-def codes_length(n_samples: int, hop: int, top_hop: int) -> int:
-    """Codes of a song of `n_samples` at a level of `hop`."""
+def codes_length(n_samples: Count, hop: int, top_hop: int) -> Count:
+    """Codes of a song (or of songs) of `n_samples` at a level of `hop`."""
     return -(-n_samples // top_hop) * (top_hop // hop)
 
 
@@ -83,9 +98,7 @@ def codes_info(codes_dir: str | Path, expect_fingerprint: str | None = None) -> 
                 f"{codes_dir}/{NAME} does not say how many codes a level has, as older versions "
                 "left it out; encode the songs again, to another folder"
             )
-        info = CodesInfo(
-            value["fingerprint"], tuple(value["hops"]), value["segment"], value["codes"]
-        )
+        info = CodesInfo(**{**value, "hops": tuple(value["hops"])})
     except (KeyError, TypeError) as error:
         raise DataError(f"{codes_dir}/{NAME} is damaged; encode the songs again") from error
     if expect_fingerprint is not None and info.fingerprint != expect_fingerprint:
@@ -121,8 +134,16 @@ class CodesWriter:
         fingerprint: str,
         *,
         codes: int,
+        passes: int = 1,
+        seed: int = 0,
     ) -> None:
         """Opens or begins `out_dir` for the songs of `data_dir` and a VQ-VAE of `codes` codes.
+
+        Args:
+          data_dir, out_dir: the songs, and the folder that gets their codes.
+          hops, fingerprint, codes: of the VQ-VAE.
+          passes: how often a training song is encoded; the first time it is the mean downmix.
+          seed: of the downmixes of further passes.
 
         Raises:
           DataError: the hops do not nest, `data_dir` holds no songs, or `out_dir` holds songs or
@@ -136,8 +157,13 @@ class CodesWriter:
         top = self.hops[-1]
         if not 1 <= codes <= _MOST_CODES:
             raise DataError(f"a level has {codes} codes; records take 1 to {_MOST_CODES}")
-        self.info = CodesInfo(fingerprint, self.hops, max(1, _SEGMENT // top) * top, codes)
+        if passes < 1:
+            raise DataError(f"--passes is {passes}; give 1 (the mean downmix alone) or more")
+        seed = seed if passes > 1 else 0  # where it decides nothing
+        segment = max(1, _SEGMENT // top) * top
+        self.info = CodesInfo(fingerprint, self.hops, segment, codes, passes, seed)
         self._check_folders()
+        self._check_names()
         self.shards = self._shards()
         if (self.out_dir / NAME).is_file():
             found = codes_info(self.out_dir, fingerprint)
@@ -146,7 +172,7 @@ class CodesWriter:
                     f"{out_dir} was written with {found}, not {self.info}; encode to another folder"
                 )
         else:
-            files.write_json(self.out_dir / NAME, dataclasses.asdict(self.info))
+            files.write_json(self.out_dir / NAME, self.info.to_json())
         (self.out_dir / "shards").mkdir(exist_ok=True)
 
     def _check_folders(self) -> None:
@@ -168,20 +194,47 @@ class CodesWriter:
 
     def _shards(self) -> list[CodesShard]:
         """The shards of the audio data set, with a digest of what each codes shard depends on."""
-        by_shard: dict[tuple[str, int], list[PreparedSong]] = {}
-        for song in prepared_songs(self.data_dir):
-            by_shard.setdefault((song.split, song.shard), []).append(song)
+        by_split = {name: prepared_songs(self.data_dir).of_split(name) for name in records.SPLITS}
         shards = []
         for path in sorted((self.data_dir / "shards").glob("*-of-*.json")):
             split, index, _, count = path.stem.split("-")
-            inside = by_shard.get((split, int(index)), [])
+            inside = by_split[split]
+            inside = inside.take(np.flatnonzero(inside.column("shard") == int(index)))
             audio = (files.read_json(path) or {}).get("digest")
-            state = [audio, dataclasses.asdict(self.info), [song.id for song in inside]]
+            state = [audio, self.info.to_json(), [song.id for song in inside]]
             digest = hashlib.sha256(json.dumps(state).encode()).hexdigest()
-            shards.append(CodesShard(split, int(index), int(count), tuple(inside), digest))
+            shards.append(CodesShard(split, int(index), int(count), inside, digest))
         if not shards:
             raise DataError(f"{self.data_dir} has no shards; prepare the songs first")
         return shards
+
+    def mixes(self, shard: CodesShard) -> Iterator[tuple[PreparedSong, float]]:
+        """What a shard holds: songs, each with the part of the left channel in its mix.
+
+        The mean downmix (a half) of all of them, then the further passes of those for training.
+        Passes are rows after all songs, so that these keep the index that they have among the
+        songs that were encoded.
+        """
+        yield from ((song, 0.5) for song in shard.songs)
+        if shard.split != "train":
+            return
+        listed = prepared_songs(self.data_dir)
+        train = listed.of_split("train").column("index")
+        for number in range(1, self.info.passes):
+            for song in shard.songs:
+                row = len(listed) + (number - 1) * len(train) + np.searchsorted(train, song.index)
+                copy = dataclasses.replace(song, id=f"{song.id}#{number}", index=int(row))
+                yield copy, _left(self.info.seed, song.id, number)
+
+    def _check_names(self) -> None:
+        """Refuses a song that is called as a further pass of another one would be."""
+        for song in prepared_songs(self.data_dir) if self.info.passes > 1 else ():
+            name, mark, number = song.id.rpartition("#")
+            if mark and number in map(str, range(1, self.info.passes)):
+                raise DataError(
+                    f"{self.data_dir} has a song {song.id!r}, which pass {number} of a song "
+                    f"{name!r} would be called; rename it, or leave out --passes"
+                )
 
     def _note(self, shard: CodesShard) -> dict[str, Any] | None:
         note = files.read_json(self.out_dir / "shards" / shard.note)
@@ -192,7 +245,7 @@ class CodesWriter:
 
     def pending_shards(self) -> list[CodesShard]:
         """The shards with songs that are still to be written."""
-        return [shard for shard in self.shards if shard.songs and self._note(shard) is None]
+        return [shard for shard in self.shards if len(shard.songs) and self._note(shard) is None]
 
     def write_shard(
         self, shard: CodesShard, encoded: Sequence[tuple[PreparedSong, Sequence[npt.ArrayLike]]]
@@ -207,16 +260,16 @@ class CodesWriter:
         Raises:
           DataError: the songs are not the shard's, or codes have another length or range.
         """
-        if [song.id for song, _ in encoded] != [song.id for song in shard.songs]:
+        ids = [song.id for song, _ in self.mixes(shard)]
+        if [song.id for song, _ in encoded] != ids:
             raise DataError(
-                f"shard {shard.name} takes the songs {[song.id for song in shard.songs]} in this "
+                f"shard {shard.name} takes the songs {ids} in this "
                 "order; give the codes of all of them"
             )
         checked = [(song, self._check(song, codes)) for song, codes in encoded]
         (self.out_dir / "dataset_info.json").unlink(missing_ok=True)  # not whole from here on
-        features = records.codes_features(len(self.hops))
         examples = (row for song, codes in checked for row in self._examples(song, codes))
-        count = records.write_shard(self.out_dir / shard.name, features, examples)
+        count = records.write_shard(self.out_dir / shard.name, examples)
         size = file_size(self.out_dir / shard.name)
         note = {"digest": shard.digest, "bytes": size, "records": count}
         files.write_json(self.out_dir / "shards" / shard.note, note)
@@ -245,8 +298,8 @@ class CodesWriter:
                 example[f"codes_{level}"] = array[begin : begin + self.info.segment // hop]
             yield example
 
-    def finish(self) -> list[PreparedSong]:
-        """Writes songs, labels and TFDS metadata once every shard is there.
+    def finish(self) -> Sequence[PreparedSong]:
+        """Writes songs, labels and TFDS metadata once every shard is there; gives the songs.
 
         Raises:
           DataError: shards are missing.
@@ -256,26 +309,53 @@ class CodesWriter:
             raise DataError(
                 f"{len(missing)} shards are not encoded yet ({missing[0].name} ...); run again"
             )
-        prepared: list[PreparedSong] = []
         lengths: dict[str, list[int]] = {split: [] for split in records.SPLITS}
         for shard in sorted(self.shards, key=lambda s: (records.SPLITS.index(s.split), s.index)):
-            if not shard.songs:
+            if not len(shard.songs):
                 self.write_shard(shard, [])
-            first = start = sum(lengths[shard.split])
-            for song in shard.songs:
-                count = -(-song.n_samples // self.info.segment)
-                prepared.append(dataclasses.replace(song, first_record=first, records=count))
-                first += count
-            lengths[shard.split].append(first - start)
-        prepared.sort(key=lambda song: song.index)
-        keep = {self.out_dir / shard.name for shard in self.shards}
-        records.remove_leftovers(
-            self.out_dir, keep | {self.out_dir / "shards" / shard.note for shard in self.shards}
-        )
-        songs.write_songs(self.out_dir, prepared)
+            lengths[shard.split].append(sum(self._records(song) for song, _ in self.mixes(shard)))
+        records.remove_leftovers(self.out_dir, {x.split: x.count for x in self.shards})
+        songs.write_songs(self.out_dir, self._placed(lengths))
         labels = (self.data_dir / "labels.json").read_text(encoding="utf-8")
         files.write_text(self.out_dir / "labels.json", labels)
         description = f"VQ-VAE codes ({self.info.fingerprint}) of songs."
         features = records.codes_features(len(self.hops))
         records.write_metadata(self.out_dir, features, lengths, description)
-        return prepared
+        return prepared_songs(self.out_dir)
+
+    def _records(self, song: PreparedSong) -> int:
+        return -(-song.n_samples // self.info.segment)
+
+    def _placed(self, lengths: dict[str, list[int]]) -> Iterator[PreparedSong]:
+        """The songs by index with the place of their records, one in memory at a time.
+
+        Of every song 8 bytes are kept: where its records begin.
+        """
+        listed = prepared_songs(self.data_dir)
+        train = listed.of_split("train")
+        first = np.zeros(len(listed) + len(train) * (self.info.passes - 1), np.int64)
+        for shard in self.shards:
+            place = sum(lengths[shard.split][: shard.index])
+            for song, _ in self.mixes(shard):
+                first[song.index] = place
+                place += self._records(song)
+
+        def placed(song: PreparedSong, name: str, index: int) -> PreparedSong:
+            where = int(first[index])
+            count = self._records(song)
+            return dataclasses.replace(
+                song, id=name, index=index, first_record=where, records=count
+            )
+
+        yield from (placed(song, song.id, song.index) for song in listed)
+        index = len(listed)
+        for number in range(1, self.info.passes):
+            for song in train:
+                yield placed(song, f"{song.id}#{number}", index)
+                index += 1
+
+
+def _left(seed: int, song_id: str, number: int) -> float:
+    """The part of the left channel in a pass of a song: uniform in [0, 1) by SHA-256."""
+    digest = hashlib.sha256(json.dumps([seed, song_id, number]).encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,10 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Writes one JSON object a line in UTF-8, atomically."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Writes one JSON object a line in UTF-8, atomically; returns how many."""
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        return sum(1 for row in rows if file.write(json.dumps(row, ensure_ascii=False) + "\n"))
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Artist and genre names as ids; id 0 is "unknown".
+"""Artists, genres, years and tags as ids; id 0 is "unknown".
 
 A vocabulary looks names up by one of three rules:
 
@@ -7,9 +7,13 @@ A vocabulary looks names up by one of three rules:
          one "_", none at the ends; genres are split at "_" into a bag of words.
   v3     of the published 1B prior: lower case and nothing else; a genre is one name.
 
+Years fall into decades ("1960s"); a vocabulary made by hand may name single years too. Tags (moods,
+keywords of playlists) are looked up as one's own names are, whatever the rule.
+
 The published lists are read from the files of `name;id` lines that belong to the checkpoints.
 """
 
+import collections
 import dataclasses
 import difflib
 import functools
@@ -17,22 +21,49 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from data_pipeline import files
 from data_pipeline.errors import DataError
+from data_pipeline.label_files import read_ids
 
 UNKNOWN = "unknown"
 RULES = ("names", "v2", "v3")
+TABLES = ("artists", "genres", "years", "tags")
 _SHAPE = (
-    "labels must be {'artists': [names], 'genres': [names]}, with 'rule' one of "
-    f"{', '.join(RULES)} and 'artist_aliases', 'genre_aliases' as {{name: id}} where there are any"
+    "labels must be {'artists': [names], 'genres': [names]}, with lists of 'years' and 'tags', a "
+    f"'rule' that is one of {', '.join(RULES)}, and 'artist_aliases', 'genre_aliases' as "
+    "{name: id} where there are any"
 )
 
 Ids = npt.NDArray[np.int32]
+
+
+class Labelled(Protocol):
+    """A song, as far as labels go: of a manifest or of a prepared data set."""
+
+    @property
+    def artist(self) -> str: ...
+    @property
+    def genres(self) -> tuple[str, ...]: ...
+    @property
+    def year(self) -> int | None: ...
+    @property
+    def tags(self) -> tuple[str, ...]: ...
+
+
+def song_labels(songs: Iterable[Labelled]) -> dict[str, Any]:
+    """What `Vocabulary.build` and `grown` count: every label of every song, by table."""
+    counts = {name: collections.Counter[Any]() for name in TABLES}
+    for song in songs:
+        counts["artists"][song.artist] += 1
+        counts["genres"].update(set(song.genres))
+        counts["years"][song.year] += 1
+        counts["tags"].update(set(song.tags))
+    return {name: found.elements() for name, found in counts.items()}
 
 
 def normalise(name: str, rule: str = "names") -> str:
@@ -47,7 +78,9 @@ def normalise(name: str, rule: str = "names") -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """Names by id; entry 0 of both is "unknown", an id that nothing has is "".
+    """Names by id; entry 0 of a table is "unknown", an id that nothing has is "".
+
+    A table without entries is one that the songs say nothing of.
 
     The aliases are the names whose id the lists do not tell: a second name of an id, and a name
     that stands at several ids. Without an alias the first place counts.
@@ -58,11 +91,62 @@ class Vocabulary:
     rule: str = "names"
     artist_aliases: Mapping[str, int] = dataclasses.field(default_factory=dict)
     genre_aliases: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    years: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
 
     @classmethod
-    def build(cls, artists: Iterable[str], genres: Iterable[str]) -> "Vocabulary":
-        """The sorted distinct names after "unknown"."""
-        return cls(_names(artists), _names(genres))
+    def build(
+        cls,
+        artists: Iterable[str],
+        genres: Iterable[str],
+        years: Iterable[int | None] = (),
+        tags: Iterable[str] = (),
+        min_count: int = 1,
+    ) -> "Vocabulary":
+        """The sorted distinct names after "unknown".
+
+        Args:
+          artists, genres, years, tags: a name for each time that a song has it.
+          min_count: names that come less often are left out, and so are unknown.
+        """
+        empty = cls((UNKNOWN,), (UNKNOWN,))
+        return empty.grown(artists, genres, years, tags, min_count)
+
+    def grown(
+        self,
+        artists: Iterable[str],
+        genres: Iterable[str],
+        years: Iterable[int | None] = (),
+        tags: Iterable[str] = (),
+        min_count: int = 1,
+    ) -> "Vocabulary":
+        """This vocabulary and, after its names, those that it does not know yet, sorted.
+
+        Every name that was there keeps its id. New names are spelled by the vocabulary's rule.
+
+        Args:
+          artists, genres, years, tags, min_count: as for `build`.
+        """
+        keys = {
+            "artists": (normalise(name, self.rule) for name in artists),
+            "genres": (key for name in genres for key in self._genre_keys([name])),
+            "years": (_decade(year) for year in years if self.year_id(year) == 0),
+            "tags": map(normalise, tags),
+        }
+        known = {"artists": self._artist_index, "genres": self._genre_index}
+        tables: dict[str, Any] = {}
+        for name, found in keys.items():
+            counts = collections.Counter(found)
+            old = getattr(self, name)
+            dull = {"", UNKNOWN, *old, *known.get(name, ())}
+            new = sorted(key for key, n in counts.items() if n >= min_count and key not in dull)
+            tables[name] = (*(old or ((UNKNOWN,) if new else ())), *new)
+        return dataclasses.replace(self, **tables)
+
+    def first(self, **sizes: int) -> "Vocabulary":
+        """With so many entries of the tables named: what was there before it was grown."""
+        cut: dict[str, Any] = {name: getattr(self, name)[:n] for name, n in sizes.items()}
+        return dataclasses.replace(self, **cut)
 
     @classmethod
     def placeholder(cls, artists: int, genres: int) -> "Vocabulary":
@@ -96,8 +180,8 @@ class Vocabulary:
           DataError: a file that cannot be read, a line that is no `name;id` (with its number), an
             id outside its table, or names for less than nine tenths of a table.
         """
-        artist_pairs = _read_ids(Path(artists_path), artists)
-        genre_pairs = _read_ids(Path(genres_path), genres)
+        artist_pairs = read_ids(Path(artists_path), artists)
+        genre_pairs = read_ids(Path(genres_path), genres)
         paths = Path(artists_path), Path(genres_path)
         return cls.from_pairs((artist_pairs, genre_pairs), (artists, genres), rule, paths)
 
@@ -125,6 +209,14 @@ class Vocabulary:
     @functools.cached_property
     def _genre_index(self) -> dict[str, int]:
         return _index(self.genres) | dict(self.genre_aliases)
+
+    @functools.cached_property
+    def _year_index(self) -> dict[str, int]:
+        return _index(self.years)
+
+    @functools.cached_property
+    def _tag_index(self) -> dict[str, int]:
+        return _index(self.tags)
 
     def _genre_keys(self, names: Sequence[str]) -> list[str]:
         if self.rule == "v2" and names:
@@ -163,12 +255,44 @@ class Vocabulary:
         keys = self._genre_keys(names)
         for key in keys:
             _require(key, self._genre_index, f"genre {key!r}")
-        if len(keys) > max_genres:
-            raise DataError(
-                f"{', '.join(map(repr, keys))} are {len(keys)} genres, but the model takes at most "
-                f"{max_genres}; leave some out"
-            )
+        _most(keys, max_genres, "genres")
         return self.genre_ids(names, max_genres)
+
+    def year_id(self, year: int | None) -> int:
+        """The id of a year, or else of its decade; 0 when neither is known."""
+        index = self._year_index
+        return 0 if year is None else index.get(str(year)) or index.get(_decade(year), 0)
+
+    def tag_ids(self, names: Sequence[str], max_tags: int) -> Ids:
+        """(max_tags,) int32: ids in the order given, padded with -1.
+
+        Tags that are not known are left out, and those past max_tags cut off. The first entry is 0
+        when none is left.
+        """
+        found = (self._tag_index.get(normalise(name), 0) for name in names)
+        ids = list(dict.fromkeys(i for i in found if i)) or [0]
+        return np.asarray(ids[:max_tags] + [-1] * max(0, max_tags - len(ids)), np.int32)
+
+    def require_year(self, year: int | None) -> int:
+        """`year_id`; None is unknown.
+
+        Raises:
+          DataError: neither the year nor its decade is known.
+        """
+        if year is not None and not self.year_id(year):
+            _require(_decade(year), self._year_index, f"year {year}")
+        return self.year_id(year)
+
+    def require_tags(self, names: Sequence[str], max_tags: int) -> Ids:
+        """`tag_ids`.
+
+        Raises:
+          DataError: a tag is not known (names the nearest ones), or there are too many.
+        """
+        for name in names:
+            _require(normalise(name), self._tag_index, f"tag {name!r}")
+        _most(names, max_tags, "tags")
+        return self.tag_ids(names, max_tags)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON value that `from_json` reads back."""
@@ -178,6 +302,7 @@ class Vocabulary:
         for name in ("artist_aliases", "genre_aliases"):
             if aliases := getattr(self, name):
                 value[name] = dict(aliases)
+        value |= {name: list(table) for name in TABLES[2:] if (table := getattr(self, name))}
         return value
 
     @classmethod
@@ -185,9 +310,14 @@ class Vocabulary:
         """Reads what `to_json` gave; raises DataError when it is something else."""
         try:
             found = cls(**value)
-            tables = (found.artists, found.artist_aliases), (found.genres, found.genre_aliases)
+            tables = [
+                (found.artists, found.artist_aliases),
+                (found.genres, found.genre_aliases),
+                (found.years, {}),
+                (found.tags, {}),
+            ]
             good = found.rule in RULES and all(
-                isinstance(names, list)
+                isinstance(names, list | tuple)
                 and all(isinstance(name, str) for name in names)
                 and all(i in range(len(names)) for i in aliases.values())
                 for names, aliases in tables
@@ -196,7 +326,8 @@ class Vocabulary:
             good = False
         if not good:
             raise DataError(f"{_SHAPE}; prepare or import again")
-        return dataclasses.replace(found, artists=tuple(found.artists), genres=tuple(found.genres))
+        lists: dict[str, Any] = {name: tuple(getattr(found, name)) for name in TABLES}
+        return dataclasses.replace(found, **lists)
 
     def save(self, path: str | Path) -> None:
         """Writes the vocabulary as JSON, atomically."""
@@ -211,9 +342,9 @@ class Vocabulary:
         return cls.from_json(value)
 
 
-def _names(names: Iterable[str]) -> tuple[str, ...]:
-    distinct = {normalise(name) for name in names} - {"", UNKNOWN}
-    return (UNKNOWN, *sorted(distinct))
+def _decade(year: int | None) -> str:
+    """ "1960s" of 1969; nothing of no year."""
+    return "" if year is None else f"{year // 10 * 10}s"
 
 
 def _numbered(kind: str, count: int) -> tuple[str, ...]:
@@ -233,23 +364,12 @@ def _require(key: str, index: dict[str, int], what: str) -> None:
         )
 
 
-def _read_ids(path: Path, count: int) -> list[tuple[str, int]]:
-    """The names and ids of a file's lines."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text ({error})") from error
-    pairs = []
-    for number, line in enumerate(lines, start=1):
-        found = re.fullmatch(r"(.*);\s*(\d+)\s*", line)
-        if found and int(found[2]) < count:
-            pairs.append((found[1], int(found[2])))
-        elif line.strip():
-            raise DataError(
-                f"{path}, line {number}: {line!r} is no name;id with an id below {count}, the "
-                "size of the model's table; see whether the file is this model's"
-            )
-    return pairs
+def _most(names: Sequence[str], most: int, kind: str) -> None:
+    if len(names) > most:
+        raise DataError(
+            f"{', '.join(map(repr, names))} are {len(names)} {kind}, but the model takes at most "
+            f"{most}; leave some out"
+        )
 
 
 def _by_id(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from data_pipeline import records, windows
 from data_pipeline.code_loader import code_batches, code_token_counts, code_windows
 from data_pipeline.errors import DataError
+from data_pipeline.song_files import FileReader, SongFiles
 from data_pipeline.songs import require_audio
 from data_pipeline.windows import Ints, Share, Windows
 
@@ -20,7 +21,7 @@ DOWNMIXES = ("random", "mean")
 
 
 def audio_batches(
-    data_dir: str | Path,
+    data_dir: str | Path | SongFiles,
     *,
     split: str,
     samples: int,
@@ -38,7 +39,7 @@ def audio_batches(
     songs; a song shorter than a chunk is padded with silence at its end.
 
     Args:
-      data_dir: a prepared data set.
+      data_dir: a prepared data set, or the songs of a manifest, which are decoded on demand.
       split: "train" or "test".
       samples: length of a chunk.
       batch_size: examples of the global batch.
@@ -55,7 +56,7 @@ def audio_batches(
     if downmix not in DOWNMIXES:
         raise DataError(f"downmix is {downmix!r}; choose one of {DOWNMIXES}")
     tf = records.tensorflow()
-    reader = _AudioReader(data_dir, split, samples)
+    reader = _open(data_dir, split, samples)
     plan = Windows(reader.lengths, samples)
     share = Share.of_rows(batch_size, rows)
 
@@ -67,14 +68,14 @@ def audio_batches(
         pcm = tf.numpy_function(read, [items, uniforms], tf.int16)  # (b, samples, 2)
         pcm = tf.ensure_shape(pcm, (share.size, samples, 2))
         left = uniforms[:, 1, None] if downmix == "random" else tf.fill([share.size, 1], 0.5)
-        return {"audio": _mix(tf, pcm, left)}
+        return {"audio": mix(tf, pcm, left)}
 
     steps = windows.schedule(tf, plan.total, share, seed, start_step, shuffle)
     return windows.read_ahead(tf, steps, batch)
 
 
 def audio_windows(
-    data_dir: str | Path,
+    data_dir: str | Path | SongFiles,
     *,
     split: str,
     samples: int,
@@ -89,7 +90,7 @@ def audio_windows(
     does not fill a window is left out, but a song shorter than a window is padded with silence.
     Rows that fill up the last batch are not valid: silence, song -1.
     """
-    reader = _AudioReader(data_dir, split, samples)
+    reader = _open(data_dir, split, samples)
     share = Share.of_host(batch_size, shard_index, shard_count)
     song, start = windows.whole_pass(reader.lengths, samples, keep_short=True)
     for first in range(0, len(song), batch_size):
@@ -104,33 +105,43 @@ def audio_windows(
         yield {"audio": audio, "valid": index >= 0, "song": index}
 
 
-def _mix(tf: Any, pcm: Any, left: Any) -> Any:
+def mix(tf: Any, pcm: Any, left: Any) -> Any:
     """(b, samples, 2) int16 and the part of the left channel (b, 1) -> (b, samples, 1) float32."""
     scale = left / 32768.0, (1.0 - left) / 32768.0
     channels = tf.cast(pcm[..., 0], tf.float32), tf.cast(pcm[..., 1], tf.float32)
     return (scale[0] * channels[0] + scale[1] * channels[1])[..., None]
 
 
-class _AudioReader:
+def _open(data: str | Path | SongFiles, split: str, samples: int) -> "AudioReader | FileReader":
+    """A reader of chunks, from records or from sound files."""
+    if samples < 1:
+        raise DataError(f"a chunk of {samples} samples is no chunk; give 1 or more")
+    if isinstance(data, SongFiles):
+        return data.reader(split, samples)
+    return AudioReader(data, split, samples)
+
+
+class AudioReader:
     """Chunks of PCM by (song, start) of one split."""
 
     def __init__(self, data_dir: str | Path, split: str, samples: int) -> None:
-        if samples < 1:
-            raise DataError(f"a chunk of {samples} samples is no chunk; give 1 or more")
         require_audio(data_dir)
         songs = records.split_songs(data_dir, split)
         self.source = records.open_split(data_dir, split)
         self.samples = samples
-        self.lengths = np.array([song.n_samples for song in songs], np.int64)
-        self.firsts = np.array([song.first_record for song in songs], np.int64)
-        self.indices = np.array([song.index for song in songs], np.int32)
+        self.lengths, self.firsts = songs.column("n_samples"), songs.column("first_record")
+        self.indices = songs.column("index")
 
     def read(self, song: Ints, start: Ints) -> npt.NDArray[np.int16]:
         """(n, samples, 2) int16 for songs and starts of (n,), silent past a song's end."""
         stop = np.minimum(start + self.samples, self.lengths[song])
         found = windows.gather(self.source, self.firsts[song], start, stop, records.SEGMENT)
-        out = np.zeros((len(song), self.samples, 2), np.int16)
+        out = np.empty((len(song), self.samples, 2), np.int16)
         for row, (begin, rows) in enumerate(zip(start, found, strict=True)):
-            chunk = windows.cut(rows, "audio", begin, self.samples, records.SEGMENT)
-            out[row, : len(chunk)] = chunk
+            skip, done = int(begin) % records.SEGMENT, 0
+            for part in rows:  # straight to their place: joining them first copies twice
+                piece = part["audio"][skip : skip + self.samples - done]
+                out[row, done : done + len(piece)] = piece
+                skip, done = 0, done + len(piece)
+            out[row, done:] = 0
         return out

@@ -6,13 +6,19 @@ Only `id` and `audio` are required. Paths are relative to the manifest's folder.
 import codecs
 import dataclasses
 import difflib
+import functools
+import hashlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from data_pipeline import files
+import numpy as np
+import numpy.typing as npt
+
+from data_pipeline import files, lines
 from data_pipeline.errors import DataError
+from data_pipeline.lines import Lines
 from data_pipeline.lyrics import strip_lrc
 
 SPLITS = ("train", "test")
@@ -41,6 +47,7 @@ class Song:
     licence: str = ""
     group: str = ""
     split: str = ""
+    alignment: dict[str, Any] | None = None  # how `words` were found (`alignment.songs`)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +65,40 @@ class Problem:
         return f"{where}{name}: {self.text}"
 
 
+class Labels(NamedTuple):
+    """What splits and vocabularies need of a song; no file is touched to read it."""
+
+    id: str
+    artist: str
+    genres: tuple[str, ...]
+    group: str
+    split: str
+    year: int | None = None
+    tags: tuple[str, ...] = ()
+
+
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """The valid songs in the order of the file, and every problem found."""
+    """The valid songs in the order of the file, and every problem found.
 
-    songs: tuple[Song, ...]
+    Songs are read when they are asked for; without the problems it takes 24 bytes a song.
+
+    Attributes:
+      order: (n,) int32 rows of `songs` sorted by id.
+      seconds: (n,) float64 lengths of the songs, guessed from the sizes of their files.
+      digest: changes when a song does, its sound file included; not with the order of the lines.
+    """
+
+    songs: Lines[Song]
     problems: tuple[Problem, ...]
+    order: npt.NDArray[np.int32] = dataclasses.field(compare=False)
+    seconds: npt.NDArray[np.float64] = dataclasses.field(compare=False)
+    digest: str
+
+    @property
+    def labels(self) -> Lines[Labels]:
+        """The songs' labels, read when they are asked for."""
+        return self.songs.parsed(_labels_of_line)
 
 
 def _is_text(value: Any) -> bool:
@@ -114,6 +149,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "licence": _TEXT,
     "group": _TEXT,
     "split": (lambda value: value in SPLITS, 'either "train" or "test"'),
+    "alignment": (lambda value: isinstance(value, dict), "what experiments.align wrote"),
 }
 
 
@@ -132,11 +168,17 @@ def _entry_errors(entry: Any) -> list[str]:
                 errors.append(f"{key!r} must be {wanted}, but is {value!r:.80}")
     if entry.get("lyrics") is not None and entry.get("lyrics_file") is not None:
         errors.append("both 'lyrics' and 'lyrics_file' are given; keep one")
-    try:
-        json.dumps(entry, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        errors.append("a \\u escape is half of a pair and is no character; write the text as UTF-8")
     return errors
+
+
+def _escape_errors(line: bytes, entry: Any) -> list[str]:
+    """Whether a \\u escape of a line is no character."""
+    try:
+        if b"\\u" in line:
+            json.dumps(entry, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return ["a \\u escape is half of a pair and is no character; write the text as UTF-8"]
+    return []
 
 
 def read_lyrics(path: Path) -> str:
@@ -169,12 +211,9 @@ def _make_song(entry: dict[str, Any], folder: Path) -> tuple[Song, list[str]]:
     """The song of a valid entry, and remarks that do not cost it its place.
 
     Raises:
-      DataError: a file that the entry needs is missing.
+      DataError: the lyrics file cannot be read.
     """
     given = {key: value for key, value in entry.items() if value is not None}
-    audio = folder / given["audio"]
-    if not _is_file(audio):
-        raise DataError(f"the file {audio} does not exist; mend 'audio' or remove the line")
     remarks = []
     lyrics_file = folder / given["lyrics_file"] if "lyrics_file" in given else None
     lyrics = given.get("lyrics", "") if lyrics_file is None else read_lyrics(lyrics_file)
@@ -188,11 +227,11 @@ def _make_song(entry: dict[str, Any], folder: Path) -> tuple[Song, list[str]]:
     for name, path in (*stems, *((("midi", midi),) if midi else ())):
         if not _is_file(path):
             remarks.append(f"the {name} file {path} does not exist; the song is kept without it")
-    as_given = ("id", "artist", "album", "year", "licence", "group", "split")
+    as_given = ("id", "artist", "album", "year", "licence", "group", "split", "alignment")
     plain: dict[str, Any] = {key: given[key] for key in as_given if key in given}
     song = Song(
         **plain,
-        audio=audio,
+        audio=folder / given["audio"],
         genres=tuple(given.get("genres", ())),
         tags=tuple(given.get("tags", ())),
         lyrics=lyrics,
@@ -212,7 +251,7 @@ def _read_line(line: bytes, folder: Path) -> tuple[str, Song | None, list[str]]:
         return "", None, [f"byte {error.start} is not UTF-8; save the manifest as UTF-8"]
     except (ValueError, RecursionError) as error:
         return "", None, [f"not JSON ({error}); write one object a line"]
-    errors = _entry_errors(entry)
+    errors = _entry_errors(entry) + _escape_errors(line, entry)
     name = entry.get("id", "") if isinstance(entry, dict) else ""
     name = name if isinstance(name, str) else ""
     if errors:
@@ -221,7 +260,22 @@ def _read_line(line: bytes, folder: Path) -> tuple[str, Song | None, list[str]]:
         song, remarks = _make_song(entry, folder)
     except DataError as error:
         return name, None, [str(error)]
+    if not _is_file(song.audio):
+        lost = f"the file {song.audio} does not exist; mend 'audio' or remove the line"
+        return name, None, [lost]
     return name, song, remarks
+
+
+def _song_of_line(folder: Path, line: bytes) -> Song:
+    """The song of a line that was found valid before."""
+    return _make_song(json.loads(line), folder)[0]
+
+
+def _labels_of_line(line: bytes) -> Labels:
+    get = json.loads(line).get
+    genres, tags = (tuple(get(key) or ()) for key in ("genres", "tags"))
+    group, split = (get(key) or "" for key in ("group", "split"))
+    return Labels(get("id"), get("artist") or "", genres, group, split, get("year"), tags)
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -232,28 +286,90 @@ def read_manifest(path: str | Path) -> Manifest:
     """
     path = Path(path)
     try:
-        lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")
+        with open(path, "rb") as file:
+            marked = file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+        places = lines.read_places(path, len(codecs.BOM_UTF8) if marked else 0)
     except OSError as error:
         raise DataError(
             f"the manifest {path} cannot be read ({error.strerror}); give the path of a "
             "songs.jsonl, or make one with `python -m experiments.prepare scan FOLDER`"
         ) from error
-    folder = path.resolve().parent
-    songs: list[Song] = []
-    problems: list[Problem] = []
-    first_line: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        name, song, texts = _read_line(line, folder)
-        if song is not None and name in first_line:
-            texts = [f"the id is taken by line {first_line[name]}; give each song its own id"]
-            song = None
-        if song is not None:
-            first_line[name] = number
-            songs.append(song)
-        problems += [Problem(number, name, text, song is None) for text in texts]
-    return Manifest(tuple(songs), tuple(problems))
+    parse = functools.partial(_song_of_line, path.resolve().parent)
+    return _Validation(Lines(path.resolve(), places, parse)).manifest()
+
+
+class _Validation:
+    """One pass over all lines; then ids in order, where those taken twice lie side by side."""
+
+    def __init__(self, every: Lines[Song]) -> None:
+        self.every, self.folder = every, every.path.parent
+        self.seconds = np.full(len(every), np.nan)
+        self.problems: list[Problem] = []
+        self.digest = 0
+
+    def manifest(self) -> Manifest:
+        order = np.zeros(len(self.every), np.int32)
+        before, first, count = None, 0, 0
+        for name, row in lines.sorted_texts(self._good_lines()):
+            if name == before:
+                self._leave_out(row, name, first)
+            else:
+                before, first = name, row
+                order[count] = row
+                count += 1
+        self.problems.sort(key=lambda problem: problem.line)  # stable: those of a line stay
+        good = ~np.isnan(self.seconds)
+        ranks = np.cumsum(good, dtype=np.int32) - 1
+        order = ranks[order[:count]]
+        songs, seconds = self.every.take(np.flatnonzero(good)), self.seconds[good]
+        return Manifest(songs, tuple(self.problems), order, seconds, f"{self.digest:064x}")
+
+    def _good_lines(self) -> Iterable[tuple[str, int]]:
+        """(id, row) of every line that is good by itself."""
+        for row in range(len(self.every)):
+            line = self.every.text(row)
+            if line.strip():
+                name, song, texts = _read_line(line, self.folder)
+                self.problems += [Problem(row + 1, name, text, song is None) for text in texts]
+                if song is not None:
+                    self.seconds[row] = guess_seconds(song)
+                    self._count(line, song, 1)
+                    yield name, row
+
+    def _leave_out(self, row: int, name: str, first: int) -> None:
+        """Takes back a line whose id is taken by that of row `first`."""
+        text = f"the id is taken by line {first + 1}; give each song its own id"
+        self.problems = [problem for problem in self.problems if problem.line != row + 1]
+        self.problems.append(Problem(row + 1, name, text, True))
+        self.seconds[row] = np.nan
+        self._count(self.every.text(row), self.every[row], -1)
+
+    def _count(self, line: bytes, song: Song, times: int) -> None:
+        """Adds a song's digest: a sum does not depend on the order, nor on how many there are."""
+        aside = [song.lyrics if song.lyrics_file else "", song.stems, song.midi]
+        state = [line.strip(), str(self.folder), aside, audio_state(song)]
+        one = int.from_bytes(hashlib.sha256(repr(state).encode()).digest(), "big")
+        self.digest = (self.digest + times * one) % 2**256
+
+
+# Bytes a second by suffix, good enough to fill shards evenly without opening any file.
+_BYTES_PER_SECOND = {".wav": 176_400, ".flac": 100_000}
+_COMPRESSED = 20_000
+
+
+def guess_seconds(song: Song) -> float:
+    """A song's length guessed from the size of its file."""
+    rate = _BYTES_PER_SECOND.get(song.audio.suffix.lower(), _COMPRESSED)
+    return files.file_size(song.audio) / rate
+
+
+def audio_state(song: Song) -> list[Any]:
+    """What tells whether a song's sound has changed: id, name, size and time of change."""
+    try:
+        stat = song.audio.stat()
+    except OSError:
+        return [song.id, song.audio.name, 0, 0]
+    return [song.id, song.audio.name, stat.st_size, stat.st_mtime_ns]
 
 
 def to_entry(song: Song, folder: Path) -> dict[str, Any]:
@@ -276,8 +392,8 @@ def to_entry(song: Song, folder: Path) -> dict[str, Any]:
     return entry
 
 
-def write_manifest(songs: Iterable[Song], path: str | Path) -> None:
-    """Writes the songs as `songs.jsonl`, atomically."""
+def write_manifest(songs: Iterable[Song], path: str | Path) -> int:
+    """Writes the songs as `songs.jsonl`, atomically; returns how many there are."""
     path = Path(path)
     folder = path.resolve().parent
-    files.write_json_lines(path, [to_entry(song, folder) for song in songs])
+    return files.write_json_lines(path, (to_entry(song, folder) for song in songs))

@@ -1,25 +1,28 @@
 """What a prepare run has to write: songs placed in shards, and digests that notice changes."""
 
+import array
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
 
 from data_pipeline import files, records
 from data_pipeline.files import file_size
-from data_pipeline.manifest import Song, to_entry
+from data_pipeline.lines import Lines
+from data_pipeline.manifest import Manifest, Song, audio_state
 from data_pipeline.songs import SAMPLE_RATE
-from data_pipeline.splits import assign_splits
+from data_pipeline.splits import in_test
 
 VERSION = 1  # of the records; a change makes prepared data be built again
 # Seconds of music in one shard, about: a 32nd of the whole, so that workers share small sets too,
 # but not more than 210 MB of PCM.
 _SHARDS, _SHORTEST, _LONGEST = 32, 120.0, 1200.0
-# Bytes a second by suffix, good enough to fill shards evenly without opening any file.
-_BYTES_PER_SECOND = {".wav": 176_400, ".flac": 100_000}
-_COMPRESSED = 20_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,16 +37,24 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class ShardTask:
-    """One shard to write; its bytes are a function of its songs and the two options."""
+    """One shard to write; its bytes are a function of its songs and the two options.
+
+    Light enough to be sent to another process, which reads the songs from the manifest.
+    """
 
     out: Path
     split: str
     index: int
     count: int
-    songs: tuple[Song, ...]
+    songs: Lines[Song]
     min_seconds: float
     sample_rate: int
-    digest: str
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Changes when the sound of a song, or how it is to be decoded, does."""
+        states = [audio_state(song) for song in self.songs]
+        return _digest([VERSION, records.SEGMENT, [self.min_seconds, self.sample_rate, states]])
 
     @property
     def path(self) -> Path:
@@ -53,77 +64,101 @@ class ShardTask:
     @property
     def note(self) -> Path:
         """The note written after the shard: its digest, its songs and what was skipped."""
-        return self.out / "shards" / f"{self.split}-{self.index:05d}-of-{self.count:05d}.json"
+        return self.out / "shards" / records.note_name(self.split, self.index, self.count)
 
     def finished(self) -> dict[str, Any] | None:
         """The note, when the shard is whole and its songs have not changed since."""
         note = files.read_json(self.note)
+        if not isinstance(note, dict) or not self.path.is_file():
+            return None
         wanted = {"digest": self.digest, "bytes": file_size(self.path)}
-        if isinstance(note, dict) and wanted.items() <= note.items() and self.path.is_file():
-            return note
-        return None
-
-    @property
-    def weight(self) -> int:
-        """Bytes of sound files to decode."""
-        return sum(file_size(song.audio) for song in self.songs)
+        return note if wanted.items() <= note.items() else None
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """All shards in order, the split of every song and the digest of everything."""
+class SplitPlan:
+    """The songs of one split in the order of their ids, and where its shards begin.
 
-    tasks: tuple[ShardTask, ...]
-    splits: dict[str, str]
-    digest: str
+    Attributes:
+      songs: read when they are asked for.
+      seconds: (n,) float64 guessed lengths.
+      starts: (shards + 1,) int32 rows; shard i holds songs starts[i] .. starts[i + 1].
+    """
+
+    songs: Lines[Song]
+    seconds: npt.NDArray[np.float64]
+    starts: npt.NDArray[np.int32]
+
+    @property
+    def shards(self) -> int:
+        """How many there are."""
+        return len(self.starts) - 1
 
 
-def make_plan(songs: Sequence[Song], out: Path, options: Options) -> Plan:
+class Plan(Sequence[ShardTask]):
+    """All shards in order, each made when it is asked for; 20 bytes a song."""
+
+    def __init__(
+        self, out: Path, splits: Mapping[str, SplitPlan], options: Options, digest: str
+    ) -> None:
+        """`digest` is that of everything."""
+        self.out, self.splits, self.options, self.digest = out, splits, options, digest
+
+    def __len__(self) -> int:
+        return sum(split.shards for split in self.splits.values())
+
+    @overload
+    def __getitem__(self, index: int) -> ShardTask: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ShardTask]: ...
+    def __getitem__(self, index: int | slice) -> ShardTask | Sequence[ShardTask]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        name, split, shard = self._place(index)
+        decoding = (self.options.min_seconds, self.options.sample_rate)
+        songs = split.songs[split.starts[shard] : split.starts[shard + 1]]
+        return ShardTask(self.out, name, shard, split.shards, songs, *decoding)
+
+    def seconds(self, index: int) -> float:
+        """The guessed length of all songs of a shard."""
+        _, split, shard = self._place(index)
+        return float(split.seconds[split.starts[shard] : split.starts[shard + 1]].sum())
+
+    def _place(self, index: int) -> tuple[str, SplitPlan, int]:
+        """The split of a shard, and its number there."""
+        for name, split in self.splits.items():
+            if index < split.shards:
+                return name, split, index
+            index -= split.shards
+        raise IndexError(index)
+
+
+def make_plan(listed: Manifest, out: Path, options: Options) -> Plan:
     """Places the songs, sorted by id, in shards of even length."""
-    splits = assign_splits(songs, options.test_fraction, options.seed)
-    ordered = sorted(songs, key=lambda song: song.id)
-    music = sum(_guess_seconds(song) for song in songs)
+    music = sum(map(float, listed.seconds))
     shard_seconds = min(max(music / _SHARDS, _SHORTEST), _LONGEST)
-    tasks = []
-    for split in records.SPLITS:
-        inside = [song for song in ordered if splits[song.id] == split]
-        shards = _fill(inside, shard_seconds)
-        for index, shard in enumerate(shards):
-            decoding = (options.min_seconds, options.sample_rate)
-            state = [*decoding, [_audio_state(song) for song in shard]]
-            digest = _digest([VERSION, records.SEGMENT, state])
-            tasks.append(ShardTask(out, split, index, len(shards), shard, *decoding, digest))
-    entries = [[to_entry(song, Path("/")), song.lyrics, _audio_state(song)] for song in ordered]
-    everything = [VERSION, records.SEGMENT, dataclasses.asdict(options), entries]
-    return Plan(tuple(tasks), splits, _digest(everything))
+    test = in_test(listed.labels.take(listed.order), options.test_fraction, options.seed)
+    splits = {}
+    for name in records.SPLITS:
+        rows = listed.order[test == (name == "test")]
+        seconds = listed.seconds[rows]
+        starts = _fill(seconds, shard_seconds)
+        splits[name] = SplitPlan(listed.songs.take(rows), seconds, starts)
+    everything = [VERSION, records.SEGMENT, dataclasses.asdict(options), listed.digest]
+    return Plan(out, splits, options, _digest(everything))
 
 
-def _fill(songs: Sequence[Song], shard_seconds: float) -> list[tuple[Song, ...]]:
-    """Cuts the songs into runs of about `shard_seconds` of music, as guessed."""
-    shards: list[list[Song]] = []
+def _fill(seconds: npt.NDArray[np.float64], shard_seconds: float) -> npt.NDArray[np.int32]:
+    """Where runs of about `shard_seconds` of music begin, and where the last ends."""
+    starts = array.array("i")
     room = 0.0
-    for song in songs:
+    for row, length in enumerate(map(float, seconds)):
         if room <= 0:
-            shards.append([])
+            starts.append(row)
             room = shard_seconds
-        shards[-1].append(song)
-        room -= _guess_seconds(song)
-    return [tuple(shard) for shard in shards]
-
-
-def _guess_seconds(song: Song) -> float:
-    """A song's length guessed from the size of its file."""
-    rate = _BYTES_PER_SECOND.get(song.audio.suffix.lower(), _COMPRESSED)
-    return file_size(song.audio) / rate
-
-
-def _audio_state(song: Song) -> list[Any]:
-    """What tells whether a song's sound has changed: id, name, size and time of change."""
-    try:
-        stat = song.audio.stat()
-    except OSError:
-        return [song.id, song.audio.name, 0, 0]
-    return [song.id, song.audio.name, stat.st_size, stat.st_mtime_ns]
+        room -= length
+    starts.append(len(seconds))
+    return np.array(starts, np.int32)
 
 
 def _digest(value: Any) -> str:

@@ -9,22 +9,27 @@ import contextlib
 import dataclasses
 import math
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
-from data_pipeline import files, records, songs
+from data_pipeline import beam, files, records, songs
 from data_pipeline.errors import DataError
-from data_pipeline.labels import Vocabulary
-from data_pipeline.manifest import Manifest, Song, read_manifest
+from data_pipeline.labels import Vocabulary, song_labels
+from data_pipeline.manifest import Manifest, Song, read_manifest, write_manifest
 from data_pipeline.plan import Options, Plan, ShardTask, make_plan
 from data_pipeline.scan import scan_folder
 from data_pipeline.shards import build_shard
 from data_pipeline.songs import PreparedSong
 from data_pipeline.splits import conflicts
+
+SCANNED = "scanned.jsonl"  # the manifest of a folder, written before it is prepared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +63,10 @@ def build(
     *,
     workers: int = 1,
     options: Options | None = None,
+    min_count: int = 1,
     show_progress: bool = True,
+    runner: str = "",
+    beam_flags: Sequence[str] = (),
 ) -> Report:
     """Prepares every good song of a manifest (or of a folder of sound files) into `out`.
 
@@ -67,34 +75,46 @@ def build(
       out: folder of the data set.
       workers: processes that decode; the result does not depend on it.
       options: length limit, split, seed and sample rate.
+      min_count: songs that must have a label for it to get into `labels.json`.
       show_progress: whether to show a bar with rate and time left.
+      runner: of Apache Beam, that writes the shards in place of `workers`, with `beam_flags`.
 
     Raises:
       DataError: nothing could be prepared, a worker died, or `out` holds something else.
     """
     options = options or Options()
-    _check(options, workers)
+    _check(options, workers, min_count)
     _check_out(Path(manifest), Path(out))
-    listed = load_songs(manifest)
     out = Path(out).resolve()
+    listed = load_songs(manifest, out)
     out.mkdir(parents=True, exist_ok=True)
-    plan = make_plan(listed.songs, out, options)
-    report = _finished_report(out, plan)
+    plan = make_plan(listed, out, options)
+    report = _finished_report(out, plan, min_count)
     if report is not None:
         return report
     (out / "plan.json").unlink(missing_ok=True)  # from here on the folder is not whole
     (out / "dataset_info.json").unlink(missing_ok=True)
-    pending = [task for task in plan.tasks if task.finished() is None]
-    if pending:
-        run_tasks(pending, workers, show_progress)
-    return finish(out, plan, listed)
+    (out / "shards").mkdir(exist_ok=True)
+    if runner:
+        beam.run_tasks(plan, runner, beam_flags)
+    else:
+        run_tasks(plan, workers, show_progress)
+    return finish(out, plan, listed, min_count)
 
 
-def load_songs(manifest: str | Path) -> Manifest:
-    """The songs of a manifest file or of a folder; raises DataError when there are none."""
+def load_songs(manifest: str | Path, out: Path) -> Manifest:
+    """The songs of a manifest file, or of a folder, whose manifest is then written to `out`.
+
+    Raises:
+      DataError: there are none.
+    """
     path = Path(manifest)
-    listed = Manifest(tuple(scan_folder(path)), ()) if path.is_dir() else read_manifest(path)
-    if not listed.songs:
+    if path.is_dir():
+        songs_found = scan_folder(path)
+        path = out / SCANNED
+        write_manifest(songs_found, path)
+    listed = read_manifest(path)
+    if not len(listed.songs):
         problems = "".join(f"\n  {problem}" for problem in listed.problems[:20])
         raise DataError(
             f"{manifest} lists no usable song; add some{problems and ', or mend:'}{problems}"
@@ -102,29 +122,44 @@ def load_songs(manifest: str | Path) -> Manifest:
     return listed
 
 
-def run_tasks(tasks: Sequence[ShardTask], workers: int, show_progress: bool) -> None:
-    """Writes the shards here or in `workers` processes; raises DataError when one dies."""
-    (tasks[0].out / "shards").mkdir(exist_ok=True)
-    total = sum(task.weight for task in tasks)
+def run_tasks(plan: Plan, workers: int, show_progress: bool) -> None:
+    """Writes the shards still to be written, here or in `workers` processes.
+
+    Raises:
+      DataError: a process died.
+    """
+    pending = np.array([i for i, task in enumerate(plan) if task.finished() is None], np.int32)
+    total = sum(plan.seconds(i) for i in pending)
     with tqdm(
-        total=total, unit="B", unit_scale=True, desc="prepare", disable=not show_progress
+        total=total, unit="s", unit_scale=True, desc="prepare", disable=not show_progress
     ) as bar:
-        if workers == 1:
-            for task in tasks:
-                build_shard(task, bar.update)
+        if workers == 1 or len(pending) < 2:
+            for i in pending:
+                build_shard(plan[i], bar.update)
             return
-        with _pool(min(workers, len(tasks))) as submit:
-            futures = {submit(build_shard, task): task for task in tasks}
-            for future in concurrent.futures.as_completed(futures):
-                future.result()
-                bar.update(futures[future].weight)
+        with _pool(min(workers, len(pending))) as submit:
+            running: dict[concurrent.futures.Future[Any], int] = {}
+            for i in pending:
+                running[submit(build_shard, plan[i])] = i
+                if len(running) >= 2 * workers:  # the rest waits as numbers
+                    _take_done(plan, running, bar)
+            while running:
+                _take_done(plan, running, bar)
+
+
+def _take_done(plan: Plan, running: dict[concurrent.futures.Future[Any], int], bar: Any) -> None:
+    """Waits until a shard is done."""
+    done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+    for future in done:
+        future.result()
+        bar.update(plan.seconds(running.pop(future)))
 
 
 @contextlib.contextmanager
 def _pool(workers: int) -> Iterator[Callable[..., concurrent.futures.Future[Any]]]:
     """Spawned processes (threads do not survive a fork); cancels the rest on an error."""
     context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context)
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _end_with_parent)
     try:
         yield pool.submit
     except BrokenProcessPool as error:
@@ -136,64 +171,113 @@ def _pool(workers: int) -> Iterator[Callable[..., concurrent.futures.Future[Any]
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def finish(out: Path, plan: Plan, listed: Manifest) -> Report:
+def _end_with_parent() -> None:
+    """Ends this worker when its parent is killed; else it would wait for work for ever."""
+
+    def watch() -> None:
+        if parent := multiprocessing.parent_process():
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def finish(out: Path, plan: Plan, listed: Manifest, min_count: int = 1) -> Report:
     """Writes what lies beside the shards once all of them are there, `plan.json` last.
 
     Raises:
       DataError: a shard is missing, or not one song could be prepared.
     """
-    notes = [task.finished() for task in plan.tasks]
-    missing = [task.path.name for task, note in zip(plan.tasks, notes, strict=True) if note is None]
-    if missing:
-        raise DataError(f"{len(missing)} shards are missing ({missing[0]} ...); run prepare again")
-    found = [note for note in notes if note is not None]
-    prepared, lengths = _place(plan, found, {song.id: song for song in listed.songs})
-    report = _make_report(plan, found, listed, prepared)
+    placed = _Placed(plan, listed)
+    with contextlib.suppress(_NoSong):
+        songs.write_songs(out, placed.songs())
+    report = placed.report()
     files.write_json(out / "report.json", dataclasses.asdict(report))
-    if not prepared:
+    if not report.songs:
         reasons = "\n  ".join(report.lines())
         raise DataError(f"not one song could be prepared; mend these and run again:\n  {reasons}")
-    songs.write_songs(out, prepared)
-    artists = (song.artist for song in listed.songs)
-    genres = (genre for song in listed.songs for genre in song.genres)
-    Vocabulary.build(artists, genres).save(out / "labels.json")
-    notes_and_shards = {path for task in plan.tasks for path in (task.path, task.note)}
-    records.remove_leftovers(out, notes_and_shards)
+    names = song_labels(listed.labels)
+    Vocabulary.build(**names, min_count=min_count).save(out / "labels.json")
+    records.remove_leftovers(out, {name: split.shards for name, split in plan.splits.items()})
     records.write_metadata(
-        out, records.audio_features(), lengths, "Songs as stereo int16 segments."
+        out, records.audio_features(), placed.lengths, "Songs as stereo int16 segments."
     )
-    files.write_json(out / "plan.json", {"digest": plan.digest})
+    files.write_json(out / "plan.json", _state(plan, min_count))
     return report
 
 
-def _place(
-    plan: Plan, notes: Sequence[dict[str, Any]], by_id: dict[str, Song]
-) -> tuple[list[PreparedSong], dict[str, list[int]]]:
-    """The prepared songs with the place of their records, and records by shard of each split."""
-    prepared: list[PreparedSong] = []
-    lengths: dict[str, list[int]] = {split: [] for split in records.SPLITS}
-    for task, note in zip(plan.tasks, notes, strict=True):
-        first = start = sum(lengths[task.split])
-        for entry in note["songs"]:
-            count = -(-entry["n_samples"] // records.SEGMENT)
-            song = by_id[entry["id"]]
-            prepared.append(_prepared(song, len(prepared), task, first, count, entry["n_samples"]))
-            first += count
-        lengths[task.split].append(first - start)
-    return prepared, lengths
+def _state(plan: Plan, min_count: int) -> dict[str, Any]:
+    """What `plan.json` keeps of a finished run."""
+    return {"digest": plan.digest} | ({"min_count": min_count} if min_count > 1 else {})
 
 
-def _prepared(
-    song: Song, index: int, task: ShardTask, first: int, count: int, n_samples: int
-) -> PreparedSong:
-    names = ("artist", "album", "genres", "year", "tags", "lyrics", "words", "licence", "group")
+class _NoSong(Exception):
+    """Not one song was prepared."""
+
+
+class _Placed:
+    """The prepared songs with the place of their records, one pass over the notes."""
+
+    def __init__(self, plan: Plan, listed: Manifest) -> None:
+        self.plan, self.listed = plan, listed
+        self.lengths: dict[str, list[int]] = {split: [] for split in records.SPLITS}
+        self.counts = dict.fromkeys(records.SPLITS, 0)
+        self.samples = 0
+        self.skipped: list[dict[str, str]] = []
+
+    def songs(self) -> Iterator[PreparedSong]:
+        """All of them; raises _NoSong where there is none, and DataError for a missing shard."""
+        firsts = dict.fromkeys(records.SPLITS, 0)
+        for task in self.plan:
+            note = task.finished()
+            if note is None:
+                raise DataError(f"{task.path.name} is missing; run prepare again")
+            n_samples = {entry["id"]: entry["n_samples"] for entry in note["songs"]}
+            begin = firsts[task.split]
+            for song in task.songs:
+                if song.id in n_samples:
+                    first, index = firsts[task.split], sum(self.counts.values())
+                    placed = _prepared(song, index, task, first, n_samples[song.id])
+                    firsts[task.split] += placed.records
+                    self.counts[task.split] += 1
+                    self.samples += placed.n_samples
+                    yield placed
+            self.lengths[task.split].append(firsts[task.split] - begin)
+            self.skipped += note["skipped"]
+        if not any(self.counts.values()):
+            raise _NoSong
+
+    def report(self) -> Report:
+        """What was placed by `songs`."""
+        problems = self.listed.problems
+        lines = [
+            {"id": problem.song, "reason": f"line {problem.line} of the manifest: {problem.text}"}
+            for problem in problems
+            if problem.skipped
+        ]
+        remarks = [str(problem) for problem in problems if not problem.skipped]
+        return Report(
+            songs=sum(self.counts.values()),
+            seconds=self.samples / self.plan.options.sample_rate,
+            train_songs=self.counts["train"],
+            test_songs=self.counts["test"],
+            skipped=tuple(lines + self.skipped),
+            remarks=tuple(remarks + conflicts(self.listed.labels)),
+        )
+
+
+def _prepared(song: Song, index: int, task: ShardTask, first: int, n_samples: int) -> PreparedSong:
+    names = (
+        "artist", "album", "genres", "year", "tags", "lyrics", "words", "licence", "group",
+        "alignment",
+    )  # fmt: skip
     return PreparedSong(
         index=index,
         id=song.id,
         split=task.split,
         shard=task.index,
         first_record=first,
-        records=count,
+        records=-(-n_samples // records.SEGMENT),
         n_samples=n_samples,
         sample_rate=task.sample_rate,
         audio=str(song.audio),
@@ -201,34 +285,14 @@ def _prepared(
     )
 
 
-def _make_report(
-    plan: Plan, notes: Sequence[dict[str, Any]], listed: Manifest, prepared: list[PreparedSong]
-) -> Report:
-    lines = [
-        {"id": problem.song, "reason": f"line {problem.line} of the manifest: {problem.text}"}
-        for problem in listed.problems
-        if problem.skipped
-    ]
-    remarks = [str(problem) for problem in listed.problems if not problem.skipped]
-    in_test = sum(song.split == "test" for song in prepared)
-    return Report(
-        songs=len(prepared),
-        seconds=sum(song.n_samples / song.sample_rate for song in prepared),
-        train_songs=len(prepared) - in_test,
-        test_songs=in_test,
-        skipped=tuple(lines + [item for note in notes for item in note["skipped"]]),
-        remarks=tuple(remarks + conflicts(listed.songs)),
-    )
-
-
-def _finished_report(out: Path, plan: Plan) -> Report | None:
+def _finished_report(out: Path, plan: Plan, min_count: int) -> Report | None:
     """The report of an earlier run with the same input and every shard in place."""
     earlier, saved = files.read_json(out / "plan.json"), files.read_json(out / "report.json")
     beside = ("dataset_info.json", "features.json", "labels.json", songs.NAME)
     whole = all((out / name).is_file() for name in beside)
-    if earlier != {"digest": plan.digest} or saved is None or not whole:
+    if earlier != _state(plan, min_count) or saved is None or not whole:
         return None
-    if any(task.finished() is None for task in plan.tasks):
+    if any(task.finished() is None for task in plan):
         return None
     lists = {key: tuple(saved[key]) for key in ("skipped", "remarks")}
     return Report(**{**saved, **lists, "up_to_date": True})
@@ -247,7 +311,9 @@ def _check_out(manifest: Path, out: Path) -> None:
         )
 
 
-def _check(options: Options, workers: int) -> None:
+def _check(options: Options, workers: int, min_count: int) -> None:
+    if min_count < 1:
+        raise DataError(f"--min-count is {min_count}; give 1 or more")
     if workers < 1:
         raise DataError(f"--workers is {workers}; give 1 or more")
     if not 0 <= options.test_fraction <= 1:

@@ -17,13 +17,14 @@ import numpy.typing as npt
 from data_pipeline import files
 from data_pipeline.audio import Pcm
 from data_pipeline.errors import DataError
-from data_pipeline.songs import PreparedSong, prepared_songs, require_audio
+from data_pipeline.songs import PreparedSong, PreparedSongs, prepared_songs, require_audio
 
 SEGMENT = 16_384  # samples in an audio record
 DATASET = "songs"
 SPLITS = ("train", "test")
-_SHARD = re.compile(rf"{DATASET}-(train|test)\.array_record-\d{{5,}}-of-\d{{5,}}")
-_NOTE = re.compile(r"(train|test)-\d{5,}-of-\d{5,}\.json")  # beside a shard, in shards/
+_PLACE = r"(\d{5,})-of-(\d{5,})"
+_SHARD = re.compile(rf"{DATASET}-(train|test)\.array_record-{_PLACE}")
+_NOTE = re.compile(rf"(train|test)-{_PLACE}\.json")  # beside a shard, in shards/
 _OPTIONS = "group_size:1,uncompressed"  # one read a record; PCM hardly compresses
 _OPEN_SHARDS = 1024  # files a split keeps open
 
@@ -81,26 +82,43 @@ def shard_name(split: str, index: int, count: int) -> str:
     return f"{DATASET}-{split}.array_record-{index:05d}-of-{count:05d}"
 
 
-def write_shard(path: Path, features: Any, examples: Iterable[Mapping[str, Any]]) -> int:
+def note_name(split: str, index: int, count: int) -> str:
+    """The file name of the note that is written, in `shards`, once a shard is whole."""
+    return f"{split}-{index:05d}-of-{count:05d}.json"
+
+
+def write_shard(path: Path, examples: Iterable[Mapping[str, Any]]) -> int:
     """Writes one shard atomically; returns its number of records.
 
-    The bytes depend on the examples alone.
+    The bytes depend on the examples alone, as `audio_features` and `codes_features` have them:
+    text, whole numbers, and arrays that are stored as their bytes. They are encoded here, for
+    TFDS' own encoder takes four times as long.
     """
     from array_record.python.array_record_module import ArrayRecordWriter
-    from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-    serializer = ExampleSerializer(features.get_serialized_info())
     count = 0
     with files.atomic_path(path) as temporary:
         writer = ArrayRecordWriter(os.fspath(temporary), _OPTIONS)
         try:
             for example in examples:
-                proto = serializer.get_tf_example(features.encode_example(example))
-                writer.write(proto.SerializeToString(deterministic=True))
+                writer.write(_serialized(example))
                 count += 1
         finally:
             writer.close()
     return count
+
+
+def _serialized(values: Mapping[str, Any]) -> bytes:
+    example = _example()()
+    features = example.features.feature
+    for name, value in values.items():
+        if isinstance(value, np.ndarray):
+            features[name].bytes_list.value.append(value.tobytes())
+        elif isinstance(value, str):
+            features[name].bytes_list.value.append(value.encode())
+        else:
+            features[name].int64_list.value.append(value)
+    return bytes(example.SerializeToString(deterministic=True))
 
 
 def write_metadata(
@@ -115,7 +133,7 @@ def write_metadata(
         template = tfds.core.ShardedFileTemplate(
             data_dir=folder, dataset_name=DATASET, split=split, filetype_suffix="array_record"
         )
-        names = [shard_name(split, index, len(lengths)) for index in range(len(lengths))]
+        names = (shard_name(split, index, len(lengths)) for index in range(len(lengths)))
         infos.append(
             tfds.core.SplitInfo(
                 name=split,
@@ -133,15 +151,19 @@ def write_metadata(
     )
 
 
-def remove_leftovers(out: Path, keep: set[Path]) -> None:
+def remove_leftovers(out: Path, shards: Mapping[str, int]) -> None:
     """Removes shards and notes of earlier plans, and what a killed run left half written.
 
-    Only files that bear the name of a shard or of a note go; what else lies there is the user's.
+    `shards` says how many a split has now. Only files that bear the name of a shard or of a note
+    go; what else lies there is the user's.
     """
     for folder, own in ((out, _SHARD), (out / "shards", _NOTE)):
         for path in folder.glob("*-of-*"):
-            if path not in keep and own.fullmatch(path.name) and path.is_file():
-                os.unlink(path)
+            found = own.fullmatch(path.name)
+            if found and path.is_file():
+                split, index, count = found[1], int(found[2]), int(found[3])
+                if count != shards.get(split, 0) or index >= count:
+                    os.unlink(path)
         files.remove_temporaries(folder)
 
 
@@ -152,8 +174,8 @@ class Source:
     bytes; tf.data runs many reads at once.
     """
 
-    def __init__(self, paths: Sequence[str], lengths: Sequence[int]) -> None:
-        self._paths = paths
+    def __init__(self, folder: Path, split: str, lengths: Sequence[int]) -> None:
+        self._folder, self._split = folder, split
         self._ends = np.cumsum(lengths)
         self._reader = functools.lru_cache(maxsize=_OPEN_SHARDS)(self._open)
 
@@ -178,7 +200,7 @@ class Source:
         from array_record.python.array_record_module import ArrayRecordReader
 
         return ArrayRecordReader(
-            self._paths[shard],
+            os.fspath(self._folder / shard_name(self._split, shard, len(self._ends))),
             "readahead_buffer_size:0,max_parallelism:0",  # random access
             file_reader_buffer_size=32_768,
         )
@@ -224,14 +246,13 @@ def _open_split(folder: Path, split: str, changed: int) -> Source:
             f"{folder} has no split {split!r}, only {sorted(splits)}; prepare it "
             "with another --test-fraction, or with 'split' in the manifest"
         )
-    found = splits[split]
-    return Source([str(path) for path in found.filepaths], found.shard_lengths)
+    return Source(folder, split, splits[split].shard_lengths)
 
 
-def split_songs(folder: str | Path, split: str) -> list[PreparedSong]:
+def split_songs(folder: str | Path, split: str) -> PreparedSongs:
     """The songs of one split; raises DataError when there are none."""
-    songs = [song for song in prepared_songs(folder) if song.split == split]
-    if not songs:
+    songs = prepared_songs(folder).of_split(split)
+    if not len(songs):
         raise DataError(
             f"{folder} has no songs in the split {split!r}; prepare it with another "
             "--test-fraction, or with 'split' in the manifest"

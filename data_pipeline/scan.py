@@ -1,7 +1,9 @@
 """A folder of sound files as a manifest: labels from tags, lyrics from files beside them."""
 
 import collections
+import itertools
 import logging
+import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -24,51 +26,64 @@ _OTHERS = (
 _KEYS = ("artist", "album", "genre", "date")
 
 
-def scan_folder(folder: str | Path) -> list[Song]:
-    """The sound files below `folder`, sorted by path, as songs.
+def scan_folder(folder: str | Path) -> Iterator[Song]:
+    """The sound files below `folder`, sorted by path, as songs; one folder's names in memory.
 
     The id is the path inside the folder without its suffix. Artist, album, genre and year come
     from the tags; lyrics from a file of the same name ending in .txt or .lrc. Hidden files and
     what lies in hidden folders are left out.
 
     Raises:
-      DataError: the folder does not exist or holds no sound file.
+      DataError: the folder does not exist or holds no sound file; said before the first song.
     """
     folder = Path(folder).resolve()
     if not folder.is_dir():
         is_file = f"{folder} is a file, not a folder"
         what = is_file if folder.is_file() else f"the folder {folder} does not exist"
         raise DataError(f"{what}; give the folder with the songs")
-    found = list(_visible(folder, SUFFIXES))
-    unwritable = [path for path in found if not _is_unicode(path)]
-    for path in unwritable:
-        _LOG.warning("%r has a name that is not UTF-8 and is left out; rename it", str(path))
-    found = [path for path in found if path not in unwritable]
-    if not found:
+    songs = _songs(folder)
+    first = next(songs, None)
+    if first is None:
         kinds = ", ".join(SUFFIXES)
         others = other_kinds(folder)
         remedy = f"convert those of other kinds ({', '.join(others)}) or " if others else ""
         raise DataError(f"{folder} holds no sound file ({kinds}); {remedy}give another folder")
-    names = [path.relative_to(folder).with_suffix("").as_posix() for path in found]
-    twice = {name for name, count in collections.Counter(names).items() if count > 1}
-    return [
-        _song(path, path.relative_to(folder).as_posix() if name in twice else name)
-        for path, name in zip(found, names, strict=True)
-    ]
+    return itertools.chain([first], songs)
+
+
+def _songs(folder: Path) -> Iterator[Song]:
+    for path, alone in _visible(folder, SUFFIXES):
+        if _is_unicode(path):
+            inside = path.relative_to(folder)
+            yield _song(path, (inside.with_suffix("") if alone else inside).as_posix())
+        else:
+            _LOG.warning("%r has a name that is not UTF-8 and is left out; rename it", str(path))
 
 
 def other_kinds(folder: str | Path) -> dict[str, int]:
     """How many sound files of each suffix `scan_folder` leaves out because it cannot read them."""
-    found = (path.suffix.lower() for path in _visible(Path(folder).resolve(), _OTHERS))
+    found = (path.suffix.lower() for path, _ in _visible(Path(folder).resolve(), _OTHERS))
     return dict(sorted(collections.Counter(found).items()))
 
 
-def _visible(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
-    """Files of these kinds below the folder, sorted, none hidden or in a hidden folder."""
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in suffixes and not hidden and path.is_file():
-            yield path
+def _visible(folder: Path, suffixes: Collection[str]) -> Iterator[tuple[Path, bool]]:
+    """Files of these kinds sorted by path, none hidden or in a hidden folder.
+
+    With each comes whether it is the only one of its name but for the suffix.
+    """
+    try:
+        entries = [x for x in os.scandir(folder) if not x.name.startswith(".")]
+    except OSError as error:
+        _LOG.warning("the folder %s cannot be read (%s) and is left out", folder, error.strerror)
+        return
+    wanted = {x.name for x in entries if Path(x.name).suffix.lower() in suffixes and x.is_file()}
+    stems = collections.Counter(Path(name).stem for name in wanted)
+    for entry in sorted(entries, key=lambda entry: entry.name):
+        path = folder / entry.name
+        if entry.is_dir(follow_symlinks=False):
+            yield from _visible(path, suffixes)
+        elif entry.name in wanted:
+            yield path, stems[path.stem] == 1
 
 
 def _is_unicode(path: Path) -> bool:

@@ -11,22 +11,24 @@ from data_pipeline import audio, files, records
 from data_pipeline.audio import Pcm
 from data_pipeline.errors import DataError
 from data_pipeline.files import file_size
+from data_pipeline.manifest import guess_seconds
 from data_pipeline.plan import ShardTask
 
 _IN_MEMORY = 64 << 20  # bytes; a song of up to six minutes never touches the disk on its way
 
 
 def build_shard(
-    task: ShardTask, progress: Callable[[int], object] = lambda done: None
+    task: ShardTask, progress: Callable[[float], object] = lambda done: None
 ) -> dict[str, Any]:
     """Decodes the songs of a shard and writes it, then its note; returns the note.
 
     Args:
       task: the shard.
-      progress: called with the bytes of sound file that were dealt with, song by song.
+      progress: called with the guessed seconds that were dealt with, song by song.
 
     A bad song is named in the note with its reason, and the others go on.
     """
+    digest = task.digest  # of the files as they are before they are read
     kept: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
 
@@ -42,11 +44,11 @@ def build_shard(
                 kept.append({"id": song.id, "n_samples": held.samples})
                 blocks = recut(held.blocks(), records.SEGMENT)
                 yield from records.segments(song.id, held.samples, blocks)
-            progress(file_size(song.audio))
+            progress(guess_seconds(song))
 
-    records.write_shard(task.path, records.audio_features(), examples())
+    records.write_shard(task.path, examples())
     size = file_size(task.path)
-    note = {"digest": task.digest, "bytes": size, "songs": kept, "skipped": skipped}
+    note = {"digest": digest, "bytes": size, "songs": kept, "skipped": skipped}
     files.write_json(task.note, note)
     return note
 

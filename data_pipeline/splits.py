@@ -1,68 +1,116 @@
 """Which songs are for training and which for testing."""
 
+import functools
 import hashlib
 from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from data_pipeline.labels import normalise
-from data_pipeline.manifest import Song
+
+_ASKED = {"": 0, "train": 1, "test": 2}
+_HASHES_KEPT = 4096
+
+Bools = npt.NDArray[np.bool_]
+Hashes = npt.NDArray[np.uint64]
 
 
-def assign_splits(songs: Sequence[Song], test_fraction: float, seed: int = 0) -> dict[str, str]:
-    """ "train" or "test" for each song id; songs of one group are never parted.
+class Labelled(Protocol):
+    """What of a song its split depends on."""
 
-    A split given in the manifest wins for its whole group (the first song by id decides when they
-    differ). The other groups are laid out artist by artist, in the order of a hash of
-    (seed, group), and every 1/test_fraction-th one is a test group: each artist gives its share
-    to within one group. With a fraction inside (0, 1) a lone group goes to "train", and two or
-    more leave neither side empty.
+    @property
+    def id(self) -> str: ...
+    @property
+    def artist(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def split(self) -> str: ...
+
+
+def in_test(songs: Sequence[Labelled], test_fraction: float, seed: int = 0) -> Bools:
+    """Which songs, given in the order of their ids, are for testing: (n,) bool.
+
+    Songs of one group are never parted. A split given in the manifest wins for its whole group
+    (the first song by id decides when they differ). The other groups are laid out artist by
+    artist, in the order of a hash of (seed, group), and every 1/test_fraction-th one is a test
+    group: each artist gives its share to within one group. With a fraction inside (0, 1) a lone
+    group goes to "train", and two or more leave neither side empty.
+
+    Groups and artists are known by 64 bits of a hash, in some 60 bytes a song. Should two groups
+    share them (once in 10^7 sets of a million songs) they share their split, and no more.
     """
-    groups: dict[str, list[Song]] = {}
-    for song in sorted(songs, key=lambda song: song.id):
-        groups.setdefault(song.group or f"id:{song.id}", []).append(song)
-    split: dict[str, str] = {}
-    free: list[str] = []
-    for group, members in groups.items():
-        given = [song.split for song in members if song.split]
-        if given:
-            split[group] = given[0]
-        else:
-            free.append(group)
-
-    def place(group: str) -> tuple[str, ...]:
-        artist = normalise(groups[group][0].artist)
-        return _hash(seed, "artist", artist), artist, _hash(seed, "group", group), group
-
-    free.sort(key=place)
+    if not len(songs):
+        return np.zeros(0, bool)
+    group, artist, asked = _columns(songs, seed)
+    order = np.argsort(group, kind="stable")  # inside a group by id
+    group = group[order]
+    first = np.flatnonzero(np.diff(group, prepend=~group[:1]))  # of each group
+    group, artist = group[first], artist[order[first]]
+    test = np.zeros(len(group), bool)
+    free = np.ones(len(group), bool)
+    given = np.flatnonzero(asked[order])
+    decided, place = np.unique(np.searchsorted(first, given, side="right") - 1, return_index=True)
+    free[decided] = False
+    test[decided] = asked[order[given[place]]] == _ASKED["test"]
+    rows = np.flatnonzero(free)
+    rows = rows[np.lexsort((group[rows], artist[rows]))]
     phase = int(_hash(seed, "phase", "")[:8], 16) / 2**32
-    for position, group in enumerate(free):
-        here, after = (int((position + i) * test_fraction + phase) for i in (0, 1))
-        split[group] = "test" if after > here else "train"
-    _keep_both(free, split, test_fraction)
-    return {song.id: split[group] for group, members in groups.items() for song in members}
+    shares = (np.arange(len(rows) + 1) * test_fraction + phase).astype(np.int64)
+    test[rows] = shares[1:] > shares[:-1]
+    _keep_both(rows, test, test_fraction)
+    of_song = np.empty(len(order), bool)
+    of_song[order] = np.repeat(test, np.diff(first, append=len(order)))
+    return of_song
 
 
-def conflicts(songs: Sequence[Song]) -> list[str]:
-    """Sentences about groups whose songs ask for different splits."""
-    asked: dict[str, set[str]] = {}
-    for song in songs:
-        if song.group and song.split:
-            asked.setdefault(song.group, set()).add(song.split)
+def _columns(songs: Sequence[Labelled], seed: int) -> tuple[Hashes, Hashes, npt.NDArray[np.uint8]]:
+    """Hashes of group and artist, and the split asked for, of every song: (n,) each."""
+    group, artist = np.zeros(len(songs), np.uint64), np.zeros(len(songs), np.uint64)
+    asked = np.zeros(len(songs), np.uint8)
+    short = functools.lru_cache(_HASHES_KEPT)(lambda name: _short(seed, "artist", normalise(name)))
+    for row, song in enumerate(songs):
+        group[row] = _short(seed, "group", song.group or f"id:{song.id}")
+        artist[row] = short(song.artist)
+        asked[row] = _ASKED[song.split]
+    return group, artist, asked
+
+
+def conflicts(songs: Sequence[Labelled]) -> list[str]:
+    """Sentences about groups whose songs ask for different splits; goes over the songs twice."""
+    asked = (
+        _short(0, "asked", song.group) & ~1 | (song.split == "test")
+        for song in songs
+        if song.group and song.split
+    )
+    found = np.unique(np.fromiter(asked, np.uint64)) >> np.uint64(1)
+    both = set(found[1:][found[1:] == found[:-1]].tolist())
+    names = {
+        song.group
+        for song in (songs if both else ())
+        if song.group and _short(0, "asked", song.group) >> 1 in both
+    }
     return [
         f"the group {group!r} asks for both splits; its first song by id decides for all"
-        for group, wanted in sorted(asked.items())
-        if len(wanted) > 1
+        for group in sorted(names)
     ]
 
 
-def _keep_both(free: list[str], split: dict[str, str], test_fraction: float) -> None:
+def _keep_both(free: npt.NDArray[np.intp], test: Bools, test_fraction: float) -> None:
     """Moves one group over when chance left a side without any; a lone one is for training."""
-    if not 0 < test_fraction < 1 or not free:
+    if not 0 < test_fraction < 1 or not len(free):
         return
-    if len(split) == 1:
-        split[free[0]] = "train"
-        return
-    for missing in {"train", "test"} - set(split.values()):
-        split[free[0]] = missing
+    if len(test) == 1:
+        test[free[0]] = False
+    elif test.all() or not test.any():
+        test[free[0]] = not test[0]
+
+
+def _short(seed: int, what: str, text: str) -> int:
+    """The first 64 bits of `_hash`."""
+    return int(_hash(seed, what, text)[:16], 16)
 
 
 def _hash(seed: int, what: str, text: str) -> str:

@@ -43,6 +43,10 @@ class Begin:
     """A name of the model's label vocabulary."""
     genre: tuple[str, ...] = ("unknown",)
     """One or more names of the vocabulary."""
+    year: int = 0
+    """The year that the song is to sound like, where the model knows years; 0: unknown."""
+    tags: tuple[str, ...] = ()
+    """Moods and keywords of the vocabulary, where the model knows tags."""
     lyrics: Path | None = None
     """A text file, of the whole song."""
     prompt: Path | None = None

@@ -11,16 +11,35 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline import lyrics
 from data_pipeline.codes import CodesInfo
-from data_pipeline.labels import Vocabulary
+from data_pipeline.labels import TABLES, Vocabulary
 from data_pipeline.songs import prepared_songs
-from jukejax.config import ConfigError, Experiment, PriorConfig, PriorExperiment, VQVAEExperiment
+from jukejax.config import (
+    ConfigError,
+    Experiment,
+    LabelsConfig,
+    PriorConfig,
+    PriorExperiment,
+    VQVAEExperiment,
+)
 
 HostBatch = dict[str, np.ndarray]
 
 
-def labels_digest(vocabulary: Vocabulary) -> str:
-    """16 hexadecimal digits that change when a label's name or place does."""
+def used_names(vocabulary: Vocabulary, labels: LabelsConfig | None) -> Vocabulary:
+    """A vocabulary without the tables that a prior does not read."""
+    used = labels.tables if labels else {}
+    return vocabulary.first(**{name: 0 for name in ("years", "tags") if name not in used})
+
+
+def labels_digest(vocabulary: Vocabulary, labels: LabelsConfig | None = None) -> str:
+    """16 hexadecimal digits that change when a label's name or place does.
+
+    Of a prior with `labels` (None: without) they tell what it reads: names of years and tags that
+    songs have gained since do not matter to one without.
+    """
+    vocabulary = used_names(vocabulary, labels)
     names = json.dumps(vocabulary.to_json(), ensure_ascii=False)
     return hashlib.sha256(names.encode()).hexdigest()[:16]
 
@@ -31,7 +50,7 @@ def check_rate(sample_rate: int, data: str | Path) -> None:
     Raises:
       ConfigError: they differ.
     """
-    found = {song.sample_rate for song in prepared_songs(data)}
+    found = set(prepared_songs(data).column("sample_rate").tolist())
     if found != {sample_rate}:
         raise ConfigError(
             f"model.sample_rate is {sample_rate}, but {data} holds songs of "
@@ -58,24 +77,51 @@ def check_codes(config: PriorConfig, info: CodesInfo, data: str | Path) -> None:
 
 
 def fit_labels(experiment: PriorExperiment, vocabulary: Vocabulary) -> PriorExperiment:
-    """The experiment with its label tables sized for the vocabulary, where they are given as 0.
+    """The experiment with its label tables sized for the vocabulary, where no size is given.
 
     Raises:
-      ConfigError: a table that is too small for the vocabulary.
+      ConfigError: a table that is too small for the vocabulary, or one that it has no names for.
     """
     labels = experiment.model.labels
     if labels is None:
         return experiment
-    sizes = {"artists": len(vocabulary.artists), "genres": len(vocabulary.genres)}
+    sizes = {name: len(getattr(vocabulary, name)) for name in labels.tables}
     for name, size in sizes.items():
+        if not size:
+            raise ConfigError(
+                f"model.labels.{name} is {getattr(labels, name)}, but the label names have no "
+                f"{name}: no song of theirs has any. Give 0, or {name} in the manifest and "
+                "prepare and encode again."
+            )
         if 0 < getattr(labels, name) < size:
             raise ConfigError(
                 f"model.labels.{name} is {getattr(labels, name)}, but the label names are {size}; "
-                "give at least so many, or 0 to take as many as there are."
+                f"give at least so many, or {-1 if name in ('years', 'tags') else 0} to take as "
+                "many as there are."
             )
-    fitted = {name: getattr(labels, name) or size for name, size in sizes.items()}
+    fitted = {name: max(getattr(labels, name), 0) or size for name, size in sizes.items()}
     model = dataclasses.replace(experiment.model, labels=dataclasses.replace(labels, **fitted))
     return dataclasses.replace(experiment, model=model)
+
+
+def before_growing(now: LabelsConfig, then: LabelsConfig) -> LabelsConfig:
+    """`now` with the sizes of the tables that have as many rows as `then`, or more."""
+    sizes = {name: getattr(then, name) for name in TABLES}
+    sizes = {name: rows for name, rows in sizes.items() if rows <= getattr(now, name)}
+    places = {} if then.tags else {"max_tags": then.max_tags}
+    return dataclasses.replace(now, **sizes, **places)
+
+
+def fit_alphabet(experiment: PriorExperiment, data: str | Path) -> PriorExperiment:
+    """The experiment with the characters of the data's training lyrics, where it asks for them."""
+    words = experiment.model.lyrics
+    if words is None or words.vocabulary:
+        return experiment
+    songs = prepared_songs(data).of_split("train")
+    words = dataclasses.replace(words, alphabet=lyrics.alphabet_of(song.lyrics for song in songs))
+    return dataclasses.replace(
+        experiment, model=dataclasses.replace(experiment.model, lyrics=words)
+    )
 
 
 def code_arguments(config: PriorConfig, vocabulary: Vocabulary | None) -> dict[str, Any]:
@@ -88,6 +134,8 @@ def code_arguments(config: PriorConfig, vocabulary: Vocabulary | None) -> dict[s
         "max_genres": config.labels.max_genres if config.labels else 1,
         "lyric_tokens": config.lyrics.tokens if config.lyrics else 0,
         "alphabet": config.lyrics.alphabet if config.lyrics else "v2",
+        "years": bool(config.labels and config.labels.years),
+        "max_tags": config.labels.max_tags if config.labels and config.labels.tags else 0,
     }
 
 
@@ -95,7 +143,9 @@ def prior_inputs(config: PriorConfig, batch: HostBatch) -> HostBatch:
     """The arrays of a code loader's batch that a prior reads."""
     wanted = {"codes"}
     if config.labels:
+        optional = {"year": config.labels.years, "tags": config.labels.tags}
         wanted |= {"artist", "genres", "total_length", "offset"}
+        wanted |= {name for name, rows in optional.items() if rows}
     if config.upper:
         wanted |= {"upper"}
     if config.lyrics:

@@ -71,7 +71,13 @@ def steps(out: Path) -> list[tuple[str, str, Callable[[], Any]]]:
 
     def evaluated() -> Any:
         return run_evaluation(
-            Evaluation(("all",), model, songs=data, codes=codes, out=out / "evaluation")
+            Evaluation(
+                ("reconstruction", "likelihood"),
+                model,
+                songs=data,
+                codes=codes,
+                out=out / "evaluation",
+            )
         )
 
     return [
@@ -106,7 +112,7 @@ def steps(out: Path) -> list[tuple[str, str, Callable[[], Any]]]:
         ),
         (
             "Measure what was learned, on songs that training never saw",
-            f"evaluate all --model {model} --songs {data} --codes {codes} "
+            f"evaluate reconstruction likelihood --model {model} --songs {data} --codes {codes} "
             f"--out {out / 'evaluation'}",
             evaluated,
         ),

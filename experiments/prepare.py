@@ -2,9 +2,13 @@
 
 python -m experiments.prepare scan FOLDER --out songs.jsonl
 python -m experiments.prepare build --manifest songs.jsonl --out data/songs --workers 4
+python -m experiments.prepare build --manifest songs.jsonl --out data/songs --runner DirectRunner
+python -m experiments.prepare report --data data/songs --out data/report --workers 4
 """
 
+import shlex
 import sys
+from json import dumps
 from pathlib import Path
 
 import tyro
@@ -37,13 +41,12 @@ def scan(folder: tyro.conf.Positional[Path], out: Path, overwrite: bool = False)
             f"{out} exists already, and may hold labels mended by hand; give another --out, or "
             "--overwrite to replace it"
         )
-    songs = scan_folder(folder)
-    write_manifest(songs, out)
+    count = write_manifest(scan_folder(folder), out)
     others = other_kinds(folder)
     if others:
         counts = ", ".join(f"{suffix} {count}" for suffix, count in others.items())
         print(f"{sum(others.values())} files of other kinds left out: {counts}; convert them")
-    print(f"{len(songs)} songs listed in {out}; see that the labels are right, then build")
+    print(f"{count} songs listed in {out}; see that the labels are right, then build")
 
 
 @app.command
@@ -55,6 +58,9 @@ def build(
     test_fraction: float = 0.1,
     seed: int = 0,
     sample_rate: int = SAMPLE_RATE,
+    min_count: int = 1,
+    runner: str = "",
+    beam_flags: str = "",
 ) -> None:
     """Decode songs into records; run it again to go on after an interruption.
 
@@ -68,10 +74,43 @@ def build(
         test_fraction: part of the songs without a given split that goes to the test split.
         seed: of the split.
         sample_rate: of the records, in Hz; that of the VQ-VAE to train.
+        min_count: artists, genres, decades and tags of fewer songs are left out of labels.json,
+            and so are unknown.
+        runner: Apache Beam's, in place of workers: DirectRunner, PortableRunner, DataflowRunner ...
+        beam_flags: Beam's own flags in one text, such as
+            --beam-flags="--direct_num_workers=2 --direct_running_mode=multi_processing".
     """
     options = Options(min_seconds, test_fraction, seed, sample_rate)
-    report = prepare.build(manifest, out, workers=workers, options=options)
+    report = prepare.build(
+        manifest,
+        out,
+        workers=workers,
+        options=options,
+        min_count=min_count,
+        runner=runner,
+        beam_flags=shlex.split(beam_flags),
+    )
     print("\n".join(report.lines()))
+
+
+@app.command
+def report(data: Path, out: Path, workers: int = 1, json: bool = False) -> None:
+    """Say what is in a data set: a page and JSON; run it again to go on after an interruption.
+
+    Example: python -m experiments.prepare report --data data/songs --out data/report
+
+    Args:
+        data: songs, as `build` wrote them.
+        out: gets index.html, report.json and what was measured of each song.
+        workers: processes that measure.
+        json: print the report as one JSON object too.
+    """
+    from data_pipeline.report import make
+
+    found = make.make_report(data, out, workers=workers)
+    print("\n".join([*make.lines(found), f"{out / 'index.html'}"]))
+    if json:
+        print(dumps(found))
 
 
 @cli.command

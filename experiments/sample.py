@@ -5,7 +5,8 @@ python -m experiments.sample --model runs/demo/model --out runs/demo/sample \\
 
 --prompt song.wav goes on from a sound, --continue-from SAMPLE from a sample, --upsample SAMPLE
 makes its lower levels, --plan only says what would be made. Codes are saved every few seconds; the
-same command goes on where a killed one was, and makes the same song.
+same command goes on where a killed one was, and makes the same song. A level that is told lyrics
+gets alignments beside its sounds; `--job DIR/job.json --out DIR` adds them to an older sample.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tyro
 
 from experiments import cli
 from experiments.sampling import sound
+from experiments.sampling.alignment import align_sample, is_aligned, with_words
 from experiments.sampling.making import Board, make
 from experiments.sampling.planning import check_memory, plan_text
 from experiments.sampling.request import Command, Request, make_request
@@ -54,9 +56,15 @@ def run(request: Request, out: Path, stream: bool = False, plan: bool = False) -
                 f"name both in --levels, or --upsample a directory that has them."
             )
     page, seconds = out / "index.html", round(job.seconds * config.sample_rate)
-    for level in make(board, setups, folder, model, mesh, stream):
+    for level, priors in make(board, setups, folder, model, mesh, stream):
         if not sample.has_sound(level):
             sample.write_sound(level, sound.decode(model, board.codes[level], level), seconds)
+        setup = next(setup for setup in setups if setup.level == level)
+        sung = with_words(setup.config, job)
+        if sung and not is_aligned(sample, level, sung):
+            if level not in priors:
+                priors[level] = folder.load_prior(mesh, model, level)
+            align_sample(sample, job, samples, folder, priors[level], mesh)
         page = write_page(out)
     return page
 

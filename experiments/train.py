@@ -23,13 +23,14 @@ from jax.sharding import Mesh
 
 from data_pipeline import songs
 from data_pipeline.codes import codes_info
-from data_pipeline.labels import Vocabulary
+from data_pipeline.labels import TABLES, Vocabulary
 from experiments import cli, data
 from jukejax import presets
 from jukejax.checkpoint import CheckpointError, directory, open_existing
 from jukejax.config import (
     ConfigError,
     Experiment,
+    PriorConfig,
     PriorExperiment,
     TrainConfig,
     VQVAEConfig,
@@ -66,6 +67,10 @@ class Command(Generic[E]):
     """Label names for a prior, where they are not those of the data: an imported model's own."""
     profile: bool = False
     """Write a trace of some steps beside the TensorBoard files."""
+    evaluate: tuple[str, ...] = ()
+    """Suites of `experiments.evaluate` to run while a prior trains: likelihood, alignment."""
+    evaluate_every: int = 1000
+    """Steps between them; at the first evaluation (train.evaluate-every) from then on."""
 
 
 def parse(preset: str, arguments: list[str]) -> Command[Any]:
@@ -117,16 +122,21 @@ def run(
     start_from: str | Path | None = None,
     labels: Path | None = None,
     profile: bool = False,
+    evaluate: tuple[str, ...] = (),
+    evaluate_every: int = 1000,
 ) -> TrainState:
     """Trains an experiment on a data set; what the command does after parsing."""
     vocabulary: Vocabulary | None = None
+    names = labels or Path(data_dir) / "labels.json"
     note: dict[str, Any] = {}
     if isinstance(experiment, PriorExperiment):
-        vocabulary = Vocabulary.load(labels or Path(data_dir) / "labels.json")
+        vocabulary = Vocabulary.load(names)
         info = codes_info(data_dir)
         data.check_codes(experiment.model, info, data_dir)
         experiment = data.fit_labels(experiment, vocabulary)
-        note = {"fingerprint": info.fingerprint, "labels": data.labels_digest(vocabulary)}
+        experiment = data.fit_alphabet(experiment, data_dir)
+        digest = data.labels_digest(vocabulary, experiment.model.labels)
+        note = {"fingerprint": info.fingerprint, "labels": digest}
     else:
         if labels:
             raise ConfigError(f"--labels {labels} is for priors; a VQ-VAE reads no labels.")
@@ -134,12 +144,12 @@ def run(
     check_shared(workdir)
     check_same(experiment, note, workdir, log)
     if start_from is not None:
-        check_start(experiment, note, start_from, log)
+        check_start(experiment, note, start_from, log, vocabulary)
     mesh = make_mesh(experiment.mesh)
     rows = check_batch(experiment.train, mesh)
     held_out: Any = None
     hooks: tuple[Hook, ...] = ()
-    if any(song.split == "test" for song in songs.prepared_songs(data_dir)):
+    if len(songs.prepared_songs(data_dir).of_split("test")):
         test = functools.partial(data.batches, experiment, data_dir, "test", vocabulary)
         held_out = lambda: test(rows)(0)  # noqa: E731
         if isinstance(experiment, VQVAEExperiment):
@@ -147,6 +157,11 @@ def run(
             hooks = (reconstruction_hook(experiment.model, mesh, shown, None),)
     else:
         log(f"{data_dir} has no test split: nothing is held out, so learning cannot be judged.")
+    if evaluate:
+        from experiments.evaluate.hook import suites_hook
+
+        asked = evaluate, evaluate_every, experiment, mesh
+        hooks += (suites_hook(*asked, Path(data_dir), names, Path(workdir), log),)
     train_batches = data.batches(experiment, data_dir, "train", vocabulary, rows)
     return train(
         experiment, mesh, workdir, train_batches, held_out, hooks, note, start_from, log, profile
@@ -216,9 +231,15 @@ FREE = {"dtype", "remat", "loss", "codebook_decay", "restart_threshold"}
 
 
 def check_start(
-    experiment: Experiment, note: dict[str, Any], start_from: str | Path, log: Any = print
+    experiment: Experiment,
+    note: dict[str, Any],
+    start_from: str | Path,
+    log: Any = print,
+    vocabulary: Vocabulary | None = None,
 ) -> None:
     """Refuses to start from weights of another model or for other codes.
+
+    The tables of label names may have grown, where `vocabulary` begins with the old names.
 
     Raises:
       CheckpointError: what differs, and what to do.
@@ -226,8 +247,13 @@ def check_start(
     found, found_note = load_experiment(start_from)
     now: Any = experiment.model
     free = {name: getattr(found.model, name) for name in FREE if hasattr(found.model, name)}
+    grown = False
     if type(now) is type(found.model):
         now = dataclasses.replace(now, **free)
+        then = found.model.labels if isinstance(found.model, PriorConfig) else None
+        if then is not None and now.labels is not None:
+            labels = data.before_growing(now.labels, then)
+            grown, now = labels != now.labels, dataclasses.replace(now, labels=labels)
     if now != found.model:
         raise CheckpointError(
             f"{start_from} holds weights of another model ({differences(found.model, now)}); "
@@ -239,7 +265,17 @@ def check_start(
             f"data holds those of {note.get('fingerprint')}; encode the songs with the VQ-VAE of "
             "those weights."
         )
-    if found_note.get("labels") != note.get("labels"):
+    if grown:
+        assert vocabulary is not None
+        old = vocabulary.first(**{name: getattr(now.labels, name) for name in TABLES})
+        if found_note.get("labels") != data.labels_digest(old, now.labels):
+            raise CheckpointError(
+                f"{start_from} has fewer label names, and the names do not begin with its own: its "
+                "rows would come to mean others. Grow its labels.json (`python -m "
+                "experiments.labels grow`) and give the result as --labels."
+            )
+        log(f"More label names than {start_from} has: those it knew keep what it learned of them.")
+    elif found_note.get("labels") != note.get("labels"):
         log(
             f"The labels' names are not those that {start_from} learned: artists and genres are "
             "learned anew. Give --labels with its labels.json to keep them."
@@ -272,6 +308,8 @@ def main(arguments: list[str]) -> None:
         start_from=parsed.start_from,
         labels=parsed.labels,
         profile=parsed.profile,
+        evaluate=parsed.evaluate,
+        evaluate_every=parsed.evaluate_every,
     )
 
 

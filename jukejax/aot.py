@@ -99,10 +99,16 @@ def check(experiment: Experiment, mesh: Mesh) -> None:
     """Raises ConfigError for what a preset leaves to the data, and batches that do not divide."""
     if isinstance(experiment, PriorExperiment):
         labels = experiment.model.labels
-        if labels is not None and not (labels.artists and labels.genres):
+        if labels is not None and not labels.sized:
             raise ConfigError(
                 "This preset takes the number of artists and genres from the data; say them: "
-                "--model.labels.artists N --model.labels.genres N."
+                "--model.labels.artists N --model.labels.genres N (and years and tags, if used)."
+            )
+        lyrics = experiment.model.lyrics
+        if lyrics is not None and not lyrics.vocabulary:
+            raise ConfigError(
+                "lyrics.alphabet 'characters' takes them from the data; say "
+                "'characters:' followed by them, or any of their number."
             )
     shares = mesh.shape["data"] * mesh.shape["fsdp"]
     if experiment.train.batch % shares:

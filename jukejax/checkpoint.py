@@ -132,6 +132,13 @@ class Checkpoints:
             ) from error
         return {name: found[name] if name in args else tree for name, tree in abstract.items()}
 
+    def ema_shapes(self) -> dict[str, Any]:
+        """The tree of shapes of the latest `ema`; nothing else of it is read."""
+        folder = self.path / str(self._require()) / "ema"
+        with contextlib.closing(ocp.PyTreeCheckpointer()) as checkpointer:
+            tree: Any = checkpointer.metadata(folder).item_metadata.tree
+            return jax.tree.map(lambda leaf: tuple(leaf.shape), tree)
+
     @contextlib.contextmanager
     def ema_reader(self) -> Iterator[Callable[[Sequence[LeafPath]], list[Array]]]:
         """A function that reads some arrays of the latest `ema`, in the dtypes they are stored in.

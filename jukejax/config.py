@@ -7,18 +7,16 @@ checkpoints and job files carry.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import math
-import types
-import typing
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
+from jukejax.config_json import from_dict as from_dict
+from jukejax.config_json import to_dict as to_dict
 from jukejax.errors import ConfigError
 from jukejax.patterns import CROSS, PRIME, layer_patterns
 
-T = TypeVar("T")
+CHARACTERS = "characters:"  # what a lyric alphabet of its own begins with
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -85,14 +83,35 @@ class VQVAEConfig:
 
 @dataclass(frozen=True)
 class LabelsConfig:
-    """Artist, genre and timing conditioning of a prior."""
+    """Artist, genre, year, tag and timing conditioning of a prior.
+
+    Years and tags are used where they have rows: 0 is none, -1 as many as the data's vocabulary
+    has. (0 artists or genres are as many as the data's vocabulary has.)
+    """
 
     artists: int = 0  # rows of the artist table; 0: as many as the data's vocabulary has
     genres: int = 0
+    years: int = 0
+    tags: int = 0
+    max_tags: int = 8  # tags form a bag of at most so many
     max_genres: int = 5  # genres form a bag of at most so many
     timing_bins: int = 128  # used by the top level alone
     min_seconds: float = 60.0  # song lengths that the timing bins span
     max_seconds: float = 600.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "max_tags")
+
+    @property
+    def tables(self) -> dict[str, int]:
+        """Rows of the tables of names that are used, by name."""
+        optional = {name: getattr(self, name) for name in ("years", "tags") if getattr(self, name)}
+        return {"artists": self.artists, "genres": self.genres, **optional}
+
+    @property
+    def sized(self) -> bool:
+        """Whether all tables have their rows; those of some presets wait for data."""
+        return min(self.tables.values()) > 0
 
 
 @dataclass(frozen=True)
@@ -100,7 +119,9 @@ class LyricsConfig:
     """Lyrics conditioning: an own encoder with cross-attention, or a prefix of the same stack."""
 
     tokens: int = 512  # characters in a window
-    alphabet: str = "v2"  # "v2" (80 ids) or "v3" (79: no '+')
+    # "v2" (80 ids), "v3" (79: no '+'), "bytes" (257: UTF-8), or "characters:" and the characters
+    # themselves; "characters" alone: those of the data's lyrics
+    alphabet: str = "v2"
     prefix: bool = False  # True: lyrics and music form one sequence (`prior_1b_lyrics`)
     loss_fraction: float = 0.4
     # the encoder (unused with `prefix`)
@@ -113,11 +134,20 @@ class LyricsConfig:
 
     @property
     def vocabulary(self) -> int:
-        return {"v2": 80, "v3": 79}[self.alphabet]
+        """Ids of the alphabet, with that of padding."""
+        if self.alphabet.startswith(CHARACTERS):
+            return len(self.alphabet) - len(CHARACTERS) + 1
+        return {"v2": 80, "v3": 79, "bytes": 257, "characters": 0}[self.alphabet]
 
     def __post_init__(self) -> None:
-        if self.alphabet not in ("v2", "v3"):
-            raise ConfigError(f"lyrics.alphabet is {self.alphabet!r}; it must be 'v2' or 'v3'.")
+        own = self.alphabet.removeprefix(CHARACTERS)
+        if own != self.alphabet and 0 < len(set(own)) == len(own):
+            return
+        if self.alphabet not in ("v2", "v3", "bytes", "characters"):
+            raise ConfigError(
+                f"lyrics.alphabet is {self.alphabet!r}; it must be 'v2', 'v3', 'bytes', "
+                "'characters' (those of the data) or 'characters:' followed by them, each once."
+            )
 
 
 @dataclass(frozen=True)
@@ -328,67 +358,10 @@ class PriorExperiment:
     """A prior and how it is trained on codes."""
 
     model: PriorConfig = field(default_factory=PriorConfig)
-    label_dropout: float = 0.0  # chance that artist and genres are replaced by "unknown"
+    label_dropout: float = 0.0  # chance that all label names are replaced by "unknown"
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
 
 Experiment = VQVAEExperiment | PriorExperiment
-
-
-# --- JSON -----------------------------------------------------------------------------------------
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """A config as plain JSON types, with its class name under "type"."""
-    return {"type": type(config).__name__, **_plain(config)}
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, (tuple, list)):
-        return [_plain(v) for v in value]
-    return value
-
-
-def from_dict(cls: type[T], data: dict[str, Any], where: str = "config") -> T:
-    """The config that `to_dict` wrote.
-
-    Raises:
-      ConfigError: on a wrong "type", an unknown field (names the nearest) or a wrong type.
-    """
-    if not isinstance(data, dict):
-        raise ConfigError(f"{where} is {data!r}, expected a {cls.__name__} as an object.")
-    data = dict(data)
-    name = data.pop("type", cls.__name__)
-    if name != cls.__name__:
-        raise ConfigError(f"{where} holds a {name}, expected a {cls.__name__}.")
-    hints = typing.get_type_hints(cls)
-    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    for key in data:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
-            raise ConfigError(f"{where} has no field {key!r}; {hint}")
-    return cls(**{k: _typed(hints[k], v, f"{where}.{k}") for k, v in data.items()})
-
-
-def _typed(hint: Any, value: Any, where: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        return _typed(next(a for a in args if a is not type(None)), value, where)
-    if dataclasses.is_dataclass(hint):
-        return from_dict(typing.cast(type, hint), value, where)
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where} is {value!r}, expected a list.")
-        return tuple(_typed(args[0], v, where) for v in value)
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        raise ConfigError(f"{where} is {value!r}, expected {hint.__name__}.")
-    return value

@@ -42,6 +42,15 @@ CHIPS = {
     )
 }
 
+# Sources: NVIDIA's data sheets of the SXM modules (dense half-precision matrix units, boost clock).
+GPUS = {
+    chip.name: chip
+    for chip in (
+        Chip("V100", 125e12, 16 * GIB, 900e9, 150e9, None, 1.530e9),
+        Chip("H100", 989.5e12, 80 * GIB, 3352e9, 450e9, 50e9, 1.755e9),
+    )
+}
+
 
 # --- convolutional networks -----------------------------------------------------------------------
 
@@ -197,7 +206,7 @@ def parameters(experiment: Experiment) -> int:
     c = experiment.model
     rows = c.vocabulary + c.seq_len + (0 if c.tied_output else c.codes)
     if c.labels:
-        rows += c.labels.artists + c.labels.genres + (3 * c.labels.timing_bins if c.timing else 0)
+        rows += sum(c.labels.tables.values()) + (3 * c.labels.timing_bins if c.timing else 0)
     else:
         rows += 1  # what stands before the first token
     if c.upper:
@@ -284,3 +293,10 @@ def decode_bytes(config: PriorConfig, batch: int, weight: int, cached: int) -> i
         x.parameters - (2 * x.attn * (x.width + 1) if x.pattern == CROSS else 0) for x in stack(c)
     )
     return weight * (read + output) + cached * batch * kv
+
+
+def decode_flops(config: PriorConfig) -> int:
+    """FLOPs of decoding one token of one window."""
+    c = config
+    per_layer = sum(2 * x.matrices + 4 * x.keys * x.attn for x in stack(c))
+    return per_layer + 2 * c.width * (c.vocabulary if c.tied_output else c.codes)

@@ -10,11 +10,11 @@ from typing import Any
 import jax
 
 from data_pipeline.labels import Vocabulary
-from data_pipeline.lyrics import ALPHABETS
+from data_pipeline.lyrics import ALPHABETS, BYTES
 from experiments.convert.model import check_out
 from experiments.sampling.labels import check_labels
 from jukejax import atomic
-from jukejax.config import MeshConfig, PriorConfig
+from jukejax.config import CHARACTERS, MeshConfig, PriorConfig
 from jukejax.interop import stablehlo
 from jukejax.interop.stablehlo import Artefact
 from jukejax.interop.torch_files import sha256
@@ -31,10 +31,12 @@ MEANINGS = {
     "codes": "codes of a level; of a prior's batch those before `given` are read",
     "batch": "what a prior's window is told",
     "batch.artist, batch.genres": "numbers of the names in the prior's labels; genres end with -1",
+    "batch.year, batch.tags": "of priors that have them: numbers in the labels; tags end with -1",
     "batch.total_length": "length of the song in samples, over 0",
     "batch.offset": "first sample of the window in its song",
     "batch.upper": "codes of the level above for the same stretch of sound",
-    "batch.lyrics": "place of each character in lyric_characters, from 1 on; 0 pads on the left",
+    "batch.lyrics": "place of each character in lyric_characters, from 1 on; 0 pads on the left; "
+    "with lyric_bytes: each byte of the text and 1",
     "given": "how many codes of the window are there already",
     "kept": "what start hands to every step, unchanged",
     "caches": "what start makes and every step makes anew; donate it: jax.jit(step, "
@@ -87,7 +89,11 @@ def describe_prior(config: PriorConfig) -> dict[str, Any]:
     if config.upper:
         out["codes_per_upper_code"] = config.upper.ratio
     if config.lyrics:
-        out["lyric_characters"] = ALPHABETS[config.lyrics.alphabet]
+        alphabet = config.lyrics.alphabet
+        if alphabet == BYTES:
+            out["lyric_bytes"] = "utf-8"
+        else:
+            out["lyric_characters"] = ALPHABETS.get(alphabet) or alphabet.removeprefix(CHARACTERS)
     return out
 
 

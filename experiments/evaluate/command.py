@@ -5,14 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import tyro
 
 from data_pipeline.errors import DataError
 from experiments import cli
-from experiments.evaluate import generation, likelihood, reconstruction
+from experiments.evaluate import (
+    alignment,
+    features,
+    generation,
+    labels,
+    likelihood,
+    memorisation,
+    reconstruction,
+)
 from experiments.evaluate.page import write_page
 from experiments.evaluate.subject import Lacking, Subject, Suite
 from jukejax.checkpoint import CheckpointError
@@ -20,6 +30,7 @@ from jukejax.config import ConfigError, MeshConfig
 from jukejax.evaluation import report
 from jukejax.evaluation.memory import peak_mib, reset_peak
 from jukejax.model_dir import read_model_dir
+from jukejax.parallel import distributed
 from jukejax.parallel.mesh import make_mesh
 from jukejax.training.metrics import format_seconds
 
@@ -27,6 +38,10 @@ SUITES: dict[str, Suite] = {
     "reconstruction": reconstruction.SUITE,
     "likelihood": likelihood.SUITE,
     "generation": generation.SUITE,
+    "alignment": alignment.SUITE,
+    "labels": labels.SUITE,
+    "memorisation": memorisation.SUITE,
+    "features": features.SUITE,
 }
 
 
@@ -74,24 +89,38 @@ def load(arguments: Evaluation) -> Subject:
 
 
 def run_suite(name: str, subject: Subject) -> dict[str, Any]:
-    """A suite's result, computed or found in `subject.out`, after printing its tables."""
-    suite, out = SUITES[name], subject.out
+    """A suite's result, computed or found in `subject.out`, after printing its tables.
+
+    Of several processes the first one writes and prints.
+    """
+    suite, out, first = SUITES[name], subject.out, jax.process_index() == 0
     source = suite.sources(subject)
     result = report.read_result(out, name, source)
     path = report.result_path(out, name)
+    end = f"not computed again: {path} is of this model and data"
     if result is None:
-        journal = report.Journal(out, name, source)
+        journal = report.Journal(out, name, source, write=first)
         subject.once = journal.once
         began, whole = time.monotonic(), reset_peak()
         result = suite.measure(subject) | {"model": str(subject.directory.path)}
         cost = {"seconds": time.monotonic() - began, "peak_mib": peak_mib(), "alone": whole}
-        report.write_result(out, name, source, result, cost)
-        journal.close()
         end = f"written to {path}"
-    else:
-        end = f"not computed again: {path} is of this model and data"
-    print("\n\n".join(str(table) for table in suite.tables(result)) + f"\n{end}\n")
+        if first:
+            report.write_result(out, name, source, result, cost)
+            journal.close()
+    if first:
+        print("\n\n".join(str(table) for table in suite.tables(result)) + f"\n{end}\n")
+        write_page(SUITES, out)
     return result
+
+
+def known(names: Iterable[str]) -> None:
+    """Raises ConfigError where there is no suite of a name."""
+    for name in names:
+        if name not in SUITES:
+            raise ConfigError(
+                f"There is no suite {name!r}; choose some of {', '.join([*SUITES, 'all'])}."
+            )
 
 
 def run(arguments: Evaluation) -> dict[str, Any]:
@@ -105,18 +134,11 @@ def run(arguments: Evaluation) -> dict[str, Any]:
         could run, after them.
     """
     names = list(SUITES) if arguments.suites == ("all",) else list(arguments.suites)
-    for name in names:
-        if name not in SUITES:
-            raise ConfigError(
-                f"There is no suite {name!r}; choose some of {', '.join([*SUITES, 'all'])}."
-            )
-    return run_suites(names, load(arguments))
-
-
-def run_suites(names: list[str], subject: Subject) -> dict[str, Any]:
-    """As `run`, of suites that there are."""
+    known(names)
+    subject = load(arguments)
     results: dict[str, Any] = {}
     failures: dict[str, Exception] = {}
+    first = jax.process_index() == 0
     for name in names:
         try:
             results[name] = run_suite(name, subject)
@@ -125,11 +147,10 @@ def run_suites(names: list[str], subject: Subject) -> dict[str, Any]:
                 raise
             if not isinstance(error, Lacking):
                 failures[name] = error
-            print(f"{name} is left out: {error}\n")
-        else:
-            page = write_page(SUITES, subject.out)
-    if results:
-        print(f"{costs(results, subject.out)}\n\nReport: {page}")
+            if first:
+                print(f"{name} is left out: {error}\n")
+    if results and first:
+        print(f"{costs(results, subject.out)}\n\nReport: {subject.out / 'index.html'}")
     if failures:
         reasons = dict.fromkeys(str(error) for error in failures.values())
         raise CheckpointError(f"{', '.join(failures)} could not run: {' '.join(reasons)}")
@@ -150,6 +171,7 @@ def costs(names: Any, out: Path) -> str:
 @cli.command
 def main(arguments: list[str]) -> None:
     parsed = tyro.cli(Evaluation, args=arguments, prog="python -m experiments.evaluate")
+    distributed.start()
     results = run(parsed)
-    if parsed.json:
+    if parsed.json and jax.process_index() == 0:
         print(json.dumps(results))

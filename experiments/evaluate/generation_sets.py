@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ class Piece(NamedTuple):
     borders: tuple[float, ...] = ()
 
 
-def _spread(songs: list[PreparedSong]) -> list[PreparedSong]:
+def _spread(songs: Sequence[PreparedSong]) -> Sequence[PreparedSong]:
     """Songs at even distances in the list, SONGS at most."""
     return songs[:: -(-len(songs) // SONGS)]
 

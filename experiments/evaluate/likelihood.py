@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,11 +86,9 @@ class Held:
 
     def batches(self, split: str = "test") -> Iterator[dict[str, Any]]:
         """What the prior reads, with "valid", "song" and "place" (see `conditions`)."""
-        songs = prepared_songs(self.codes)
-        ends = np.array([song.n_samples for song in songs])
         for found in code_windows(self.codes, split=split, **self.arguments):
             kept = {k: found[k] for k in ("valid", "song")}
-            place = found["offset"] / ends[found["song"]]
+            place = found["offset"] / found["total_length"]
             yield prior_inputs(self.config, found) | kept | {"place": place}
 
     def chosen(self) -> conditions.Windows:
@@ -101,8 +99,8 @@ class Held:
 
     def lenders(self) -> conditions.Windows:
         """The first window of some training songs, sung ones where the prior reads lyrics."""
-        songs, seen = prepared_songs(self.codes), set()
-        sung = self.config.lyrics and any(s.lyrics for s in songs if s.split == "train")
+        songs, seen = prepared_songs(self.codes), set[int]()
+        sung = self.config.lyrics and any(s.lyrics for s in songs.of_split("train"))
 
         def wanted(index: int, song: int) -> bool:
             new = song not in seen and bool(songs[song].lyrics or not sung)
@@ -137,7 +135,12 @@ def worth(
         lenders = held.lenders()
         windows = {name: np.concatenate([windows[name], lenders[name]]) for name in windows}
     genres = config.labels.max_genres if config.labels else 1
-    unknown = {"artist": 0, "genres": Vocabulary.build([], []).genre_ids((), genres)}
+    nothing = Vocabulary.build([], [])
+    unknown = {"artist": 0, "genres": nothing.genre_ids((), genres)}
+    if config.labels and config.labels.years:
+        unknown["year"] = 0
+    if config.labels and config.labels.tags:
+        unknown["tags"] = nothing.tag_ids((), config.labels.max_tags)
     read = prior_inputs(config, windows)
     first = {name: array[:count] for name, array in read.items()}
 
@@ -196,9 +199,10 @@ def of_level(subject: Subject, level: int, counted: Counted) -> dict[str, Any]:
     upper = None
     if config.upper:
         upper = counting.fit(counted.counts[level + 1]).unigram
-    songs = prepared_songs(subject.codes)
     found = whole["models"]
-    bits = {songs[int(i)].id: (b / n, n) for i, (b, n) in found["prior"]["songs"].items()}
+    listed = prepared_songs(subject.codes)
+    by_song = {listed[int(i)]: (b / n, n) for i, (b, n) in found["prior"]["songs"].items()}
+    songs, bits = list(by_song), {song.id: pair for song, pair in by_song.items()}
     tokens = int(sum(n for _, n in bits.values()))
     mean = likelihood.mean(found["prior"]["songs"])
     baselines = {
@@ -233,12 +237,12 @@ def of_level(subject: Subject, level: int, counted: Counted) -> dict[str, Any]:
 
 
 def _grouped(
-    bits: dict[str, tuple[float, float]], songs: list[PreparedSong], names: Any
+    bits: dict[str, tuple[float, float]], songs: Sequence[PreparedSong], names: Any
 ) -> dict[str, dict[str, Any]]:
     """Figures of the songs of each name (an artist's, a genre's), most tokens first."""
     groups: dict[str, dict[str, tuple[float, float]]] = {}
     for song in songs:
-        for name in names(song) if song.id in bits else ():
+        for name in names(song):
             groups.setdefault(name, {})[song.id] = bits[song.id]
     rows: dict[str, dict[str, Any]] = {}
     for name, group in groups.items():

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from data_pipeline import records
 from data_pipeline.code_loader import code_token_counts
 from data_pipeline.codes import read_song_codes
 from data_pipeline.records import read_audio
@@ -41,11 +42,11 @@ def measure(subject: Subject) -> dict[str, Any]:
         decoders = reconstruction.make_decoders(vqvae.config, vqvae.params, vqvae.books)
         progress = tqdm(songs, "reconstruction", unit="song", disable=None)
         result = reconstruction.evaluate(decoders, _readable(subject, progress))
-    present = {song.split for song in prepared_songs(subject.codes)}
+    encoded = prepared_songs(subject.codes)
+    present = [split for split in records.SPLITS if len(encoded.of_split(split))]
     for level in subject.levels:
         counts = [
-            code_token_counts(subject.codes, split, level, vqvae.config.codes)
-            for split in sorted(present)
+            code_token_counts(subject.codes, split, level, vqvae.config.codes) for split in present
         ]
         result["levels"][level] |= reconstruction.codebook_use(np.sum(counts, axis=0))
     result["seconds"] = result["samples"] / vqvae.config.sample_rate

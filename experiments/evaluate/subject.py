@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,11 @@ class Subject:
             return {str(k): checkpoint_mark(self.directory.priors[k]) for k in self.prior_levels}
         if part == "labels":
             files = self.directory.label_files
+            for path in files.values():
+                if not path.is_file():
+                    raise CheckpointError(
+                        f"{self.directory.path} names {path} for labels, which is not there."
+                    )
             return {str(level): digest_files([path]) for level, path in sorted(files.items())}
         raise KeyError(part)
 
@@ -149,16 +154,16 @@ class Suite:
         return {**marks, "definition": self.definition, **self.source(subject)}
 
 
-def held_out_songs(subject: Subject) -> list[PreparedSong]:
+def held_out_songs(subject: Subject) -> Sequence[PreparedSong]:
     """The test split of the songs, checked against the codes.
 
     Raises:
       DataError: no test split, or the codes are of other songs.
     """
     songs = records.split_songs(subject.songs, "test")
-    encoded = {song.id: (song.n_samples, song.split) for song in prepared_songs(subject.codes)}
+    encoded = {song.id: song.n_samples for song in prepared_songs(subject.codes).of_split("test")}
     for song in songs:
-        if encoded.get(song.id) != (song.n_samples, "test"):
+        if encoded.get(song.id) != song.n_samples:
             raise DataError(
                 f"{subject.codes} does not hold held-out song {song.id!r} as {subject.songs} has "
                 "it; encode the songs again with `python -m experiments.encode`"

@@ -33,6 +33,10 @@ class Command:
     """A name of the model's label vocabulary."""
     genre: tuple[str, ...] = ("unknown",)
     """One or more names of the vocabulary."""
+    year: int = 0
+    """The year that the song is to sound like, where the model knows years; 0: unknown."""
+    tags: tuple[str, ...] = ()
+    """Moods and keywords of the vocabulary, where the model knows tags."""
     lyrics: Path | None = None
     """A text file."""
     seconds: float = 20.0
@@ -73,6 +77,9 @@ class Command:
     """Begin lower levels as soon as codes above them are there; keeps all priors in memory."""
     plan: bool = False
     """Print windows, memory and a time estimate, and make nothing."""
+
+
+_SAME = ("artist", "genre", "year", "tags", "lyrics")  # of a song that goes on
 
 
 class Request(NamedTuple):
@@ -180,7 +187,7 @@ def _new(command: Command) -> Request:
         raise ConfigError("Give --model MODEL_DIR, or --job job.json to make a sample again.")
     _only(command, "item", "at", "span", why="needs --continue-from or --upsample")
     words = read_lyrics(command.lyrics) if command.lyrics else ""
-    item = Item(command.artist, command.genre, words)
+    item = Item(command.artist, command.genre, words, year=command.year, tags=command.tags)
     job = _job(command, str(command.model.resolve()), (item,) * command.count)
     if command.prompt is None:
         _only(command, "prompt_seconds", why="needs --prompt")
@@ -233,7 +240,7 @@ def _again(command: Command) -> Request:
 
 def _continued(command: Command, path: Path) -> Request:
     """Songs of a directory, kept up to a time and gone on from."""
-    _only(command, "artist", "genre", "lyrics", why="cannot change in --continue-from")
+    _only(command, *_SAME, why="cannot change in --continue-from")
     _only(command, "span", why="needs --upsample")
     source = open_source(path, command.item, command.model)
     hops, rate = source.config.hops, source.config.sample_rate
@@ -256,7 +263,7 @@ def _continued(command: Command, path: Path) -> Request:
 def _upsampled(command: Command, path: Path) -> Request:
     """The levels below those that a directory has, for a stretch of its songs."""
     plain = Command(command.out)
-    _only(command, "artist", "genre", "lyrics", "total_seconds", why="cannot change in --upsample")
+    _only(command, *_SAME, "total_seconds", why="cannot change in --upsample")
     _only(command, "at", why="needs --continue-from")
     if command.seconds != plain.seconds:
         raise ConfigError("--upsample takes no --seconds; give --span FROM TO.")

@@ -3,55 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from data_pipeline import audio
-from jukejax.config import ConfigError
+from jukejax.config import ConfigError, MeshConfig
 from jukejax.model_dir import LoadedVQVAE
 from jukejax.models import vqvae
+from jukejax.models.encoding import Encoder, Sound
+from jukejax.parallel.mesh import make_mesh
 
 PIECE_SECONDS = 4  # decoded at once, beside the overlap
 
-Read = Callable[[int, int], np.ndarray]
 _decode = jax.jit(vqvae.decode, static_argnums=(0, 4))
-
-
-def encoder(model: LoadedVQVAE, piece_seconds: float) -> Callable[[Read, int], list[np.ndarray]]:
-    """A function from a sound of any length to its codes, (n,) a level, bottom first.
-
-    It takes a function from (start, stop) to those samples (n,), and the number of samples; n may
-    fall short at the end, where silence fills up whole top codes. Windows overlap by what a code
-    can see, so the codes are those of the whole at once, in memory that does not grow with it.
-    """
-    config, top = model.config, model.config.hops[-1]
-    levels = range(config.levels)
-    reach = max(vqvae.encoder_reach(config, level) for level in levels)
-    piece = max(1, int(piece_seconds * config.sample_rate) // top) * top
-
-    @jax.jit
-    def encode(params: Any, books: Any, sound: jax.Array) -> list[jax.Array]:
-        return [vqvae.encode(config, params, books, sound, i) for i in levels]
-
-    def run(read: Read, n_samples: int) -> list[np.ndarray]:
-        def window(start: int, stop: int) -> list[np.ndarray]:
-            samples = read(start, min(stop, n_samples))
-            sound = np.zeros((1, stop - start, 1), np.float32)
-            sound[0, : len(samples), 0] = samples
-            return [np.asarray(z)[0] for z in encode(model.params, model.books, sound)]
-
-        length = -(-n_samples // top) * top
-        parts = vqvae.piecewise(window, length, piece, reach)
-        return [
-            np.concatenate([z[i][first // hop : last // hop] for first, last, z in parts])
-            for i, hop in enumerate(config.hops)
-        ]
-
-    return run
 
 
 def prompt_codes(model: LoadedVQVAE, path: Path, seconds: float) -> list[np.ndarray]:
@@ -75,7 +42,11 @@ def prompt_codes(model: LoadedVQVAE, path: Path, seconds: float) -> list[np.ndar
         raise ConfigError(
             f"prompt_seconds is {seconds}; one code of the top level is {top} samples."
         )
-    return encoder(model, PIECE_SECONDS)(lambda start, stop: pcm[start:stop], n_samples)
+    encode = Encoder(
+        model.config, model.params, model.books, make_mesh(MeshConfig(), jax.local_devices()[:1]),
+        seconds=PIECE_SECONDS,
+    )  # fmt: skip
+    return encode([Sound(lambda start, stop: pcm[start:stop], n_samples)])[0]
 
 
 def decode(model: LoadedVQVAE, codes: np.ndarray, level: int) -> Iterator[np.ndarray]:

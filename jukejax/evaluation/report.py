@@ -96,7 +96,10 @@ def read_result(folder: str | Path, suite: str, source: dict[str, Any]) -> dict[
 class Journal:
     """Parts of a result that is not whole yet: `.SUITE.partial.json`, kept for its source alone."""
 
-    def __init__(self, folder: str | Path, suite: str, source: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: str | Path, suite: str, source: dict[str, Any], write: bool = True
+    ) -> None:
+        self.write = write  # one process of many does
         self.path = Path(folder) / f".{suite}.partial.json"
         self.source = json.loads(json.dumps(source))
         self.parts: dict[str, Any] = {}
@@ -111,8 +114,9 @@ class Journal:
         """compute(), as JSON has it; from the file where an interrupted run had it already."""
         if key not in self.parts:
             self.parts[key] = json.loads(json.dumps(compute(), allow_nan=False))
-            value = {"source": self.source, "parts": self.parts}
-            atomic.write_json(self.path, value, indent=None)
+            if self.write:
+                value = {"source": self.source, "parts": self.parts}
+                atomic.write_json(self.path, value, indent=None)
         return self.parts[key]
 
     def close(self) -> None:

@@ -305,6 +305,7 @@ def check(vqvae: VQVAEConfig, priors: Mapping[int, PriorConfig]) -> None:
         for name, order in orders.items():
             if order not in _ORDERS:
                 wrong.append(f"prior {level} has {name} {order}; the port knows 2, 10 and 12")
+        wrong += [f"prior {level}: {what}" for what in openai_settings.unpublished(config)]
         if config.lyric_prefix and not config.labels:
             wrong.append(f"prior {level} has lyrics as a prefix, but no labels")
     if wrong:

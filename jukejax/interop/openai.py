@@ -220,7 +220,7 @@ def expected(config: VQVAEConfig | PriorConfig, entries: list[Entry]) -> dict[st
 def has_sizes(config: VQVAEConfig | PriorConfig) -> bool:
     """Whether a config's label tables have sizes; those of the demo's presets wait for data."""
     labels = None if isinstance(config, VQVAEConfig) else config.labels
-    return labels is None or min(labels.artists, labels.genres) > 0
+    return labels is None or labels.sized
 
 
 @functools.cache

@@ -173,6 +173,16 @@ def blocks_name(hps: Settings) -> str:
     return "blocks" if hps.get("cond_c_res", 1) else "model"
 
 
+def unpublished(config: PriorConfig) -> list[str]:
+    """What a prior is told that no published model is told, in words."""
+    names = [name for name in ("years", "tags") if config.labels and name in config.labels.tables]
+    found = [f"it is told {' and '.join(names)}, which they are not"] if names else []
+    if config.lyrics and config.lyrics.alphabet not in _ALPHABETS.values():
+        kind = config.lyrics.alphabet.partition(":")[0]
+        found.append(f"its lyrics have the alphabet {kind!r}, theirs v2 or v3")
+    return found
+
+
 # --- back -----------------------------------------------------------------------------------------
 
 
@@ -206,7 +216,16 @@ def vqvae_settings(config: VQVAEConfig, samples: int) -> dict[str, Any]:
 
 
 def prior_settings(config: PriorConfig) -> dict[str, Any]:
-    """Settings that `prior_config` reads back as the same prior."""
+    """Settings that `prior_config` reads back as the same prior.
+
+    Raises:
+      InteropError: the published models have no place for something that this one has.
+    """
+    if foreign := unpublished(config):
+        raise InteropError(
+            f"The published models cannot hold this prior of level {config.level}: "
+            f"{'; '.join(foreign)}. It can be exported with --format stablehlo."
+        )
     hps = _give(config, _PRIOR) | {
         "blocks": config.blocks,
         "merged_decoder": not config.tied_output,

@@ -74,6 +74,19 @@ def prime_visible(prefix: int, rows: int) -> int:
     return (prefix // rows + 1) * rows
 
 
+def weights(q: jax.Array, k: jax.Array, prefix: int = 0) -> jax.Array:
+    """What one head's queries of music (B, T, D) weigh its keys (B, E, D) with: (B, T, E) float32.
+
+    With a `prefix` as in `prime`: the music begins there, and the keys are the first positions.
+    """
+    t, e = q.shape[1], k.shape[1]
+    q, k = q.astype(jnp.float32), k.astype(jnp.float32)
+    scores = jnp.einsum("btd,bed->bte", q, k) * q.shape[-1] ** -0.5
+    if prefix:
+        scores = jnp.where(jnp.arange(e) <= prefix + jnp.arange(t)[:, None], scores, -jnp.inf)
+    return jax.nn.softmax(scores)
+
+
 def attend(
     pattern: str, q: jax.Array, k: jax.Array, v: jax.Array, rows: int, visible: int
 ) -> jax.Array:

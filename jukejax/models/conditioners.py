@@ -65,32 +65,54 @@ def timing_bins(
     )
 
 
+def bag_sum(rows: jax.Array, ids: jax.Array) -> jax.Array:
+    """Sums of the rows (n, W) that ids (B, G) name, -1 for none: (B, 1, W)."""
+    chosen = jnp.where((ids >= 0)[..., None], rows[jnp.maximum(ids, 0)], 0.0)  # (B, G, W)
+    return chosen.sum(1, keepdims=True)
+
+
 class Labels(nn.Module):
-    """Artist and genre tables -> start token (B, 1, W); timing tables -> (B, T, W) or None."""
+    """Tables of names -> start token (B, 1, W); timing tables -> (B, T, W) or None.
+
+    The start token is the sum of the rows of the artist, of each genre and, where the model has
+    such tables, of the year (B,) and of each tag (B, tags).
+    """
 
     config: PriorConfig
 
     @nn.compact
     def __call__(
-        self, artist: jax.Array, genres: jax.Array, total: jax.Array, offset: jax.Array
+        self,
+        artist: jax.Array,
+        genres: jax.Array,
+        total: jax.Array,
+        offset: jax.Array,
+        year: jax.Array | None = None,
+        tags: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array | None]:
         c, labels = self.config, self.config.labels
         assert labels is not None
         std = 0.01 * c.init_scale
         artists = whole(self.param("artist", table(labels.artists, c.width, std)))
         bag = whole(self.param("genre", table(labels.genres, c.width, std)))
-        chosen = jnp.where((genres >= 0)[..., None], bag[jnp.maximum(genres, 0)], 0.0)  # (B, G, W)
-        start = artists[artist][:, None] + chosen.sum(1, keepdims=True)  # (B, 1, W)
+        start = artists[artist][:, None] + bag_sum(bag, genres)  # (B, 1, W)
+        if labels.years:
+            years = whole(self.param("year", table(labels.years, c.width, std)))
+            start = start + years[year][:, None]
+        if labels.tags:
+            assert tags is not None
+            named = whole(self.param("tag", table(labels.tags, c.width, std)))
+            start = start + bag_sum(named, tags)
         if not c.timing:
             return start, None
-        named = zip(
+        bins_of = zip(
             ("total_length", "absolute_position", "relative_position"),
             timing_bins(c, total, offset),
             strict=True,
         )
         tables = [
             whole(self.param(name, table(labels.timing_bins, c.width, std)))[bins]
-            for name, bins in named
+            for name, bins in bins_of
         ]
         return start, tables[0] + tables[1] + tables[2]  # (B, T, W)
 

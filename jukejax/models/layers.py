@@ -159,8 +159,18 @@ def conv_up(p: Params, x: jax.Array) -> jax.Array:
     return y.reshape(x.shape[0], 2 * x.shape[1], -1)
 
 
+def silenced(x: jax.Array, inside: jax.Array | None) -> jax.Array:
+    """x (B, T, W) with zeros where `inside` (B, T, 1) is false: what zero padding would be there.
+
+    So a window that begins before a song or ends after it gives the song's own numbers.
+    """
+    return x if inside is None else jnp.where(inside, x, 0)
+
+
 class Resnet1D(nn.Module):
     """Dilated residual blocks: x + s * conv1(relu(conv3_d(relu(x)))), d = growth^(i mod cycle).
+
+    Called with (B, T, W), and with what of it lies inside a song (see `silenced`).
 
     Attributes:
       reverse: largest dilation first (the VQ-VAE's decoders).
@@ -180,18 +190,21 @@ class Resnet1D(nn.Module):
         return dilations[::-1] if self.reverse else dilations
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, inside: jax.Array | None = None) -> jax.Array:
         scale = 1.0 / math.sqrt(self.depth) if self.scale_residual else 1.0
         for i, dilation in enumerate(self.dilations()):
             wide = self.param(f"block_{i}_conv3", conv_params(3, self.width, self.width))
             narrow = self.param(f"block_{i}_conv1", conv_params(1, self.width, self.width))
             h = conv(wide, nn.relu(x), dilation=dilation, pad=dilation)
-            x = x + scale * conv(narrow, nn.relu(h))
+            x = silenced(x + scale * conv(narrow, nn.relu(h)), inside)
         return x
 
 
 class DownBlock(nn.Module):
-    """`stages` of (stride-2 convolution, Resnet1D), then a projection: x 1/2^stages in time."""
+    """`stages` of (stride-2 convolution, Resnet1D), then a projection: x 1/2^stages in time.
+
+    Called with (B, T, W), and with what of it lies inside a song (see `silenced`).
+    """
 
     stages: int
     width: int
@@ -200,12 +213,14 @@ class DownBlock(nn.Module):
     out: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, inside: jax.Array | None = None) -> jax.Array:
         for i in range(self.stages):
             p = self.param(f"down_{i}", conv_params(4, x.shape[-1], self.width))
-            x = conv(p, x, stride=2, pad=1)
-            x = Resnet1D(self.width, self.depth, self.growth, name=f"resnet_{i}")(x)
-        return conv(self.param("out", conv_params(3, self.width, self.out)), x, pad=1)
+            inside = None if inside is None else inside[:, ::2]
+            x = silenced(conv(p, x, stride=2, pad=1), inside)
+            x = Resnet1D(self.width, self.depth, self.growth, name=f"resnet_{i}")(x, inside)
+        p = self.param("out", conv_params(3, self.width, self.out))
+        return silenced(conv(p, x, pad=1), inside)
 
 
 class UpBlock(nn.Module):

@@ -3,7 +3,8 @@
 B batch, T music tokens, L = prefix + T positions of the stack, W width, K output vocabulary.
 
 A batch is a dict of int32 arrays: `codes` (B, T); with `labels`: `artist` (B,), `genres` (B, G)
-padded with -1, `total_length` and `offset` (B,) in samples; with `upper`: `upper` (B, T/ratio);
+padded with -1, `total_length` and `offset` (B,) in samples, and where the tables have rows `year`
+(B,) and `tags` (B, G) padded with -1; with `upper`: `upper` (B, T/ratio);
 with `lyrics`: `lyrics` (B, E) padded with 0.
 """
 
@@ -62,7 +63,12 @@ class Prior(nn.Module):
         add = None  # (B, T, W)
         if c.labels:
             start, add = self.labels(
-                batch["artist"], batch["genres"], batch["total_length"], batch["offset"]
+                batch["artist"],
+                batch["genres"],
+                batch["total_length"],
+                batch["offset"],
+                batch.get("year"),
+                batch.get("tags"),
             )
         else:
             start = jnp.broadcast_to(self.start[None], (batch["codes"].shape[0], 1, c.width))
@@ -95,14 +101,12 @@ class Prior(nn.Module):
         kernel = self.token.T if self.config.tied_output else self.output
         return h.astype(jnp.float32) @ kernel
 
-    def hidden(
-        self, batch: Batch, conditions: Conditions, keep_kv: bool = False
-    ) -> tuple[jax.Array, Any]:
-        """States (B, L, W) that `head` reads, and (with `keep_kv`) the stack's keys and values."""
+    def hidden(self, batch: Batch, conditions: Conditions, keep: str = "") -> tuple[jax.Array, Any]:
+        """States (B, L, W) that `head` reads, and what the stack keeps (`transformer.Stack`)."""
         x = whole(self.token)[self.sequence(batch)]
         x = shift_right(x, conditions.start) + conditions.add
-        x, kv = self.stack(x, conditions.encoded, keep_kv)
-        return x if conditions.output_add is None else x + conditions.output_add, kv
+        x, kept = self.stack(x, conditions.encoded, keep)
+        return x if conditions.output_add is None else x + conditions.output_add, kept
 
     def __call__(self, batch: Batch) -> tuple[jax.Array, Conditions]:
         """Logits (B, L, K) of every position given all before it, and the conditions."""
@@ -110,6 +114,20 @@ class Prior(nn.Module):
         h, _ = self.hidden(batch, conditions)
         h = nn.with_logical_constraint(h, ("batch", "length", "embed"))
         return self.head(h), conditions
+
+
+def kept(config: PriorConfig, params: Any, batch: Batch, keep: str) -> list[Any]:
+    """What every layer keeps of a batch, in order of layers (`transformer.Stack` says what)."""
+    model: Any = Prior(config)
+    variables = {"params": params}
+    conditions = model.apply(variables, batch, method="conditions")
+    _, runs = model.apply(variables, batch, conditions, keep, method="hidden")
+    return [
+        jax.tree.map(lambda x, i=i: x[i], of_layer)
+        for (repeats, _), run in zip(prior_stack(config).runs, runs, strict=True)
+        for i in range(repeats)
+        for of_layer in run
+    ]
 
 
 def init_params(config: PriorConfig, key: jax.Array) -> Any:
@@ -128,6 +146,10 @@ def example_batch(config: PriorConfig, batch: int = 1) -> Batch:
     if config.labels:
         out |= {k: jnp.zeros((batch,), jnp.int32) for k in ("artist", "total_length", "offset")}
         out["genres"] = jnp.zeros((batch, config.labels.max_genres), jnp.int32)
+        if config.labels.years:
+            out["year"] = jnp.zeros((batch,), jnp.int32)
+        if config.labels.tags:
+            out["tags"] = jnp.zeros((batch, config.labels.max_tags), jnp.int32)
     if config.upper:
         out["upper"] = jnp.zeros((batch, config.n_ctx // config.upper.ratio), jnp.int32)
     if config.lyrics:

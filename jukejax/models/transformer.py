@@ -24,7 +24,10 @@ from jukejax.models.layers import (
     norm_params,
     quick_gelu,
 )
-from jukejax.patterns import CROSS, layer_patterns, segments
+from jukejax.patterns import CROSS, PRIME, layer_patterns, segments
+
+# What a stack hands back of every layer, beside its output (see `Stack`).
+KEEP_KV, KEEP_LYRICS, KEEP_MEAN = "kv", "lyrics", "mean"
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ class Layer(nn.Module):
 
     config: StackConfig
     pattern: str
-    keep_kv: bool
+    keep: str
 
     def _params(self) -> Params:
         c = self.config
@@ -157,9 +160,15 @@ class Layer(nn.Module):
             q, k, v = project(p, h, self.pattern, encoded)
             q_h, k_h, v_h = (split_heads(a, c.heads) for a in (q, k, v))  # (B, T, H, D)
             out = attention.attend(self.pattern, q_h, k_h, v_h, c.rows, c.visible)
-            return out.reshape(q.shape), ((k, v) if self.keep_kv else None)
+            if self.keep == KEEP_LYRICS and self.pattern in (CROSS, PRIME):
+                seen = c.visible if self.pattern == PRIME else k.shape[1]
+                return out.reshape(q.shape), (q[:, c.prefix :], k[:, :seen])
+            return out.reshape(q.shape), ((k, v) if self.keep == KEEP_KV else None)
 
-        return layer(p, x, c.residual, attend)
+        x, kept = layer(p, x, c.residual, attend)
+        if self.keep == KEEP_MEAN:
+            kept = x[:, c.prefix :].astype(jnp.float32).mean(1)
+        return x, kept
 
 
 _REMAT_POLICIES = {
@@ -173,7 +182,7 @@ class Run(nn.Module):
 
     config: StackConfig
     patterns: tuple[str, ...]
-    keep_kv: bool
+    keep: str
 
     @nn.compact
     def __call__(self, x: jax.Array, encoded: jax.Array | None) -> tuple[jax.Array, Any]:
@@ -182,23 +191,28 @@ class Run(nn.Module):
             cls = nn.remat(Layer, policy=_REMAT_POLICIES[self.config.remat], prevent_cse=False)
         kept = []
         for i, pattern in enumerate(self.patterns):
-            x, kv = cls(self.config, pattern, self.keep_kv, name=f"layer_{i}")(x, encoded)
-            kept.append(kv)
+            x, found = cls(self.config, pattern, self.keep, name=f"layer_{i}")(x, encoded)
+            kept.append(found)
         return x, tuple(kept)
 
 
 class Stack(nn.Module):
-    """All layers. Returns x (B, T, W) and, with `keep_kv`, keys and values for decoding.
+    """All layers. Returns x (B, T, W) and what `keep` asks for of every layer.
 
-    Keys and values come as a tuple over runs of tuples over the pattern of (k, v), each
-    (repeats, B, T or E, A).
+    That comes as a tuple over runs of tuples over the pattern, of arrays that begin with an axis of
+    repeats. A axes are not split into heads yet.
+
+      "kv"      (k, v), each (repeats, B, T or E, A): for decoding.
+      "lyrics"  of layers that look at the lyrics, (q, k): queries of the music positions and the
+                keys they see, the lyrics' first; None of others.
+      "mean"    the layer's output, the mean over music positions (repeats, B, W) in float32.
     """
 
     config: StackConfig
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, encoded: jax.Array | None = None, keep_kv: bool = False
+        self, x: jax.Array, encoded: jax.Array | None = None, keep: str = ""
     ) -> tuple[jax.Array, Any]:
         dtype = x.dtype
         x = x.astype(self.config.dtype)
@@ -212,6 +226,6 @@ class Stack(nn.Module):
                 length=repeats,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            x, kv = scan(self.config, patterns, keep_kv, name=f"run_{i}")(x, encoded)
-            kept.append(kv)
+            x, found = scan(self.config, patterns, keep, name=f"run_{i}")(x, encoded)
+            kept.append(found)
         return x.astype(dtype), tuple(kept)

@@ -19,19 +19,24 @@ from jukejax.models.layers import DownBlock, UpBlock, conv, conv_params, spread
 
 
 class Encoder(nn.Module):
-    """Audio (B, S, 1) -> (B, S/hop, E) of one level."""
+    """Audio (B, S, 1) -> (B, S/hop, E) of one level.
+
+    `inside` (B, S, 1) tells the samples of the song, which begins and ends at whole top hops, from
+    those before and after it; None: all of them.
+    """
 
     config: VQVAEConfig
     level: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, inside: jax.Array | None = None) -> jax.Array:
         c = self.config
         m = c.multipliers[self.level]
         for i, stages in enumerate(c.downs[: self.level + 1]):
+            before = inside if i == 0 or inside is None else inside[:, :: c.hops[i - 1]]
             x = DownBlock(
                 stages, c.width * m, c.depth * m, c.dilation_growth, c.emb_width, name=f"block_{i}"
-            )(x)
+            )(x, before)
         return x
 
 
@@ -63,9 +68,9 @@ class VQVAE(nn.Module):
         self.encoders = [Encoder(self.config, level) for level in levels]
         self.decoders = [Decoder(self.config, level) for level in levels]
 
-    def encode(self, audio: jax.Array, level: int) -> jax.Array:
-        """Audio (B, S, 1) -> float32 vectors (B, S/hop, E) before quantising."""
-        return self.encoders[level](audio.astype(self.config.dtype)).astype(jnp.float32)
+    def encode(self, audio: jax.Array, level: int, inside: jax.Array | None = None) -> jax.Array:
+        """Audio (B, S, 1) -> float32 vectors (B, S/hop, E) before quantising; see `Encoder`."""
+        return self.encoders[level](audio.astype(self.config.dtype), inside).astype(jnp.float32)
 
     def decode(self, vectors: jax.Array, level: int) -> jax.Array:
         """Code vectors (B, T, E) -> float32 audio (B, T*hop, 1)."""
@@ -82,9 +87,11 @@ def init_params(config: VQVAEConfig, key: jax.Array) -> Any:
     return spread(key, VQVAE(config).init(key, audio)["params"])
 
 
-def to_vectors(config: VQVAEConfig, params: Any, audio: jax.Array, level: int) -> jax.Array:
-    """Audio (B, S, 1) -> encoder outputs (B, S/hop, E) before quantising."""
-    out: Any = VQVAE(config).apply({"params": params}, audio, level, method="encode")
+def to_vectors(
+    config: VQVAEConfig, params: Any, audio: jax.Array, level: int, inside: jax.Array | None = None
+) -> jax.Array:
+    """Audio (B, S, 1) -> encoder outputs (B, S/hop, E) before quantising; see `Encoder`."""
+    out: Any = VQVAE(config).apply({"params": params}, audio, level, inside, method="encode")
     return out
 
 

@@ -112,6 +112,11 @@ def create_sharded(mesh: Mesh, init: Callable[[jax.Array], Any], key: jax.Array)
     return jax.jit(lambda k: nn.unbox(init(k)), out_shardings=shardings)(key)
 
 
+def batch_ways(mesh: Mesh) -> int:
+    """Into how many parts the mesh splits a batch, which must be a multiple of it."""
+    return math.prod(mesh.shape[axis] for axis in BATCH)
+
+
 def host_rows(mesh: Mesh, batch: int) -> np.ndarray[Any, Any]:
     """Rows of a global batch, ascending, that the devices of this process hold.
 
@@ -125,7 +130,7 @@ def host_rows(mesh: Mesh, batch: int) -> np.ndarray[Any, Any]:
 def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     """This process's rows of a global batch as global arrays, split along the batch axis."""
     sharding = NamedSharding(mesh, P(BATCH))
-    ways = math.prod(mesh.shape[axis] for axis in BATCH)
+    ways = batch_ways(mesh)
     size = len(next(iter(batch.values()))) * ways // len(host_rows(mesh, ways))
     rows = host_rows(mesh, size)
 

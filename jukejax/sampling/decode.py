@@ -21,7 +21,7 @@ from jax import lax
 from jukejax.config import PriorConfig
 from jukejax.models.layers import Params, dense
 from jukejax.models.prior import Batch, Prior
-from jukejax.models.transformer import StackConfig, layer, prior_stack
+from jukejax.models.transformer import KEEP_KV, StackConfig, layer, prior_stack
 from jukejax.patterns import COLUMN, CROSS, DENSE, PREVIOUS_ROW, PRIME, ROW
 from jukejax.sampling.draw import Control, choose
 
@@ -67,7 +67,7 @@ def prefill(config: PriorConfig, params: Any, batch: Batch, given: jax.Array) ->
     model: Any = Prior(config)
     variables = {"params": params}
     conditions = model.apply(variables, batch, method="conditions")
-    _, kept = model.apply(variables, batch, conditions, True, method="hidden")
+    _, kept = model.apply(variables, batch, conditions, KEEP_KV, method="hidden")
     position = given + config.prefix_len
     caches = tuple(
         tuple(

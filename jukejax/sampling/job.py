@@ -12,7 +12,10 @@ LONGEST = 48_000.0  # seconds: positions in samples are 32-bit
 
 @dataclass(frozen=True)
 class Item:
-    """One song: who, what kind, and the words; how it is drawn, where not as the job says."""
+    """One song: who, what kind, and the words; how it is drawn, where not as the job says.
+
+    A year of 0 is unknown. Year and tags are for models that were trained with them.
+    """
 
     artist: str = ""
     genres: tuple[str, ...] = ()
@@ -20,6 +23,8 @@ class Item:
     temperature: tuple[float, ...] = ()  # a level each, bottom first; none: the job's
     top_k: tuple[int, ...] = ()
     top_p: tuple[float, ...] = ()
+    year: int = 0
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

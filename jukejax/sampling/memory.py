@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jukejax.config import PriorConfig
 from jukejax.models.prior import Prior, example_batch, init_params
-from jukejax.models.transformer import StackConfig, prior_stack
+from jukejax.models.transformer import KEEP_KV, StackConfig, prior_stack
 from jukejax.patterns import COLUMN, CROSS, DENSE, PRIME
 from jukejax.sampling.decode import prefill
 
@@ -50,7 +50,7 @@ def level_memory(config: PriorConfig, batch: int) -> Memory:
     def keys_and_values(params: Any, inputs: Any) -> Any:
         variables = {"params": params}
         conditions = model.apply(variables, inputs, method="conditions")
-        return model.apply(variables, inputs, conditions, True, method="hidden")
+        return model.apply(variables, inputs, conditions, KEEP_KV, method="hidden")
 
     kept = jax.eval_shape(keys_and_values, params, inputs)
     head = params["token"] if config.tied_output else params["output"]

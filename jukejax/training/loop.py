@@ -19,6 +19,7 @@ from jukejax.config import Experiment, to_dict
 from jukejax.parallel.distributed import Agreement
 from jukejax.parallel.mesh import put_batch
 from jukejax.training.clock import Clock, Trace
+from jukejax.training.growing import restore_grown
 from jukejax.training.metrics import MetricsWriter, Progress
 from jukejax.training.step import (
     TrainState,
@@ -57,7 +58,8 @@ def train(
       held_out: this host's batches to evaluate the averaged parameters on.
       hooks: called with (step, state, writer) at every evaluation.
       note: saved beside the experiment in each checkpoint's config.
-      start_from: workdir of a run whose averaged parameters a new run begins with.
+      start_from: workdir of a run whose averaged parameters a new run begins with; tables of
+        label names that are smaller there are grown.
       log: takes a line of progress.
       profile: writes a trace of some steps to `tensorboard/`.
 
@@ -170,7 +172,7 @@ def _begin(
         if start_from is None:
             return create_state(task, experiment, mesh, first), batches(0)
         with open_existing(start_from) as other:
-            found = other.restore({"ema": abstract.ema, "extra": abstract.extra})
+            found = restore_grown(other, {"ema": abstract.ema, "extra": abstract.extra})
         return adopt_state(task, experiment, mesh, first, **found), batches(0)
     step = jax.make_array_from_callback((), abstract.step.sharding, lambda _: np.int32(done))
     return TrainState(step=step, **checkpoints.restore(_trees(abstract))), batches(done)

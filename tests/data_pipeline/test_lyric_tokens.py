@@ -21,7 +21,7 @@ LETTERS = string.ascii_uppercase + string.ascii_lowercase + string.digits
 def test_ids_follow_the_published_order(alphabet):
     order = LETTERS + PUNCTUATION[alphabet] + " \t\n"
     assert lyrics.encode(order, alphabet).tolist() == list(range(1, len(order) + 1))
-    assert lyrics.SIZES[alphabet] == {"v2": 80, "v3": 79}[alphabet] == len(order) + 1
+    assert lyrics.size(alphabet) == {"v2": 80, "v3": 79}[alphabet] == len(order) + 1
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Which songs are held out: by group, by artist, as asked."""
 
+import hashlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.manifest import Song
-from data_pipeline.splits import assign_splits, conflicts
+from data_pipeline.splits import conflicts, in_test
 
 SONGS = st.lists(
     st.builds(
@@ -19,6 +21,48 @@ SONGS = st.lists(
     max_size=40,
     unique_by=lambda song: song.id,
 )
+
+
+def assign_splits(songs, fraction, seed=0):
+    """The split of every id."""
+    songs = sorted(songs, key=lambda song: song.id)
+    found = in_test(songs, fraction, seed)
+    return {s.id: "test" if x else "train" for s, x in zip(songs, found, strict=True)}
+
+
+def by_the_book(songs, fraction, seed):
+    """The same rule without numpy, on whole hashes and names."""
+
+    def digest(what, text):
+        return hashlib.sha256(f"{seed}\0{what}\0{text}".encode()).hexdigest()
+
+    groups = {}
+    for song in sorted(songs, key=lambda song: song.id):
+        groups.setdefault(song.group or f"id:{song.id}", []).append(song)
+    split = {}
+    for group, members in groups.items():
+        split[group] = next((song.split for song in members if song.split), "")
+
+    def place(group):
+        artist = " ".join(groups[group][0].artist.casefold().split())
+        return digest("artist", artist), artist, digest("group", group), group
+
+    free = sorted((group for group in groups if not split[group]), key=place)
+    phase = int(digest("phase", "")[:8], 16) / 2**32
+    for i, group in enumerate(free):
+        more = int((i + 1) * fraction + phase) > int(i * fraction + phase)
+        split[group] = "test" if more else "train"
+    if 0 < fraction < 1 and free:
+        if len(split) == 1:
+            split[free[0]] = "train"
+        for missing in {"train", "test"} - set(split.values()) if len(split) > 1 else ():
+            split[free[0]] = missing
+    return {song.id: split[group] for group, members in groups.items() for song in members}
+
+
+@given(SONGS, st.floats(0, 1), st.integers(0, 99))
+def test_splits_are_those_of_the_rule(songs, fraction, seed):
+    assert assign_splits(songs, fraction, seed) == by_the_book(songs, fraction, seed)
 
 
 @given(SONGS, st.floats(0, 1), st.integers(0, 99), st.randoms())

@@ -1,9 +1,11 @@
 """The command from songs to results, and what keeps it from giving one."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -12,18 +14,26 @@ import pytest
 from data_pipeline.code_loader import code_token_counts
 from data_pipeline.codes import read_song_codes
 from data_pipeline.labels import Vocabulary
-from experiments.evaluate import command, subject
-from jukejax.checkpoint import Checkpoints
-from jukejax.config import MeshConfig
-from jukejax.evaluation import report
-from jukejax.model_dir import load_vqvae, read_model_dir, write_model_dir
+from experiments import train
+from experiments.evaluate import command, compare, subject
+from experiments.evaluate import likelihood as suite
+from jukejax.checkpoint import CheckpointError, Checkpoints
+from jukejax.config import ConfigError, MeshConfig, TrainConfig
+from jukejax.evaluation import likelihood, report
+from jukejax.model_dir import load_experiment, load_vqvae, read_model_dir, write_model_dir
 from jukejax.models import prior
 from jukejax.parallel.mesh import make_mesh
+from jukejax.training.metrics import read_metrics
 
 
 def arguments(folder, suite, out, model="model"):
     paths = {"model": model, "songs": "songs", "codes": "codes"}
-    return [suite, *(f"--{k}={folder / v}" for k, v in paths.items()), f"--out={out}", "--json"]
+    return [
+        *suite.split(),
+        *(f"--{k}={folder / v}" for k, v in paths.items()),
+        f"--out={out}",
+        "--json",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +41,7 @@ def evaluated(trained):
     """(folder of results, what the command printed)."""
     out, printed = trained / "evaluation", io.StringIO()
     with contextlib.redirect_stdout(printed):
-        command.main(arguments(trained, "all", out))
+        command.main(arguments(trained, "reconstruction likelihood", out))
     return out, printed.getvalue()
 
 
@@ -47,7 +57,7 @@ def test_the_command_writes_prints_and_does_not_compute_again(trained, evaluated
         written = json.loads((out / f"{name}.json").read_text())
         assert written["result"] == results[name]
         assert written["source"]["vqvae"]["step"] == 2
-    command.main(arguments(trained, "all", out))
+    command.main(arguments(trained, "reconstruction likelihood", out))
     second = capsys.readouterr().out
     assert second.count("not computed again") == 2 and "not computed again" not in first
     assert json.loads(second.splitlines()[-1]) == results
@@ -119,33 +129,90 @@ def test_a_copy_of_a_run_is_the_same_source_and_another_run_or_step_is_not(train
     assert subject.checkpoint_mark(trained / "prior_2")["run"] != before["run"]
 
 
-def exits(arguments, capsys):
-    with pytest.raises(SystemExit) as stop:
-        command.main(arguments)
-    capsys.readouterr()
-    return str(stop.value.code)
+@pytest.mark.slow
+def test_an_interrupted_suite_goes_on_where_it_was(trained, evaluated, tmp_path, monkeypatch):
+    calls, make = [0], likelihood.make_scorer
+
+    def counting_scorer(most):
+        def maker(*args):
+            scorer = make(*args)
+
+            def count(batch):
+                calls[0] += 1
+                if calls[0] > most:
+                    raise KeyboardInterrupt
+                return scorer(batch)
+
+            return count
+
+        return maker
+
+    monkeypatch.setattr(suite, "KEPT_BATCHES", 2)
+    wanted = json.loads((evaluated[0] / "likelihood.json").read_text())["result"]
+    paths = {name: trained / name for name in ("model", "songs", "codes")}
+    asked = command.Evaluation(("likelihood",), out=tmp_path, **paths)
+    monkeypatch.setattr(likelihood, "make_scorer", counting_scorer(9))
+    with pytest.raises(KeyboardInterrupt):
+        command.run(asked)
+    monkeypatch.setattr(likelihood, "make_scorer", counting_scorer(10**9))
+    calls[0] = 0
+    command.run(asked)
+    again = calls[0]
+    found = json.loads((tmp_path / "likelihood.json").read_text())["result"]
+    assert not list(tmp_path.glob(".*.partial.json"))
+    for row, true in zip(found["levels"], wanted["levels"], strict=True):
+        assert row["bits_per_token"] == pytest.approx(true["bits_per_token"], rel=1e-9)
+        for one, other in zip(row["conditions"], true["conditions"], strict=True):
+            assert one["difference"] == pytest.approx(other["difference"], rel=1e-6, abs=1e-9)
+    calls[0] = 0
+    command.run(dataclasses.replace(asked, out=tmp_path / "anew"))
+    assert calls[0] == again + 5  # batches of the top level; of its conditions nothing was whole
 
 
-def test_what_cannot_be_evaluated_is_one_sentence(trained, tmp_path, capsys):
-    assert "names no priors" in exits(
-        arguments(trained, "likelihood", tmp_path, "no_priors"), capsys
-    )
-    assert "reconstruction, likelihood, generation, all" in exits(
-        arguments(trained, "x", tmp_path), capsys
-    )
-    other = tmp_path / "other"
-    for name in ("songs", "codes", "vqvae", "model", "prior_1", "prior_2"):
-        shutil.copytree(trained / name, other / name)
-    info = other / "codes" / "codes.json"
-    value = json.loads(info.read_text())
-    info.write_text(json.dumps(value | {"fingerprint": "another"}))
-    found = exits(arguments(other, "all", tmp_path), capsys)
-    assert "codes of VQ-VAE another" in found and "encode" in found
-    info.write_text(json.dumps(value))
-    for name in ("songs", "codes"):
-        path = other / name / "songs.jsonl"
-        rows = [line for line in path.read_text().splitlines() if '"split": "test"' not in line]
-        path.write_text("\n".join(rows) + "\n")
-    for suite in ("reconstruction", "likelihood"):
-        assert "no songs in the split 'test'" in exits(arguments(other, suite, tmp_path), capsys)
-    assert not list(tmp_path.glob("*.json"))
+@pytest.mark.slow
+def test_suites_run_while_a_prior_trains(trained, tmp_path):
+    experiment, _ = load_experiment(trained / "prior_1")
+    settings = TrainConfig(steps=5, batch=8, evaluate_every=1, evaluate_batches=1)
+    experiment = dataclasses.replace(experiment, train=settings)
+    run = tmp_path / "run"
+    train.run(
+        experiment, trained / "codes", run, log=lambda line: None,
+        evaluate=("likelihood", "reconstruction"), evaluate_every=3,
+    )  # fmt: skip
+    name = "likelihood/level_1_bits_per_token"
+    rows = {row["step"]: row[name] for row in read_metrics(run / "metrics.jsonl") if name in row}
+    assert list(rows) == [3, 5]
+    write_model_dir(tmp_path / "model", trained / "vqvae", {1: run}, {})
+    command.main(arguments(trained, "likelihood", tmp_path / "after", tmp_path / "model"))
+    after = json.loads((tmp_path / "after" / "likelihood.json").read_text())["result"]
+    assert after["levels"][0]["bits_per_token"] == pytest.approx(rows[5], rel=1e-6)
+    folders = [run / "evaluation" / f"step_{step}" for step in (3, 5)]
+    assert all((folder / "index.html").exists() for folder in folders)
+    (row,) = compare.run(compare.Compare((*folders, tmp_path / "nothing"), tmp_path / "both"))
+    assert row["suite"] == "likelihood" and row["scores"][0]["songs"] == 2
+    assert row["scores"][0]["second"] == pytest.approx(rows[5])
+    page = (tmp_path / "both" / "index.html").read_text()
+    assert "paired bootstrap" in page and "level 1: bits per token" in page
+    with pytest.raises(ConfigError, match="no suite 'likelyhood'"):
+        train.run(experiment, trained / "codes", tmp_path / "b", evaluate=("likelyhood",))
+
+
+def test_what_cannot_be_compared_is_a_sentence(evaluated, tmp_path):
+    with pytest.raises(ConfigError, match="two or more"):
+        compare.run(compare.Compare((evaluated[0],)))
+    with pytest.raises(CheckpointError, match="No suite has a result"):
+        compare.run(compare.Compare((evaluated[0], tmp_path)))
+    other = json.loads((evaluated[0] / "likelihood.json").read_text())
+    other["source"]["vqvae"]["fingerprint"] = "another"
+    (tmp_path / "likelihood.json").write_text(json.dumps(other))
+    (row,) = compare.run(compare.Compare((evaluated[0], tmp_path)))
+    assert "another vqvae" in row["reason"]
+
+
+def test_the_report_shows_every_table_and_picture(evaluated):
+    page = (evaluated[0] / "index.html").read_text()
+    for text in ("Reconstruction", "Likelihood", "bits along the window", "each condition is worth",
+                 "run of level 1", "5-gram"):  # fmt: skip
+        assert text in page
+    assert page.count("<img ") == page.count('src="data:image/svg+xml;base64,') == 4
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)

@@ -76,7 +76,7 @@ def test_a_classifier_names_labels_that_are_there_to_hear():
 def test_fad_rises_as_real_music_is_spoilt(published_weights):
     found = fad_check.rows(
         fad_check.EMBEDDERS["musicnn-mtt"](),
-        fad_check.read_music(6.5),
+        fad_check.read_music(3.2),
         {"noise": ("", (30, 10)), "low-pass": ("", (4000, 1000)), "shuffle": ("", (0.5, 0.05))},
     )
     assert fad_check.monotone(found) == {"noise": True, "low-pass": True, "shuffle": True}

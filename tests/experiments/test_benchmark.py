@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from experiments import benchmark
+from experiments.benchmark import convert
 from jukejax import presets
 from jukejax.config import VQVAEConfig
 
@@ -45,11 +46,11 @@ def test_convert_brings_every_byte_back(tmp_path, monkeypatch, capsys):
 
 def test_convert_sees_a_byte_that_differs(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
-    benchmark.write_random("vqvae", a)
+    convert.write_random("vqvae", a)
     data = bytearray(a.read_bytes())
     data[len(data) // 2] ^= 1
     b.write_bytes(data)
-    assert benchmark.differing(a, b) == (669, 1)
+    assert convert.differing(a, b) == (669, 1)
 
 
 def test_a_vqvae_is_no_prior(tmp_path):

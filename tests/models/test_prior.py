@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from jukejax.config import LabelsConfig, LyricsConfig, PriorConfig, UpperConfig
-from jukejax.models.prior import Prior, init_params, prior_loss, token_bits
+from jukejax.models.prior import Prior, init_params, kept, prior_loss, token_bits
+from jukejax.sampling.alignment import head_weights
 
 T, ROWS, WIDTH, CODES, E = 12, 4, 8, 7, 4
 LABELS = LabelsConfig(
@@ -92,8 +93,12 @@ def timing(p):
     return (p["total_length"][5 * 700 // 2000] + absolute + relative)[None]
 
 
-def expected_logits(kind, p, batch, oracle):
-    """Logits (B, L, K) and those of the lyrics encoder, by the published rules, in float64."""
+def expected_stack(kind, p, batch, oracle):
+    """What goes into the stack, by the published rules, in float64.
+
+    Layers, input (B, L, W), how many positions `prime` sees, lyric states, the lyrics encoder's
+    logits, and what is added to the input.
+    """
     config = KINDS[kind][0]
     encoded = lyric_logits = add = None
     n, visible, tokens = len(batch["codes"]), 0, batch["codes"]
@@ -122,6 +127,13 @@ def expected_logits(kind, p, batch, oracle):
     x = x + p["position"] + (0 if add is None else add)
     layers = oracle.unrolled(p["stack"], Prior(config).bind({"params": p}).stack.config.runs)
     assert [pattern for pattern, _ in layers] == KINDS[kind][1]
+    return layers, x, visible, encoded, lyric_logits, add
+
+
+def expected_logits(kind, p, batch, oracle):
+    """Logits (B, L, K) and those of the lyrics encoder."""
+    config = KINDS[kind][0]
+    layers, x, visible, encoded, lyric_logits, add = expected_stack(kind, p, batch, oracle)
     h, _ = oracle.stack(layers, x, 2, ROWS, visible, encoded)
     if not config.tied_output:
         return h @ np.asarray(p["output"], np.float64), lyric_logits
@@ -201,6 +213,49 @@ def test_music_depends_on_the_lyrics(run, kind):
         assert not changed[E - 1].any()
         own = (np.asarray(lyric_logits[1 + T :]) != np.asarray(lyric_logits[:1])).any(-1)
         assert not np.tril(own).any()
+
+
+@pytest.mark.parametrize("kind", ["encoder", "prefix"])
+def test_attention_to_lyrics_is_the_softmax_of_queries_and_keys(run, oracle, kind):
+    config = KINDS[kind][0]
+    params, batch, *_ = run(kind)
+    some = {name: x[:2] for name, x in batch.items()}
+    layers, x, visible, encoded, *_ = expected_stack(kind, params, some, oracle)
+    before, (pattern, p) = layers[:-1], layers[-1]
+    h, _ = oracle.stack(before, x, 2, ROWS, visible)
+    h = oracle.layer_norm(p["norm_0"], h)
+    if pattern == "cross":
+        q, k = oracle.dense(p["qkv"], h), np.split(oracle.dense(p["encoder_kv"], encoded), 2, -1)[0]
+    else:
+        q, k, _ = np.split(oracle.dense(p["qkv"], h), 3, axis=-1)
+    kept_layers = jax.jit(kept, static_argnums=(0, 3))(config, params, some, "lyrics")
+    assert [found is None for found in kept_layers] == [True] * len(before) + [False]
+    width = q.shape[-1] // 2
+    for head in range(2):
+        cut = slice(head * width, (head + 1) * width)
+        scores = q[..., cut] @ k[..., cut].swapaxes(1, 2) / np.sqrt(width)
+        if kind == "prefix":
+            scores = np.where(oracle.mask("prime", 1, E + T, visible), scores, -np.inf)[:, E:]
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        weights = (weights / weights.sum(-1, keepdims=True))[..., :E]
+        found = head_weights(config, kept_layers[-1], head)
+        assert found.shape == (2, T, E)
+        np.testing.assert_allclose(found, weights, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["upsampler", "prefix"])
+def test_kept_means_are_of_the_layers_outputs_over_music(run, oracle, kind):
+    config = KINDS[kind][0]
+    params, batch, *_ = run(kind)
+    some = {name: x[:2] for name, x in batch.items()}
+    layers, x, visible, encoded, *_ = expected_stack(kind, params, some, oracle)
+    found = jax.jit(kept, static_argnums=(0, 3))(config, params, some, "mean")
+    assert len(found) == len(layers)
+    for depth in (1, len(layers)):
+        h, _ = oracle.stack(layers[:depth], x, 2, ROWS, visible, encoded)
+        np.testing.assert_allclose(
+            found[depth - 1], h[:, config.prefix_len :].mean(1), rtol=1e-3, atol=1e-3
+        )
 
 
 def test_untied_output_has_its_own_matrix():

@@ -55,7 +55,7 @@ def case(request, oracle):
     stack, (x, encoded) = Stack(c), inputs()
     encoded = encoded if X in ORDERS[order] else None
     params = oracle.random_params(lambda key: stack.init(key, x, encoded)["params"])
-    apply = jax.jit(lambda p, x, e: stack.apply({"params": p}, x, e, True))
+    apply = jax.jit(lambda p, x, e: stack.apply({"params": p}, x, e, "kv"))
     return order, c, params, (x, encoded), apply(params, x, encoded)
 
 

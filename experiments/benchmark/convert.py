@@ -1,14 +1,12 @@
-"""Measure what the README says, on the machine at hand.
+"""Files of a published size through `experiments.convert`, each way, every byte compared.
 
 python -m experiments.benchmark convert --preset prior_5b_lyrics --folder /tmp/convert
 
-`convert` writes random files of a published size, imports them, exports them again, compares every
-byte, and prints times and peaks of memory. It needs four times the file's size on disk.
+It needs four times the file's size on disk.
 """
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -17,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from tqdm import tqdm
 
-from experiments import cli
 from jukejax import presets
 from jukejax.config import ConfigError, PriorExperiment
 from jukejax.interop import openai, openai_settings, torch_files
@@ -28,7 +24,7 @@ from jukejax.interop.tensors import Source
 
 
 @dataclass(frozen=True)
-class Convert:
+class Command:
     """Import and export files of a published size: time, memory, and whether all bytes return."""
 
     folder: Path
@@ -91,7 +87,7 @@ def differing(before: Path, after: Path) -> tuple[int, int]:
     return len(a), wrong + len(b.keys() - a.keys())
 
 
-def run_convert(command: Convert) -> dict[str, Any]:
+def run(command: Command) -> dict[str, Any]:
     """Writes, imports, exports, compares."""
     if command.folder.exists():
         raise ConfigError(f"{command.folder} is there already; choose another --folder.")
@@ -120,22 +116,11 @@ def run_convert(command: Convert) -> dict[str, Any]:
     }
 
 
-@cli.command
-def main(arguments: list[str]) -> None:
-    if arguments[:1] != ["convert"]:
-        print(f"usage: python -m experiments.benchmark convert [--help] ...\n\n{__doc__}")
-        sys.exit(0 if arguments[:1] in (["-h"], ["--help"]) else 2)
-    prog = "python -m experiments.benchmark convert"
-    command = tyro.cli(Convert, args=arguments[1:], prog=prog)
-    found = run_convert(command)
-    print(f"{found['preset']}: a file of {found['file_gib']:.2f} GiB")
+def lines(found: dict[str, Any]) -> list[str]:
+    """The figures to print."""
+    told = [f"{found['preset']}: a file of {found['file_gib']:.2f} GiB"]
     for name in ("import", "export"):
         seconds, peak = found[name]["seconds"], found[name]["peak_anonymous_gib"]
-        print(f"  {name}  {seconds:6.0f} s  peak {peak:.2f} GiB of anonymous memory")
-    print(f"  {found['tensors']} tensors, of which {found['tensors_that_differ']} differ")
-    if command.json:
-        print(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+        told.append(f"  {name}  {seconds:6.0f} s  peak {peak:.2f} GiB of anonymous memory")
+    told.append(f"  {found['tensors']} tensors, of which {found['tensors_that_differ']} differ")
+    return told

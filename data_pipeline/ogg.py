@@ -1,0 +1,54 @@
+"""The pages of an Ogg file (RFC 3533): whether all are there and whole.
+
+libsndfile drops a damaged page without a word, and what it gives from there on depends on how much
+is read at a time; a file that is cut short it reads as a shorter one.
+"""
+
+import zlib
+from pathlib import Path
+
+_HEADER = 27  # bytes before the lengths of the segments
+_END = 4  # flag of the last page of a stream
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def problem(path: Path) -> str:
+    """What is wrong with the pages of an Ogg file; "" where all are whole.
+
+    What follows the end of all streams and is no page is let pass.
+    """
+    numbers: dict[bytes, int] = {}  # of the last page of each stream that has not ended
+    place = 0
+    with open(path, "rb") as file:
+        while True:
+            header = file.read(_HEADER)
+            if header[:4] != b"OggS" and place and not numbers:
+                return ""
+            if len(header) < _HEADER and (not header or header[:4] == b"OggS"):
+                return "is cut short: its Ogg stream has no end-of-stream page"
+            if header[:4] != b"OggS":
+                return f"is damaged: no Ogg page where one should start, at byte {place}"
+            lengths = file.read(header[26])
+            body = file.read(sum(lengths))
+            if len(lengths) < header[26] or len(body) < sum(lengths):
+                return "is cut short: its Ogg stream has no end-of-stream page"
+            page = header[:22] + bytes(4) + header[26:] + lengths + body
+            if checksum(page) != int.from_bytes(header[22:26], "little"):
+                return f"is damaged: the Ogg page at byte {place} has another checksum"
+            stream, number = header[14:18], int.from_bytes(header[18:22], "little")
+            if stream in numbers and number != numbers[stream] + 1:
+                return f"is damaged: Ogg pages are missing before byte {place}"
+            numbers[stream] = number
+            if header[5] & _END:
+                del numbers[stream]
+            place = file.tell()
+
+
+def checksum(page: bytes) -> int:
+    """The CRC of a page whose own CRC field is zero.
+
+    Ogg's polynomial is that of zlib, but Ogg takes the highest bit first and no complements; so
+    bits are reversed before and after.
+    """
+    crc = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{crc:032b}"[::-1], 2)

@@ -1,0 +1,188 @@
+"""The figures of every song of a data set in one SQLite file: made once, by worker processes.
+
+A song that is there with the same sound is not measured again, so a report that was killed goes
+on, and one on a data set that has grown measures what is new. Memory does not grow with the songs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import sqlite3
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from data_pipeline import files
+from data_pipeline.errors import DataError
+from data_pipeline.report.measure import VERSION, measure
+from data_pipeline.songs import PreparedSong, prepared_songs, require_audio
+
+NAME = "measures.sqlite"
+_COMMIT = 64  # songs after which what was measured is safe
+_TABLES = """
+create table if not exists songs (
+    id text primary key, state text, pass integer, split text, seconds real, artist text,
+    loudness real, peak_db real, silence real, clipped real, digest text,
+    lyrics integer, words integer, method text, score real, adherence real);
+create table if not exists genres (song text, genre text);
+create table if not exists prints (value integer, frame integer, song text);
+create index if not exists genres_by_song on genres(song);
+create index if not exists prints_by_song on prints(song);
+create index if not exists prints_by_value on prints(value);
+create index if not exists songs_by_digest on songs(digest);
+"""
+_COLUMNS = 16
+
+
+@contextlib.contextmanager
+def opened(out: Path) -> Iterator[sqlite3.Connection]:
+    """The file of figures in `out`, made if it is not there.
+
+    Raises:
+      DataError: it is no such file.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    database = sqlite3.connect(out / NAME)
+    try:
+        database.executescript(_TABLES)
+        yield database
+    except sqlite3.DatabaseError as error:
+        raise DataError(
+            f"{out / NAME} cannot be used ({error}); remove it, and the songs are measured again"
+        ) from error
+    finally:
+        database.close()
+
+
+def collect(data_dir: Path, database: sqlite3.Connection, workers: int, show: bool = True) -> int:
+    """Measures the songs that are not in the file yet; returns how many there were.
+
+    Raises:
+      DataError: the folder holds no prepared songs, or a worker died.
+    """
+    require_audio(data_dir)
+    if workers < 1:
+        raise DataError(f"--workers is {workers}; give 1 or more")
+    listed = prepared_songs(data_dir)
+    states = _States(data_dir)
+    (number,) = database.execute("select coalesce(max(pass), 0) + 1 from songs").fetchone()
+    done = 0
+    with tqdm(total=len(listed), unit="song", desc="measure", disable=not show) as bar:
+
+        def pending() -> Iterator[PreparedSong]:
+            for song in listed:
+                state = states.of(song)
+                # the labels may have changed where the sound has not
+                found = database.execute("select state from songs where id = ?", (song.id,))
+                if found.fetchone() == (state,):
+                    _relabel(database, song, number)
+                    bar.update()
+                else:
+                    yield song
+
+        for song, figures in _measured(data_dir, pending(), workers):
+            _store(database, song, states.of(song), number, figures)
+            done += 1
+            bar.update()
+            if done % _COMMIT == 0:
+                database.commit()
+    for table, column in (("genres", "song"), ("prints", "song")):
+        database.execute(
+            f"delete from {table} where {column} in (select id from songs where pass < ?)",
+            (number,),
+        )
+    database.execute("delete from songs where pass < ?", (number,))  # they have left the data set
+    database.commit()
+    return done
+
+
+class _States:
+    """What tells whether a song's sound has changed: its shard's digest, its place, the version."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.digests: dict[tuple[str, int], str] = {}
+        for path in sorted((data_dir / "shards").glob("*-of-*.json")):
+            split, index, *_ = path.stem.split("-")
+            self.digests[split, int(index)] = (files.read_json(path) or {}).get("digest", "")
+
+    def of(self, song: PreparedSong) -> str:
+        place = [VERSION, self.digests.get((song.split, song.shard)), song.n_samples]
+        return json.dumps([*place, song.first_record])
+
+
+def _measured(
+    data_dir: Path, songs: Iterator[PreparedSong], workers: int
+) -> Iterator[tuple[PreparedSong, dict[str, Any]]]:
+    """Songs with their figures, in order; a few are under way at once."""
+    if workers == 1:
+        yield from ((song, measure(data_dir, song)) for song in songs)
+        return
+    context = multiprocessing.get_context("spawn")  # threads do not survive a fork
+    pool = ProcessPoolExecutor(workers, mp_context=context)
+    waiting: deque[tuple[PreparedSong, Future[dict[str, Any]]]] = deque()
+    try:
+        for song in songs:
+            waiting.append((song, pool.submit(measure, data_dir, song)))
+            if len(waiting) > 2 * workers:
+                first, figures = waiting.popleft()
+                yield first, figures.result()
+        while waiting:
+            first, figures = waiting.popleft()
+            yield first, figures.result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a worker process died (out of memory, or killed); run the same command again, with "
+            "fewer --workers: what was measured is kept"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _labels(song: PreparedSong) -> list[Any]:
+    """artist, words of lyrics, words with times, method, score, adherence."""
+    alignment = song.alignment or {}
+    method = alignment.get("method") or ("given" if song.words else None)
+    scores = [alignment.get(name) for name in ("score", "adherence")]
+    numbers = [float(x) if isinstance(x, int | float) else None for x in scores]
+    return [song.artist, len(song.lyrics.split()), len(song.words), method, *numbers]
+
+
+def _relabel(database: sqlite3.Connection, song: PreparedSong, number: int) -> None:
+    names = ("artist", "lyrics", "words", "method", "score", "adherence", "pass", "split")
+    values = [*_labels(song), number, song.split, song.id]
+    assignments = ", ".join(f"{name} = ?" for name in names)
+    database.execute(f"update songs set {assignments} where id = ?", values)
+    _store_genres(database, song)
+
+
+def _store_genres(database: sqlite3.Connection, song: PreparedSong) -> None:
+    database.execute("delete from genres where song = ?", (song.id,))
+    rows = [(song.id, genre) for genre in dict.fromkeys(song.genres)]
+    database.executemany("insert into genres values (?, ?)", rows)
+
+
+def _store(
+    database: sqlite3.Connection,
+    song: PreparedSong,
+    state: str,
+    number: int,
+    figures: dict[str, Any],
+) -> None:
+    artist, *labels = _labels(song)
+    seconds = song.n_samples / song.sample_rate
+    names = ("loudness", "peak_db", "silence", "clipped", "digest")
+    row = [song.id, state, number, song.split, seconds, artist]
+    row += [*(figures[name] for name in names), *labels]
+    marks = ", ".join("?" * _COLUMNS)
+    database.execute(f"insert or replace into songs values ({marks})", row)
+    _store_genres(database, song)
+    database.execute("delete from prints where song = ?", (song.id,))
+    rows = [(value, frame, song.id) for value, frame in figures["prints"]]
+    database.executemany("insert into prints values (?, ?, ?)", rows)

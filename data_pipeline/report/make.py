@@ -1,0 +1,58 @@
+"""A report on a prepared data set: `index.html` and `report.json`."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+from data_pipeline import files, songs
+from data_pipeline.errors import DataError
+from data_pipeline.report import collect, fingerprint, page, summary
+
+
+def make_report(
+    data_dir: str | Path, out: str | Path, *, workers: int = 1, show_progress: bool = True
+) -> dict[str, Any]:
+    """Measures the songs of `data_dir` that `out` does not know yet, and writes the report.
+
+    Raises:
+      DataError: there are no prepared songs, `out` is the data set itself, or a worker died.
+    """
+    data_dir, out = Path(data_dir).resolve(), Path(out).resolve()
+    songs.require_audio(data_dir)
+    listed = songs.prepared_songs(data_dir)
+    if out == data_dir:
+        raise DataError(f"{out} holds the songs; give another --out for the report")
+    if not len(listed):
+        raise DataError(f"{data_dir} has no songs; prepare some first")
+    rate = listed[0].sample_rate
+    with collect.opened(out) as database:
+        measured = collect.collect(data_dir, database, workers, show_progress)
+        found = summary.summarise(database)
+    hop = max(1, round(rate / fingerprint.RATE)) * fingerprint.HOP / rate
+    for pair in found["duplicates"]["near"]:
+        pair["shift_seconds"] = round(pair.pop("shift_frames") * hop, 3)
+    now = datetime.datetime.now().astimezone()
+    made = f"{now.day} {now:%B %Y, %H:%M}"
+    report = {"data": data_dir.name, "made": made, "measured_now": measured, **found}
+    files.write_json(out / "report.json", report)
+    files.write_text(out / "index.html", page.render(report))
+    return report
+
+
+def lines(report: dict[str, Any]) -> list[str]:
+    """The report in a few lines to print."""
+    twins = report["duplicates"]
+    loudness, aligned = report["loudness_lufs"], report["alignment"]
+    said = [
+        f"{report['songs']:,} songs, {report['hours']:.2f} hours, {report['artists']['count']:,} "
+        f"artists, {report['genres']['count']:,} genres ({report['measured_now']:,} measured now)",
+        f"lyrics for {report['lyrics']['songs']:,} songs, word times for {aligned['songs']:,}",
+        f"{len(twins['exact'])} groups of equal songs, {len(twins['near'])} pairs nearly equal; "
+        f"{report['clipping']['songs']:,} clipped, "
+        f"{report['silence_percent']['songs_mostly_silent']:,} mostly silent",
+    ]
+    if loudness["songs"]:
+        said.append(f"loudness {loudness['median']:.1f} LUFS (median)")
+    return said

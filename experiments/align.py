@@ -1,0 +1,53 @@
+"""When each word is sung: a manifest with lyrics to one with word times.
+
+python -m experiments.align --manifest songs.jsonl --out songs_aligned.jsonl --workers 4
+"""
+
+from __future__ import annotations
+
+import collections
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from data_pipeline.alignment.songs import LINEAR, Options, align_manifest
+from experiments import cli
+
+
+@dataclass(frozen=True)
+class Command:
+    """Find the word times of songs; run it again to go on after an interruption."""
+
+    manifest: Path
+    """A songs.jsonl with lyrics."""
+    out: Path
+    """The manifest to write."""
+    how: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
+    workers: int = 1
+    """Songs aligned at once, each in a process of its own."""
+    replace: bool = False
+    """Align songs that have word times too."""
+
+
+@cli.command
+def main(arguments: list[str]) -> None:
+    command = tyro.cli(Command, args=arguments, prog="python -m experiments.align")
+    songs = align_manifest(
+        command.manifest,
+        command.out,
+        command.how,
+        workers=command.workers,
+        replace=command.replace,
+    )
+    for song in songs:
+        if song.alignment and song.alignment["method"] == LINEAR:
+            print(f"linear: {song.id}: {song.alignment['reason']}")
+    methods = collections.Counter(song.alignment["method"] for song in songs if song.alignment)
+    counts = ", ".join(f"{count} {method}" for method, count in sorted(methods.items()))
+    print(f"{len(songs)} songs in {command.out}: {counts or 'none to align'}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,266 @@
+"""The suite `alignment`: does the top prior follow the lyrics, and which head shows it best?"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+
+from data_pipeline import records
+from data_pipeline.codes import read_song_codes
+from data_pipeline.labels import Vocabulary
+from data_pipeline.songs import PreparedSong
+from experiments.evaluate.pictures import png, subplots
+from experiments.evaluate.subject import Lacking, Result, Subject, Suite
+from experiments.sampling.alignment import of_text, sung
+from jukejax.config import PriorConfig
+from jukejax.evaluation.player import find_words
+from jukejax.evaluation.report import Figure, Score, Table
+from jukejax.models.transformer import KEEP_LYRICS
+from jukejax.parallel.mesh import batch_ways
+from jukejax.sampling import alignment
+from jukejax.sampling.alignment import Found, Head
+from jukejax.sampling.inside import Reader, make_reader
+from jukejax.sampling.plan import plan_windows
+
+SONGS = 64  # held-out songs that are looked at, at most, evenly spread
+HOP = 0.5  # of a window: how far windows move
+SHOWN = 160  # frames and characters of the picture, at most
+
+
+def lyric_level(subject: Subject) -> int:
+    """The highest level whose prior has layers that look at lyrics.
+
+    Raises:
+      Lacking: there is none.
+    """
+    for level in subject.prior_levels:
+        config, _ = subject.prior_config(level)
+        if config.lyrics and alignment.lyric_layers(config):
+            return level
+    raise Lacking("No prior of the model looks at lyrics, so there is nothing to align.")
+
+
+def sung_songs(subject: Subject, config: PriorConfig) -> list[PreparedSong]:
+    """Held-out songs with lyrics, at most `SONGS`.
+
+    Raises:
+      Lacking: there is none.
+    """
+    songs = [s for s in records.split_songs(subject.codes, "test") if s.lyrics.strip()]
+    if not songs:
+        raise Lacking(f"No held-out song of {subject.codes} has lyrics to align.")
+    chosen = np.linspace(0, len(songs), min(SONGS, len(songs)), endpoint=False).astype(int)
+    return [songs[i] for i in chosen]
+
+
+class Aligner:
+    """One prior, asked about prepared songs."""
+
+    def __init__(self, subject: Subject, level: int) -> None:
+        prior = subject.load_prior(level)
+        self.subject, self.config = subject, prior.config
+        self.read: Reader = make_reader(prior.config, prior.params, subject.mesh, KEEP_LYRICS)
+        labelled = prior.config.labels is not None
+        self.names = Vocabulary.load(subject.directory.labels(level)) if labelled else None
+
+    def align(self, song: PreparedSong, heads: list[Head]) -> dict[Head, Found]:
+        """Heads on a whole song, as the prior is told of it in training."""
+        config, ways = self.config, batch_ways(self.subject.mesh)
+        codes = read_song_codes(self.subject.codes, song.id)[config.level]
+        labels: dict[str, np.ndarray] = {}
+        if self.names and config.labels:
+            genres = self.names.genre_ids(song.genres, config.labels.max_genres)
+            labels = {
+                "artist": np.array([self.names.artist_id(song.artist)], np.int32),
+                "genres": genres[None],
+            }
+            if config.labels.years:
+                labels["year"] = np.array([self.names.year_id(song.year)], np.int32)
+            if config.labels.tags:
+                labels["tags"] = self.names.tag_ids(song.tags, config.labels.max_tags)[None]
+        windows = plan_windows(len(codes), config.n_ctx, HOP, 1)
+        target = sung(config, labels, song.lyrics, codes, windows, 0, song.n_samples)
+        batch = -(-self.subject.batch // ways) * ways
+        return alignment.align(config, self.read, target, heads, batch)
+
+    def weights(self, song: PreparedSong, found: Found) -> np.ndarray:
+        """By characters of the lyrics as they stand."""
+        assert self.config.lyrics is not None
+        return of_text(found.weights, song.lyrics, self.config.lyrics.alphabet)
+
+
+def word_errors(config: PriorConfig, song: PreparedSong, weights: np.ndarray) -> list[float]:
+    """By how many seconds the reading misses the onset of each word whose time is known."""
+    firsts, starts = _known(song)
+    if not len(firsts):
+        return []
+    seconds = alignment.frame_seconds(config, len(weights))
+    end = song.n_samples / song.sample_rate
+    found = alignment.onsets(alignment.path(weights), seconds, end, firsts)
+    errors: list[float] = np.abs(found - starts).tolist()
+    return errors
+
+
+def linear_errors(song: PreparedSong) -> list[float]:
+    """The same of the guess that characters pass evenly from the song's beginning to its end."""
+    firsts, starts = _known(song)
+    end = song.n_samples / song.sample_rate
+    errors: list[float] = np.abs(firsts / max(len(song.lyrics), 1) * end - starts).tolist()
+    return errors
+
+
+def _known(song: PreparedSong) -> tuple[np.ndarray, np.ndarray]:
+    """First characters in the lyrics, and onsets in s, of words with known times."""
+    lyrics, timed = find_words(song.lyrics, song.words)
+    if lyrics != song.lyrics:  # none of the words is in the lyrics
+        timed = []
+    return np.array([word[3] for word in timed], int), np.array([word[1] for word in timed])
+
+
+def _look(aligner: Aligner, song: PreparedSong) -> dict[str, Any]:
+    """What one song tells of every head."""
+    found = aligner.align(song, alignment.lyric_heads(aligner.config))
+    return {
+        "heads": [
+            {
+                "monotonicity": x.monotonicity,
+                "windows": x.windows,
+                "errors": word_errors(aligner.config, song, aligner.weights(song, x)),
+            }
+            for x in found.values()
+        ],
+        "linear": linear_errors(song),
+    }
+
+
+def _errors(lists: list[list[float]]) -> dict[str, Any]:
+    """Median and 90th percentile over all words; None where no time is known."""
+    errors = [error for one in lists for error in one]
+    if not errors:
+        return {"median_s": None, "p90_s": None}
+    return {
+        "median_s": float(np.median(errors)), "p90_s": float(np.percentile(errors, 90)),
+    }  # fmt: skip
+
+
+def measure(subject: Subject) -> Result:
+    """Every head that looks at lyrics, on held-out songs."""
+    level = lyric_level(subject)
+    songs = sung_songs(subject, subject.prior_config(level)[0])
+    aligner = Aligner(subject, level)
+    config = aligner.config
+    found = [subject.once(song.id, functools.partial(_look, aligner, song)) for song in songs]
+    rows: list[dict[str, Any]] = []
+    for i, head in enumerate(alignment.lyric_heads(config)):
+        own = [song["heads"][i] for song in found]
+        windows = sum(x["windows"] for x in own)
+        score = sum(x["monotonicity"] * x["windows"] for x in own) / max(windows, 1)
+        rows.append(
+            {**head._asdict(), "monotonicity": score, **_errors([x["errors"] for x in own])}
+        )
+    chosen = max(range(len(rows)), key=lambda i: rows[i]["monotonicity"])
+    timed = rows[chosen]["median_s"] is not None
+    by_song = {
+        song.id: [float(np.median(x["heads"][chosen]["errors"])), len(x["linear"])]
+        for song, x in zip(songs, found, strict=True)
+        if x["linear"]
+    }
+    return {
+        "level": level,
+        "songs": len(songs),
+        "words": sum(len(song["linear"]) for song in found),
+        "heads": rows,
+        "chosen": chosen,
+        "best": min(range(len(rows)), key=lambda i: rows[i]["median_s"]) if timed else None,
+        "linear": _errors([song["linear"] for song in found]),
+        "by_song": by_song,
+        "picture": _picture(aligner, songs[0], rows[chosen]),
+    }
+
+
+def _picture(aligner: Aligner, song: PreparedSong, row: dict[str, Any]) -> dict[str, Any]:
+    """The chosen head on a song, small: each frame in 255ths of its largest weight."""
+    head = Head(row["layer"], row["head"])
+    weights = aligner.weights(song, aligner.align(song, [head])[head])
+    known = _known(song)
+    scale = [math.ceil(size / SHOWN) for size in weights.shape]
+    small = np.add.reduceat(weights, range(0, len(weights), scale[0]), axis=0)
+    small = np.add.reduceat(small, range(0, weights.shape[1], scale[1]), axis=1)
+    small = small / np.maximum(small.max(axis=1, keepdims=True), 1e-12)
+    return {
+        "song": song.id,
+        "seconds": song.n_samples / song.sample_rate,
+        "characters": weights.shape[1],
+        "image": [row.tobytes().hex() for row in (255 * small).round().astype(np.uint8)],
+        "words": [known[0].tolist(), known[1].tolist()],
+    }
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def tables(result: Result) -> list[Table]:
+    title = (
+        f"Lyrics and music of {result['songs']} held-out songs, level {result['level']}: how "
+        "monotone each head is (expected Kendall's tau within a window: 1 reads on all the time, 0 "
+        f"does not move), and how far it misses the onsets of {result['words']} words whose times "
+        "are known, in s; lower is better. * is chosen by monotonicity, + is best by words."
+    )
+    rows = []
+    for i, row in enumerate(result["heads"]):
+        mark = "*" * (i == result["chosen"]) + "+" * (i == result["best"])
+        name = f"layer {row['layer']} head {row['head']} {mark}"
+        figures = (_seconds(row["median_s"]), _seconds(row["p90_s"]))
+        rows.append((name, f"{row['monotonicity']:+.4f}", *figures))
+    linear = result["linear"]
+    rows.append(("evenly spread", "", _seconds(linear["median_s"]), _seconds(linear["p90_s"])))
+    return [Table(title, ("head", "monotonicity", "median", "90 %"), rows)]
+
+
+def figures(result: Result) -> list[Figure]:
+    picture, row = result["picture"], result["heads"][result["chosen"]]
+    figure, axes = subplots(1, 1)
+    axis = axes[0, 0]
+    extent = (0, picture["seconds"], picture["characters"], 0)
+    image = np.array([list(bytes.fromhex(row)) for row in picture["image"]]).T
+    axis.imshow(image, aspect="auto", cmap="magma", extent=extent, interpolation="nearest")
+    characters, seconds = picture["words"]
+    if characters:
+        axis.plot(seconds, characters, ".", color="cyan", markersize=3, label="known onsets")
+        axis.legend(loc="upper right")
+    axis.set(xlabel="time in s", ylabel="character of the lyrics")
+    caption = (
+        f"Where layer {row['layer']}, head {row['head']} looks in the lyrics of "
+        f"{picture['song']}, each time scaled to its largest weight. The band falls because the "
+        "window of lyrics that the prior is told moves with the song; a prior that follows the "
+        "words draws a narrow line in it, through the known onsets."
+    )
+    return [Figure("Attention to the lyrics", caption, png(figure))]
+
+
+def scores(result: Result) -> list[Score]:
+    row = result["heads"][result["chosen"]]
+    out = [Score("most monotone head: monotonicity", row["monotonicity"], "higher")]
+    if row["median_s"] is not None:
+        by_song = {song: (value, weight) for song, (value, weight) in result["by_song"].items()}
+        name = "most monotone head: median onset error in s"
+        out.append(Score(name, row["median_s"], "lower", by_song))
+    return out
+
+
+SUITE = Suite(
+    title="Alignment",
+    about=(
+        "Whether the top prior's attention moves through the lyrics as they are sung: its "
+        "monotonicity, and its errors against words whose times are known."
+    ),
+    measure=measure,
+    tables=tables,
+    needs=("vqvae", "codes", "priors", "labels"),
+    figures=figures,
+    scores=scores,
+)

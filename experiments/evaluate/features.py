@@ -1,0 +1,272 @@
+"""The suite `features`: what a middle layer of the top prior knows of songs.
+
+OUT/features.npy holds a row a song (songs, W) float32, OUT/features.ids.json the songs' ids in the
+same order and what the rows are; OUT/features.parquet both, where pyarrow is installed. A row is
+the output of a layer, the mean over the codes of all whole windows of the song, after Castellon et
+al. (2021, jukemir). The prior is told nothing of a song: artist and genres are unknown, there are
+no lyrics, and every window begins a song as long as a window, or as short as timing has bins for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from data_pipeline.codes import read_song_codes
+from data_pipeline.songs import PreparedSong, prepared_songs
+from experiments.evaluate.labels import sklearn
+from experiments.evaluate.pictures import png, subplots
+from experiments.evaluate.subject import Lacking, Result, Subject, Suite
+from jukejax import atomic
+from jukejax.checkpoint import CheckpointError
+from jukejax.config import PriorConfig
+from jukejax.evaluation.report import Figure, Score, Table
+from jukejax.models.transformer import KEEP_MEAN
+from jukejax.parallel.mesh import batch_ways
+from jukejax.sampling.inside import Reader, make_reader
+
+PART = 64  # songs that are saved at once
+FOLDS = 5
+
+
+def layer_of(config: PriorConfig) -> int:
+    """The middle layer, counted from 1: 36 of the published 72."""
+    return max(1, config.depth // 2)
+
+
+def untold(config: PriorConfig, windows: NDArray[Any]) -> dict[str, np.ndarray]:
+    """What a prior reads of windows of codes (B, n_ctx) of songs that it is told nothing of."""
+    b = len(windows)
+    batch = {"codes": windows.astype(np.int32)}
+    if config.labels:
+        shortest = int(config.labels.min_seconds * config.sample_rate)
+        total = max(config.window_samples, shortest)
+        batch |= {"artist": np.zeros(b, np.int32), "offset": np.zeros(b, np.int32)}
+        batch["total_length"] = np.full(b, total, np.int32)
+        genres = np.full((b, config.labels.max_genres), -1, np.int32)
+        genres[:, 0] = 0
+        batch["genres"] = genres
+    if config.lyrics:
+        batch["lyrics"] = np.zeros((b, config.lyrics.tokens), np.int32)
+    return batch
+
+
+def pooled(
+    config: PriorConfig, read: Reader, songs: Sequence[NDArray[Any]], layer: int, batch: int
+) -> NDArray[np.float32]:
+    """Rows (songs, W): a layer's output, the mean over the whole windows of each song's codes.
+
+    Args:
+      read: a reader that keeps "mean".
+      layer: counted from 1.
+      batch: windows at once; they may be of several songs.
+    """
+    n = config.n_ctx
+    cut = [codes[: len(codes) // n * n].reshape(-1, n) for codes in songs]
+    owner = np.repeat(np.arange(len(songs)), [len(windows) for windows in cut])
+    windows = np.concatenate(cut)
+    sums = np.zeros((len(songs), config.width), np.float64)
+    for i in range(0, len(windows), batch):
+        some = windows[i : i + batch]
+        filled = np.concatenate([some, np.repeat(some[:1], batch - len(some), axis=0)])
+        found = np.asarray(read(untold(config, filled))[layer - 1], np.float64)[: len(some)]
+        np.add.at(sums, owner[i : i + batch], found)
+    return (sums / np.bincount(owner, minlength=len(songs))[:, None]).astype(np.float32)
+
+
+def rows_of(subject: Subject, level: int, songs: list[PreparedSong]) -> NDArray[np.float32]:
+    """The features (songs, W); parts that an interrupted run saved are not computed again.
+
+    Raises:
+      CheckpointError: some are not finite.
+    """
+    prior = subject.load_prior(level)
+    config, ways = prior.config, batch_ways(subject.mesh)
+    read = make_reader(config, prior.params, subject.mesh, KEEP_MEAN)
+    batch = -(-subject.batch // ways) * ways
+    source = [sources(subject), [song.id for song in songs], layer_of(config)]
+    mark = hashlib.sha256(json.dumps(source).encode()).hexdigest()[:16]
+    folder = subject.out / f".features_{mark}"
+
+    def parts() -> Iterator[NDArray[np.float32]]:
+        bar = tqdm(range(0, len(songs), PART), "features", unit=f"{PART} songs", disable=None)
+        for first in bar:
+            file = folder / f"{first:09d}.npy"
+            if not file.exists():
+                some = songs[first : first + PART]
+                codes = [read_song_codes(subject.codes, song.id)[level] for song in some]
+                rows = pooled(config, read, codes, layer_of(config), batch)
+                with atomic.atomic_path(file) as path:
+                    np.save(path, rows)
+            yield np.load(file)
+
+    rows = np.concatenate(list(parts()))
+    if not np.isfinite(rows).all():
+        raise CheckpointError(
+            f"The prior of level {level} gives features that are not finite; go back to an earlier "
+            "checkpoint."
+        )
+    export(subject.out, rows, [song.id for song in songs], level, layer_of(config))
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+    return rows
+
+
+def export(
+    out: Path, rows: NDArray[np.float32], ids: list[str], level: int, layer: int
+) -> list[str]:
+    """Writes the features; returns the names of the files."""
+    with atomic.atomic_path(out / "features.npy") as path:
+        np.save(path, rows)
+    atomic.write_json(out / "features.ids.json", {"level": level, "layer": layer, "songs": ids})
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        return ["features.npy", "features.ids.json"]
+    values = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.ravel()), rows.shape[1])
+    with atomic.atomic_path(out / "features.parquet") as path:
+        pyarrow.parquet.write_table(pyarrow.table({"song": ids, "features": values}), path)
+    return ["features.npy", "features.ids.json", "features.parquet"]
+
+
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of a proportion (Wilson 1927)."""
+    z, p = 1.959964, hits / count
+    middle, spread = (
+        p + z * z / (2 * count),
+        z * np.sqrt(p * (1 - p) / count + (z / count) ** 2 / 4),
+    )
+    return float((middle - spread) / (1 + z * z / count)), float(
+        (middle + spread) / (1 + z * z / count)
+    )
+
+
+def probe(rows: NDArray[Any], genres: list[str], groups: list[str]) -> Result:
+    """How well a linear classifier on features (songs, W) names genres it was not fitted on.
+
+    Logistic regression on standardised features, cross-validated: songs of a group (versions,
+    near-duplicates) are never on both sides. Genres of fewer than 2 groups are left out. The
+    baseline names the commonest genre of the songs that it was fitted on.
+
+    Raises:
+      Lacking: there are not 2 genres of 2 groups each.
+    """
+    of_genre: dict[str, set[str]] = {}
+    for genre, group in zip(genres, groups, strict=True):
+        of_genre.setdefault(genre, set()).add(group)
+    usable = {genre for genre, found in of_genre.items() if genre and len(found) >= 2}
+    kept = [i for i, genre in enumerate(genres) if genre in usable]
+    if len(usable) < 2:
+        raise Lacking("A probe needs 2 genres of 2 songs each or more; the codes have fewer.")
+    x = rows[kept]
+    y: NDArray[Any] = np.array([genres[i] for i in kept])
+    of = np.array([groups[i] for i in kept])
+    folds = min(FOLDS, min(len(of_genre[genre]) for genre in usable))
+    split = sklearn("model_selection").StratifiedGroupKFold(folds, shuffle=True, random_state=0)
+    linear, scaling, pipeline = (sklearn(m) for m in ("linear_model", "preprocessing", "pipeline"))
+    said, guess = np.empty_like(y), np.empty_like(y)
+    for train, test in split.split(x, y, of):
+        model = pipeline.make_pipeline(
+            scaling.StandardScaler(), linear.LogisticRegression(max_iter=2000)
+        )
+        said[test] = model.fit(x[train], y[train]).predict(x[test])
+        guess[test] = Counter(y[train].tolist()).most_common(1)[0][0]
+    names = sorted(usable)
+    hits = int((said == y).sum())
+    return {
+        "songs": len(y), "folds": folds, "genres": names,
+        "accuracy": hits / len(y), "interval": wilson(hits, len(y)),
+        "majority": float((guess == y).mean()),
+        "confusion": [[int(((y == a) & (said == b)).sum()) for b in names] for a in names],
+        "right": {str(i): float(a) for i, a in zip(kept, said == y, strict=True)},
+    }  # fmt: skip
+
+
+def measure(subject: Subject) -> Result:
+    """Features of all songs that fill a window, and the probe on their first genres."""
+    sklearn("linear_model")  # said before minutes of reading
+    level = subject.prior_levels[0]
+    config, _ = subject.prior_config(level)
+    if config.upper:
+        raise Lacking(
+            f"The highest prior of the model, level {level}, is made from codes above it; features "
+            "are those of a top prior."
+        )
+    everything = prepared_songs(subject.codes)
+    songs = [song for song in everything if song.n_samples >= config.window_samples]
+    if not songs:
+        raise Lacking(f"No song of {subject.codes} fills a window of the prior.")
+    rows = rows_of(subject, level, songs)
+    genres = [song.genres[0] if song.genres else "" for song in songs]
+    found = probe(rows, genres, [song.group or song.id for song in songs])
+    found["right"] = {songs[int(i)].id: right for i, right in found["right"].items()}
+    return {
+        "level": level, "layer": layer_of(config), "depth": config.depth, "width": rows.shape[1],
+        "exported": len(songs), "short": len(everything) - len(songs), "probe": found,
+    }  # fmt: skip
+
+
+def tables(result: Result) -> list[Table]:
+    p = result["probe"]
+    title = (
+        f"Features of {result['exported']} songs ({result['short']} too short): the output of "
+        f"layer {result['layer']} of {result['depth']}, {result['width']} numbers a song, in "
+        f"features.npy. A linear probe names the genre of {p['songs']} songs, {p['folds']}-fold "
+        "cross-validated by song; higher is better."
+    )
+    low, high = p["interval"]
+    rows = [
+        ("linear probe", f"{100 * p['accuracy']:.1f} %", f"{100 * low:.1f} to {100 * high:.1f} %"),
+        ("commonest genre", f"{100 * p['majority']:.1f} %", ""),
+    ]
+    return [Table(title, ("classifier", "accuracy", "95 % interval"), rows)]
+
+
+def figures(result: Result) -> list[Figure]:
+    p = result["probe"]
+    figure, axes = subplots(1, 1, width=6, height=4.5)
+    axis, places = axes[0, 0], range(len(p["genres"]))
+    axis.imshow(p["confusion"], cmap="Blues")
+    for i in places:
+        for j in places:
+            axis.text(j, i, p["confusion"][i][j], ha="center", va="center", fontsize=8)
+    axis.set_xticks(places, p["genres"], rotation=30, ha="right")
+    axis.set_yticks(places, p["genres"])
+    axis.set(xlabel="named by the probe", ylabel="genre of the song")
+    caption = "Songs by their genre and the one that the probe names; the diagonal is right."
+    return [Figure("Genres told from features", caption, png(figure))]
+
+
+def scores(result: Result) -> list[Score]:
+    p = result["probe"]
+    by_song = {song: (right, 1.0) for song, right in p["right"].items()}
+    return [Score("linear probe: accuracy", p["accuracy"], "higher", by_song)]
+
+
+SUITE = Suite(
+    title="Features",
+    about=(
+        "Whether the prior's middle layer is a useful representation of music: a linear classifier "
+        "on it names genres."
+    ),
+    measure=measure,
+    tables=tables,
+    needs=("vqvae", "codes", "priors"),
+    figures=figures,
+    scores=scores,
+)
+
+
+def sources(subject: Subject) -> dict[str, Any]:
+    """What features depend on."""
+    return SUITE.sources(subject)

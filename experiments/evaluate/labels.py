@@ -1,0 +1,149 @@
+"""The suite `labels`: what the top prior has learned of artists and genres, as maps of its tables.
+
+Beside the figures, OUT/labels.html is a page to look around in: it works from disk.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline.labels import Vocabulary
+from experiments.evaluate.pictures import png, subplots
+from experiments.evaluate.subject import Lacking, Result, Subject, Suite
+from jukejax import atomic
+from jukejax.checkpoint import CheckpointError
+from jukejax.evaluation import player
+from jukejax.evaluation.report import Figure, Table
+
+KINDS = {"artist": "artists", "genre": "genres"}  # a table's name, and its names'
+NEIGHBOURS = 5
+SHOWN = 24  # names in a table and in a picture, at most
+
+
+def sklearn(module: str) -> Any:
+    """A module of scikit-learn.
+
+    Raises:
+      Lacking: it is not installed.
+    """
+    import importlib
+
+    try:
+        return importlib.import_module(f"sklearn.{module}")
+    except ImportError as error:
+        raise Lacking(
+            "This suite needs scikit-learn; install it with pip install 'jukejax[evaluate]'."
+        ) from error
+
+
+def cosines(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """Cosines (n, n) between rows (n, W); of a row of zeros 0."""
+    rows = rows.astype(np.float64)
+    unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return unit @ unit.T
+
+
+def describe(names: list[str], rows: NDArray[Any]) -> Result:
+    """Maps and nearest neighbours of a table's named rows (n, W).
+
+    "pca" and "tsne" are places (n, 2), t-SNE by cosine distance and of 5 names or more, else None;
+    "explained" is the part of the variance that each PCA axis has.
+    """
+    decomposition = sklearn("decomposition")
+    rows = rows.astype(np.float64)
+    pca = decomposition.PCA(min(2, *rows.shape), random_state=0)
+    places = pca.fit_transform(rows)
+    tsne = None
+    if len(names) >= 5:
+        perplexity = min(30.0, (len(names) - 1) / 3)
+        method = sklearn("manifold").TSNE(
+            2, perplexity=perplexity, metric="cosine", init="random", random_state=0
+        )
+        tsne = method.fit_transform(rows).astype(float).round(3).tolist()
+    near = cosines(rows)
+    np.fill_diagonal(near, -np.inf)
+    order = np.argsort(-near, axis=1, kind="stable")[:, : min(NEIGHBOURS, len(names) - 1)]
+    explained = np.nan_to_num(pca.explained_variance_ratio_)
+    return {
+        "names": names,
+        "pca": np.pad(places, ((0, 0), (0, 2 - places.shape[1]))).round(5).tolist(),
+        "explained": explained.tolist(),
+        "tsne": tsne,
+        "neighbours": [
+            [[int(j), round(float(near[i, j]), 4)] for j in row] for i, row in enumerate(order)
+        ],
+    }
+
+
+def measure(subject: Subject) -> Result:
+    """`describe` of the highest prior's tables of artists and genres; writes the page."""
+    level = next((k for k in subject.prior_levels if subject.prior_config(k)[0].labels), None)
+    if level is None:
+        raise Lacking("No prior of the model has labels, so there are no tables to look at.")
+    vocabulary = Vocabulary.load(subject.directory.labels(level))
+    tables = subject.load_prior(level).params["labels"]
+    result: Result = {"level": level, "kinds": {}}
+    for table, kind in KINDS.items():
+        rows = np.asarray(tables[table], np.float32)
+        if not np.isfinite(rows).all():
+            raise CheckpointError(
+                f"The {table} table of level {level} holds numbers that are not finite; go back to "
+                "an earlier checkpoint."
+            )
+        named = [(i, name) for i, name in enumerate(getattr(vocabulary, kind)) if name and i]
+        if len(named) >= 3:  # without "unknown", which stands first
+            index, names = zip(*named, strict=True)
+            result["kinds"][kind] = describe(list(names), rows[list(index)])
+    if not result["kinds"]:
+        raise Lacking(f"{subject.directory.labels(level)} names fewer than 3 artists and genres.")
+    text = player.templates().get_template("labels.html.j2").render(kinds=result["kinds"])
+    atomic.write_text(subject.out / "labels.html", text)
+    return result
+
+
+def tables(result: Result) -> list[Table]:
+    out = []
+    for kind, found in result["kinds"].items():
+        names = found["names"]
+        explained = " and ".join(f"{100 * x:.0f} %" for x in found["explained"])
+        title = (
+            f"Nearest {kind} in the table of level {result['level']}, by cosine, the first "
+            f"{min(SHOWN, len(names))} of {len(names)}. Two PCA axes have {explained} of the "
+            "variance. All of them, to look around in: labels.html."
+        )
+        rows = [
+            (name, ", ".join(f"{names[j]} {cosine:.2f}" for j, cosine in near[:3]))
+            for name, near in zip(names[:SHOWN], found["neighbours"], strict=False)
+        ]
+        out.append(Table(title, (kind, "nearest"), rows))
+    return out
+
+
+def figures(result: Result) -> list[Figure]:
+    out = []
+    for kind, found in result["kinds"].items():
+        maps = [("PCA", found["pca"]), ("t-SNE", found["tsne"])]
+        maps = [(name, places) for name, places in maps if places is not None]
+        figure, axes = subplots(1, len(maps), height=4.2)
+        for axis, (name, places) in zip(axes[0], maps, strict=True):
+            x, y = np.array(places).T
+            axis.scatter(x, y, s=12)
+            for i in range(min(SHOWN, len(x))):
+                axis.annotate(found["names"][i], (x[i], y[i]), fontsize=7)
+            axis.set(title=name, xticks=[], yticks=[])
+        caption = f"The table of {kind}. Names that lie near each other mean the like to the prior."
+        out.append(Figure(f"Map of {kind}", caption, png(figure)))
+    return out
+
+
+SUITE = Suite(
+    title="Labels",
+    about="What the prior has learned of artists and genres: which ones it holds to be alike.",
+    measure=measure,
+    tables=tables,
+    needs=("vqvae", "priors", "labels"),
+    figures=figures,
+)

@@ -1,0 +1,240 @@
+"""The suite `memorisation`: do samples copy training songs more than unheard songs would?"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from data_pipeline import records
+from data_pipeline.codes import read_song_codes
+from data_pipeline.errors import DataError
+from experiments.evaluate.pictures import png, subplots
+from experiments.evaluate.subject import Lacking, Result, Subject, Suite, digest_files
+from jukejax.checkpoint import CheckpointError
+from jukejax.evaluation.code_index import CodeIndex, nearest
+from jukejax.evaluation.report import Figure, Score, Table
+from jukejax.sampling.sample_dir import SampleDir
+
+SECONDS = 4.0  # of a window, or shorter where a sample is
+WINDOWS = 256  # of samples and of held-out songs each, at most, evenly spread
+SHOWN = 8  # windows that are named with their nearest training windows
+RESAMPLES = 2000
+FEW = 8
+
+
+def sample_codes(subject: Subject) -> Iterator[tuple[str, Path, NDArray[Any]]]:
+    """Name, folder and top-level codes (n,) of each item of the sample directories.
+
+    Raises:
+      Lacking: none were given.
+      CheckpointError: one holds codes of another VQ-VAE, or no finished top level.
+      ConfigError: one is no sample directory.
+    """
+    if not subject.samples:
+        raise Lacking("This needs samples; give --samples.")
+    top = subject.levels[-1]
+    for path in subject.samples:
+        sample = SampleDir.open(path)
+        entry = next((x for x in sample.record["levels"] if x["level"] == top), None)
+        if entry is None:
+            raise CheckpointError(f"{path} has no codes of level {top}; sample that level there.")
+        if f"VQ-VAE {subject.vqvae.fingerprint}," not in entry["weights"]:
+            raise CheckpointError(
+                f"{path} was made with {entry['weights']}, but {subject.directory.path} names "
+                f"VQ-VAE {subject.vqvae.fingerprint}; give samples of this model."
+            )
+        codes, done = sample.load(top, (len(sample.record["items"]), entry["tokens"]))
+        if done.min() < codes.shape[1]:
+            raise CheckpointError(f"{path} is not finished; sample there again to go on.")
+        for item, row in enumerate(codes):
+            yield f"{path.name} item {item}", path, row
+
+
+def cut(songs: Iterable[tuple[str, NDArray[Any]]], size: int) -> list[tuple[str, int, Any]]:
+    """Windows (name, first code, codes) of `size` that do not overlap, at most `WINDOWS`."""
+    found = [
+        (name, start, codes[start : start + size])
+        for name, codes in songs
+        for start in range(0, len(codes) - size + 1, size)
+    ]
+    chosen = np.linspace(0, len(found), min(WINDOWS, len(found)), endpoint=False).astype(int)
+    return [found[i] for i in chosen]
+
+
+def look(index: CodeIndex, windows: list[tuple[str, int, Any]], rate: float, what: str) -> Result:
+    """Longest run and nearest stretch of each window; `rate` in codes a second."""
+    rows, began = [], time.perf_counter()
+    for name, start, codes in tqdm(windows, what, unit="window", disable=None):
+        runs = index.longest(codes)
+        most = int(runs.length.argmax())
+        near = nearest(index, codes, runs)
+        run = int(runs.length[most])
+        rows.append({
+            "name": name, "at_s": start / rate, "run": run,
+            "run_song": index.songs[runs.song[most]] if run else "",
+            "run_at_s": float(runs.place[most]) / rate,
+            "share": near.share if near else 0.0,
+            "song": index.songs[near.song] if near else "",
+            "song_at_s": near.start / rate if near else 0.0,
+        })  # fmt: skip
+    seconds = time.perf_counter() - began
+    return {"windows": rows, "lookup_s": seconds / max(sum(len(w[2]) for w in windows), 1)}
+
+
+def likelier(a: NDArray[Any], b: NDArray[Any]) -> tuple[float, tuple[float, float] | None]:
+    """P(one of a > one of b), ties half, and its 95 % interval under resampling both.
+
+    There is none for fewer than `FEW` of either: resampling would make it too narrow.
+    """
+
+    def probability(x: NDArray[Any], y: NDArray[Any]) -> float:
+        ordered = np.sort(y)
+        below = np.searchsorted(ordered, x, side="left") + np.searchsorted(ordered, x, side="right")
+        return float(below.mean() / (2 * len(y)))
+
+    if min(len(a), len(b)) < FEW:
+        return probability(a, b), None
+    rng = np.random.default_rng(0)
+    drawn = [probability(rng.choice(a, len(a)), rng.choice(b, len(b))) for _ in range(RESAMPLES)]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return probability(a, b), (float(low), float(high))
+
+
+def measure(subject: Subject) -> Result:
+    """Windows of samples and of held-out songs against all training songs, at the top level."""
+    level = subject.levels[-1]
+    rate = subject.vqvae.config.sample_rate / subject.vqvae.config.hops[level]
+    samples = [(name, codes) for name, _, codes in sample_codes(subject)]
+    held_out = records.split_songs(subject.codes, "test")
+
+    def read(song: str) -> NDArray[Any]:
+        return read_song_codes(subject.codes, song)[level]
+
+    training = [song.id for song in records.split_songs(subject.codes, "train")]
+    folder = subject.out / "memorisation_index"
+    index = CodeIndex(folder, f"level {level} of VQ-VAE {subject.vqvae.fingerprint}")
+    other = set(index.songs).difference(training)
+    if other:
+        raise DataError(
+            f"{folder} holds {len(other)} songs that are no training songs of {subject.codes} "
+            f"({min(other)} ...); remove it, or choose another --out."
+        )
+    began = time.perf_counter()
+    index.add((song, functools.partial(read, song)) for song in training)
+    built = time.perf_counter() - began
+    size = min(round(SECONDS * rate), min(len(codes) for _, codes in samples))
+    made = look(index, cut(samples, size), rate, "samples")
+    real = cut(((song.id, read(song.id)) for song in held_out), size)
+    if not real:
+        raise Lacking(f"No held-out song of {subject.codes} is as long as {size / rate:.2f} s.")
+    unheard = look(index, real, rate, "held-out songs")
+    result: Result = {
+        "level": level, "window": size, "window_s": size / rate,
+        "samples": made["windows"], "held_out": unheard["windows"],
+        "index": {
+            "songs": len(index.songs), "codes": index.codes, "bytes": index.bytes,
+            "build_s": built, "lookup_s": unheard["lookup_s"],
+        },
+    }  # fmt: skip
+    for kind in ("run", "share"):
+        a, b = (np.array([w[kind] for w in result[x]], float) for x in ("samples", "held_out"))
+        value, interval = likelier(a, b)
+        result[f"{kind}_likelier"] = {"value": value, "interval": interval}
+    return result
+
+
+def tables(result: Result) -> list[Table]:
+    def row(name: str, windows: list[dict[str, Any]]) -> tuple[str, ...]:
+        runs, shares = ([w[kind] for w in windows] for kind in ("run", "share"))
+        return (
+            name, str(len(windows)), f"{np.median(runs):.0f}", str(max(runs)),
+            f"{100 * np.median(shares):.1f} %", f"{100 * max(shares):.1f} %",
+        )  # fmt: skip
+
+    def said(kind: str) -> str:
+        found = result[f"{kind}_likelier"]
+        low_high = found["interval"]
+        interval = f"{low_high[0]:.2f} to {low_high[1]:.2f}" if low_high else "too few windows"
+        return f"{found['value']:.2f} ({interval})"
+
+    index = result["index"]
+    title = (
+        f"Level {result['level']}, windows of {result['window']} codes ({result['window_s']:.2f} s)"
+        f" against {index['songs']} training songs: the longest run of codes that a window shares "
+        "with one, and how many codes agree with the nearest stretch of one. Held-out songs cannot "
+        "be copies. A sample's run is longer than a held-out window's with probability "
+        f"{said('run')}, its agreement higher with {said('share')}: 0.5 is making, 1 is copying."
+    )
+    header = ("windows of", "n", "run, median", "longest", "agreement, median", "highest")
+    rows = [row("samples", result["samples"]), row("held-out songs", result["held_out"])]
+    most = sorted(result["samples"], key=lambda w: (-w["run"], -w["share"]))[:SHOWN]
+    nearest_rows = [
+        (
+            f"{w['name']} at {w['at_s']:.1f} s",
+            str(w["run"]), f"{w['run_song']} at {w['run_at_s']:.1f} s",
+            f"{100 * w['share']:.1f} %", f"{w['song']} at {w['song_at_s']:.1f} s",
+        )
+        for w in most
+    ]  # fmt: skip
+    cost = (
+        f"The index: {index['bytes'] / max(index['songs'], 1):,.0f} bytes a song, "
+        f"{index['bytes'] / max(index['codes'], 1):.2f} a code; built in {index['build_s']:.2f} s; "
+        f"{1e6 * index['lookup_s']:.0f} microseconds to look a code up."
+    )
+    near = ("sample", "run", "shared with", "agreement", "nearest stretch")
+    return [
+        Table(title, header, rows),
+        Table(f"Samples with the longest runs. {cost}", near, nearest_rows),
+    ]
+
+
+def figures(result: Result) -> list[Figure]:
+    figure, axes = subplots(1, 2)
+    names = (("run", "longest shared run in codes"), ("share", "agreement with nearest stretch"))
+    for axis, (kind, label) in zip(axes[0], names, strict=True):
+        for name, where in (("samples", "samples"), ("held-out songs", "held_out")):
+            values = np.sort([w[kind] for w in result[where]])
+            part = np.arange(1, len(values) + 1) / len(values)
+            axis.plot(values, part, ".-", drawstyle="steps-post", label=name)
+        axis.set(xlabel=label, ylabel="part of windows up to it")
+        axis.legend()
+    caption = (
+        "How much windows share with training songs. Where the line of the samples lies right of "
+        "that of held-out songs, the model copies."
+    )
+    return [Figure("Making or copying", caption, png(figure))]
+
+
+def scores(result: Result) -> list[Score]:
+    found = result["run_likelier"]
+    interval = tuple(found["interval"]) if found["interval"] else None
+    name = "P(a sample's run is longer than a held-out song's)"
+    return [Score(name, found["value"], "lower", interval=interval)]
+
+
+def source(subject: Subject) -> dict[str, Any]:
+    top = subject.levels[-1]
+    paths = dict.fromkeys(path for _, path, _ in sample_codes(subject))
+    return {"samples": [digest_files([path / f"level_{top}" / "codes.npz"]) for path in paths]}
+
+
+SUITE = Suite(
+    title="Memorisation",
+    about=(
+        "Whether samples repeat training songs: the longest runs of codes they share with them, "
+        "beside the same for songs that training never saw."
+    ),
+    measure=measure,
+    tables=tables,
+    needs=("vqvae", "codes"),
+    figures=figures,
+    scores=scores,
+    source=source,
+)

@@ -1,0 +1,85 @@
+"""Label names of a model: what there is, and more of them.
+
+python -m experiments.labels show data/codes/labels.json
+python -m experiments.labels grow --labels runs/model/labels.json --data data/new_codes \\
+    --out labels.json
+
+A grown file begins with the old names, each with its id; names of the songs that it lacked follow.
+`experiments.train --labels labels.json --start-from OLD_RUN` trains on with it.
+"""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import tyro
+
+from data_pipeline.errors import DataError
+from data_pipeline.labels import TABLES, Vocabulary, song_labels
+from data_pipeline.songs import prepared_songs
+from experiments import cli
+
+app = tyro.extras.SubcommandApp()
+
+
+@app.command
+def grow(labels: Path, data: Path, out: Path, min_count: int = 1) -> None:
+    """Add the names of a data set's songs to a model's.
+
+    Example: python -m experiments.labels grow --labels old.json --data data/codes --out new.json
+
+    Args:
+        labels: the labels.json that the model was trained with.
+        data: songs or codes with new names.
+        out: the file to write; may not exist.
+        min_count: names of fewer songs stay unknown.
+    """
+    if out.exists():
+        raise DataError(f"{out} exists already, and a model may need it; give another --out")
+    if min_count < 1:
+        raise DataError(f"--min-count is {min_count}; give 1 or more")
+    before = Vocabulary.load(labels)
+    after = before.grown(**song_labels(prepared_songs(data)), min_count=min_count)
+    after.save(out)
+    for name in TABLES:
+        old, new = len(getattr(before, name)), len(getattr(after, name))
+        print(f"{name:8}{old:8,} and {new - old:,} more")
+    print(f"Train on with --labels {out} and --start-from the run that has the old names.")
+
+
+@app.command
+def show(labels: tyro.conf.Positional[Path], data: Path | None = None, first: int = 20) -> None:
+    """Say how many names there are, and how many songs of a data set have each.
+
+    Example: python -m experiments.labels show data/codes/labels.json --data data/codes
+
+    Args:
+        labels: a labels.json.
+        data: songs or codes to count in.
+        first: names to print of each table, those of most songs first.
+    """
+    vocabulary = Vocabulary.load(labels)
+    songs = prepared_songs(data) if data else []
+    counts: dict[str, Counter[int]] = {name: Counter() for name in TABLES}
+    for song in songs:
+        counts["artists"][vocabulary.artist_id(song.artist)] += 1
+        counts["years"][vocabulary.year_id(song.year)] += 1
+        genres, tags = vocabulary.genre_ids(song.genres, 99), vocabulary.tag_ids(song.tags, 99)
+        counts["genres"].update({int(i) for i in genres if i >= 0})
+        counts["tags"].update({int(i) for i in tags if i >= 0})
+    for name in TABLES:
+        table = getattr(vocabulary, name)
+        print(f"{name}: {len(table):,} with unknown" if table else f"{name}: none")
+        found = counts[name]
+        ranked = sorted((-found[i], i) for i in range(len(table)))
+        for _, i in ranked[:first]:
+            print(f"  {i:6} {table[i]}" + (f": {found[i]:,} songs" if data else ""))
+
+
+@cli.command
+def main(arguments: list[str]) -> None:
+    app.cli(args=arguments, description=__doc__, prog="python -m experiments.labels")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

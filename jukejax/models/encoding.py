@@ -1,0 +1,174 @@
+"""Songs of any length to codes of all levels, in batches of one shape.
+
+A song is cut into pieces. A piece is encoded in a window that reaches farther on both sides by what
+a code can see, so its codes are those of the whole song at once. Where a window begins before the
+song or ends after it, every layer is silenced there (`layers.silenced`), as by the zero padding of
+the whole song. So all windows have one shape, whatever the lengths of the songs, and pieces of
+several songs share a batch.
+
+B pieces of a batch, S samples of a window, N samples of a piece, T codes, E code width.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from jax.sharding import Mesh
+
+from jukejax.config import VQVAEConfig
+from jukejax.models import bottleneck, vqvae
+from jukejax.models.bottleneck import Codebook
+from jukejax.parallel.mesh import put_batch, replicated
+
+Codes = npt.NDArray[np.uint16]
+_VECTORS = 2048  # compared with the codebook at once: distances that stay in a CPU's cache
+
+
+class Sound(NamedTuple):
+    """A song to encode: how to read samples start..stop of it, (stop - start,) float32."""
+
+    read: Callable[[int, int], npt.NDArray[np.float32]]
+    n_samples: int
+
+
+class Encoder:
+    """Encodes songs with one compiled program, its batches spread over the devices of a mesh."""
+
+    def __init__(
+        self,
+        config: VQVAEConfig,
+        params: Any,
+        books: Sequence[Codebook],
+        mesh: Mesh,
+        *,
+        seconds: float,
+        per_device: int = 1,
+    ) -> None:
+        """Takes a VQ-VAE's numbers to the devices.
+
+        Args:
+          config, params, books: the VQ-VAE.
+          mesh: of devices of this process alone; the batch is split over it.
+          seconds: of a piece, about (whole top codes, one at least).
+          per_device: pieces a device encodes at once.
+        """
+        top = config.hops[-1]
+        self.config = config
+        self.reaches = [vqvae.encoder_reach(config, level) for level in range(config.levels)]
+        self.piece = max(1, int(seconds * config.sample_rate) // top) * top
+        self.batch = per_device * mesh.size
+        self._mesh = mesh
+        whole = replicated(mesh)
+        weights = (params, [book.codes for book in books])
+        self._weights = jax.device_put(jax.tree.map(np.asarray, weights), whole)
+        self._encode = jax.jit(self._program)
+
+    @property
+    def window(self) -> int:
+        """Samples of a window: a piece, and what its codes see on both sides."""
+        return self.piece + 2 * max(self.reaches)
+
+    def __call__(
+        self,
+        sounds: Sequence[Sound],
+        progress: Callable[[int], object] = lambda samples: None,
+    ) -> list[list[Codes]]:
+        """The codes of every song by level, bottom first: (T,) uint16 each.
+
+        A song is taken as padded with silence to whole top codes. Which pieces share a batch
+        depends on the songs' lengths alone, so the same songs give the same codes, bit for bit, on
+        the same devices. `progress` is told the samples that were encoded, batch by batch.
+        """
+        top = self.config.hops[-1]
+        lengths = [-(-sound.n_samples // top) * top for sound in sounds]
+        out = [
+            [np.empty(length // hop, np.uint16) for hop in self.config.hops] for length in lengths
+        ]
+        places = [
+            (song, start)
+            for song, length in enumerate(lengths)
+            for start in range(0, length, self.piece)
+        ]
+        batches = [places[i : i + self.batch] for i in range(0, len(places), self.batch)]
+
+        def read(batch: list[tuple[int, int]]) -> dict[str, npt.NDArray[Any]]:
+            return self._read([(sounds[song], start) for song, start in batch])
+
+        def keep(batch: list[tuple[int, int]], levels: list[jax.Array]) -> None:
+            for level, hop in enumerate(self.config.hops):
+                found = np.asarray(levels[level])  # (B, N / hop)
+                for row, (song, start) in enumerate(batch):
+                    target = out[song][level][start // hop : (start + self.piece) // hop]
+                    target[:] = found[row, : len(target)]
+            progress(sum(min(self.piece, sounds[i].n_samples - start) for i, start in batch))
+
+        under_way: deque[tuple[Any, Any]] = deque()
+        for batch, arrays in zip(batches, _ahead(read, batches), strict=True):
+            under_way.append((batch, self._encode(self._weights, put_batch(self._mesh, arrays))))
+            if len(under_way) > 1:  # a device computes while the host reads and stores
+                keep(*under_way.popleft())
+        while under_way:
+            keep(*under_way.popleft())
+        return out
+
+    def _read(self, places: list[tuple[Sound, int]]) -> dict[str, npt.NDArray[Any]]:
+        """The windows of up to B pieces that start at these samples; the others are empty."""
+        reach, top = max(self.reaches), self.config.hops[-1]
+        audio = np.zeros((self.batch, self.window, 1), np.float32)
+        begin, end = np.zeros((2, self.batch), np.int32)
+        for row, (sound, start) in enumerate(places):
+            first, last = start - reach, start + self.piece + reach
+            known = max(0, first), min(last, sound.n_samples)
+            audio[row, known[0] - first : known[1] - first, 0] = sound.read(*known)
+            begin[row] = known[0] - first
+            end[row] = min(self.window, -(-sound.n_samples // top) * top - first)
+        return {"audio": audio, "begin": begin, "end": end}
+
+    def _program(self, weights: Any, batch: dict[str, jax.Array]) -> list[jax.Array]:
+        """Windows (B, S, 1) and where in them the song begins and ends (B,) -> codes (B, N/hop)."""
+        params, books = weights
+        place = jnp.arange(self.window)[None, :, None]
+        inside = (place >= batch["begin"][:, None, None]) & (place < batch["end"][:, None, None])
+        codes = []
+        for level, (reach, hop) in enumerate(zip(self.reaches, self.config.hops, strict=True)):
+            spare = max(self.reaches) - reach  # this level sees less far than the farthest
+            cut = slice(spare, self.window - spare)
+            # in full float32 on every device, so that codes are those a CPU finds
+            with jax.default_matmul_precision("float32"):
+                x = vqvae.to_vectors(
+                    self.config, params, batch["audio"][:, cut], level, inside[:, cut]
+                )
+                x = x[:, reach // hop : (reach + self.piece) // hop]  # (B, N / hop, E)
+                codes.append(_nearest(books[level], x).astype(jnp.uint16))
+        return codes
+
+
+def _nearest(codes: jax.Array, x: jax.Array) -> jax.Array:
+    """Codes (B, T) of x (B, T, E), without holding the distances to all codes at once."""
+
+    def row(vectors: jax.Array) -> jax.Array:
+        def find(vector: jax.Array) -> jax.Array:
+            return bottleneck.nearest(codes, vector)[0]
+
+        return jax.lax.map(find, vectors, batch_size=min(_VECTORS, len(vectors)))
+
+    return jax.vmap(row)(x)
+
+
+def _ahead(read: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """`read` of every item in order; the next two are read in a thread while one is used."""
+    with ThreadPoolExecutor(1) as thread:
+        waiting: deque[Any] = deque()
+        for item in items:
+            waiting.append(thread.submit(read, item))
+            if len(waiting) > 2:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

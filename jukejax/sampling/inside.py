@@ -1,0 +1,37 @@
+"""Reads what goes on inside a prior, batch by batch, on any mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jukejax.config import PriorConfig
+from jukejax.models.prior import kept
+from jukejax.parallel.mesh import COMPUTE, put_batch
+
+Reader = Callable[[dict[str, np.ndarray]], list[Any]]
+
+
+def make_reader(config: PriorConfig, params: Any, mesh: Mesh, keep: str) -> Reader:
+    """A function from a batch of what the prior reads to what each layer keeps of it.
+
+    `transformer.Stack` says what the kinds of `keep` are. The batch must be a multiple of the
+    devices that the mesh splits a batch over.
+    """
+
+    @jax.jit
+    def jitted(params: Any, batch: dict[str, jax.Array]) -> list[Any]:
+        with nn.logical_axis_rules(list(COMPUTE)):
+            return kept(config, params, batch, keep)
+
+    def read(batch: dict[str, np.ndarray]) -> list[Any]:
+        with jax.set_mesh(mesh):
+            found: list[Any] = jitted(params, put_batch(mesh, batch))
+            return found
+
+    return read

@@ -1,0 +1,261 @@
+"""The encode command: whole songs' codes, passes of random downmixes, resuming, many processes."""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+import tiny_model
+
+from data_pipeline import plan, prepare
+from data_pipeline.code_loader import code_batches, code_windows
+from data_pipeline.codes import codes_info, read_song_codes
+from data_pipeline.errors import DataError
+from data_pipeline.plan import Options
+from data_pipeline.songs import prepared_songs
+from experiments import encode
+from jukejax.config import ConfigError, MeshConfig
+from jukejax.model_dir import load_vqvae
+from jukejax.models import vqvae
+from jukejax.parallel.mesh import make_mesh
+
+RATE, HOPS = tiny_model.RATE, tiny_model.HOPS
+KILLS = int(os.environ.get("JUKEJAX_KILLS", "3"))
+LENGTHS = {"a": 4001, "b": 160, "c": 5007, "d": 31, "e": 4000, "f": 2000}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, oracle):
+    """A tiny model, and stereo songs whose channels have nothing in common."""
+    folder, rng, lines = tmp_path_factory.mktemp("encode"), np.random.default_rng(0), []
+    tiny_model.write(folder, oracle)
+    for name, length in LENGTHS.items():
+        soundfile.write(folder / f"{name}.wav", rng.uniform(-0.9, 0.9, (length, 2)), RATE)
+        line = {"id": name, "audio": f"{name}.wav", "artist": f"artist {name}"}
+        lines.append(line | {"split": "test" if name == "f" else "train"})
+    (folder / "songs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    options = Options(min_seconds=0, sample_rate=RATE)
+    prepare.build(folder / "songs.jsonl", folder / "songs", options=options, show_progress=False)
+    return folder
+
+
+def command(folder, out, **more):
+    return encode.Command(folder / "vqvae", folder / "songs", out, piece_seconds=0.2, **more)
+
+
+@pytest.fixture(scope="module")
+def codes(folder):
+    encode.run(command(folder, folder / "codes", passes=3, seed=5))
+    return folder / "codes"
+
+
+def digests(out):
+    """SHA-256 of every file of a data set."""
+    files = [path for path in out.rglob("*") if path.is_file()]
+    return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@pytest.fixture(scope="module")
+def distances(folder):
+    """Squared distances (T, K) of a song's vectors to all codes by level, encoded all at once."""
+    model = load_vqvae(folder / "vqvae", make_mesh(MeshConfig()))
+    books = [np.asarray(book.codes) for book in model.books]
+
+    @jax.jit
+    def vectors(audio):
+        return [vqvae.to_vectors(model.config, model.params, audio, level)[0] for level in range(3)]
+
+    def find(name, left):
+        pcm = soundfile.read(folder / f"{name}.wav", dtype="int16")[0] / 32768.0
+        padded = np.zeros((1, -(-len(pcm) // HOPS[-1]) * HOPS[-1], 1), np.float32)
+        padded[0, : len(pcm), 0] = left * pcm[:, 0] + (1 - left) * pcm[:, 1]
+        pairs = zip(vectors(padded), books, strict=True)
+        return [((np.float64(x)[:, None] - book) ** 2).sum(-1) for x, book in pairs]
+
+    return find
+
+
+def beyond_ties(found, wanted):
+    """Codes whose distance is over the least by more than 1e-4."""
+    return int((wanted[np.arange(len(found)), found] - wanted.min(1) > 1e-4).sum())
+
+
+def test_codes_are_of_whole_songs_and_the_mean(folder, codes, distances):
+    for name in "abd":
+        found = read_song_codes(codes, name)
+        for level, wanted in enumerate(distances(name, 0.5)):
+            assert len(found[level]) == len(wanted)
+            assert beyond_ties(found[level], wanted) == 0
+    model = load_vqvae(folder / "vqvae", make_mesh(MeshConfig()))
+    assert codes_info(codes).fingerprint == model.fingerprint
+
+
+def test_passes_are_other_mixes_of_the_training_songs(folder, codes, distances):
+    listed = list(prepared_songs(codes))
+    train = sorted(set(LENGTHS) - {"f"})
+    wanted = [*LENGTHS, *(f"{name}#{i}" for i in (1, 2) for name in train)]
+    assert sorted(song.id for song in listed) == sorted(wanted)
+    assert [song.index for song in listed] == list(range(len(wanted)))
+    assert [song.id for song in listed][:6] == [s.id for s in prepared_songs(folder / "songs")]
+    found = {f"a#{i}": read_song_codes(codes, f"a#{i}")[0] for i in (1, 2)}
+    mixes = {  # which mix was it? that of 21 with the fewest wrong codes
+        name: min((beyond_ties(x, distances("a", part)[0]), part) for part in np.linspace(0, 1, 21))
+        for name, x in found.items()
+    }
+    assert mixes["a#1"][1] != mixes["a#2"][1]
+    assert all(wrong < len(found["a#1"]) // 4 for wrong, _ in mixes.values())
+    song = next(song for song in listed if song.id == "c#2")
+    assert (song.artist, song.n_samples, song.split) == ("artist c", 5007, "train")
+
+
+def test_priors_are_trained_on_passes_and_tested_without(codes):
+    shared = {"level": 2, "n_ctx": 16, "upper_ratio": 0, "labels": None, "max_genres": 1}
+    shared |= {"lyric_tokens": 0, "batch_size": 4}
+    tested = code_windows(codes, split="test", **shared)
+    names = [song.id for song in prepared_songs(codes)]
+    assert {names[i] for batch in tested for i in batch["song"][batch["valid"]]} == {"f"}
+    seen = set()
+    batches = code_batches(codes, split="train", seed=0, **shared)
+    wanted = {
+        name: {tuple(w) for w in np.lib.stride_tricks.sliding_window_view(x, 16)}
+        for name in names
+        if len(x := read_song_codes(codes, name)[2]) >= 16
+    }
+    for _ in range(60):
+        for row in next(batches)["codes"]:
+            seen |= {name for name, rows in wanted.items() if tuple(row) in rows}
+    assert {"a", "a#1", "a#2", "c#1", "e#2"} <= seen
+
+
+def test_an_older_data_set_is_read_and_gone_on_with(folder, tmp_path):
+    encode.run(command(folder, tmp_path / "codes"))
+    note = json.loads((tmp_path / "codes" / "codes.json").read_text())
+    assert set(note) == {"fingerprint", "hops", "segment", "codes"}  # as before there were passes
+    whole = digests(tmp_path / "codes")
+    gone = next((tmp_path / "codes").glob("songs-train*"))
+    gone.unlink()
+    encode.run(command(folder, tmp_path / "codes"))
+    assert digests(tmp_path / "codes") == whole
+    with pytest.raises(DataError, match="another folder"):
+        encode.run(command(folder, tmp_path / "codes", passes=2))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"batch": 0}, "batch is 0"),
+        ({"passes": 0}, "--passes is 0"),
+        ({"piece_seconds": float("nan")}, "piece_seconds"),
+    ],
+)
+def test_bad_numbers_are_sentences(folder, tmp_path, wrong, told):
+    arguments = {"piece_seconds": 0.2, **wrong}
+    with pytest.raises((ConfigError, DataError), match=told):
+        encode.run(
+            encode.Command(folder / "vqvae", folder / "songs", tmp_path / "codes", **arguments)
+        )
+
+
+def test_a_song_named_like_a_pass_is_refused(folder, tmp_path):
+    lines = [
+        {"id": name, "audio": str(folder / "a.wav"), "split": "train"} for name in ("a", "a#1")
+    ]
+    (tmp_path / "songs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    options = Options(min_seconds=0, sample_rate=RATE)
+    prepare.build(
+        tmp_path / "songs.jsonl", tmp_path / "songs", options=options, show_progress=False
+    )
+    with pytest.raises(DataError, match="a#1"):
+        encode.run(
+            encode.Command(folder / "vqvae", tmp_path / "songs", tmp_path / "codes", passes=2)
+        )
+
+
+# --- as a process, killed, and as two -------------------------------------------------------------
+
+
+def start(folder, out, songs="songs", piece="0.2", **more):
+    line = [sys.executable, "-m", "experiments.encode", "--vqvae", folder / "vqvae", "--data"]
+    line += [folder / songs, "--out", out, "--piece-seconds", piece, "--passes", "2"]
+    return subprocess.Popen(
+        list(map(str, line)), env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", **more},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def finish(process):
+    output = process.communicate(timeout=300)[0].decode()
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def many(folder):
+    """`folder`/many: twelve songs in a shard each."""
+    rng, lines = np.random.default_rng(1), []
+    for i in range(12):
+        soundfile.write(folder / f"long{i}.wav", rng.uniform(-0.9, 0.9, (RATE * 20, 2)), RATE)
+        lines.append({"id": f"s{i:02}", "audio": f"long{i}.wav", "split": "train"})
+    (folder / "many.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    options = Options(sample_rate=RATE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "_SHORTEST", 1.0)
+        prepare.build(folder / "many.jsonl", folder / "many", options=options, show_progress=False)
+    return folder
+
+
+def notes(out):
+    return sorted((out / "shards").glob("*.json"))
+
+
+def until_it_writes(process, out):
+    """Waits for the first shard of this life."""
+    before = notes(out)
+    while notes(out) == before and process.poll() is None:
+        time.sleep(0.01)
+    return time.monotonic()
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_writes_the_same_records(many, tmp_path):
+    began = time.monotonic()
+    process = start(many, tmp_path / "whole", "many")
+    first = until_it_writes(process, tmp_path / "whole")
+    finish(process)
+    starting, writing = first - began, time.monotonic() - first
+    rng, table, out = random.Random(1), [], tmp_path / "killed"
+    for life in range(KILLS):
+        process = start(many, out, "many")
+        if life % 4 == 3:
+            time.sleep(rng.uniform(0.5, 1.0) * starting)
+        else:
+            until_it_writes(process, out)
+            time.sleep(rng.uniform(0, 0.8) * writing)
+        process.kill()
+        process.communicate()
+        table.append(len(notes(out)))
+        for note in rng.sample(notes(out), max(0, len(notes(out)) - 5)):  # so that lives have work
+            note.unlink()
+    print("shards there at each kill:", table)
+    finish(start(many, out, "many"))
+    assert digests(out) == digests(tmp_path / "whole")
+    assert max(table) > 0
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_does(many, tmp_path):
+    finish(start(many, tmp_path / "one", "many"))
+    port = 21_000 + os.getpid() % 20_000
+    told = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
+    both = [start(many, tmp_path / "two", "many", JAX_PROCESS_ID=str(i), **told) for i in range(2)]
+    outputs = [finish(process) for process in both]
+    assert digests(tmp_path / "two") == digests(tmp_path / "one")
+    assert all("minutes of music" in output for output in outputs)  # each had some to do
+    assert jax.process_count() == 1
