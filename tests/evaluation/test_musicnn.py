@@ -162,7 +162,7 @@ class _Lent:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["MTT", "MSD"])
-def test_the_network_is_that_of_the_wheels_own_graph(kind, tmp_path, demo_sound):
+def test_the_network_is_that_of_the_wheels_own_graph(kind, tmp_path, demo_sound, published_weights):
     with zipfile.ZipFile(wheels.MUSICNN.path()) as archive:
         archive.extractall(tmp_path)
     x = musicnn.patches(musicnn.features(*demo_sound))[:4]
