@@ -12,7 +12,7 @@ help:  ## What can be made
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[data,dev]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[data,beam,align,report,evaluate,dev]'
 	touch $@
 
 demo: $(VENV)/installed  ## From songs to a new song on bundled music, on a CPU, in minutes

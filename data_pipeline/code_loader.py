@@ -14,6 +14,7 @@ from data_pipeline.errors import DataError
 from data_pipeline.labels import Vocabulary
 from data_pipeline.records import Arrays
 from data_pipeline.windows import Ints, Share, Windows
+from data_pipeline.word_times import WordTimes, word_times
 
 Batch = dict[str, npt.NDArray[Any]]
 _LOG = logging.getLogger(__name__)
@@ -258,7 +259,7 @@ class _Labeller:
         }
         self.totals = self.songs.column("n_samples").astype(np.int32)
         lyrics.encode("", alphabet)  # an unknown alphabet is said here, not in a worker thread
-        self.tokens: dict[int, lyrics.Tokens] = {}
+        self.tokens: dict[int, tuple[lyrics.Tokens, WordTimes | None, int]] = {}
 
     def shapes(self, size: int) -> dict[str, tuple[int, ...]]:
         """Shapes of what `read` gives for `size` windows."""
@@ -284,12 +285,18 @@ class _Labeller:
     def _lyrics(self, song: int, offset: int) -> lyrics.Tokens:
         if not self.lyric_tokens:
             return np.zeros(0, np.int32)
-        tokens = self.tokens.get(song)
-        if tokens is None:
-            tokens = lyrics.encode(self.songs[song].lyrics, self.alphabet)
+        known = self.tokens.get(song)
+        if known is None:
+            listed = self.songs[song]
+            times = word_times(listed.lyrics, listed.words, self.alphabet)
+            known = lyrics.encode(listed.lyrics, self.alphabet), times, listed.sample_rate
             if len(self.tokens) < _LYRICS_KEPT:
-                self.tokens[song] = tokens
-        total = int(self.totals[song])
+                self.tokens[song] = known
+        tokens, times, rate = known
+        total, duration = int(self.totals[song]), self.duration
+        if times is not None:  # the text itself is the time line
+            middle = (offset + duration / 2) / rate
+            total, offset, duration = len(tokens), times.token(middle), 0
         return lyrics.window(
-            tokens, self.lyric_tokens, total, offset, self.duration, alphabet=self.alphabet
+            tokens, self.lyric_tokens, total, offset, duration, alphabet=self.alphabet
         )

@@ -68,7 +68,7 @@ def audio_batches(
         pcm = tf.numpy_function(read, [items, uniforms], tf.int16)  # (b, samples, 2)
         pcm = tf.ensure_shape(pcm, (share.size, samples, 2))
         left = uniforms[:, 1, None] if downmix == "random" else tf.fill([share.size, 1], 0.5)
-        return {"audio": _mix(tf, pcm, left)}
+        return {"audio": mix(tf, pcm, left)}
 
     steps = windows.schedule(tf, plan.total, share, seed, start_step, shuffle)
     return windows.read_ahead(tf, steps, batch)
@@ -105,23 +105,23 @@ def audio_windows(
         yield {"audio": audio, "valid": index >= 0, "song": index}
 
 
-def _mix(tf: Any, pcm: Any, left: Any) -> Any:
+def mix(tf: Any, pcm: Any, left: Any) -> Any:
     """(b, samples, 2) int16 and the part of the left channel (b, 1) -> (b, samples, 1) float32."""
     scale = left / 32768.0, (1.0 - left) / 32768.0
     channels = tf.cast(pcm[..., 0], tf.float32), tf.cast(pcm[..., 1], tf.float32)
     return (scale[0] * channels[0] + scale[1] * channels[1])[..., None]
 
 
-def _open(data: str | Path | SongFiles, split: str, samples: int) -> "_AudioReader | FileReader":
+def _open(data: str | Path | SongFiles, split: str, samples: int) -> "AudioReader | FileReader":
     """A reader of chunks, from records or from sound files."""
     if samples < 1:
         raise DataError(f"a chunk of {samples} samples is no chunk; give 1 or more")
     if isinstance(data, SongFiles):
         return data.reader(split, samples)
-    return _AudioReader(data, split, samples)
+    return AudioReader(data, split, samples)
 
 
-class _AudioReader:
+class AudioReader:
     """Chunks of PCM by (song, start) of one split."""
 
     def __init__(self, data_dir: str | Path, split: str, samples: int) -> None:
@@ -136,8 +136,12 @@ class _AudioReader:
         """(n, samples, 2) int16 for songs and starts of (n,), silent past a song's end."""
         stop = np.minimum(start + self.samples, self.lengths[song])
         found = windows.gather(self.source, self.firsts[song], start, stop, records.SEGMENT)
-        out = np.zeros((len(song), self.samples, 2), np.int16)
+        out = np.empty((len(song), self.samples, 2), np.int16)
         for row, (begin, rows) in enumerate(zip(start, found, strict=True)):
-            chunk = windows.cut(rows, "audio", begin, self.samples, records.SEGMENT)
-            out[row, : len(chunk)] = chunk
+            skip, done = int(begin) % records.SEGMENT, 0
+            for part in rows:  # straight to their place: joining them first copies twice
+                piece = part["audio"][skip : skip + self.samples - done]
+                out[row, done : done + len(piece)] = piece
+                skip, done = 0, done + len(piece)
+            out[row, done:] = 0
         return out

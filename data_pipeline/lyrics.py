@@ -115,6 +115,23 @@ def encode(text: str, alphabet: str = "v2") -> Tokens:
     return _table(alphabet)[np.frombuffer(plain, np.uint8)]
 
 
+def token_counts(text: str, alphabet: str = "v2") -> list[int]:
+    """How many tokens each character of a text gives, as it stands; they sum to all.
+
+    Characters that normalising joins give them together, at the first.
+    """
+    parts: list[str] = []
+    for c in text:
+        apart = alphabet in ALPHABETS or not unicodedata.combining(c)
+        if apart and alphabet not in ALPHABETS and parts:
+            apart = _normal(parts[-1] + c) == _normal(parts[-1]) + _normal(c)
+        if apart or not parts:
+            parts.append(c)
+        else:
+            parts[-1] += c
+    return [n for part in parts for n in (len(encode(part, alphabet)), *[0] * (len(part) - 1))]
+
+
 def decode(tokens: npt.ArrayLike, alphabet: str = "v2") -> str:
     """The text of tokens; padding (0) gives nothing, bytes that are no character "\ufffd".
 

@@ -56,14 +56,15 @@ def run(request: Request, out: Path, stream: bool = False, plan: bool = False) -
                 f"name both in --levels, or --upsample a directory that has them."
             )
     page, seconds = out / "index.html", round(job.seconds * config.sample_rate)
-    for level, prior in make(board, setups, folder, model, mesh, stream):
+    for level, priors in make(board, setups, folder, model, mesh, stream):
         if not sample.has_sound(level):
             sample.write_sound(level, sound.decode(model, board.codes[level], level), seconds)
         setup = next(setup for setup in setups if setup.level == level)
         sung = with_words(setup.config, job)
         if sung and not is_aligned(sample, level, sung):
-            prior = prior or folder.load_prior(mesh, model, level)
-            align_sample(sample, job, samples, folder, prior, mesh)
+            if level not in priors:
+                priors[level] = folder.load_prior(mesh, model, level)
+            align_sample(sample, job, samples, folder, priors[level], mesh)
         page = write_page(out)
     return page
 

@@ -19,12 +19,17 @@ from data_pipeline.errors import DataError
 
 _FRAMES = 100  # a second
 _PEAK = 0.7
-_BEAMS = {"beam": 1e-80, "pbeam": 1e-80, "wbeam": 1e-60}
+_SCALE = 2**10  # pocketsphinx keeps log likelihoods in units of this
+_NO_BEAMS = {"beam": 0.0, "pbeam": 0.0, "wbeam": 0.0}
 
 
 @dataclass(frozen=True)
 class Path:
-    """The best path through a text: times of the words it reached, mean log likelihood a frame."""
+    """The best path through a text: times of its words, mean log likelihood of their frames.
+
+    Frames of silence do not count: a wrong path that hurries through the words to rest in silence
+    would look good.
+    """
 
     times: tuple[tuple[float, float], ...]
     score: float
@@ -36,7 +41,12 @@ def _decoder() -> Any:
         import pocketsphinx
     except ImportError as error:
         raise DataError("pocketsphinx is missing: pip install 'jukejax[align]'") from error
-    return pocketsphinx.Decoder(lm=None, remove_noise=False, loglevel="FATAL", **_BEAMS)
+    # Scoring all senones takes most of the time, so that beams would save little and lose paths.
+    # A frame's scores are relative to the best of the senones that are looked at: with all of them
+    # paths of different texts can be compared. The search of the lattice for a yet better path
+    # (bestpath) loses words at the end.
+    how = {"remove_noise": False, "compallsen": True, "bestpath": False, "loglevel": "FATAL"}
+    return pocketsphinx.Decoder(lm=None, **how, **_NO_BEAMS)
 
 
 def known(words: Sequence[str]) -> list[bool]:
@@ -59,7 +69,7 @@ def pcm(sound: Sound) -> bytes:
 
 
 def best_path(samples: bytes, words: Sequence[str]) -> Path | None:
-    """The best path of `words` through the sound, or None where pocketsphinx finds none.
+    """The best path of `words` through the sound, or None where pocketsphinx has none.
 
     Args:
       samples: of `pcm`.
@@ -72,10 +82,10 @@ def best_path(samples: bytes, words: Sequence[str]) -> Path | None:
     decoder.start_utt()
     decoder.process_raw(samples, full_utt=True)
     decoder.end_utt()
-    segments = list(decoder.seg() or ()) if decoder.hyp() is not None else []
+    segments = list(decoder.seg()) if decoder.hyp() is not None else []
     sung = [s for s in segments if s.word[0] not in "<[+"]
-    if not sung:
+    if len(sung) < len(words):
         return None
-    frames = sum(s.end_frame - s.start_frame + 1 for s in segments)
-    score = sum(math.log(max(s.ascore, 1e-300)) for s in segments) / frames
+    frames = sum(s.end_frame - s.start_frame + 1 for s in sung)
+    score = _SCALE * sum(math.log(s.ascore) for s in sung) / frames
     return Path(tuple((s.start_frame / _FRAMES, (s.end_frame + 1) / _FRAMES) for s in sung), score)

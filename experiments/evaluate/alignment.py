@@ -77,6 +77,10 @@ class Aligner:
                 "artist": np.array([self.names.artist_id(song.artist)], np.int32),
                 "genres": genres[None],
             }
+            if config.labels.years:
+                labels["year"] = np.array([self.names.year_id(song.year)], np.int32)
+            if config.labels.tags:
+                labels["tags"] = self.names.tag_ids(song.tags, config.labels.max_tags)[None]
         windows = plan_windows(len(codes), config.n_ctx, HOP, 1)
         target = sung(config, labels, song.lyrics, codes, windows, 0, song.n_samples)
         batch = -(-self.subject.batch // ways) * ways

@@ -135,7 +135,12 @@ def worth(
         lenders = held.lenders()
         windows = {name: np.concatenate([windows[name], lenders[name]]) for name in windows}
     genres = config.labels.max_genres if config.labels else 1
-    unknown = {"artist": 0, "genres": Vocabulary.build([], []).genre_ids((), genres)}
+    nothing = Vocabulary.build([], [])
+    unknown = {"artist": 0, "genres": nothing.genre_ids((), genres)}
+    if config.labels and config.labels.years:
+        unknown["year"] = 0
+    if config.labels and config.labels.tags:
+        unknown["tags"] = nothing.tag_ids((), config.labels.max_tags)
     read = prior_inputs(config, windows)
     first = {name: array[:count] for name, array in read.items()}
 

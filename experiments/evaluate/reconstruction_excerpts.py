@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def figures(sound: Sound, rebuilt: Sound, rate: int) -> dict[str, float]:
     }
 
 
-def measure(subject: Subject, songs: list[PreparedSong]) -> dict[str, Any]:
+def measure(subject: Subject, songs: Sequence[PreparedSong]) -> dict[str, Any]:
     """Means over excerpts of every level and of codecs near its bitrate; writes OUT/sounds.
 
     Raises:

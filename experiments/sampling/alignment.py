@@ -46,14 +46,15 @@ def sung(
     """
     wanted = config.lyrics
     assert wanted is not None
-    count = len(text.encode(lyrics, wanted.alphabet))
+    tokens = text.encode(lyrics, wanted.alphabet)
 
     def lyric(offset: int) -> int:
         place = (total, begin + offset, config.window_samples, np.float32)
-        return text.window_start(count, wanted.tokens, *place)
+        # told by its end: bytes of a character cut in two are padding in front
+        return text.window_span(tokens, wanted.tokens, *place, wanted.alphabet)[1] - wanted.tokens
 
     describe = describe_songs(config, labels, [lyrics], begin, total)
-    return Song(codes, windows, describe, lyric, count)
+    return Song(codes, windows, describe, lyric, len(tokens))
 
 
 def of_text(weights: alignment.Weights, lyrics: str, alphabet: str) -> alignment.Weights:
@@ -61,7 +62,7 @@ def of_text(weights: alignment.Weights, lyrics: str, alphabet: str) -> alignment
 
     A character that becomes several tokens has their sum; one that becomes none has 0.
     """
-    sizes = [len(text.encode(character, alphabet)) for character in lyrics]
+    sizes = text.token_counts(lyrics, alphabet)
     out = np.zeros((len(weights), len(lyrics)), np.float32)
     np.add.at(out.T, np.repeat(np.arange(len(lyrics)), sizes), weights.T)
     return out

@@ -99,8 +99,8 @@ def make(
     model: LoadedVQVAE,
     mesh: Mesh,
     stream: bool,
-) -> Iterator[tuple[int, LoadedPrior | None]]:
-    """Makes all levels; yields each when it is finished, with its prior where that is in memory.
+) -> Iterator[tuple[int, dict[int, LoadedPrior]]]:
+    """Makes all levels; yields each when it is finished, with the priors in memory.
 
     From the top down, with one prior in memory at a time; with `stream`, the lowest level that can
     go on goes on, and every prior stays.
@@ -118,7 +118,7 @@ def make(
             unfinished.remove(level)
             if level in bars:
                 bars.pop(level).close()
-            yield level, priors.get(level)
+            yield level, priors
         waiting = [chain for chain in chains if not chain.finished]
         if not waiting:
             continue

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from jukejax.config import PriorConfig
 
 Windows = dict[str, NDArray[Any]]
-LABELS = ("artist", "genres")
 
 
 class Replaced(NamedTuple):
@@ -54,7 +53,7 @@ def replacements(
     Args:
       windows: the first `count` are scored; the others may lend their conditions only.
       upper_unigram: how likely each code of the level above is on its own, for priors that read it.
-      unknown: "artist" and "genres" (G,) as a prior is told of songs without labels.
+      unknown: every array of label ids, one row of it, as a prior is told of songs without labels.
     """
     rng, every = np.random.default_rng(0), np.arange(count)
 
@@ -91,14 +90,14 @@ def replacements(
         ):
             yield Replaced(name, "upper codes", every, taken(every, {"upper": upper}))
     if config.labels:
-        yield from lent("labels", LABELS, every, anything)
+        yield from lent("labels", tuple(unknown), every, anything)
         size = (count, 1)
-        none = {k: np.tile(unknown[k], size).reshape(windows[k][:count].shape) for k in LABELS}
+        none = {k: np.tile(unknown[k], size).reshape(windows[k][:count].shape) for k in unknown}
         named = np.any([np.any(none[k] != windows[k][:count], -1) if none[k].ndim > 1
-                        else none[k] != windows[k][:count] for k in LABELS], axis=0)  # fmt: skip
+                        else none[k] != windows[k][:count] for k in unknown], axis=0)  # fmt: skip
         rows = np.flatnonzero(named)
         if len(rows):
-            changed = taken(rows, {k: none[k][rows] for k in LABELS})
+            changed = taken(rows, {k: none[k][rows] for k in unknown})
             yield Replaced("unknown labels", "labels", rows, changed)
     if config.lyrics:
         sung = (windows["lyrics"] != 0).any(1)

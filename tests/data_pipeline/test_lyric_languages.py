@@ -63,6 +63,22 @@ def test_any_text_comes_back(text, as_bytes):
 
 
 @given(
+    st.text(st.characters(exclude_categories=["Cs"])) | st.text("ae\u0301\u0327\r\n각ᄀ\u1161💖")
+)
+def test_every_token_belongs_to_a_character(text):
+    for alphabet in ("bytes", "v2", "characters:aeé\n가"):
+        counts = lyrics.token_counts(text, alphabet)
+        assert len(counts) == len(text) and min(counts, default=0) >= 0
+        if alphabet != "v2":  # its transliteration may look at neighbours
+            assert sum(counts) == len(lyrics.encode(text, alphabet))
+
+
+def test_joined_characters_give_their_tokens_at_the_first():
+    assert lyrics.token_counts("xe\u0301\r\n音", "bytes") == [1, 2, 0, 1, 0, 3]
+    assert lyrics.token_counts("a\u0327\u0301", "bytes") == [4, 0, 0]
+
+
+@given(
     st.text("aé音💖\u0301", max_size=60),
     st.integers(1, 40),
     st.integers(1, 1000),

@@ -21,11 +21,16 @@ from jukejax.checkpoint import CheckpointError, open_existing, save_mapped
 from jukejax.config import (
     ConfigError,
     LabelsConfig,
+    LyricsConfig,
     PriorConfig,
     PriorExperiment,
     TrainConfig,
+    VQVAEConfig,
     to_dict,
 )
+from jukejax.interop import huggingface_settings
+from jukejax.interop.errors import InteropError
+from jukejax.interop.openai_settings import prior_settings
 from jukejax.model_dir import load_experiment
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.job import Item, Job
@@ -63,7 +68,7 @@ def codes(folder, songs):
 def old(tmp_path_factory):
     songs = [
         {"artist": "Nina", "genres": ["jazz"], "year": 1964, "tags": ["calm", "late night"]},
-        {"artist": "Zarah", "genres": ["chanson"]},
+        {"artist": "Zarah", "genres": ["chanson"], "lyrics": "さくら"},
     ]
     return codes(tmp_path_factory.mktemp("old"), songs)
 
@@ -157,6 +162,35 @@ def described(labels, **item):
     vocabulary = Vocabulary.build(["Nina"], ["jazz"], [1964], ["calm", "late night"])
     job = Job(items=(Item("Nina", ("jazz",), **item),), seconds=1.0)
     return describer(config, vocabulary, job, 44_100)(0)
+
+
+def test_an_alphabet_comes_from_the_lyrics_and_reaches_samples(old, new):
+    words = LyricsConfig(tokens=8, width=8, depth=1, heads=1, blocks=2, alphabet="characters")
+    asked = replace(PRIOR, model=replace(PRIOR.model, lyrics=words))
+    config = data.fit_alphabet(asked, old).model
+    assert config.lyrics.alphabet == "characters:くさら" and config.lyrics.vocabulary == 4
+    assert data.fit_alphabet(replace(asked, model=config), new).model == config
+    with pytest.raises(DataError, match="not one song has lyrics"):
+        data.fit_alphabet(asked, new)
+    job = Job(items=(Item(lyrics="さくら、さ"),), seconds=1.0)
+    plain = replace(config, labels=None)
+    told = describer(plain, Vocabulary.build([], []), job, 44_100)(0)
+    assert told["lyrics"].tolist() == [[0, 0, 0, 0, 2, 1, 3, 2]]
+    spelled = replace(plain, lyrics=replace(words, alphabet="bytes"))
+    told = describer(spelled, Vocabulary.build([], []), job, 44_100)(0)
+    first = told["lyrics"][0]  # two characters of three bytes, and no part of a third
+    assert first.tolist() == [0, 0, *(b + 1 for b in "さく".encode())]
+
+
+def test_the_published_formats_refuse_what_they_cannot_hold():
+    told = replace(PRIOR.model, labels=replace(ALL, artists=2, genres=2, years=2, tags=3))
+    with pytest.raises(InteropError, match=r"it is told years and tags, which they are not"):
+        prior_settings(told)
+    with pytest.raises(InteropError, match=r"prior 2: it is told years and tags"):
+        huggingface_settings.check(VQVAEConfig(), {2: told})
+    words = LyricsConfig(tokens=8, width=8, depth=1, heads=1, blocks=2, alphabet="bytes")
+    with pytest.raises(InteropError, match="its lyrics have the alphabet 'bytes', theirs v2 or v3"):
+        prior_settings(replace(PRIOR.model, labels=None, lyrics=words))
 
 
 def test_samples_are_told_year_and_tags():

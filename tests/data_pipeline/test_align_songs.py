@@ -1,0 +1,149 @@
+"""experiments.align as a whole: songs of a manifest, crashes, kills, and a song that is sung."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from sounds import write_lines, write_song
+
+import data_pipeline
+from data_pipeline.alignment import judge
+from data_pipeline.alignment.songs import Options, align_manifest
+from data_pipeline.errors import DataError
+from data_pipeline.manifest import read_manifest
+
+DEMO = Path(data_pipeline.__file__).parent / "demo_music"
+CUT_S = 15.62  # between two lines of "My Bonnie"
+# An aligner that counts its runs, and misbehaves as the first word of the lyrics tells it to.
+TOOL = """
+import os, signal, sys, time
+audio, lyrics, out = sys.argv[1:4]
+words = open(lyrics).read().split()
+open({log!r}, "a").write(words[0] + "\\n")
+if words[0] == "crash":
+    os.kill(os.getppid(), signal.SIGSEGV)
+    time.sleep(5)
+if words[0] == "hang":
+    time.sleep(60)
+if words[0] == "fail":
+    sys.exit("out of luck")
+with open(out, "w") as file:
+    for i, word in enumerate(words):
+        file.write(f"{{i / 10}} {{i / 10 + 0.05}} {{word.upper()}}\\n")
+"""
+
+
+@pytest.fixture
+def tool(tmp_path):
+    """(options that call the tool, names of its runs)."""
+    script, log = tmp_path / "tool.py", tmp_path / "log"
+    log.touch()
+    script.write_text(TOOL.format(log=str(log)))
+    command = f"{sys.executable} {script} {{audio}} {{lyrics}} {{out}}"
+    options = Options(aligner="autolyricsalign", aligner_command=command, time_limit=3.0)
+    return options, lambda: sorted(log.read_text().split())
+
+
+def manifest_of(folder, lyrics):
+    """A manifest of songs by first word, all with the same sound."""
+    write_song(folder / "song.wav", 2.0)
+    entries = [{"id": text.split()[0], "audio": "song.wav", "lyrics": text} for text in lyrics]
+    return write_lines(folder / "songs.jsonl", [*entries, {"id": "mute", "audio": "song.wav"}])
+
+
+def test_crash_costs_one_song(tmp_path, tool):
+    texts = ["good one", "crash now", "fail here", "hang on", "夜の 歌", "fine too"]
+    manifest, out = manifest_of(tmp_path, texts), tmp_path / "out.jsonl"
+    align_manifest(manifest, out, tool[0], workers=2, show_progress=False)
+    found = {song.id: song for song in read_manifest(out).songs}
+    assert not read_manifest(out).problems
+    assert found["good"].words == (("good", 0.0, 0.05), ("one", 0.1, 0.15))
+    assert found["fine"].alignment == {"method": "autolyricsalign", "voice": "mix"}
+    reasons = {
+        key: song.alignment["reason"]
+        for key, song in found.items()
+        if song.lyrics and not song.words
+    }
+    assert reasons["crash"] == "the aligner crashed"
+    assert reasons["hang"] == "not done after 3 s"
+    assert reasons["fail"] == "autolyricsalign ended with code 1: out of luck"
+    assert found["mute"].alignment is None
+
+
+def test_done_songs_are_not_done_again(tmp_path, tool):
+    options, runs = tool
+    manifest, out = manifest_of(tmp_path, ["a b", "c d"]), tmp_path / "out.jsonl"
+    align_manifest(manifest, out, options, show_progress=False)
+    first = out.read_bytes()
+    journal = tmp_path / "out.jsonl.journal"
+    lines = journal.read_text().splitlines()
+    journal.write_text(lines[0] + "\n" + lines[1][:20])  # killed while it wrote the second
+    out.unlink()
+    align_manifest(manifest, out, options, show_progress=False)
+    assert out.read_bytes() == first and len(runs()) == 3
+    manifest_of(tmp_path, ["a b", "c d e"])
+    align_manifest(manifest, out, options, show_progress=False)
+    assert len(runs()) == 5  # the sound was written anew: both
+
+
+def test_words_that_are_given_stay(tmp_path, tool):
+    options, runs = tool
+    manifest = manifest_of(tmp_path, ["a b"])
+    entry = json.loads(manifest.read_text().splitlines()[0]) | {"words": [["a", 0.3, 0.4]]}
+    write_lines(manifest, [entry])
+    song = align_manifest(manifest, tmp_path / "out.jsonl", options, show_progress=False)[0]
+    assert song.words == (("a", 0.3, 0.4),) and not runs()
+    song = align_manifest(
+        manifest, tmp_path / "out.jsonl", options, replace=True, show_progress=False
+    )[0]
+    assert len(song.words) == 2
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (Options(separator="magic"), "--separator is 'magic'; choose from stem"),
+        (Options(aligner="mfa", aligner_command="no-such-mfa"), "conda create"),
+        (Options(time_limit=0.0), "--time-limit"),
+    ],
+)
+def test_mistakes_are_said_before_work_starts(tmp_path, options, message):
+    manifest = manifest_of(tmp_path, ["a b"])
+    with pytest.raises(DataError, match=message):
+        align_manifest(manifest, tmp_path / "out.jsonl", options)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "score, shuffled, aligned",
+    [
+        (-5.0, (-6.0, -5.8), True),
+        (-5.0, (-6.0, -4.9), False),
+        (-5.0, (-5.05, -5.06), False),  # stands out too little
+        (-5.0, (-6.0, -5.3), False),  # shuffles differ by more
+        (-5.0, (), False),
+    ],
+)
+def test_rule_for_aligned_songs(score, shuffled, aligned):
+    assert judge.Scores(score, shuffled).aligned == aligned
+
+
+@pytest.mark.slow
+def test_sung_song_with_right_and_wrong_lyrics(tmp_path):
+    """A bundled song, voice over music: its words are found, another song's are not."""
+    pytest.importorskip("pocketsphinx")
+    songs = {song.id: song for song in read_manifest(DEMO / "songs.jsonl").songs}
+    truth = [word for word in songs["my_bonnie"].words if word[2] < CUT_S]
+    sound, rate = soundfile.read(songs["my_bonnie"].audio, frames=int(CUT_S * 44_100))
+    soundfile.write(tmp_path / "song.wav", sound, rate)
+    texts = {"right": " ".join(word for word, _, _ in truth), "wrong": songs["twinkle"].lyrics}
+    entries = [{"id": key, "audio": "song.wav", "lyrics": text} for key, text in texts.items()]
+    manifest = write_lines(tmp_path / "songs.jsonl", entries)
+    out = tmp_path / "out.jsonl"
+    right, wrong = align_manifest(manifest, out, Options(), show_progress=False)
+    onsets = np.array([start for _, start, _ in right.words])
+    assert np.median(np.abs(onsets - [start for _, start, _ in truth])) < 0.1
+    assert wrong.words == () and wrong.alignment["method"] == "linear"
