@@ -182,7 +182,7 @@ def song_key(song: Song, options: Options) -> str:
     """A digest of all that a song's alignment depends on."""
     paths = [song.audio, *(path for name, path in song.stems if name == "vocals")]
     state = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    how = dataclasses.asdict(options)
+    how = [dataclasses.asdict(options), judge.SHUFFLES, judge.LEAST_ADHERENCE]
     return hashlib.sha256(json.dumps([state, song.lyrics, how]).encode()).hexdigest()[:32]
 
 

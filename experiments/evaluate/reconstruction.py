@@ -51,7 +51,7 @@ def measure(subject: Subject) -> dict[str, Any]:
         result["levels"][level] |= reconstruction.codebook_use(np.sum(counts, axis=0))
     result["seconds"] = result["samples"] / vqvae.config.sample_rate
     try:
-        return result | {"beside": reconstruction_excerpts.measure(subject, songs)}
+        return result | {"beside": reconstruction_excerpts.measure(subject, list(songs))}
     except Lacking as error:
         print(f"Codecs and sounds are left out: {error}")
         return result | {"beside": {"excerpts": []}}
@@ -122,12 +122,28 @@ def figures(result: dict[str, Any]) -> list[report.Figure]:
     ]
 
 
+def scores(result: dict[str, Any]) -> list[report.Score]:
+    """Both figures of every level, by song; each song counts the same."""
+    kinds = (("spectral_convergence_db", "SC dB", "lower"), ("si_sdr_db", "SI-SDR dB", "higher"))
+    return [
+        report.Score(
+            f"level {row['level']}: {name}",
+            row[key],
+            better,
+            {song["id"]: (song[key][index], 1.0) for song in result["by_song"]},
+        )
+        for index, row in enumerate(result["levels"])
+        for key, name, better in kinds
+    ]
+
+
 SUITE = Suite(
     title="Reconstruction",
     about="How well the VQ-VAE rebuilds held-out songs from the codes of each level.",
     measure=measure,
     tables=tables,
     figures=figures,
+    scores=scores,
     needs=("vqvae", "codes", "songs"),
     definition=2,
 )

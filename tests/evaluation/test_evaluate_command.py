@@ -1,5 +1,6 @@
 """The command from songs to results, and what keeps it from giving one."""
 
+import base64
 import contextlib
 import dataclasses
 import io
@@ -214,5 +215,20 @@ def test_the_report_shows_every_table_and_picture(evaluated):
     for text in ("Reconstruction", "Likelihood", "bits along the window", "each condition is worth",
                  "run of level 1", "5-gram"):  # fmt: skip
         assert text in page
-    assert page.count("<img ") == page.count('src="data:image/svg+xml;base64,') == 6
+    results = {path.stem: json.loads(path.read_text()) for path in evaluated[0].glob("*.json")}
+    figures = [command.SUITES[name].figures(found["result"]) for name, found in results.items()]
+    shown = [figure for some in figures for figure in some]
+    assert len(shown) >= 4 and page.count("<img ") == len(shown)
+    for figure in shown:
+        assert base64.b64encode(figure.image).decode() in page
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
+
+
+def test_scores_by_song_have_the_mean_that_the_table_shows(evaluated):
+    for name in ("reconstruction", "likelihood"):
+        result = json.loads((evaluated[0] / f"{name}.json").read_text())["result"]
+        scores = command.SUITES[name].scores(result)
+        assert len(scores) == {"reconstruction": 6, "likelihood": 2}[name]
+        for score in scores:
+            values, weights = np.array(list(score.by_song.values())).T
+            assert score.value == pytest.approx(np.average(values, weights=weights))
