@@ -2,10 +2,13 @@
 
 import json
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 from sounds import write_lines, write_song
 
+import data_pipeline
 from data_pipeline.alignment import judge
 from data_pipeline.alignment.songs import Options, align_manifest
 from data_pipeline.errors import DataError
@@ -123,3 +126,21 @@ def test_mistakes_are_said_before_work_starts(tmp_path, options, message):
 )
 def test_rule_for_aligned_songs(score, shuffled, aligned):
     assert judge.Scores(score, shuffled).aligned == aligned
+
+
+@pytest.mark.slow
+def test_pocketsphinx_finds_the_words_that_are_sung_and_no_others(tmp_path):
+    """A bundled song, voice over music, with its own lyrics and with another song's."""
+    bundled = read_manifest(Path(data_pipeline.__file__).parent / "demo_music" / "songs.jsonl")
+    own, other = (next(s for s in bundled.songs if s.id == n) for n in ("clementine", "jeanie"))
+    entry = {"id": "own", "audio": str(own.audio), "lyrics": own.lyrics}
+    rows = [entry, entry | {"id": "other", "lyrics": other.lyrics}]
+    manifest = write_lines(tmp_path / "songs.jsonl", rows)
+    found, refused = align_manifest(manifest, tmp_path / "out.jsonl", Options())
+    assert found.alignment["method"] == "pocketsphinx"
+    assert [word for word, _, _ in found.words] == [word for word, _, _ in own.words]
+    onsets = [[start for _, start, _ in song.words] for song in (found, own)]
+    assert np.median(np.abs(np.subtract(*onsets))) < 0.1
+    assert refused.alignment["method"] == "linear"
+    assert not refused.words
+    assert refused.alignment["adherence"] < found.alignment["adherence"]
