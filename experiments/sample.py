@@ -26,17 +26,28 @@ from experiments.sampling.request import Command, Request, make_request
 from experiments.sampling.setup import describe_level, set_up
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.evaluation.page import write_page
-from jukejax.model_dir import load_vqvae, read_model_dir
-from jukejax.parallel.mesh import make_mesh
+from jukejax.model_dir import LoadedVQVAE, ModelDir, load_vqvae, read_model_dir
+from jukejax.parallel.mesh import Mesh, make_mesh
 from jukejax.sampling.sample_dir import SampleDir
 
 
 def run(request: Request, out: Path, stream: bool = False, plan: bool = False) -> Path | None:
     """Samples a job into `out`; returns the page. With `plan`, prints what would be made."""
-    job = request.job
-    folder, mesh = read_model_dir(job.model), make_mesh(MeshConfig())
-    model = load_vqvae(folder.vqvae, mesh)
-    config = model.config
+    folder, mesh = read_model_dir(request.job.model), make_mesh(MeshConfig())
+    return run_with(folder, load_vqvae(folder.vqvae, mesh), mesh, request, out, stream, plan)
+
+
+def run_with(
+    folder: ModelDir,
+    model: LoadedVQVAE,
+    mesh: Mesh,
+    request: Request,
+    out: Path,
+    stream: bool = False,
+    plan: bool = False,
+) -> Path | None:
+    """As `run`, with a model that is in memory; `folder` gives its priors."""
+    job, config = request.job, model.config
     setups = set_up(job, folder, model)
     if plan:
         print(plan_text(job, config, setups, out, stream))

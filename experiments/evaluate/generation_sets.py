@@ -132,7 +132,7 @@ def make(subject: Subject) -> Path:
         repr((dataclasses.replace(job, model=""), subject.mark("priors"))).encode()
     )
     folder = subject.out / "samples" / mark.hexdigest()[:12]
-    sample.run(Request(job, []), folder)
+    sample.run_with(subject.directory, subject.vqvae, subject.mesh, Request(job, []), folder)
     return folder
 
 
