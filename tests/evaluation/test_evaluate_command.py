@@ -208,7 +208,9 @@ def test_reconstruction_runs_while_a_vqvae_trains(trained, tmp_path, monkeypatch
     experiment, _ = load_experiment(trained / "vqvae")
     settings = TrainConfig(steps=2, batch=8, ema_decay=0.5, evaluate_every=2, evaluate_batches=1)
     mesh = MeshConfig(data=4, fsdp=2)
-    experiment = dataclasses.replace(experiment, samples=4096, train=settings, mesh=mesh)
+    model = dataclasses.replace(experiment.model, downs=(3, 2), multipliers=(1, 1))
+    more = {"model": model, "samples": 2048, "train": settings, "mesh": mesh}
+    experiment = dataclasses.replace(experiment, **more)
     run, lines, songs = tmp_path / "run", [], trained / "songs"
     suites = ("likelihood", "reconstruction")
     train.run(experiment, songs, run, log=lines.append, evaluate=suites, evaluate_every=1)
