@@ -13,6 +13,7 @@ the id `song#1`, `song#2` ... and the same labels: a prior learns from them as f
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -136,6 +137,7 @@ class CodesWriter:
         codes: int,
         passes: int = 1,
         seed: int = 0,
+        splits: Sequence[str] = records.SPLITS,
     ) -> None:
         """Opens or begins `out_dir` for the songs of `data_dir` and a VQ-VAE of `codes` codes.
 
@@ -144,6 +146,7 @@ class CodesWriter:
           hops, fingerprint, codes: of the VQ-VAE.
           passes: how often a training song is encoded; the first time it is the mean downmix.
           seed: of the downmixes of further passes.
+          splits: those whose songs are encoded; the data set has no others.
 
         Raises:
           DataError: the hops do not nest, `data_dir` holds no songs, or `out_dir` holds songs or
@@ -162,6 +165,7 @@ class CodesWriter:
         seed = seed if passes > 1 else 0  # where it decides nothing
         segment = max(1, _SEGMENT // top) * top
         self.info = CodesInfo(fingerprint, self.hops, segment, codes, passes, seed)
+        self.splits = tuple(splits)
         self._check_folders()
         self._check_names()
         self.shards = self._shards()
@@ -194,10 +198,12 @@ class CodesWriter:
 
     def _shards(self) -> list[CodesShard]:
         """The shards of the audio data set, with a digest of what each codes shard depends on."""
-        by_split = {name: prepared_songs(self.data_dir).of_split(name) for name in records.SPLITS}
+        by_split = {name: prepared_songs(self.data_dir).of_split(name) for name in self.splits}
         shards = []
         for path in sorted((self.data_dir / "shards").glob("*-of-*.json")):
             split, index, _, count = path.stem.split("-")
+            if split not in by_split:
+                continue
             inside = by_split[split]
             inside = inside.take(np.flatnonzero(inside.column("shard") == int(index)))
             audio = (files.read_json(path) or {}).get("digest")
@@ -332,7 +338,10 @@ class CodesWriter:
         Of every song 8 bytes are kept: where its records begin.
         """
         listed = prepared_songs(self.data_dir)
-        train = listed.of_split("train")
+        kept = listed.take(
+            np.flatnonzero(np.isin(listed.column("split"), np.array(self.splits, "S8")))
+        )
+        train = kept.of_split("train")
         first = np.zeros(len(listed) + len(train) * (self.info.passes - 1), np.int64)
         for shard in self.shards:
             place = sum(lengths[shard.split][: shard.index])
@@ -340,14 +349,16 @@ class CodesWriter:
                 first[song.index] = place
                 place += self._records(song)
 
+        rows = itertools.count()
+
         def placed(song: PreparedSong, name: str, index: int) -> PreparedSong:
             where = int(first[index])
             count = self._records(song)
             return dataclasses.replace(
-                song, id=name, index=index, first_record=where, records=count
+                song, id=name, index=next(rows), first_record=where, records=count
             )
 
-        yield from (placed(song, song.id, song.index) for song in listed)
+        yield from (placed(song, song.id, song.index) for song in kept)
         index = len(listed)
         for number in range(1, self.info.passes):
             for song in train:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import tyro
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
+from data_pipeline import records
 from data_pipeline.codes import CodesShard, CodesWriter
 from data_pipeline.records import read_audio
 from data_pipeline.songs import PreparedSong
@@ -105,12 +107,18 @@ def finish(writer: CodesWriter) -> None:
 def run(command: Command) -> None:
     """Encodes what is still to be encoded."""
     distributed.check_shared(command.out)
-    model = load_vqvae(command.vqvae, make_mesh(MeshConfig()))
+    write_codes(load_vqvae(command.vqvae, make_mesh(MeshConfig())), command)
+
+
+def write_codes(
+    model: LoadedVQVAE, command: Command, splits: Sequence[str] = records.SPLITS
+) -> None:
+    """As `run`, by a model that is loaded, and of some splits alone."""
     check_rate(model.config.sample_rate, command.data)
     encode = make_encoder(model, command.piece_seconds, command.batch)
     writer = CodesWriter(
         command.data, command.out, model.config.hops, model.fingerprint, codes=model.config.codes,
-        passes=command.passes, seed=command.seed,
+        passes=command.passes, seed=command.seed, splits=splits,
     )  # fmt: skip
     pending = share(writer)
     if not pending:

@@ -68,7 +68,8 @@ class Command(Generic[E]):
     profile: bool = False
     """Write a trace of some steps beside the TensorBoard files."""
     evaluate: tuple[str, ...] = ()
-    """Suites of `experiments.evaluate` to run while a prior trains: likelihood, alignment."""
+    """Suites of `experiments.evaluate` to run on the way: reconstruction of a VQ-VAE; likelihood
+    and alignment of a prior."""
     evaluate_every: int = 1000
     """Steps between them; at the first evaluation (train.evaluate-every) from then on."""
 

@@ -8,16 +8,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from data_pipeline.codes import codes_info
 from data_pipeline.errors import DataError
 from data_pipeline.songs import prepared_songs
+from experiments import encode
 from experiments.evaluate.command import SUITES, known, run_suite
 from experiments.evaluate.subject import Lacking, Subject
 from jukejax.checkpoint import CheckpointError
 from jukejax.config import ConfigError, Experiment, PriorConfig, PriorExperiment
 from jukejax.model_dir import LoadedPrior, LoadedVQVAE, ModelDir, fingerprint
+from jukejax.parallel.mesh import replicated
 from jukejax.training.loop import Hook
 from jukejax.training.metrics import MetricsWriter
 from jukejax.training.step import TrainState
@@ -50,14 +53,18 @@ class InTraining(Subject):
         e, state = self.experiment, self.state
         if isinstance(e, PriorExperiment):
             raise Lacking("A prior in training has no VQ-VAE beside it.")
-        books = state.extra.books
-        mark = fingerprint(e.model, state.ema, books)
-        return LoadedVQVAE(e.model, state.ema, books, self.step, mark)
+        whole = jax.jit(lambda trees: trees, out_shardings=replicated(self.mesh))
+        params, books = whole((state.ema, state.extra.books))  # every host encodes with all of it
+        mark = fingerprint(e.model, params, books)
+        return LoadedVQVAE(e.model, params, books, self.step, mark)
 
     @functools.cached_property
     def codes(self) -> Path:
-        if self._codes is None:
-            raise Lacking("A VQ-VAE in training has no codes of the songs yet.")
+        if self._codes is None:  # of a VQ-VAE: made now, of the held-out songs
+            out = self.out / f"codes_{self.vqvae.fingerprint}"
+            command = encode.Command(self.directory.vqvae, self.songs, out)
+            encode.write_codes(self.vqvae, command, splits=("test",))
+            return out
         prepared_songs(self._codes)
         return self._codes
 
@@ -74,6 +81,8 @@ class InTraining(Subject):
             return {str(level): {"step": self.step} for level in self.prior_levels}
         if part == "vqvae" and isinstance(self.experiment, PriorExperiment):
             return {"fingerprint": codes_info(self.codes).fingerprint}
+        if part == "codes" and self._codes is None:  # they follow from the VQ-VAE and the songs
+            return self.mark("songs")
         return super().mark(part)
 
 

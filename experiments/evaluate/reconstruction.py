@@ -35,7 +35,7 @@ def _readable(subject: Subject, songs: Iterable[PreparedSong]) -> Iterator[recon
 
 
 def measure(subject: Subject) -> dict[str, Any]:
-    """`reconstruction.evaluate` on the test split, and codebook use over the whole set."""
+    """`reconstruction.evaluate` on the test split, and codebook use over all that is encoded."""
     vqvae = subject.vqvae
     songs = held_out_songs(subject)
     with jax.set_mesh(subject.mesh):
@@ -49,6 +49,7 @@ def measure(subject: Subject) -> dict[str, Any]:
             code_token_counts(subject.codes, split, level, vqvae.config.codes) for split in present
         ]
         result["levels"][level] |= reconstruction.codebook_use(np.sum(counts, axis=0))
+    result["counted"] = present
     result["seconds"] = result["samples"] / vqvae.config.sample_rate
     try:
         return result | {"beside": reconstruction_excerpts.measure(subject, list(songs))}
@@ -59,9 +60,13 @@ def measure(subject: Subject) -> dict[str, Any]:
 
 def tables(result: dict[str, Any]) -> list[report.Table]:
     silent = f"; {result['silent']} silent ones left out" if result["silent"] else ""
+    # results from before it was noted are of whole sets
+    alone = result.get("counted") == ["test"]
+    counted = "the held-out songs alone" if alone else "all songs, training songs too"
     title = (
         f"Reconstruction of {result['songs']} held-out songs ({result['seconds']:.0f} s{silent}). "
-        "Spectral convergence (SC): lower is better; silence scores 0 dB by definition."
+        "Spectral convergence (SC): lower is better; silence scores 0 dB by definition. "
+        f"Codes used, entropy and perplexity are of {counted}."
     )
     header = ("level", "SC dB", "SI-SDR dB", "codes used", "entropy bits", "perplexity")
     rows = [

@@ -15,8 +15,9 @@ import pytest
 from data_pipeline.code_loader import code_token_counts
 from data_pipeline.codes import read_song_codes
 from data_pipeline.labels import Vocabulary
-from experiments import train
-from experiments.evaluate import command, compare, subject
+from data_pipeline.songs import prepared_songs
+from experiments import encode, train
+from experiments.evaluate import command, compare, reconstruction_excerpts, subject
 from experiments.evaluate import likelihood as suite
 from jukejax.checkpoint import CheckpointError, Checkpoints
 from jukejax.config import ConfigError, MeshConfig, TrainConfig
@@ -196,6 +197,48 @@ def test_suites_run_while_a_prior_trains(trained, tmp_path):
     assert "paired bootstrap" in page and "level 1: bits per token" in page
     with pytest.raises(ConfigError, match="no suite 'likelyhood'"):
         train.run(experiment, trained / "codes", tmp_path / "b", evaluate=("likelyhood",))
+
+
+@pytest.mark.slow
+def test_reconstruction_runs_while_a_vqvae_trains(trained, tmp_path, monkeypatch):
+    def no_excerpts(*args):
+        raise subject.Lacking("Excerpts take long, and have tests of their own.")
+
+    monkeypatch.setattr(reconstruction_excerpts, "measure", no_excerpts)
+    experiment, _ = load_experiment(trained / "vqvae")
+    settings = TrainConfig(steps=2, batch=8, ema_decay=0.5, evaluate_every=2, evaluate_batches=1)
+    mesh = MeshConfig(data=4, fsdp=2)
+    model = dataclasses.replace(experiment.model, downs=(3, 2), multipliers=(1, 1))
+    more = {"model": model, "samples": 2048, "train": settings, "mesh": mesh}
+    experiment = dataclasses.replace(experiment, **more)
+    run, lines, songs = tmp_path / "run", [], trained / "songs"
+    suites = ("likelihood", "reconstruction")
+    train.run(experiment, songs, run, log=lines.append, evaluate=suites, evaluate_every=1)
+    (line,) = [line for line in lines if "left out" in line]
+    assert "likelihood" in line and "names no priors" in line
+    (codes,) = (run / "evaluation" / "step_2").glob("codes_*")
+    assert [song.id for song in prepared_songs(codes)] == ["c", "d"]  # no training songs
+    found = json.loads((codes.parent / "reconstruction.json").read_text())["result"]
+    for level, row in enumerate(found["levels"]):
+        both = np.concatenate([read_song_codes(codes, song)[level] for song in ("c", "d")])
+        assert row["used"] == len(set(both.tolist())) / 16
+
+    write_model_dir(tmp_path / "model", run, {}, songs / "labels.json")
+    encode.run(encode.Command(run, songs, tmp_path / "codes", piece_seconds=0.5))
+    paths = {"model": tmp_path / "model", "songs": songs, "codes": tmp_path / "codes"}
+    asked = command.Evaluation(("reconstruction",), out=tmp_path / "after", **paths)
+    after = command.run(asked)["reconstruction"]
+    titles = [command.SUITES["reconstruction"].tables(x)[0].title for x in (found, after)]
+    assert "are of the held-out songs alone." in titles[0]
+    assert "are of all songs, training songs too." in titles[1]
+    for song in ("c", "d"):
+        pairs = zip(*(read_song_codes(x, song) for x in (codes, tmp_path / "codes")), strict=True)
+        assert all(np.array_equal(one, other) for one, other in pairs)
+    metrics = {k: v for row in read_metrics(run / "metrics.jsonl") for k, v in row.items()}
+    for level, row in enumerate(after["levels"]):
+        for name, key in (("SC_dB", "spectral_convergence_db"), ("SI_SDR_dB", "si_sdr_db")):
+            score = metrics[f"reconstruction/level_{level}_{name}"]
+            assert score == pytest.approx(row[key], rel=1e-6)
 
 
 def test_what_cannot_be_compared_is_a_sentence(evaluated, tmp_path):

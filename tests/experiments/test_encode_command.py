@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import tiny_model
 
-from data_pipeline import plan, prepare
+from data_pipeline import plan, prepare, records
 from data_pipeline.code_loader import code_batches, code_windows
 from data_pipeline.codes import codes_info, read_song_codes
 from data_pipeline.errors import DataError
@@ -85,6 +85,18 @@ def distances(folder):
 def beyond_ties(found, wanted):
     """Codes whose distance is over the least by more than 1e-4."""
     return int((wanted[np.arange(len(found)), found] - wanted.min(1) > 1e-4).sum())
+
+
+def test_a_split_alone_has_the_codes_that_it_has_beside_the_other(folder, codes, tmp_path):
+    model = load_vqvae(folder / "vqvae", make_mesh(MeshConfig()))
+    encode.write_codes(model, command(folder, tmp_path / "codes"), splits=("test",))
+    (song,) = prepared_songs(tmp_path / "codes")
+    assert (song.id, song.index, song.first_record) == ("f", 0, 0)
+    assert prepared_songs(codes)[5].id == "f"
+    pairs = zip(*(read_song_codes(x, "f") for x in (tmp_path / "codes", codes)), strict=True)
+    assert all(np.array_equal(one, other) for one, other in pairs)
+    with pytest.raises(DataError, match="train"):
+        records.open_split(tmp_path / "codes", "train")
 
 
 def test_codes_are_of_whole_songs_and_the_mean(folder, codes, distances):
