@@ -68,10 +68,14 @@ class Command(Generic[E]):
     profile: bool = False
     """Write a trace of some steps beside the TensorBoard files."""
     evaluate: tuple[str, ...] = ()
-    """Suites of `experiments.evaluate` to run on the way: reconstruction of a VQ-VAE; likelihood
-    and alignment of a prior."""
+    """Suites of `experiments.evaluate` to run on the way: reconstruction of a VQ-VAE; likelihood,
+    alignment, generation and memorisation of a prior."""
     evaluate_every: int = 1000
     """Steps between them; at the first evaluation (train.evaluate-every) from then on."""
+    evaluate_vqvae: Path | None = None
+    """The VQ-VAE of a prior's codes, for suites that sample: generation, memorisation."""
+    evaluate_songs: Path | None = None
+    """The songs of a prior's codes, for the same."""
 
 
 def parse(preset: str, arguments: list[str]) -> Command[Any]:
@@ -125,6 +129,8 @@ def run(
     profile: bool = False,
     evaluate: tuple[str, ...] = (),
     evaluate_every: int = 1000,
+    evaluate_vqvae: Path | None = None,
+    evaluate_songs: Path | None = None,
 ) -> TrainState:
     """Trains an experiment on a data set; what the command does after parsing."""
     vocabulary: Vocabulary | None = None
@@ -159,10 +165,11 @@ def run(
     else:
         log(f"{data_dir} has no test split: nothing is held out, so learning cannot be judged.")
     if evaluate:
-        from experiments.evaluate.hook import suites_hook
+        from experiments.evaluate.hook import Asked, suites_hook
 
-        asked = evaluate, evaluate_every, experiment, mesh
-        hooks += (suites_hook(*asked, Path(data_dir), names, Path(workdir), log),)
+        asked = Asked(evaluate, evaluate_every, evaluate_vqvae, evaluate_songs)
+        where = Path(data_dir), names, Path(workdir)
+        hooks += (suites_hook(asked, experiment, mesh, *where, log),)
     train_batches = data.batches(experiment, data_dir, "train", vocabulary, rows)
     return train(
         experiment, mesh, workdir, train_batches, held_out, hooks, note, start_from, log, profile
@@ -311,6 +318,8 @@ def main(arguments: list[str]) -> None:
         profile=parsed.profile,
         evaluate=parsed.evaluate,
         evaluate_every=parsed.evaluate_every,
+        evaluate_vqvae=parsed.evaluate_vqvae,
+        evaluate_songs=parsed.evaluate_songs,
     )
 
 

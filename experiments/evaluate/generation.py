@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.evaluate import generation_sets as sets
 from experiments.evaluate.generation_report import figures, scores, tables
-from experiments.evaluate.subject import Lacking, Result, Subject, Suite, digest_files
+from experiments.evaluate.subject import Lacking, Result, Subject, Suite
 from jukejax.config import ConfigError
 from jukejax.evaluation import frechet
 from jukejax.evaluation.embedding import Embedder
@@ -131,12 +131,7 @@ def _mean(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def source(subject: Subject) -> dict[str, Any]:
     """The samples given, or what is to be sampled; raises Lacking without weights to embed with."""
     embedder(subject)
-    made: dict[str, Any] = {"embedder": subject.embedder}
-    if not subject.samples:
-        wanted = [subject.generate, subject.generate_seconds]
-        return made | {"priors": subject.mark("priors"), "generate": wanted}
-    files = [path for x in subject.samples for path in sorted(x.glob("level_*/codes.npz"))]
-    return made | {"samples": digest_files([x / "job.json" for x in subject.samples] + files)}
+    return {"embedder": subject.embedder, **sets.source(subject)}
 
 
 SUITE = Suite(

@@ -19,7 +19,7 @@ from data_pipeline.labels import Vocabulary
 from data_pipeline.songs import PreparedSong
 from experiments import sample
 from experiments.evaluate.reconstruction import mean_downmix
-from experiments.evaluate.subject import Lacking, Subject
+from experiments.evaluate.subject import Lacking, Subject, digest_files
 from experiments.sampling.request import Request
 from jukejax.evaluation import melody, reconstruction, sounds
 from jukejax.evaluation.embedding import Embedder
@@ -101,8 +101,19 @@ def _borders(subject: Subject, job: Job, level: int) -> tuple[float, ...]:
     return tuple(w.given * config.hop / vqvae.sample_rate for w in windows if w.given)
 
 
+def source(subject: Subject) -> dict[str, Any]:
+    """What tells samples from others: the files given, or what is to be made."""
+    if not subject.samples:
+        wanted = [subject.generate, subject.generate_seconds]
+        return {"priors": subject.mark("priors"), "generate": wanted}
+    files = [path for x in subject.samples for path in sorted(x.glob("level_*/codes.npz"))]
+    return {"samples": digest_files([x / "job.json" for x in subject.samples] + files)}
+
+
 def make(subject: Subject) -> Path:
     """Samples of the top level with labels and lyrics of training songs, OUT/samples; resumable."""
+    if jax.process_count() > 1:
+        raise Lacking("Samples are made by one process; sample first and give --samples.")
     level, count = subject.prior_levels[0], subject.generate
     config, _ = subject.prior_config(level)
     songs = records.split_songs(subject.songs, "train")
@@ -114,7 +125,7 @@ def make(subject: Subject) -> Path:
     chosen = [groups[i % len(groups)][i // len(groups) % len(groups[i % len(groups)])]
               for i in range(count)]  # fmt: skip
     items = tuple(
-        Item(s.artist, s.genres[: config.labels.max_genres], s.lyrics)
+        Item(*_known(s, names, config.labels.max_genres), s.lyrics)
         if names and config.labels
         else Item(lyrics=s.lyrics)
         for s in chosen
@@ -134,6 +145,12 @@ def make(subject: Subject) -> Path:
     folder = subject.out / "samples" / mark.hexdigest()[:12]
     sample.run_with(subject.directory, subject.vqvae, subject.mesh, Request(job, []), folder)
     return folder
+
+
+def _known(song: PreparedSong, names: Vocabulary, most: int) -> tuple[str, tuple[str, ...]]:
+    """Artist and genres of a song as far as the label names have them."""
+    genres = tuple(g for g in song.genres if names.genre_ids((g,), 32).all())
+    return song.artist if names.artist_id(song.artist) else "", genres[:most]
 
 
 def describe(items: Iterable[Piece], embedder: Embedder, rate: int, title: str) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,40 @@ from experiments.evaluate.command import SUITES, known, run_suite
 from experiments.evaluate.subject import Lacking, Subject
 from jukejax.checkpoint import CheckpointError
 from jukejax.config import ConfigError, Experiment, PriorConfig, PriorExperiment
-from jukejax.model_dir import LoadedPrior, LoadedVQVAE, ModelDir, fingerprint
+from jukejax.model_dir import LoadedPrior, LoadedVQVAE, ModelDir, fingerprint, load_vqvae
 from jukejax.parallel.mesh import replicated
 from jukejax.training.loop import Hook
 from jukejax.training.metrics import MetricsWriter
 from jukejax.training.step import TrainState
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which suites run while a model trains, how often, and what they need beside its data."""
+
+    suites: tuple[str, ...]
+    every: int = 1000
+    vqvae: Path | None = None
+    """The VQ-VAE of a prior's codes: what sampled codes are decoded with."""
+    songs: Path | None = None
+    """The songs of a prior's codes, to compare samples with."""
+
+
+@dataclass(frozen=True)
+class PriorInTraining(ModelDir):
+    """A model directory whose one prior is in memory, so that it can be sampled."""
+
+    config: PriorConfig
+    note: dict[str, Any]
+    params: Any
+
+    def prior_config(self, level: int) -> tuple[PriorConfig, dict[str, Any]]:
+        self.prior(level)  # there is no other
+        return self.config, self.note
+
+    def load_prior(self, mesh: Mesh, vqvae: LoadedVQVAE, level: int) -> LoadedPrior:
+        self.checked_config(vqvae, level)
+        return LoadedPrior(self.config, self.params, self.note["step"], vqvae.fingerprint)
 
 
 class InTraining(Subject):
@@ -38,25 +68,36 @@ class InTraining(Subject):
         workdir: Path,
         step: int,
         state: TrainState,
+        asked: Asked,
     ) -> None:
-        self.experiment, self.step, self.state = experiment, step, state
-        prior = isinstance(experiment, PriorExperiment)
-        level = experiment.model.level if isinstance(experiment, PriorExperiment) else 0
-        priors, names = ({level: workdir}, {level: labels}) if prior else ({}, {})
-        directory = ModelDir(workdir, workdir, priors, names)
-        songs, codes = (None, data) if prior else (data, None)
-        out = workdir / "evaluation" / f"step_{step}"
-        super().__init__(directory, mesh, songs, codes, out, experiment.train.batch)
+        self.experiment, self.step, self.state, self.beside = experiment, step, state, asked.vqvae
+        out, batch = workdir / "evaluation" / f"step_{step}", experiment.train.batch
+        if not isinstance(experiment, PriorExperiment):
+            super().__init__(ModelDir(workdir, workdir, {}, {}), mesh, data, None, out, batch)
+            return
+        config, info = experiment.model, codes_info(data)
+        note = {"step": step, "fingerprint": info.fingerprint}
+        named = workdir, workdir, {config.level: workdir}, {config.level: labels}
+        directory = PriorInTraining(*named, config, note, state.ema)
+        super().__init__(directory, mesh, asked.songs, data, out, batch)
 
     @functools.cached_property
     def vqvae(self) -> LoadedVQVAE:
         e, state = self.experiment, self.state
         if isinstance(e, PriorExperiment):
-            raise Lacking("A prior in training has no VQ-VAE beside it.")
+            if self.beside is None:
+                raise Lacking("A prior in training needs its VQ-VAE for this: --evaluate-vqvae.")
+            return load_vqvae(self.beside, self.mesh)
         whole = jax.jit(lambda trees: trees, out_shardings=replicated(self.mesh))
         params, books = whole((state.ema, state.extra.books))  # every host encodes with all of it
         mark = fingerprint(e.model, params, books)
         return LoadedVQVAE(e.model, params, books, self.step, mark)
+
+    @functools.cached_property
+    def songs(self) -> Path:
+        if self._songs is None:
+            raise Lacking("A prior in training needs its songs for this: --evaluate-songs.")
+        return super().songs
 
     @functools.cached_property
     def codes(self) -> Path:
@@ -66,7 +107,7 @@ class InTraining(Subject):
             encode.write_codes(self.vqvae, command, splits=("test",))
             return out
         prepared_songs(self._codes)
-        return self._codes
+        return super().codes if self.beside else self._codes
 
     def prior_config(self, level: int) -> tuple[PriorConfig, dict[str, Any]]:
         assert isinstance(self.experiment, PriorExperiment)
@@ -87,8 +128,7 @@ class InTraining(Subject):
 
 
 def suites_hook(
-    names: Sequence[str],
-    every: int,
+    asked: Asked,
     experiment: Experiment,
     mesh: Mesh,
     data: Path,
@@ -96,25 +136,25 @@ def suites_hook(
     workdir: Path,
     log: Callable[[str], None] = print,
 ) -> Hook:
-    """Runs suites at the first evaluation at or after each multiple of `every` steps, and the last.
+    """Runs suites at the first evaluation from each multiple of `asked.every` on, and the last.
 
     Their scores go to the run's metrics as SUITE/SCORE, their results and report to
     WORKDIR/evaluation/step_N, which `compare` sets side by side. A suite that cannot run says why
     and does not stop training.
 
     Raises:
-      ConfigError: there is no such suite, or `every` is not positive.
+      ConfigError: there is no such suite, or `asked.every` is not positive.
     """
-    known(names)
-    if every < 1:
-        raise ConfigError(f"--evaluate-every is {every}; give a number of steps, 1 or more.")
+    known(asked.suites)
+    if asked.every < 1:
+        raise ConfigError(f"--evaluate-every is {asked.every}; give a number of steps, 1 or more.")
     train = experiment.train
 
     def hook(step: int, state: TrainState, writer: MetricsWriter) -> None:
-        if step % every >= train.evaluate_every and step != train.steps:
+        if step % asked.every >= train.evaluate_every and step != train.steps:
             return
-        subject = InTraining(experiment, mesh, data, labels, workdir, step, state)
-        for name in names:
+        subject = InTraining(experiment, mesh, data, labels, workdir, step, state, asked)
+        for name in asked.suites:
             try:
                 result = run_suite(name, subject)
             except (CheckpointError, ConfigError, DataError) as error:

@@ -15,8 +15,9 @@ from tqdm import tqdm
 from data_pipeline import records
 from data_pipeline.codes import read_song_codes
 from data_pipeline.errors import DataError
+from experiments.evaluate import generation_sets
 from experiments.evaluate.pictures import png, subplots
-from experiments.evaluate.subject import Lacking, Result, Subject, Suite, digest_files
+from experiments.evaluate.subject import Lacking, Result, Subject, Suite
 from jukejax.checkpoint import CheckpointError
 from jukejax.evaluation.code_index import CodeIndex, nearest
 from jukejax.evaluation.report import Figure, Score, Table
@@ -30,17 +31,15 @@ FEW = 8
 
 
 def sample_codes(subject: Subject) -> Iterator[tuple[str, Path, NDArray[Any]]]:
-    """Name, folder and top-level codes (n,) of each item of the sample directories.
+    """Name, folder and top-level codes (n,) of each item of the samples given, or else made.
 
     Raises:
-      Lacking: none were given.
+      Lacking: none were given, and none can be made.
       CheckpointError: one holds codes of another VQ-VAE, or no finished top level.
       ConfigError: one is no sample directory.
     """
-    if not subject.samples:
-        raise Lacking("This needs samples; give --samples.")
     top = subject.levels[-1]
-    for path in subject.samples:
+    for path in subject.samples or (generation_sets.make(subject),):
         sample = SampleDir.open(path)
         entry = next((x for x in sample.record["levels"] if x["level"] == top), None)
         if entry is None:
@@ -219,12 +218,6 @@ def scores(result: Result) -> list[Score]:
     return [Score(name, found["value"], "lower", interval=interval)]
 
 
-def source(subject: Subject) -> dict[str, Any]:
-    top = subject.levels[-1]
-    paths = dict.fromkeys(path for _, path, _ in sample_codes(subject))
-    return {"samples": [digest_files([path / f"level_{top}" / "codes.npz"]) for path in paths]}
-
-
 SUITE = Suite(
     title="Memorisation",
     about=(
@@ -236,5 +229,5 @@ SUITE = Suite(
     needs=("vqvae", "codes"),
     figures=figures,
     scores=scores,
-    source=source,
+    source=generation_sets.source,
 )

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import re
 import shutil
 
 import numpy as np
@@ -15,15 +16,17 @@ from data_pipeline import songs as prepared
 from data_pipeline.codes import CodesWriter, codes_info, codes_length, read_song_codes
 from data_pipeline.labels import Vocabulary
 from data_pipeline.records import read_audio
-from experiments.evaluate import command, generation
-from jukejax.config import MeshConfig
+from experiments import train
+from experiments.evaluate import command, generation, subject
+from jukejax.config import MeshConfig, TrainConfig
 from jukejax.evaluation import melody
 from jukejax.evaluation.embedding import Embedded
 from jukejax.evaluation.musicnn import mel_filters
-from jukejax.model_dir import load_prior, load_vqvae, write_model_dir
+from jukejax.model_dir import load_experiment, load_prior, load_vqvae, write_model_dir
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.job import Item, Job
 from jukejax.sampling.sample_dir import SampleDir
+from jukejax.training.metrics import read_metrics
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -182,3 +185,42 @@ def test_generation_samples_and_compares(trained, tmp_path, bands):
     scores = {score.name: score.value for score in command.SUITES["generation"].scores(result)}
     assert scores["FAD of samples"] == result["sets"]["samples"]["fad"]["value"]
     assert "held-out, rebuilt from level 2" in printed
+
+
+@pytest.mark.slow
+def test_samples_are_judged_while_a_prior_trains(trained, folder, tmp_path, bands, monkeypatch):
+    """On songs of genres that the prior's label names lack, which are then not asked for."""
+    for name, value in (("generate", 3), ("generate_seconds", 0.5), ("embedder", "bands")):
+        monkeypatch.setattr(subject.Subject, name, value)
+    experiment, _ = load_experiment(trained / "prior_2")
+    settings = TrainConfig(steps=2, batch=8, evaluate_every=2, evaluate_batches=1)
+    experiment = dataclasses.replace(experiment, train=settings, mesh=MeshConfig(data=4, fsdp=2))
+    suites, lines = ("generation", "memorisation"), []
+
+    def trains(where, **beside):
+        train.run(
+            experiment, folder / "codes", tmp_path / where, log=lines.append, evaluate=suites,
+            labels=folder / "labels.json", evaluate_every=2, **beside,
+        )  # fmt: skip
+
+    trains("alone")
+    left = [line for line in lines if "left out" in line]
+    assert len(left) == 2 and "--evaluate-songs" in left[0] and "--evaluate-vqvae" in left[1]
+    trains("run", evaluate_vqvae=trained / "vqvae", evaluate_songs=folder / "songs")
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    metrics = {key: value for row in rows for key, value in row.items()}
+    write_model_dir(
+        tmp_path / "model", trained / "vqvae", {2: tmp_path / "run"}, folder / "labels.json"
+    )
+    asked = command.Evaluation(
+        suites, tmp_path / "model", songs=folder / "songs", codes=folder / "codes",
+        out=tmp_path / "after", generate=3, generate_seconds=0.5, embedder="bands",
+    )  # fmt: skip
+    after = command.run(asked)
+    for suite in suites:
+        for score in command.SUITES[suite].scores(after[suite]):
+            name = f"{suite}/{re.sub('[^0-9A-Za-z]+', '_', score.name)}"
+            assert metrics.pop(name, None) == pytest.approx(score.value, rel=1e-6), name
+    drawn = [np.load(next(x.glob("samples/*/level_2/codes.npz")))["codes"]
+             for x in (tmp_path / "run/evaluation/step_2", tmp_path / "after")]  # fmt: skip
+    np.testing.assert_array_equal(*drawn)
