@@ -10,6 +10,9 @@ import pytest
 
 from jukejax.evaluation.explorer import make_site, write_site
 from jukejax.evaluation.page import write_page
+from jukejax.evaluation.plots import bars
+from jukejax.evaluation.report import Figure, Table
+from jukejax.evaluation.report_page import Section, write_report
 
 pytestmark = pytest.mark.browser
 
@@ -38,7 +41,7 @@ def visit(chromium):
     """visit(path): a page, opened from disk without a network; none may complain."""
     complaints, contexts = [], []
 
-    def open_page(path, width=1280, height=800):
+    def open_page(path, width=1280, height=800, shows=".song .active"):
         context = chromium.new_context(viewport={"width": width, "height": height}, offline=True)
         page = context.new_page()
         page.set_default_timeout(10_000)
@@ -46,7 +49,7 @@ def visit(chromium):
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: local(request.url) or complaints.append(request.url))
         page.goto(path.as_uri())
-        page.wait_for_selector(".song .active")
+        page.wait_for_selector(shows)
         contexts.append(context)
         return page
 
@@ -287,6 +290,18 @@ def test_it_is_accessible(site, visit, width):
     page.click("text=Start")
     page.wait_for_selector("#trial .song")
     assert violations(page) == []
+
+
+def test_a_report_is_accessible_and_fits_a_phone(visit, tmp_path):
+    table = Table("Bits: lower is better.", ("", "bits"), [("prior", "7.1"), ("a name" * 40, "8")])
+    figure = Figure("Bars", "Lower is better.", bars([("prior", 7.1, None)], "bits"))
+    facts = [("model", "/somewhere")]
+    section = Section("one", "One", "What is asked.", facts, [table], [figure])
+    path = write_report(tmp_path, "A report", [section, section._replace(name="two", title="Two")])
+    page = visit(path, width=375, shows="table")
+    assert violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    assert page.locator("figure img").first.evaluate("picture => picture.naturalWidth") > 0
 
 
 def violations(page):
