@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -69,6 +69,8 @@ class Begin:
     """A level each, bottom first."""
     hop_fraction: tuple[float, ...] = Job.hop_fraction
     """A level each, bottom first."""
+    weights: Literal["float32", "bfloat16", "int8"] = "float32"
+    """What the priors' matrices are held in; the other nodes take the same."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def _from_node(path: Path, **options: Any) -> Request:
     return make_request(
         Command(
             path, temperature=job.temperature, top_k=job.top_k, top_p=job.top_p,
-            hop_fraction=job.hop_fraction, **options,
+            hop_fraction=job.hop_fraction, weights=job.weights, **options,
         )
     )  # fmt: skip
 

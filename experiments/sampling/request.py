@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -59,6 +59,8 @@ class Command:
     """Levels to make, 0 is the bottom; none: all."""
     max_batch: int = 0
     """Songs sampled at once; 0: all."""
+    weights: Literal["float32", "bfloat16", "int8"] = "float32"
+    """What the priors' matrices are held in: smaller ones are read faster, and cost some bits."""
     prompt: Path | None = None
     """A sound file that the songs go on from."""
     prompt_seconds: float = 0.0
@@ -173,6 +175,7 @@ def _job(command: Command, model: str, items: tuple[Item, ...]) -> Job:
         hop_fraction=command.hop_fraction,
         max_batch=command.max_batch,
         levels=command.levels,
+        weights=command.weights,
     )
 
 
