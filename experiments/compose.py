@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tyro
 
@@ -27,7 +27,7 @@ from experiments import cli
 from experiments.sample import run
 from experiments.sampling.request import Command, Request, make_request, vqvae_config
 from jukejax.config import ConfigError
-from jukejax.sampling.job import Job
+from jukejax.sampling.job import Job, Weights
 from jukejax.sampling.sample_dir import read_job
 
 
@@ -69,7 +69,7 @@ class Begin:
     """A level each, bottom first."""
     hop_fraction: tuple[float, ...] = Job.hop_fraction
     """A level each, bottom first."""
-    weights: Literal["float32", "bfloat16", "int8"] = "float32"
+    weights: Weights = "float32"
     """What the priors' matrices are held in; the other nodes take the same."""
 
 

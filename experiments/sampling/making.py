@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -147,6 +148,7 @@ def make(
                            if c.setup.level == level))  # fmt: skip
             bars[level] = tqdm(total=total, initial=made, unit="tok", desc=f"level {level}")
         began = time.perf_counter()
-        steps = chain.step(priors[level])
+        with jax.set_mesh(mesh):
+            steps = chain.step(priors[level])
         board.sample.add_time(level, steps, time.perf_counter() - began)
         bars[level].update(steps * len(chain.progress.codes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from experiments.sampling import sound
 from jukejax.config import ConfigError, MeshConfig, VQVAEConfig
 from jukejax.model_dir import load_experiment, load_vqvae, read_model_dir
 from jukejax.parallel.mesh import make_mesh
-from jukejax.sampling.job import Item, Job
+from jukejax.sampling.job import Item, Job, Weights
 from jukejax.sampling.sample_dir import SampleDir, digest, read_job
 
 
@@ -59,7 +59,7 @@ class Command:
     """Levels to make, 0 is the bottom; none: all."""
     max_batch: int = 0
     """Songs sampled at once; 0: all."""
-    weights: Literal["float32", "bfloat16", "int8"] = "float32"
+    weights: Weights = "float32"
     """What the priors' matrices are held in: smaller ones are read faster, and cost some bits."""
     prompt: Path | None = None
     """A sound file that the songs go on from."""

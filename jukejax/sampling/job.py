@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from jukejax.config import ConfigError
 
-WEIGHTS = ("float32", "bfloat16", "int8")
+Weights = Literal["float32", "bfloat16", "int8"]
+WEIGHTS: tuple[str, ...] = get_args(Weights)
 LONGEST = 48_000.0  # seconds: positions in samples are 32-bit
 
 
@@ -50,7 +52,7 @@ class Job:
     levels: tuple[int, ...] = ()  # none: all
     given: tuple[int, ...] = ()  # codes a level, bottom first; none: 0 for all
     given_digest: str = ""
-    weights: str = "float32"  # what matrices are held in
+    weights: Weights = "float32"  # what matrices are held in
 
     def __post_init__(self) -> None:
         for name, value in (("seconds", self.seconds), ("total_seconds", self.total_seconds)):
