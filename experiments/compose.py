@@ -27,7 +27,7 @@ from experiments import cli
 from experiments.sample import run
 from experiments.sampling.request import Command, Request, make_request, vqvae_config
 from jukejax.config import ConfigError
-from jukejax.sampling.job import Job, Weights
+from jukejax.sampling.job import Job
 from jukejax.sampling.sample_dir import read_job
 
 
@@ -69,8 +69,8 @@ class Begin:
     """A level each, bottom first."""
     hop_fraction: tuple[float, ...] = Job.hop_fraction
     """A level each, bottom first."""
-    weights: Weights = "float32"
-    """What the priors' matrices are held in; the other nodes take the same."""
+    weights: str = "float32"
+    """float32, bfloat16 or int8: what the priors' matrices are held in, for all nodes."""
 
 
 @dataclass(frozen=True)

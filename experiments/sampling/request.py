@@ -14,7 +14,7 @@ from experiments.sampling import sound
 from jukejax.config import ConfigError, MeshConfig, VQVAEConfig
 from jukejax.model_dir import load_experiment, load_vqvae, read_model_dir
 from jukejax.parallel.mesh import make_mesh
-from jukejax.sampling.job import Item, Job, Weights
+from jukejax.sampling.job import Item, Job
 from jukejax.sampling.sample_dir import SampleDir, digest, read_job
 
 
@@ -59,8 +59,8 @@ class Command:
     """Levels to make, 0 is the bottom; none: all."""
     max_batch: int = 0
     """Songs sampled at once; 0: all."""
-    weights: Weights = "float32"
-    """What the priors' matrices are held in: smaller ones are read faster, and cost some bits."""
+    weights: str = "float32"
+    """float32, bfloat16 or int8: what the priors' matrices are held in; smaller is read faster."""
     prompt: Path | None = None
     """A sound file that the songs go on from."""
     prompt_seconds: float = 0.0

@@ -52,7 +52,7 @@ class Job:
     levels: tuple[int, ...] = ()  # none: all
     given: tuple[int, ...] = ()  # codes a level, bottom first; none: 0 for all
     given_digest: str = ""
-    weights: Weights = "float32"  # what matrices are held in
+    weights: str = "float32"  # one of WEIGHTS: what matrices are held in
 
     def __post_init__(self) -> None:
         for name, value in (("seconds", self.seconds), ("total_seconds", self.total_seconds)):
