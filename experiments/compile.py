@@ -30,6 +30,7 @@ import tyro
 from experiments import cli, plan_table
 from jukejax import aot, costs, planning, presets
 from jukejax.config import ConfigError, Experiment, PriorExperiment
+from jukejax.sampling.job import Weights
 
 USAGE = "python -m experiments.compile PRESET --topology v5e:16x16 [--section.field value ...]"
 GIB = costs.GIB
@@ -51,8 +52,8 @@ class Command(Generic[E]):
     """Search the largest global batch that fits."""
     windows: int = 1
     """Windows decoded together (decode)."""
-    weights: Literal["float32", "bfloat16"] = "float32"
-    """What parameters are held in (decode)."""
+    weights: Weights = "float32"
+    """What the stack's matrices are held in (decode)."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
@@ -173,7 +174,12 @@ def render(plan: planning.Plan) -> str:
             f"MFU of at most {plan['mfu_ceiling']:.1%}"
         )
     else:
-        lines.append(f"not faster than     {plan['tokens_per_s_ceiling']:,.1f} tokens/s")
+        lines += [
+            f"HBM traffic         {plan['hbm_bytes'] / 1e9:.3f} GB a token and device, "
+            f"{plan['hbm_ratio']:.3f} of what must be read; {plan['hbm_bytes_per_call'] / 1e9:.3f} "
+            "GB a call beside",
+            f"not faster than     {plan['tokens_per_s_ceiling']:,.1f} tokens/s",
+        ]
     return "\n".join(lines)
 
 

@@ -69,6 +69,8 @@ class Begin:
     """A level each, bottom first."""
     hop_fraction: tuple[float, ...] = Job.hop_fraction
     """A level each, bottom first."""
+    weights: str = "float32"
+    """float32, bfloat16 or int8: what the priors' matrices are held in, for all nodes."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def _from_node(path: Path, **options: Any) -> Request:
     return make_request(
         Command(
             path, temperature=job.temperature, top_k=job.top_k, top_p=job.top_p,
-            hop_fraction=job.hop_fraction, **options,
+            hop_fraction=job.hop_fraction, weights=job.weights, **options,
         )
     )  # fmt: skip
 

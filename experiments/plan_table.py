@@ -72,13 +72,19 @@ ENTRIES = (
     Entry("upsampler_level_1", "v5e:8x8", fsdp=16),
     Entry("upsampler_level_0", "v5e:8x8", fsdp=16),
     Entry("vqvae", "v5e:8x8"),
-    Entry("prior_5b", "v5e:2x2", tensor=4, windows=1, weights="bfloat16"),
     Entry("prior_5b", "v5p:1x1x1", windows=4, weights="bfloat16"),
     Entry("prior_5b_lyrics", "v5e:2x2", tensor=4, windows=4, weights="bfloat16"),
     Entry("prior_1b_lyrics", "v5e:1x1", windows=4, weights="bfloat16"),
     Entry("upsampler_level_0", "v5e:1x1", windows=4),
-    Entry("upsampler_level_0", "v6e:1x1", windows=16, weights="bfloat16"),
-)
+    *(
+        Entry(preset, topology, tensor=tensor, windows=windows, weights=weights)
+        for preset, topology, tensor in (
+            ("prior_5b", "v5e:2x2", 4), ("prior_5b", "v6e:1x1", 1),
+            ("upsampler_level_0", "v6e:1x1", 1),
+        )
+        for windows, weights in ((1, "bfloat16"), (1, "int8"), (4, "bfloat16"), (16, "bfloat16"))
+    ),
+)  # fmt: skip
 
 
 def load(entry: Entry, folder: Path = FOLDER) -> Plan | None:

@@ -20,7 +20,7 @@ import tyro
 from experiments import cli
 from experiments.sampling import sound
 from experiments.sampling.alignment import align_sample, is_aligned, with_words
-from experiments.sampling.making import Board, make
+from experiments.sampling.making import Board, load_prior, make
 from experiments.sampling.planning import check_memory, plan_text
 from experiments.sampling.request import Command, Request, make_request
 from experiments.sampling.setup import describe_level, set_up
@@ -74,7 +74,7 @@ def run_with(
         sung = with_words(setup.config, job)
         if sung and not is_aligned(sample, level, sung):
             if level not in priors:
-                priors[level] = folder.load_prior(mesh, model, level)
+                priors[level] = load_prior(folder, mesh, model, level, job.weights)
             align_sample(sample, job, samples, folder, priors[level], mesh)
         page = write_page(out)
     return page

@@ -29,6 +29,7 @@ from jukejax.config import ConfigError, Experiment, PriorExperiment
 from jukejax.parallel.mesh import BATCH, make_mesh
 from jukejax.sampling import decode
 from jukejax.sampling.draw import Control
+from jukejax.sampling.weights import hold
 from jukejax.training.step import abstract_batch, abstract_state, jit_train_step, with_sharding
 from jukejax.training.tasks import make_task
 
@@ -130,22 +131,28 @@ def lower_train(experiment: Experiment, topology: Topology) -> Program:
         return Program(step.lower(state, batch), _local_bytes((state, batch)))
 
 
+def _placed(held: Any, stored: Any) -> Any:
+    """Parameters that `weights.hold` made of `stored`, where those lie; a scale as its bias."""
+    if not isinstance(held, dict):
+        return jax.ShapeDtypeStruct(held.shape, held.dtype, sharding=stored.sharding)
+    beside = {"scale": stored.get("bias"), **stored}
+    return {name: _placed(x, beside[name]) for name, x in held.items()}
+
+
 def lower_decode(
     experiment: PriorExperiment, topology: Topology, windows: int, weights: str
 ) -> Program:
     """The loop of `jukejax.sampling.decode.fill` over `windows` windows at once.
 
-    Parameters lie where training stores them, in the dtype `weights`; caches are split like the
+    Parameters lie where training stores them, held in `weights`; caches are split like the
     batch, and their last axis like attention over `tensor`.
     """
     config = experiment.model
     mesh = make_mesh(experiment.mesh, topology.devices)
     check(experiment, mesh)
     task = make_task(experiment)
-    params = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, weights, sharding=x.sharding),
-        abstract_state(task, experiment, mesh).ema,
-    )
+    stored = abstract_state(task, experiment, mesh).ema
+    params = _placed(jax.eval_shape(lambda p: hold(p, weights), stored), stored)
     given = jax.ShapeDtypeStruct((), jnp.int32)
     batch = jax.eval_shape(lambda: task.example(windows))
     stream = jax.eval_shape(lambda p, b, g: decode.prefill(config, p, b, g), params, batch, given)

@@ -97,7 +97,8 @@ def _read(scope: Computation, name: str, size: int, computations: dict[str, Comp
         for place, operand in enumerate(reader.operands):
             if operand != name:
                 continue
-            if reader.opcode == "bitcast":
+            # a tile order that the compiler calls the operand's own bytes is a bitcast too
+            if reader.opcode == "bitcast" or "output_to_operand_aliasing={{}:" in reader.text:
                 touched += _read(scope, reader.name, size, computations)
             elif reader.opcode == "fusion":
                 inner = computations[reader.called or ""]

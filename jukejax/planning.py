@@ -99,7 +99,7 @@ def decode_plan(
 ) -> Plan:  # fmt: skip
     """The plan of a compiled decoding loop; times are of one token of every window."""
     chips, chip, c = len(topology.devices), topology.chip, experiment.model
-    sizes = {"float32": 4, "bfloat16": 2, "float16": 2}
+    sizes = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
     weight, cached = sizes[weights], sizes[c.dtype]
     share = mesh_sizes(experiment, chips)
     # weights in another dtype than the activations' are converted once a call, before the loop
@@ -116,7 +116,7 @@ def decode_plan(
     }
     if not done.memory.fits:
         return {**plan, "advice": decode_advice(experiment, chips, windows, weights)}
-    _, trip = hlo_counts.count(done.text, chips)
+    call, trip = hlo_counts.count(done.text, chips)
     if trip is None:
         raise ValueError("the decoding loop was not found in the compiled program.")
     seconds = aot.bounds(trip, chip)
@@ -124,6 +124,8 @@ def decode_plan(
     return {
         **plan,
         "hbm_bytes": trip.hbm_bytes,
+        "hbm_ratio": trip.hbm_bytes / read,
+        "hbm_bytes_per_call": call.hbm_bytes,  # beside the tokens': layouts changed and back
         "collectives": aot.traffic(trip),
         "operations": aot.operations(trip),
         "bounds_s": seconds,

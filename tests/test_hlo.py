@@ -234,3 +234,31 @@ ENTRY %main (a: f32[2,{n},4], b: f32[{taps},4,5]) -> f32[2,{outputs},5] {{
 }}
 """
     assert hlo_counts.count(text, 1)[0].flops == 2 * 2 * 4 * 5 * pairs
+
+
+def test_a_slice_of_a_retiled_operand_reads_the_slice_alone():
+    text = """HloModule m
+
+%tiles (a: s8[24,8,128]) -> s8[24,8,128] {
+  %a = s8[24,8,128]{2,1,0:T(32,128)(4,1)} parameter(0)
+  ROOT %copy = s8[24,8,128]{2,1,0:T(8,128)(4,1)} copy(%a)
+}
+
+%fused (b: s8[24,8,128], i: s32[]) -> s8[1,8,128] {
+  %b = s8[24,8,128]{2,1,0:T(32,128)(4,1)} parameter(0)
+  %i = s32[] parameter(1)
+  %z = s32[] constant(0)
+  %v = s8[24,8,128]{2,1,0:T(8,128)(4,1)} fusion(%b), kind=kLoop, ALIAS calls=%tiles
+  ROOT %s = s8[1,8,128]{2,1,0:T(8,128)(4,1)} dynamic-slice(%v, %i, %z, %z)
+}
+
+ENTRY %main (b: s8[24,8,128], i: s32[]) -> s8[1,8,128] {
+  %b = s8[24,8,128]{2,1,0:T(8,128)(4,1)} parameter(0)
+  %i = s32[] parameter(1)
+  ROOT %f = s8[1,8,128]{2,1,0:T(8,128)(4,1)} fusion(%b, %i), kind=kLoop, calls=%fused
+}
+"""
+    alias = text.replace("ALIAS", "output_to_operand_aliasing={{}: (0, {})},")
+    assert hlo_counts.count(alias, 1)[0].hbm_bytes == 2 * 1024 + 4  # and the index
+    moved = text.replace("ALIAS ", "")
+    assert hlo_counts.count(moved, 1)[0].hbm_bytes == 25 * 1024 + 4

@@ -21,6 +21,7 @@ SUBJECTS = {
     "convert": "files of a published size through import and export",
     "encode": "songs to codes: speed, and whether they are those of whole songs",
     "loader": "digests and speed of the audio and code loaders",
+    "weights": "bfloat16 and int8 weights: bits per held-out token, and bytes",
     "limits": "the least time that sampling can take on a chip, by arithmetic",
     "manifest": "a generated manifest of a million songs: memory and time to the first batch",
     "prepare": "songs to records, beside the bare cost of decoding and resampling",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -15,6 +17,7 @@ from jukejax.sampling.cascade import Level, Progress, sample_level
 from jukejax.sampling.job import Job
 from jukejax.sampling.plan import codes_above
 from jukejax.sampling.sample_dir import SampleDir
+from jukejax.sampling.weights import hold
 
 
 class Board:
@@ -92,6 +95,16 @@ class Chain:
         return self.progress.done - before
 
 
+def load_prior(
+    folder: ModelDir, mesh: Mesh, model: LoadedVQVAE, level: int, weights: str
+) -> LoadedPrior:
+    """A level's prior with its matrices held in a format (`jukejax.sampling.weights`)."""
+    prior = folder.load_prior(mesh, model, level)
+    if weights == "float32":
+        return prior
+    return dataclasses.replace(prior, params=hold(prior.params, weights))
+
+
 def make(
     board: Board,
     setups: list[LevelSetup],
@@ -128,13 +141,14 @@ def make(
         if level not in priors:
             if not stream:
                 priors.clear()
-            priors[level] = folder.load_prior(mesh, model, level)
+            priors[level] = load_prior(folder, mesh, model, level, board.job.weights)
         if level not in bars:
             total = board.codes[level].size
             made = int(sum(c.progress.done * len(c.progress.codes) for c in chains
                            if c.setup.level == level))  # fmt: skip
             bars[level] = tqdm(total=total, initial=made, unit="tok", desc=f"level {level}")
         began = time.perf_counter()
-        steps = chain.step(priors[level])
+        with jax.set_mesh(mesh):
+            steps = chain.step(priors[level])
         board.sample.add_time(level, steps, time.perf_counter() - began)
         bars[level].update(steps * len(chain.progress.codes))

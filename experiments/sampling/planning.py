@@ -29,7 +29,7 @@ def peak_bytes(job: Job, setups: list[LevelSetup], stream: bool) -> int:
     if not stream:
         return max((m.peak for m in memories), default=0)
     kept = sum(m.weights + len(job.batches()) * m.caches for m in memories)
-    return kept + max((m.prefill for m in memories), default=0)
+    return kept + max((max(m.prefill, m.loading) for m in memories), default=0)
 
 
 def check_memory(job: Job, setups: list[LevelSetup], stream: bool) -> None:

@@ -59,6 +59,8 @@ class Command:
     """Levels to make, 0 is the bottom; none: all."""
     max_batch: int = 0
     """Songs sampled at once; 0: all."""
+    weights: str = "float32"
+    """float32, bfloat16 or int8: what the priors' matrices are held in; smaller is read faster."""
     prompt: Path | None = None
     """A sound file that the songs go on from."""
     prompt_seconds: float = 0.0
@@ -173,6 +175,7 @@ def _job(command: Command, model: str, items: tuple[Item, ...]) -> Job:
         hop_fraction=command.hop_fraction,
         max_batch=command.max_batch,
         levels=command.levels,
+        weights=command.weights,
     )
 
 

@@ -29,6 +29,7 @@ class LevelSetup:
     describes: tuple[Describe, ...]  # a batch each
     controls: tuple[Control, ...]  # a batch each
     weights: str  # what tells them from others'
+    held: str = "float32"  # what their matrices are held in
 
     @property
     def level(self) -> int:
@@ -40,7 +41,7 @@ class LevelSetup:
         return self.config.upper.ratio if self.config.upper else 1
 
     def memory(self, batch: int) -> Memory:
-        return level_memory(self.config, batch)
+        return level_memory(self.config, batch, self.held)
 
 
 def level_name(level: int, levels: int) -> str:
@@ -134,6 +135,7 @@ def set_up(job: Job, folder: ModelDir, model: LoadedVQVAE) -> list[LevelSetup]:
                 tuple(functools.partial(_some, describe, some) for some in job.batches()),
                 tuple(control(job, job.items[some], level) for some in job.batches()),
                 weights_name(model, note),
+                job.weights,
             )
         )
     return out

@@ -41,7 +41,13 @@ def dense_params(
 
 
 def dense(p: Params, x: jax.Array) -> jax.Array:
-    """x (..., n_in) -> (..., n_out) in x's dtype."""
+    """x (..., n_in) -> (..., n_out) in x's dtype.
+
+    A kernel of whole numbers comes with "scale" (n_out,): see `jukejax.sampling.weights`.
+    """
+    if "scale" in p:
+        y = jnp.matmul(x, p["kernel"].astype(x.dtype), preferred_element_type=jnp.float32)
+        return (y * p["scale"] + p["bias"]).astype(x.dtype)
     return x @ p["kernel"].astype(x.dtype) + p["bias"].astype(x.dtype)
 
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec as P
 
 from jukejax.config import PriorConfig
 from jukejax.models.layers import Params, dense
@@ -160,6 +161,17 @@ def decode_step(
     return x.astype(dtype), tuple(done)
 
 
+def _whole(x: jax.Array) -> jax.Array:
+    """x (B, N) with N whole on every device of the mesh that is set, if any.
+
+    To draw a token takes several sums over logits: left to itself XLA keeps them split and
+    exchanges numbers at each.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return lax.with_sharding_constraint(x, P(P.UNCONSTRAINED, None))
+
+
 def last_token(stream: Stream, p: jax.Array) -> jax.Array:
     """Ids (B,) before position p of the stack; at 0, where they are not read, those of 0."""
     return lax.dynamic_index_in_dim(stream.tokens, jnp.maximum(p - 1, 0), 1, keepdims=False)
@@ -179,7 +191,7 @@ def step(
     if stream.output_add is not None:
         h = h + lax.dynamic_index_in_dim(stream.output_add, p, 1, keepdims=False)
     model: Any = Prior(config)
-    return model.apply({"params": params}, h, method="head"), caches
+    return _whole(model.apply({"params": params}, h, method="head")), caches
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from jukejax.config import ConfigError
 
+Weights = Literal["float32", "bfloat16", "int8"]
+WEIGHTS: tuple[str, ...] = get_args(Weights)
 LONGEST = 48_000.0  # seconds: positions in samples are 32-bit
 
 
@@ -49,6 +52,7 @@ class Job:
     levels: tuple[int, ...] = ()  # none: all
     given: tuple[int, ...] = ()  # codes a level, bottom first; none: 0 for all
     given_digest: str = ""
+    weights: str = "float32"  # one of WEIGHTS: what matrices are held in
 
     def __post_init__(self) -> None:
         for name, value in (("seconds", self.seconds), ("total_seconds", self.total_seconds)):
@@ -58,6 +62,10 @@ class Job:
             raise ConfigError(f"seconds is {self.seconds}; it must be a number over 0.")
         if not 0 <= self.begin_seconds < LONGEST:
             raise ConfigError(f"begin_seconds is {self.begin_seconds}; it must be 0 or more.")
+        if self.weights not in WEIGHTS:
+            raise ConfigError(
+                f"weights is {self.weights!r}; it must be one of {', '.join(WEIGHTS)}."
+            )
         _check(self.temperature, self.top_k, self.top_p)
         for item in self.items:
             _check(item.temperature, item.top_k, item.top_p)

@@ -19,19 +19,21 @@ from jukejax.models.prior import Prior, example_batch, init_params
 from jukejax.models.transformer import KEEP_KV, StackConfig, prior_stack
 from jukejax.patterns import COLUMN, CROSS, DENSE, PRIME
 from jukejax.sampling.decode import prefill
+from jukejax.sampling.weights import hold
 
 
 class Memory(NamedTuple):
     """Bytes of one level."""
 
     weights: int
+    loading: int  # float32 weights, until they are held otherwise
     caches: int  # of the loop: keys, values, and what each position is told
     prefill: int  # of the parallel pass over what a window is given, beside those
     read: int  # weights that one token needs
 
     @property
     def peak(self) -> int:
-        return self.weights + self.caches + self.prefill
+        return self.weights + max(self.caches + self.prefill, self.loading)
 
 
 def _bytes(tree: Any) -> int:
@@ -39,9 +41,10 @@ def _bytes(tree: Any) -> int:
 
 
 @functools.cache
-def level_memory(config: PriorConfig, batch: int) -> Memory:
-    """What a level takes for a batch of `batch` songs, weights as they are loaded (float32)."""
-    params = nn.unbox(jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0)))
+def level_memory(config: PriorConfig, batch: int, weights: str = "float32") -> Memory:
+    """What a level takes for a batch of `batch` songs, with matrices held in `weights`."""
+    loaded = nn.unbox(jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0)))
+    params = jax.eval_shape(lambda p: hold(p, weights), loaded)
     inputs = jax.eval_shape(lambda: example_batch(config, batch))
     given = jax.ShapeDtypeStruct((), jnp.int32)
     stream = jax.eval_shape(lambda p, b, g: prefill(config, p, b, g), params, inputs, given)
@@ -57,6 +60,7 @@ def level_memory(config: PriorConfig, batch: int) -> Memory:
     layer = _layer(prior_stack(config), batch, config)
     return Memory(
         weights=_bytes(params),
+        loading=_bytes(loaded) if weights != "float32" else 0,
         caches=_bytes(stream),
         prefill=_bytes(kept) + layer,
         read=_bytes(params["stack"]) + _bytes(head),

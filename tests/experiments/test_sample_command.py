@@ -65,6 +65,7 @@ def test_make_request_takes_every_option(tmp_path):
             top_p=(0.9, 1.0),
             levels=(1,),
             max_batch=1,
+            weights="int8",
         )
     ).job
     assert job == Job(
@@ -79,6 +80,7 @@ def test_make_request_takes_every_option(tmp_path):
         top_p=(0.9, 1.0),
         levels=(1,),
         max_batch=1,
+        weights="int8",
     )
 
 
@@ -93,9 +95,10 @@ def test_the_command_ends_with_one_sentence(tmp_path):
 
 
 def test_make_request_reads_the_job_of_a_sample_directory(tmp_path):
-    SampleDir(tmp_path, JOB, 1000, [])
+    job = dataclasses.replace(JOB, weights="int8")
+    SampleDir(tmp_path, job, 1000, [])
     command = Command(out=tmp_path / "again", job=tmp_path / "job.json")
-    assert make_request(command).job == JOB
+    assert make_request(command).job == job
 
 
 def test_a_job_with_a_wrong_field_names_its_file(tmp_path):

@@ -1,0 +1,104 @@
+"""What bfloat16 and int8 weights cost in bits per held-out token, by the forward pass of sampling.
+
+python -m experiments.benchmark weights --model runs/demo/model --codes runs/demo/codes
+
+The same windows, evenly over the test split, are scored with the priors' matrices held in every
+format; the interval is a paired bootstrap over songs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.data import prior_inputs
+from experiments.evaluate.likelihood import Held
+from experiments.evaluate.subject import Subject
+from jukejax.config import MeshConfig
+from jukejax.evaluation import bootstrap, likelihood
+from jukejax.evaluation.report import table
+from jukejax.model_dir import read_model_dir
+from jukejax.parallel.mesh import make_mesh
+from jukejax.sampling.job import WEIGHTS
+from jukejax.sampling.weights import hold
+
+
+@dataclass(frozen=True)
+class Command:
+    """What weight formats cost in bits per held-out token, and save in bytes."""
+
+    model: Path
+    """A model directory."""
+    codes: Path
+    """Codes of songs with a test split (`experiments.encode`), under the model's VQ-VAE."""
+    batch: int = 8
+    """Windows that a prior reads at once."""
+    json: bool = False
+    """Print the figures as one JSON object too."""
+
+
+def of_level(subject: Subject, level: int) -> list[dict[str, Any]]:
+    """A row for each format of one prior; `difference` is to float32."""
+    prior = subject.load_prior(level)
+    held = Held(subject, prior.config, prior.fingerprint)
+    windows = held.chosen()
+    inputs = prior_inputs(prior.config, windows)
+    rows: list[dict[str, Any]] = []
+    truth: dict[str, Any] = {}
+    for weights in WEIGHTS:
+        params = hold(prior.params, weights)
+        scorer = likelihood.make_scorer(prior.config, params, subject.mesh)
+        bits = likelihood.score_all(scorer, inputs, held.batch)
+        songs = {
+            name: (total / count, count)
+            for name, (total, count) in likelihood.by_song(bits, windows["song"]).items()
+        }
+        truth = truth or songs
+        difference, interval = bootstrap.difference(truth, songs)
+        rows.append(
+            {
+                "level": level,
+                "weights": weights,
+                "bytes": sum(x.nbytes for x in jax.tree.leaves(params)),
+                "tokens": int(np.size(bits)),
+                "songs": len(songs),
+                "bits_per_token": float(bits.mean()),
+                "difference": difference,
+                "interval": interval,
+            }
+        )
+    return rows
+
+
+def run(command: Command) -> dict[str, Any]:
+    """The rows of all levels, top first."""
+    subject = Subject(
+        read_model_dir(command.model), make_mesh(MeshConfig()), None, command.codes, Path(),
+        command.batch,
+    )  # fmt: skip
+    return {"rows": [row for level in subject.prior_levels for row in of_level(subject, level)]}
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The figures as a table."""
+    rows = []
+    for row in found["rows"]:
+        interval = row["interval"]
+        between = f"{interval[0]:+.5f} to {interval[1]:+.5f}" if interval else "one song"
+        rows.append(
+            (
+                str(row["level"]),
+                row["weights"],
+                f"{row['bytes'] / 2**20:,.1f} MiB",
+                f"{row['bits_per_token']:.5f}",
+                f"{row['difference']:+.5f}",
+                "" if row["weights"] == WEIGHTS[0] else between,
+                f"{row['tokens']:,} of {row['songs']} songs",
+            )
+        )
+    head = ("level", "weights", "held in", "bits/token", "more", "95 %", "tokens")
+    return [table(head, rows)]
