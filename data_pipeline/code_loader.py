@@ -103,17 +103,24 @@ def code_windows(
     shard_index: int = 0,
     shard_count: int = 1,
     expect_fingerprint: str | None = None,
+    most: int | None = None,
 ) -> Iterator[Batch]:
     """One pass over a split in order, without randomness; windows do not overlap.
 
     Yields the arrays of `code_batches` and "valid" (b,) bool, "song" (b,) int32 index in
     `songs.jsonl`. Rows that fill up the last batch repeat the first window of all, and are not
     valid, song -1. The end of a song that does not fill a window is left out.
+
+    Args:
+      most: where the split has more windows, so many of them, evenly over it; others are not read.
     """
     reader = _CodesReader(codes_dir, split, level, n_ctx, upper_ratio, expect_fingerprint)
     labeller = _Labeller(reader, labels, max_genres, lyric_tokens, alphabet, years, max_tags)
     share = Share.of_host(batch_size, shard_index, shard_count)
     song, start = windows.whole_pass(reader.lengths, n_ctx, keep_short=False)
+    if most is not None and most < len(song):
+        kept = np.linspace(0, len(song) - 1, most).round().astype(int)
+        song, start = song[kept], start[kept]
     for first in range(0, len(song), batch_size):
         rows = first + share.rows
         valid = rows < len(song)

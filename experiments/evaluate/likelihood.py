@@ -26,7 +26,7 @@ from jukejax.parallel.mesh import BATCH
 ORDERS = (3, 5)  # of Kneser-Ney n-grams
 NGRAM_TOKENS = 2**23  # that they count, a level; whole songs are drawn up to about so many
 KEPT_BATCHES = 64  # an interrupted run repeats no more of them
-CONDITION_WINDOWS = 128  # whose conditions are replaced, evenly over the split
+CONDITION_WINDOWS = 128  # of a split, evenly over it, whose conditions are replaced
 LENDERS = 16  # training songs that lend conditions where the held-out ones are too few
 
 
@@ -84,49 +84,49 @@ class Held:
         self.lengths = [codes_length(song.n_samples, config.hop, top) for song in songs]
         self.total = sum(length // config.n_ctx for length in self.lengths)  # windows
 
-    def batches(self, split: str = "test") -> Iterator[dict[str, Any]]:
+    def batches(self, split: str = "test", most: int | None = None) -> Iterator[dict[str, Any]]:
         """What the prior reads, with "valid", "song" and "place" (see `conditions`)."""
-        for found in code_windows(self.codes, split=split, **self.arguments):
+        for found in code_windows(self.codes, split=split, most=most, **self.arguments):
             kept = {k: found[k] for k in ("valid", "song")}
             place = found["offset"] / found["total_length"]
             yield prior_inputs(self.config, found) | kept | {"place": place}
 
-    def chosen(self) -> conditions.Windows:
+    def chosen(self, split: str = "test") -> conditions.Windows:
         """Windows whose conditions are replaced, evenly over the split."""
-        count = min(self.total, CONDITION_WINDOWS)
-        rows = set(np.linspace(0, self.total - 1, count).round().astype(int).tolist())
-        return _take(self.batches(), lambda index, song: index in rows)
+        return _stack(_rows(self.batches(split, CONDITION_WINDOWS)))
 
     def lenders(self) -> conditions.Windows:
         """The first window of some training songs, sung ones where the prior reads lyrics."""
         songs, seen = prepared_songs(self.codes), set[int]()
         sung = self.config.lyrics and any(s.lyrics for s in songs.of_split("train"))
 
-        def wanted(index: int, song: int) -> bool:
-            new = song not in seen and bool(songs[song].lyrics or not sung)
-            seen.update([song] if new else [])
-            return new and len(seen) <= LENDERS
+        def new(row: dict[str, Any]) -> bool:
+            song = int(row["song"])
+            found = song not in seen and bool(songs[song].lyrics or not sung)
+            seen.update([song] if found else [])
+            return found
 
-        return _take(self.batches("train"), wanted)
+        return _stack(itertools.islice(filter(new, _rows(self.batches("train"))), LENDERS))
 
 
-def _take(batches: Iterator[dict[str, Any]], wanted: Any) -> conditions.Windows:
-    """The rows of batches of which wanted(number, song) holds, without "valid"."""
-    rows, index = [], 0
+def _rows(batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The valid rows of batches one by one, without "valid"."""
     for batch in batches:
         for row in np.flatnonzero(batch.pop("valid")):
-            if wanted(index, int(batch["song"][row])):
-                rows.append({name: array[row] for name, array in batch.items()})
-            index += 1
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+            yield {name: array[row] for name, array in batch.items()}
+
+
+def _stack(rows: Iterable[dict[str, Any]]) -> conditions.Windows:
+    found = list(rows)
+    return {name: np.stack([row[name] for row in found]) for name in found[0]}
 
 
 def worth(
-    subject: Subject, held: Held, scorer: likelihood.Scorer, upper_unigram: Any
+    subject: Subject, held: Held, scorer: likelihood.Scorer, upper_unigram: Any, split: str
 ) -> list[dict[str, Any]]:
-    """What each condition is worth: bits with it replaced, beside those of the same windows."""
+    """What each condition is worth: bits with it replaced, beside the same windows as they are."""
     config, level = held.config, held.config.level
-    windows = held.chosen()
+    windows = held.chosen(split)
     count = len(windows["codes"])
     few = len(np.unique(windows["song"])) < 2
     if config.lyrics and not few:
@@ -151,7 +151,7 @@ def worth(
         bits = likelihood.score_all(scorer, first, held.batch)
         return [[float(b) for b in bits.mean(1)], int(bits.shape[1])]
 
-    means, tokens = subject.once(f"level {level}: truth", truth)
+    means, tokens = subject.once(f"level {level}, {split}: truth", truth)
     rows = []
     for one in conditions.replacements(config, windows, count, upper_unigram, unknown):
 
@@ -159,7 +159,7 @@ def worth(
             bits = likelihood.score_all(scorer, prior_inputs(config, one.windows), held.batch)
             return sums(one.rows, bits)
 
-        found = subject.once(f"level {level}: {one.name}", replaced)
+        found = subject.once(f"level {level}, {split}: {one.name}", replaced)
         true = sums(one.rows, np.repeat(np.array(means)[one.rows, None], tokens, axis=1))
         pair = [{s: (b / t, t) for s, (b, t) in x.items()} for x in (true, found)]
         more, interval = bootstrap.difference(*pair)
@@ -167,6 +167,7 @@ def worth(
             {
                 "name": one.name,
                 "condition": one.condition,
+                "split": split,
                 "bits_per_token": likelihood.mean(found),
                 "truth_bits_per_token": likelihood.mean(true),
                 "difference": more,
@@ -232,7 +233,9 @@ def of_level(subject: Subject, level: int, counted: Counted) -> dict[str, Any]:
             name: likelihood.curve(sums["positions"], whole["windows"])
             for name, sums in found.items()
         },
-        "conditions": worth(subject, held, scorer, upper),
+        "conditions": [
+            row for split in ("test", "train") for row in worth(subject, held, scorer, upper, split)
+        ],
     }
 
 
@@ -278,5 +281,5 @@ SUITE = Suite(
     scores=likelihood_report.scores,
     needs=("vqvae", "codes", "priors", "labels"),
     alike=("vqvae",),
-    definition=2,
+    definition=3,
 )

@@ -15,6 +15,11 @@ ABOUT = (
     "Windows are scored one by one from their first token on, whole windows only."
 )
 MOST_ROWS = 20  # artists or genres of a table
+SPLITS = {
+    "test": "held-out songs",
+    "train": "songs of the training (more here than there: it knows these songs' own)",
+}
+BAR_ENDS = {"test": "", "train": " (training songs)"}
 BASELINES = {"kn5": "5-gram", "kn3": "3-gram", "bigram": "bigram", "unigram": "unigram"}
 
 
@@ -46,9 +51,15 @@ def tables(result: dict[str, Any]) -> list[Table]:
             for row in levels
         ],
     )  # fmt: skip
-    worth = Table(
-        "What each condition is worth: bits per token more than the same windows need with the "
-        "truth. Above 0: the prior uses the condition. 95 %: paired bootstrap over songs.",
+    worth = [_worth(levels, split) for split in SPLITS]
+    return [whole, *worth, *(_groups(levels, kind) for kind in ("artist", "genre"))]
+
+
+def _worth(levels: list[dict[str, Any]], split: str) -> Table:
+    return Table(
+        f"What each condition is worth, on {SPLITS[split]}: bits per token more than the same "
+        "windows need with the truth. Above 0: the prior uses the condition. 95 %: paired "
+        "bootstrap over songs.",
         ("level, replaced by", "truth", "replaced", "more", "95 %", "windows", "songs"),
         [
             (
@@ -62,9 +73,9 @@ def tables(result: dict[str, Any]) -> list[Table]:
             )
             for row in levels
             for one in row["conditions"]
+            if one["split"] == split
         ],
     )
-    return [whole, worth, *(_groups(levels, kind) for kind in ("artist", "genre"))]
 
 
 def _groups(levels: list[dict[str, Any]], kind: str) -> Table:
@@ -97,7 +108,7 @@ def figures(result: dict[str, Any]) -> list[Figure]:
         found.append(Figure(f"Level {row['level']}: bits along the window", caption, figure))
     for row in result["levels"]:
         bars = [
-            (one["name"], one["difference"], one["interval"])
+            (one["name"] + BAR_ENDS[one["split"]], one["difference"], one["interval"])
             for one in row["conditions"]
             if one["condition"] != "codes"
         ]

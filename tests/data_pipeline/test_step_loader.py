@@ -347,3 +347,15 @@ def test_the_number_of_codes_is_kept(codes_set, tmp_path):
     (tmp_path / "codes.json").write_text(json.dumps(old))
     with pytest.raises(DataError, match="encode the songs again"):
         codes.codes_info(tmp_path)
+
+
+def test_code_windows_can_be_few_and_evenly_over_the_split(codes_set):
+    def rows(**more):
+        batches = code_windows(codes_set[0], **CODES, **more)
+        return [b["codes"][i] for b in batches for i in np.flatnonzero(b["valid"])]
+
+    whole = rows()
+    assert len(whole) > 5
+    places = np.linspace(0, len(whole) - 1, 3).round().astype(int)
+    np.testing.assert_array_equal(rows(most=3), [whole[i] for i in places])
+    np.testing.assert_array_equal(rows(most=len(whole) + 1), whole)

@@ -106,7 +106,8 @@ def test_one_held_out_song_has_no_intervals_and_borrows_from_training_songs(copy
     assert [row["songs"] for row in levels] == [1, 1]
     assert [row["interval"] for row in levels] == [None, None]
     borrowed = [one for one in levels[1]["conditions"] if one["name"].startswith("another")]
-    assert borrowed and all(one["lent_by_training_songs"] for one in borrowed)
+    assert {one["split"] for one in borrowed} == {"test", "train"}
+    assert all(one["lent_by_training_songs"] == (one["split"] == "test") for one in borrowed)
     assert "nan" not in printed
 
 
