@@ -1,0 +1,118 @@
+"""The PyTorch side of `benchmark sample` and `benchmark train`; runs in an environment of its own.
+
+python -m venv port; port/bin/pip install torch==2.13.0 transformers==4.44.2 "numpy<2"
+
+Holds the port of Jukebox in transformers, made of the sizes that it reads as JSON from its first
+line (`against.SIZES`). Each line of stdin names a task of `TASKS`; it is done once and its seconds
+are printed as JSON. Anything that the libraries print goes to stderr.
+"""
+
+import json
+import os
+import sys
+import time
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # its threads leave the cores while it waits
+os.environ["HF_HUB_OFFLINE"] = "1"
+answers, sys.stdout = sys.stdout, sys.stderr
+
+import torch  # noqa: E402
+from transformers.models.deprecated.jukebox import (  # noqa: E402
+    JukeboxPrior,
+    JukeboxPriorConfig,
+    JukeboxVQVAE,
+    JukeboxVQVAEConfig,
+)
+
+sizes = json.loads(sys.stdin.readline())
+torch.set_num_threads(sizes["threads"])
+torch.manual_seed(0)
+LABELS = 4 + 5  # length, offset, duration, artist and up to five genres
+
+
+def make_prior():
+    config = JukeboxPriorConfig(
+        level=0, attention_pattern="raw_column_previous_row_attention", mask=True,
+        hidden_size=sizes["width"], num_layers=sizes["depth"], n_heads=sizes["heads"],
+        n_ctx=sizes["context"], blocks=sizes["blocks"], is_encoder_decoder=False,
+        merged_decoder=False, nb_relevant_lyric_tokens=0, encoder_loss_fraction=0.0,
+        metadata_dims=[sizes["genres"], sizes["artists"]], max_nb_genres=5, timing_dims=128,
+        min_duration=60.0, max_duration=600.0, init_scale=0.2,
+    )  # fmt: skip
+    prior = JukeboxPrior(config, level=0)
+    prior.apply(prior._init_weights)  # linear weights are not initialised before
+    return prior
+
+
+def labels(batch):
+    y = torch.full((batch, LABELS), -1, dtype=torch.long)
+    y[:, 0], y[:, 1], y[:, 2], y[:, 3], y[:, 4] = 180 * 44100, 0, sizes["context"] * 128, 10, 3
+    return y
+
+
+class Tasks:
+    """What can be asked for; models are made when first needed."""
+
+    def __init__(self):
+        self.made = {}
+
+    def once(self, name, make):
+        if name not in self.made:
+            self.made[name] = make()
+        return self.made[name]
+
+    def sample(self, batch):
+        prior = self.once("prior", lambda: make_prior().eval())
+        with torch.no_grad():
+            prior.sample(batch, metadata=labels(batch), sample_tokens=sizes["tokens"])
+
+    def train(self):
+        prior, optimizer, codes = self.once("train", self.trained)
+        audio, metadata, _ = prior.get_cond(None, labels(len(codes)))
+        prior.prior(codes, audio, metadata, None)[0].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def trained(self):
+        prior = make_prior().train()
+        for p in prior.parameters():
+            p.requires_grad = True
+        codes = torch.randint(0, 2048, (sizes["train_batch"], sizes["context"]))
+        return prior, torch.optim.Adam(prior.parameters(), lr=3e-4), codes
+
+    def vqvae(self):
+        model = JukeboxVQVAE(JukeboxVQVAEConfig(sample_length=sizes["samples"])).eval()
+        for level in model.bottleneck.level_blocks:
+            level.codebook.normal_()
+        return model
+
+    def encode(self):
+        model = self.once("vqvae", self.vqvae)
+        with torch.no_grad():
+            self.codes = model.encode(0.1 * torch.randn(1, sizes["samples"], 1))
+
+    def decode(self):
+        if not hasattr(self, "codes"):
+            self.encode()
+        with torch.no_grad():
+            self.once("vqvae", self.vqvae).decode(self.codes, start_level=0)
+
+    def vqvae_gradients(self):
+        model = self.once("vqvae", self.vqvae)
+        for p in model.parameters():
+            p.requires_grad = True
+        x = 0.1 * torch.randn(1, 1, sizes["gradient_samples"])
+        for encoder, decoder in zip(model.encoders, model.decoders):  # noqa: B905
+            ((decoder([encoder(x)[-1]], all_levels=False) - x) ** 2).mean().backward()
+        model.zero_grad()
+        for p in model.parameters():
+            p.requires_grad = False
+
+
+tasks = Tasks()
+for line in sys.stdin:
+    name, _, batch = line.strip().partition(":")
+    run = getattr(tasks, name)
+    began = time.perf_counter()
+    run(int(batch)) if batch else run()
+    print(json.dumps(time.perf_counter() - began), file=answers, flush=True)

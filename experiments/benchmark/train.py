@@ -1,0 +1,98 @@
+"""How fast a train step is on this CPU, beside PyTorch.
+
+python -m experiments.benchmark train --vs-torch port/bin/python
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmark import against
+from experiments.benchmark.encode import random_vqvae
+from jukejax import presets
+from jukejax.config import ConfigError, MeshConfig, PriorExperiment, TrainConfig, VQVAEExperiment
+from jukejax.models import vqvae
+from jukejax.parallel.mesh import make_mesh
+from jukejax.training.step import create_state, make_train_step
+from jukejax.training.tasks import make_task
+
+TASKS = ("train", "vqvae_gradients")
+
+
+@dataclass(frozen=True)
+class Command:
+    """Train steps, float32, random weights."""
+
+    vs_torch: Path | None = None
+    """Python with the PyTorch port (see experiments/benchmark/port_worker.py), timed in turn."""
+    tasks: tuple[str, ...] = TASKS
+    """train: a step of a prior with Adam. vqvae_gradients: the mean square error of all levels of
+    `vqvae` without its bottleneck, forward and backward."""
+    rounds: int = 5
+    json: bool = False
+    """Print the figures as one JSON object too."""
+
+
+def prior_step() -> Callable[[], Any]:
+    """The step of `jukejax.training.step`, and its state from call to call."""
+    sizes = against.SIZES
+    train = TrainConfig(batch=sizes["train_batch"])
+    experiment = PriorExperiment(model=against.prior_config(), train=train)
+    mesh, task = make_mesh(MeshConfig(), jax.devices()[:1]), make_task(experiment)
+    batch: Any = jax.tree.map(np.array, task.example(train.batch))
+    batch["codes"][:] = np.random.default_rng(0).integers(0, 2048, batch["codes"].shape)
+    batch["total_length"][:] = 180 * experiment.model.sample_rate
+    step = make_train_step(task, experiment, mesh)
+    state = [create_state(task, experiment, mesh, batch)]
+
+    def run() -> Any:
+        state[0], metrics = step(state[0], batch)
+        return metrics
+
+    return run
+
+
+def vqvae_gradients() -> Callable[[], Any]:
+    """Gradients of every encoder and decoder at the published size."""
+    experiment = presets.get("vqvae")
+    assert isinstance(experiment, VQVAEExperiment)
+    config = experiment.model
+    model = random_vqvae("vqvae")
+    sound = 0.1 * jax.random.normal(jax.random.key(0), (1, against.SIZES["gradient_samples"], 1))
+
+    def loss(params: Any, x: jax.Array) -> jax.Array:
+        levels = range(config.levels)
+        coded = [vqvae.to_vectors(config, params, x, level) for level in levels]
+        back = [vqvae.from_vectors(config, params, coded[level], level) for level in levels]
+        return sum((jnp.mean((y - x) ** 2) for y in back), jnp.zeros(()))
+
+    return partial(jax.jit(jax.grad(loss)), model.params, sound)
+
+
+def run(command: Command) -> dict[str, Any]:
+    """Seconds of every task and round."""
+    made = {"train": prior_step, "vqvae_gradients": vqvae_gradients}
+    unknown = set(command.tasks) - set(made)
+    if unknown:
+        raise ConfigError(f"--tasks {', '.join(sorted(unknown))}: known are {', '.join(TASKS)}.")
+    ours = {task: made[task]() for task in command.tasks}
+    return {"tasks": against.measure(ours, command.vs_torch, 0, command.rounds)}
+
+
+def lines(found: dict[str, Any]) -> Sequence[str]:
+    """A table of the tasks."""
+    sizes, rows = against.SIZES, found["tasks"]
+    work = {
+        "train": (sizes["train_batch"] * sizes["context"], "tokens/s"),
+        "vqvae_gradients": (sizes["gradient_samples"] / 44_100, "x real time"),
+    }
+    told = [against.line(task, *work[task], row) for task, row in rows.items()]
+    return [against.head(any("ratio" in row for row in rows.values())), *told]
