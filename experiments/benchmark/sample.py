@@ -20,10 +20,11 @@ import numpy as np
 from experiments.benchmark import against
 from experiments.benchmark.encode import random_vqvae
 from jukejax import presets
-from jukejax.config import ConfigError, PriorConfig, PriorExperiment
+from jukejax.config import ConfigError, MeshConfig, PriorConfig, PriorExperiment
 from jukejax.models import prior, vqvae
-from jukejax.sampling import decode
+from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.draw import Control
+from jukejax.sampling.loop import make_loop
 
 BUS = 2**15, 2**13  # float32, a gibibyte
 
@@ -61,12 +62,13 @@ def sampler(config: PriorConfig, params: Any, batch: int, tokens: int) -> Callab
     if config.labels:
         inputs["total_length"][:] = 180 * config.sample_rate
     uniforms = jax.random.uniform(jax.random.key(1), (batch, config.n_ctx))
-    zero, control = jnp.asarray(0), Control(jnp.float32(1.0))
+    control = Control(jnp.float32(1.0))
+    loop = make_loop(config, make_mesh(MeshConfig()), params, batch, control)
+    placed = loop.place(params)
 
     def run() -> Any:
-        stream = decode.start_stream(config, params, inputs, zero)
-        stop = jnp.asarray(tokens)
-        return decode.fill(config, params, stream, uniforms, zero, stop, control, zero)
+        stream = loop.start(placed, inputs, 0)
+        return loop.fill(placed, stream, uniforms, 0, tokens, control, 0)
 
     return run
 

@@ -11,7 +11,6 @@ that a read is one slab; dense and prime (n, B, positions, A); cross (n, B, E, A
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -194,7 +193,6 @@ def step(
     return _whole(model.apply({"params": params}, h, method="head")), caches
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=2)
 def fill(
     config: PriorConfig,
     params: Any,
@@ -224,9 +222,6 @@ def fill(
         return stream._replace(tokens=tokens, caches=caches)
 
     return lax.fori_loop(first + n, stop + n, body, stream)
-
-
-start_stream = jax.jit(prefill, static_argnums=0)
 
 
 def music(config: PriorConfig, stream: Stream) -> jax.Array:
