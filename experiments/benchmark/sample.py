@@ -39,7 +39,8 @@ class Command:
     """sample:BATCH draws a window's tokens; encode (three levels) and decode (the bottom level) do
     10 seconds with `vqvae`."""
     preset: str | None = None
-    """A prior of published size instead of the one that the port is timed with."""
+    """A prior of published size instead of the one that the port is timed with. Its windows are
+    begun before the clock starts: what is timed is the loop over tokens."""
     tokens: int = 2048
     """So many of each window are drawn."""
     rounds: int = 3
@@ -56,8 +57,12 @@ def _prior(preset: str | None) -> PriorConfig:
     return experiment.model
 
 
-def sampler(config: PriorConfig, params: Any, batch: int, tokens: int) -> Callable[[], Any]:
-    """Starts a window without a prompt and draws its first `tokens`."""
+def sampler(
+    config: PriorConfig, params: Any, batch: int, tokens: int, begun: bool = False
+) -> Callable[[], Any]:
+    """Starts a window without a prompt and draws its first `tokens`; one that is `begun` already is
+    not started again: what remains is the loop over tokens, which draws over the last ones.
+    """
     inputs = jax.tree.map(np.array, prior.example_batch(config, batch))
     if config.labels:
         inputs["total_length"][:] = 180 * config.sample_rate
@@ -66,9 +71,14 @@ def sampler(config: PriorConfig, params: Any, batch: int, tokens: int) -> Callab
     loop = make_loop(config, make_mesh(MeshConfig()), params, batch, control)
     placed = loop.place(params)
 
+    stream = loop.start(placed, inputs, 0)
+
     def run() -> Any:
-        stream = loop.start(placed, inputs, 0)
-        return loop.fill(placed, stream, uniforms, 0, tokens, control, 0)
+        nonlocal stream
+        if not begun:
+            stream = loop.start(placed, inputs, 0)
+        stream = loop.fill(placed, stream, uniforms, 0, tokens, control, 0)
+        return stream
 
     return run
 
@@ -115,7 +125,8 @@ def run(command: Command) -> dict[str, Any]:
     for task in command.tasks:
         name, _, batch = task.partition(":")
         if name == "sample" and batch.isdigit() and int(batch):
-            known[task] = sampler(config, params, int(batch), command.tokens)
+            begun = command.preset is not None
+            known[task] = sampler(config, params, int(batch), command.tokens, begun)
         elif task in ("encode", "decode"):
             known[task] = coders()[task]
         else:

@@ -113,8 +113,13 @@ class Loop:
     filling: Callable[..., Stream]
 
     def place(self, params: Any) -> Any:
-        """Parameters in the loop's layouts; those that lie so already are not copied."""
-        return jax.device_put(params, self.formats[0])
+        """Parameters in the loop's layouts; arrays that lie so already are the same ones."""
+
+        def put(x: Any, wanted: Format) -> Any:
+            # one that the loop does not read may lie anyhow
+            return x if wanted.layout in (None, x.format.layout) else jax.device_put(x, wanted)
+
+        return jax.tree.map(put, params, self.formats[0])
 
     def start(self, params: Any, batch: Batch, given: int) -> Stream:
         """`decode.prefill` of a batch of numpy arrays, in the loop's layouts."""
