@@ -17,6 +17,7 @@ from jukejax.parallel.mesh import Mesh
 from jukejax.sampling.cascade import Describe
 from jukejax.sampling.draw import Control
 from jukejax.sampling.job import Item, Job
+from jukejax.sampling.loop import on_device
 from jukejax.sampling.memory import Memory, level_memory
 from jukejax.sampling.plan import Window, plan_windows
 
@@ -119,6 +120,7 @@ def set_up(job: Job, folder: ModelDir, model: LoadedVQVAE) -> list[LevelSetup]:
     out = []
     for level in check_levels(job, vqvae.levels):
         config, note = folder.prior_config(level)
+        config = on_device(config)
         labelled = config.labels is not None
         vocabulary = Vocabulary.load(folder.labels(level)) if labelled else Vocabulary.build([], [])
         check_labels(config, note, vocabulary, folder)

@@ -10,6 +10,7 @@ B batch, L positions of the stack, W width, A attention width.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,16 @@ from jukejax.parallel.mesh import BATCH, COMPUTE, batch_ways, replicated
 from jukejax.sampling import decode
 from jukejax.sampling.decode import Stream
 from jukejax.sampling.draw import Control
+
+
+def on_device(config: PriorConfig) -> PriorConfig:
+    """The prior as it is sampled here: activations and caches are float32 on a CPU.
+
+    A CPU multiplies no bfloat16: it converts what it meets, all of a cache at every write to it.
+    """
+    if jax.default_backend() == "cpu":
+        return dataclasses.replace(config, dtype="float32")
+    return config
 
 
 def _abstract(x: Any, sharding: Any) -> Any:

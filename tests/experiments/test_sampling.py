@@ -18,10 +18,12 @@ from experiments import sample as command
 from experiments.sample import run
 from experiments.sampling import making
 from experiments.sampling.request import Command, make_request
+from experiments.sampling.setup import set_up
 from jukejax.config import ConfigError, MeshConfig
-from jukejax.model_dir import ModelDir, load_vqvae
+from jukejax.model_dir import ModelDir, load_vqvae, read_model_dir
 from jukejax.parallel.mesh import Mesh, local_bytes, make_mesh
 from jukejax.sampling import cascade
+from jukejax.sampling.job import Item, Job
 
 DRAWN = {"hop_fraction": (0.5, 0.5, 0.5), "temperature": (3.0, 3.0, 3.0)}
 BATCH = {"artist": "ella", "genre": ("jazz",), **DRAWN}
@@ -204,6 +206,19 @@ def test_the_mesh_that_is_asked_for_splits_priors_and_changes_no_song(song, spli
         assert share < 0.8  # of such small priors; what does not divide is whole
     for level in (2, 1, 0):  # in float32 no number of these songs lies near enough to an edge
         np.testing.assert_array_equal(codes(out, level)[:2], codes(song, level))
+
+
+def test_a_bfloat16_prior_is_sampled_in_float32_on_a_cpu(model, monkeypatch):
+    def bfloat16(self, level, was=ModelDir.prior_config):
+        config, note = was(self, level)
+        return dataclasses.replace(config, dtype="bfloat16"), note
+
+    monkeypatch.setattr(ModelDir, "prior_config", bfloat16)
+    folder = read_model_dir(model)
+    loaded = load_vqvae(folder.vqvae, make_mesh(MeshConfig()))
+    job = Job(model=str(model), items=(Item("ella", ("jazz",)),), seconds=SECONDS)
+    for setup in set_up(job, folder, loaded):
+        assert setup.config.dtype == "float32"
 
 
 @pytest.mark.parametrize(
