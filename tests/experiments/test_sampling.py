@@ -421,7 +421,7 @@ def test_a_plan_takes_the_speed_that_was_measured(song, model, capsys):
 def test_a_job_that_cannot_fit_says_so_before_it_starts(model, tmp_path, monkeypatch):
     from experiments.sampling import planning
 
-    monkeypatch.setattr(planning, "free_memory", lambda: 50_000)
+    monkeypatch.setattr(planning, "free_memory", lambda: 5_000)
     request = make_request(Command(out=tmp_path / "a", model=model, count=8, **BATCH))
     with pytest.raises(
         ConfigError, match=r"takes about .* MiB, but .* free; give a --max-batch below 8"
