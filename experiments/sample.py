@@ -57,21 +57,27 @@ def run_with(
     levels = [describe_level(job, config, setup, samples) for setup in setups]
     given = request.given or [np.zeros((len(job.items), 0), np.int32)] * config.levels
     sample = SampleDir(out, job, config.sample_rate, levels, given, request.notes)
-    board = Board(sample, job, config.hops, samples)
-    made = {setup.level for setup in setups}
-    for setup in setups:
-        above = setup.level + 1
-        if setup.config.upper and above not in made and not board.finished(above):
+    board = Board(sample, job, config.hops, samples, setups)
+    by_level = {setup.level: setup for setup in setups}
+    for level, setup in by_level.items():
+        above = level + 1
+        if setup.config.upper and above not in by_level and not board.finished(above):
             raise ConfigError(
-                f"Level {setup.level} is made from the codes of level {above}, which {out} lacks; "
+                f"Level {level} is made from the codes of level {above}, which {out} lacks; "
                 f"name both in --levels, or --upsample a directory that has them."
             )
     page, seconds = out / "index.html", round(job.seconds * config.sample_rate)
+    sounds = {
+        level: sound.GrowingSounds(model, sample, level, board.codes[level], seconds)
+        for level in by_level
+        if not (board.finished(level) and sample.has_sound(level))
+    }
     for level, priors in make(board, setups, folder, model, mesh, stream):
-        if not sample.has_sound(level):
-            sample.write_sound(level, sound.decode(model, board.codes[level], level), seconds)
-        setup = next(setup for setup in setups if setup.level == level)
-        sung = with_words(setup.config, job)
+        if level in sounds:
+            sounds[level].grow(board.done(level))
+        if not board.finished(level):
+            continue
+        sung = with_words(by_level[level].config, job)
         if sung and not is_aligned(sample, level, sung):
             if level not in priors:
                 priors[level] = load_prior(folder, mesh, model, level, job.weights)

@@ -58,7 +58,10 @@ class Command:
     levels: tuple[int, ...] = ()
     """Levels to make, 0 is the bottom; none: all."""
     max_batch: int = 0
-    """Songs sampled at once; 0: all."""
+    """Songs (times chains) sampled at once; 0: all."""
+    parallel_segments: int = 1
+    """Chains that a song's upsampling is cut into, sampled as one batch: quicker, with a seam where
+    a chain begins. 1: none."""
     weights: str = "float32"
     """float32, bfloat16 or int8: what the priors' matrices are held in; smaller is read faster."""
     prompt: Path | None = None
@@ -174,6 +177,7 @@ def _job(command: Command, model: str, items: tuple[Item, ...]) -> Job:
         top_p=command.top_p,
         hop_fraction=command.hop_fraction,
         max_batch=command.max_batch,
+        parallel_segments=command.parallel_segments,
         levels=command.levels,
         weights=command.weights,
     )

@@ -17,7 +17,7 @@ from jukejax.sampling.cascade import Describe
 from jukejax.sampling.draw import Control
 from jukejax.sampling.job import Item, Job
 from jukejax.sampling.memory import Memory, level_memory
-from jukejax.sampling.plan import Window, plan_windows
+from jukejax.sampling.plan import Plan, plan_rounds
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class LevelSetup:
     """One level of a job."""
 
     config: PriorConfig
-    windows: tuple[Window, ...]
+    plan: Plan
+    batches: tuple[slice, ...]  # of items
     describes: tuple[Describe, ...]  # a batch each
     controls: tuple[Control, ...]  # a batch each
     weights: str  # what tells them from others'
@@ -40,8 +41,13 @@ class LevelSetup:
         """Codes of this level per code above."""
         return self.config.upper.ratio if self.config.upper else 1
 
-    def memory(self, batch: int) -> Memory:
-        return level_memory(self.config, batch, self.held)
+    def rows(self, songs: int) -> int:
+        """Windows that are filled at once: songs of the largest batch, times chains."""
+        largest = max(some.stop - some.start for some in self.batches)
+        return min(largest, songs) * self.plan.chains
+
+    def memory(self, songs: int) -> Memory:
+        return level_memory(self.config, self.rows(songs), self.held)
 
 
 def level_name(level: int, levels: int) -> str:
@@ -107,6 +113,18 @@ def _some(describe: Describe, some: slice, offset: int) -> dict[str, np.ndarray]
     return {name: x[some] for name, x in describe(offset).items()}
 
 
+def plan_level(job: Job, config: PriorConfig, samples: int) -> Plan:
+    """The windows of a level of a job; levels with codes above are cut into chains, if asked."""
+    return plan_rounds(
+        samples // config.hop,
+        config.n_ctx,
+        job.hop_fraction[config.level],
+        config.upper.ratio if config.upper else 1,
+        job.given[config.level] if job.given else 0,
+        job.parallel_segments if config.upper else 1,
+    )
+
+
 def set_up(job: Job, folder: ModelDir, model: LoadedVQVAE) -> list[LevelSetup]:
     """The levels to make, top first; all that can be wrong is found here.
 
@@ -122,18 +140,15 @@ def set_up(job: Job, folder: ModelDir, model: LoadedVQVAE) -> list[LevelSetup]:
         vocabulary = Vocabulary.load(folder.labels(level)) if labelled else Vocabulary.build([], [])
         check_labels(config, note, vocabulary, folder)
         describe = describer(config, vocabulary, job, samples)
+        plan = plan_level(job, config, samples)
+        batches = job.batches(plan.chains)
         out.append(
             LevelSetup(
                 config,
-                plan_windows(
-                    samples // config.hop,
-                    config.n_ctx,
-                    job.hop_fraction[level],
-                    config.upper.ratio if config.upper else 1,
-                    job.given[level] if job.given else 0,
-                ),
-                tuple(functools.partial(_some, describe, some) for some in job.batches()),
-                tuple(control(job, job.items[some], level) for some in job.batches()),
+                plan,
+                tuple(batches),
+                tuple(functools.partial(_some, describe, some) for some in batches),
+                tuple(control(job, job.items[some], level) for some in batches),
                 weights_name(model, note),
                 job.weights,
             )

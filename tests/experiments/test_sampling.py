@@ -159,12 +159,12 @@ def test_one_prior_is_in_memory_at_a_time(model, tmp_path, monkeypatch):
 def test_streaming_makes_the_same_songs_in_another_order(song, model, tmp_path, monkeypatch):
     order = []
 
-    def step(self, prior, was=making.Chain.step):
+    def step(self, prior, was=making.Batch.step):
         made = was(self, prior)
-        order.append((self.setup.level, self.progress.done))
+        order.append((self.setup.level, self.made // 2))
         return made
 
-    monkeypatch.setattr(making.Chain, "step", step)
+    monkeypatch.setattr(making.Batch, "step", step)
     out = sample(
         tmp_path, model=model, seconds=SECONDS, count=2, seed=5, stream=True, **BATCH
     )  # fmt: skip
@@ -186,14 +186,14 @@ def test_killed_after_every_chunk_it_makes_the_same_songs(
     class Killed(BaseException):
         pass
 
-    def step(self, prior, was=making.Chain.step):
+    def step(self, prior, was=making.Batch.step):
         was(self, prior)
         raise Killed
 
     options = {"model": model, "seconds": SECONDS, "count": 2, "seed": 5, **BATCH}
     request, lives = make_request(Command(out=tmp_path, **options)), 0
     with monkeypatch.context() as patch:
-        patch.setattr(making.Chain, "step", step)
+        patch.setattr(making.Batch, "step", step)
         while True:
             try:
                 run(request, tmp_path, stream)
@@ -352,8 +352,9 @@ def test_a_plan_names_windows_memory_and_time_and_makes_nothing(model, tmp_path,
     assert run(request, out, plan=True) is None
     text = capsys.readouterr().out
     assert not out.exists()
-    assert "3 songs of 0.0751 s, sampled 2 + 1 at once" in text
-    assert "level 2: 38 tokens a song" in text and "level 0: 152 tokens a song" in text
+    assert "3 songs of 0.0751 s" in text
+    assert "level 2: 38 tokens a song, 2 + 1 sampled at once" in text
+    assert "level 0: 152 tokens a song" in text
     top = text[: text.index("level 1")]
     assert "1 window  given 0 made 16: tokens 0 to 16" in top
     assert "2 windows given 8 made 8 each: tokens 16 to 32" in top
