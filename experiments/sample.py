@@ -4,9 +4,10 @@ python -m experiments.sample --model runs/demo/model --out runs/demo/sample \\
     --artist "Flite RMS" --genre hymn --lyrics words.txt --seconds 6 --seed 0
 
 --prompt song.wav goes on from a sound, --continue-from SAMPLE from a sample, --upsample SAMPLE
-makes its lower levels, --plan only says what would be made. Codes are saved every few seconds; the
-same command goes on where a killed one was, and makes the same song. A level that is told lyrics
-gets alignments beside its sounds; `--job DIR/job.json --out DIR` adds them to an older sample.
+makes its lower levels, --plan only says what would be made (with --presets, by models that are not
+there). Codes are saved every few seconds; the same command goes on where a killed one was, and
+makes the same song. A level that is told lyrics gets alignments beside its sounds; `--job
+DIR/job.json --out DIR` adds them to an older sample.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from experiments.sampling import sound
 from experiments.sampling.alignment import align_sample, is_aligned, with_words
 from experiments.sampling.making import Board, load_prior, make
 from experiments.sampling.planning import check_memory, plan_text
-from experiments.sampling.request import Command, Request, make_request
+from experiments.sampling.request import Command, Request, make_request, plan_presets
 from experiments.sampling.setup import describe_level, set_up
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.evaluation.page import write_page
@@ -89,6 +90,9 @@ def run_with(
 @cli.command
 def main(arguments: list[str]) -> None:
     command = tyro.cli(Command, args=arguments, prog="python -m experiments.sample")
+    if command.presets:
+        print(plan_presets(command))
+        return
     page = run(make_request(command), command.out, command.stream, command.plan)
     if page:
         print(f"Listen: {page}")

@@ -154,7 +154,7 @@ def of_level(
         return np.concatenate([sound.decode_piece(model, codes, c.level, x) for x in plan], 1)
 
     rows: list[dict[str, Any]] = []
-    whole, audio = kept, np.zeros(0, np.float32)
+    whole, audio = kept, decoded(kept)
     for chains in dict.fromkeys((1, *segments, -(-total // c.n_ctx))):
         plan = plan_rounds(total, c.n_ctx, job.hop_fraction[c.level], setup.ratio, 0, chains)
         made = make(job, setup, prior, plan, upper)
@@ -164,8 +164,7 @@ def of_level(
             "h100_seconds": h100_seconds(c.level, chains),
         }  # fmt: skip
         if chains == 1:
-            whole, audio = made.codes, decoded(made.codes)
-            row["as_sampled"] = bool((whole == kept).all())
+            row["as_sampled"] = bool((made.codes == whole).all())
         else:
             places = seams(plan)
             cut, one = (bits_after(scorer, setup, z, upper, places) for z in (made.codes, whole))

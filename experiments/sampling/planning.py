@@ -72,11 +72,11 @@ def plan_lines(plan: Plan) -> list[str]:
     """A level's windows in words, those of chains by rounds."""
     if plan.chains == 1:
         return window_lines(plan.windows) or ["  nothing to make: its codes are given"]
-    whole = [sum(w.stop - w.given for w in line) for line in zip(*plan.rounds, strict=True)]
+    lengths = [sum(w.stop - w.given for w in line) for line in zip(*plan.rounds, strict=True)]
+    each = " to ".join(f"{n:,}" for n in sorted({min(lengths), max(lengths)}))
     return [
-        f"  {plan.chains} chains side by side of {min(whole):,} to {max(whole):,} tokens, in "
-        f"{len(plan.rounds)} round{'s' * (len(plan.rounds) != 1)} of one window each; "
-        f"the first and the last:",
+        f"  {plan.chains} chains side by side of {each} tokens, in {len(plan.rounds)} "
+        f"round{'s' * (len(plan.rounds) != 1)} of one window each; the first and the last:",
         *(f"  {x}" for i in (0, -1) for x in window_lines(_chain(plan, i))),
     ]
 

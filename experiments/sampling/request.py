@@ -11,7 +11,10 @@ import numpy as np
 
 from data_pipeline.manifest import read_lyrics
 from experiments.sampling import sound
-from jukejax.config import ConfigError, MeshConfig, VQVAEConfig
+from experiments.sampling.planning import plan_text
+from experiments.sampling.setup import unlabelled
+from jukejax import presets
+from jukejax.config import ConfigError, MeshConfig, PriorConfig, VQVAEConfig
 from jukejax.model_dir import load_experiment, load_vqvae, read_model_dir
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.job import Item, Job
@@ -82,6 +85,8 @@ class Command:
     """Begin lower levels as soon as codes above them are there; keeps all priors in memory."""
     plan: bool = False
     """Print windows, memory and a time estimate, and make nothing."""
+    presets: tuple[str, ...] = ()
+    """With --plan, in place of a model: names of a VQ-VAE's preset and its priors'."""
 
 
 _SAME = ("artist", "genre", "year", "tags", "lyrics")  # of a song that goes on
@@ -181,6 +186,28 @@ def _job(command: Command, model: str, items: tuple[Item, ...]) -> Job:
         levels=command.levels,
         weights=command.weights,
     )
+
+
+def plan_presets(command: Command) -> str:
+    """The plan of new songs by models that are there by their presets alone.
+
+    Raises:
+      ConfigError: more than a plan is asked for, or the presets are no model.
+    """
+    plain = Command(command.out)
+    _only(command, "model", "job", "prompt", "continue_from", "upsample",
+          why="cannot be combined with --presets")  # fmt: skip
+    if command.plan == plain.plan:
+        raise ConfigError("Presets have no weights, so nothing can be made of them; give --plan.")
+    models = [presets.get(name).model for name in command.presets]
+    priors = {c.level: c for c in models if isinstance(c, PriorConfig)}
+    vqvae = next((c for c in models if isinstance(c, VQVAEConfig)), None)
+    if vqvae is None or sorted(priors) != list(range(vqvae.levels)):
+        raise ConfigError(
+            f"presets is {' '.join(command.presets)}; name a VQ-VAE and a prior for each level."
+        )
+    job = _job(command, "", (Item(),) * command.count)
+    return plan_text(job, vqvae, unlabelled(job, vqvae, priors), command.out, command.stream)
 
 
 def _with_given(job: Job, given: list[np.ndarray], notes: dict[str, Any]) -> Request:

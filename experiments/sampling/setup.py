@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -125,6 +126,16 @@ def plan_level(job: Job, config: PriorConfig, samples: int) -> Plan:
     )
 
 
+def unlabelled(job: Job, vqvae: VQVAEConfig, priors: dict[int, PriorConfig]) -> list[LevelSetup]:
+    """The levels to make, top first, with what shapes alone tell: enough for a plan."""
+    samples, out = job.samples(vqvae.sample_rate, vqvae.hops[-1]), []
+    for level in check_levels(job, vqvae.levels):
+        plan = plan_level(job, priors[level], samples)
+        batches = tuple(job.batches(plan.chains))
+        out.append(LevelSetup(priors[level], plan, batches, (), (), "", job.weights))
+    return out
+
+
 def set_up(job: Job, folder: ModelDir, model: LoadedVQVAE) -> list[LevelSetup]:
     """The levels to make, top first; all that can be wrong is found here.
 
@@ -133,24 +144,21 @@ def set_up(job: Job, folder: ModelDir, model: LoadedVQVAE) -> list[LevelSetup]:
     """
     vqvae = model.config
     samples = job.samples(vqvae.sample_rate, vqvae.hops[-1])
+    found = {level: folder.prior_config(level) for level in check_levels(job, vqvae.levels)}
     out = []
-    for level in check_levels(job, vqvae.levels):
-        config, note = folder.prior_config(level)
+    for setup in unlabelled(job, vqvae, {level: config for level, (config, _) in found.items()}):
+        config, note = found[setup.level]
         labelled = config.labels is not None
-        vocabulary = Vocabulary.load(folder.labels(level)) if labelled else Vocabulary.build([], [])
+        names = folder.labels(config.level) if labelled else None
+        vocabulary = Vocabulary.load(names) if names else Vocabulary.build([], [])
         check_labels(config, note, vocabulary, folder)
         describe = describer(config, vocabulary, job, samples)
-        plan = plan_level(job, config, samples)
-        batches = job.batches(plan.chains)
         out.append(
-            LevelSetup(
-                config,
-                plan,
-                tuple(batches),
-                tuple(functools.partial(_some, describe, some) for some in batches),
-                tuple(control(job, job.items[some], level) for some in batches),
-                weights_name(model, note),
-                job.weights,
+            dataclasses.replace(
+                setup,
+                describes=tuple(functools.partial(_some, describe, x) for x in setup.batches),
+                controls=tuple(control(job, job.items[x], config.level) for x in setup.batches),
+                weights=weights_name(model, note),
             )
         )
     return out

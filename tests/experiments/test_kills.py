@@ -34,7 +34,7 @@ def finish(process):
 
 
 def position(out):
-    """(level, codes made, of them without a gap, positions of the round under way) for the table."""
+    """(level, codes made, those without a gap, positions of the round under way), for the table."""
     for level in (0, 1, 2):
         file = out / f"level_{level}" / "codes.npz"
         if file.exists():

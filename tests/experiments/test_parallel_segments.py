@@ -13,7 +13,7 @@ from tiny_model import HOPS, N_CTX, RATE
 from experiments import sample as command
 from experiments.sample import run
 from experiments.sampling import making
-from experiments.sampling.request import Command, make_request
+from experiments.sampling.request import Command, make_request, plan_presets
 from jukejax.config import ConfigError
 from jukejax.sampling import cascade
 from jukejax.sampling.sample_dir import SampleDir
@@ -231,6 +231,34 @@ def test_a_plan_names_chains_and_counts_them_in_memory(model, tmp_path, capsys):
     assert (single[3], chained[3]) == ("152", "52")  # steps: those of the longest chain
     weights, caches, *_ = zip(mebibytes(single), mebibytes(chained), strict=True)
     assert weights[0] == weights[1] and caches[1] == pytest.approx(3 * caches[0], rel=0.3)
+
+
+PUBLISHED = ("vqvae", "upsampler_level_0", "upsampler_level_1", "prior_5b_lyrics")
+
+
+def test_the_published_models_are_planned_without_weights(tmp_path, capsys):
+    line = ["--out", str(tmp_path), "--plan", "--seconds", "60", "--parallel-segments", "41"]
+    command.main([*line, "--presets", *PUBLISHED])
+    text = capsys.readouterr().out
+    # 60 s are 330,750 codes, rounded up to whole codes of the top level: 330,752
+    assert "41 chains side by side of 8,064 to 8,068 tokens, in 1 round of one window" in text
+    assert "11 chains side by side of 7,516 to 7,520 tokens" in text  # not more than windows
+    assert "20,672 tokens a song" in text
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"plan": False}, "nothing can be made of them; give --plan"),
+        ({"presets": PUBLISHED[:3]}, "name a VQ-VAE and a prior for each level"),
+        ({"presets": ("prior_9b",)}, "prior_9b"),
+        ({"model": "x"}, "--model cannot be combined with --presets"),
+    ],
+)
+def test_presets_that_are_no_model_are_refused(tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        plan_presets(Command(**{"out": tmp_path, "plan": True, "presets": PUBLISHED} | options))
 
 
 @pytest.mark.parametrize(
