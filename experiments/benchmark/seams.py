@@ -186,8 +186,9 @@ def h100_seconds(level: int, chains: int) -> float:
     c = presets.get(limits.LEVELS[level]).model
     assert isinstance(c, PriorConfig)
     total = round(60 * c.sample_rate / c.hop)
-    cut = min(chains, -(-total // c.n_ctx))
-    return limits.level_bound(c, costs.GPUS["H100"], 1, 2, total, limits.HOPS[level], cut).seconds
+    return limits.level_bound(
+        c, costs.GPUS["H100"], 1, 2, total, limits.HOPS[level], chains
+    ).seconds
 
 
 def run(command: Command) -> dict[str, Any]:
