@@ -22,7 +22,7 @@ from experiments import cli
 from experiments.sampling import sound
 from experiments.sampling.alignment import align_sample, is_aligned, with_words
 from experiments.sampling.making import Board, load_prior, make
-from experiments.sampling.planning import check_memory, plan_text
+from experiments.sampling.planning import check_memory, memory_text, plan_text
 from experiments.sampling.request import Command, Request, make_request, plan_presets
 from experiments.sampling.setup import describe_level, set_up
 from jukejax.config import ConfigError, MeshConfig
@@ -54,6 +54,7 @@ def run_with(
         print(plan_text(job, config, setups, out, stream))
         return None
     check_memory(job, setups, stream)
+    print(memory_text(job, setups, stream))
     samples = job.samples(config.sample_rate, config.hops[-1])
     levels = [describe_level(job, config, setup, samples) for setup in setups]
     given = request.given or [np.zeros((len(job.items), 0), np.int32)] * config.levels

@@ -32,7 +32,7 @@ from jukejax.evaluation import bootstrap, likelihood
 from jukejax.evaluation.report import table
 from jukejax.model_dir import LoadedPrior, LoadedVQVAE, load_vqvae, read_model_dir
 from jukejax.parallel.mesh import make_mesh
-from jukejax.sampling.cascade import Level, begin, round_batch, sample_level
+from jukejax.sampling.cascade import Level, begin, sample_level, window_batch
 from jukejax.sampling.job import Job
 from jukejax.sampling.plan import Plan, Window, plan_rounds
 
@@ -104,8 +104,8 @@ def bits_after(
     for place in places:
         start = max(0, place - half) // setup.ratio * setup.ratio
         stop = min(total, start + c.n_ctx)
-        window = (Window(start, stop, stop),)
-        bits = scorer(round_batch(c, window, codes, upper, setup.describes[0]))
+        window = Window(start, stop, stop)
+        bits = scorer(window_batch(c, window, codes, upper, setup.describes[0]))
         after = np.full((len(codes), half), np.nan)
         here = bits[:, place - start : min(stop, place + half) - start]
         after[:, : here.shape[1]] = here

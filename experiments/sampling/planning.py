@@ -34,6 +34,13 @@ def peak_bytes(job: Job, setups: list[LevelSetup], stream: bool) -> int:
     return kept + max((max(m.prefill, m.loading) for m in memories), default=0)
 
 
+def memory_text(job: Job, setups: list[LevelSetup], stream: bool) -> str:
+    """The most that a job takes at once beside what there is."""
+    free = free_memory()
+    there = f" of {size_text(free)} free" if free else ""
+    return f"At most {size_text(peak_bytes(job, setups, stream))} at once{there}."
+
+
 def check_memory(job: Job, setups: list[LevelSetup], stream: bool) -> None:
     """Raises ConfigError where a job cannot fit into the device's memory, or the host's."""
     needed, free = peak_bytes(job, setups, stream), free_memory()
@@ -136,14 +143,13 @@ def plan_text(
         )
     head = ("level", "to make", "batch", "steps", "weights", "caches", "prefill", "peak",
             "steps/s", "time")  # fmt: skip
-    peak = peak_bytes(job, setups, stream)
     lines += [
         "",
         table(head, rows),
         "",
-        f"At most {size_text(peak)} at once of {size_text(free_memory())} free. "
-        f"Time: {format_seconds(total)} without prefills. A step makes a token of each row of a "
-        "batch; 'at best' reads each weight, and the keys and values attended to, once a step at "
-        f"the {speed / 1e9:.1f} GB/s measured now, 'measured' is what {out} saw so far.",
+        f"{memory_text(job, setups, stream)} Time: {format_seconds(total)} without prefills. A "
+        "step makes a token of each row of a batch; 'at best' reads each weight, and the keys and "
+        f"values attended to, once a step at the {speed / 1e9:.1f} GB/s measured now, 'measured' "
+        f"is what {out} saw so far.",
     ]
     return "\n".join(lines)

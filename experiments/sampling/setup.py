@@ -42,13 +42,16 @@ class LevelSetup:
         """Codes of this level per code above."""
         return self.config.upper.ratio if self.config.upper else 1
 
+    def largest(self, songs: int) -> int:
+        """Of so many songs, those of the largest batch."""
+        return min(max(some.stop - some.start for some in self.batches), songs)
+
     def rows(self, songs: int) -> int:
         """Windows that are filled at once: songs of the largest batch, times chains."""
-        largest = max(some.stop - some.start for some in self.batches)
-        return min(largest, songs) * self.plan.chains
+        return self.largest(songs) * self.plan.chains
 
     def memory(self, songs: int) -> Memory:
-        return level_memory(self.config, self.rows(songs), self.held)
+        return level_memory(self.config, self.largest(songs), self.held, self.plan.chains)
 
 
 def level_name(level: int, levels: int) -> str:

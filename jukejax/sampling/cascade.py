@@ -7,7 +7,7 @@ the first chain first.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -131,8 +131,8 @@ def _fill_round(
 ) -> Iterator[tuple[Stream, int]]:
     """A round after every chunk, and up to which position it is filled; after `drawn`."""
     config, songs, (first, last) = level.config, len(codes), positions(round)
-    batch = round_batch(config, round, codes, upper, level.describe)
-    stream = start_stream(config, level.params, batch, jnp.asarray(first))
+    batches = (window_batch(config, window, codes, upper, level.describe) for window in round)
+    stream = _start(config, level.params, batches, jnp.asarray(first))
     numbers = [_uniforms(level.seed, level.items, config.level, w.start, config.n_ctx)
                for w in round]  # fmt: skip
     u = jnp.concatenate(numbers)
@@ -163,16 +163,30 @@ def _fill_round(
         yield stream, done
 
 
-def round_batch(
-    config: PriorConfig,
-    round: Round,
-    codes: np.ndarray,
-    upper: np.ndarray | None,
-    describe: Describe,
-) -> dict[str, Any]:
-    """The batch (C S, ...) that a prior reads for the windows of a round."""
-    batches = [window_batch(config, window, codes, upper, describe) for window in round]
-    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+def _start(
+    config: PriorConfig, params: Any, batches: Iterable[dict[str, Any]], first: jax.Array
+) -> Stream:
+    """The windows of a round before position `first`, as one batch.
+
+    A parallel pass a chain: all at once would take the more memory. Leaves are joined one by one,
+    so that no more than one of them is there twice.
+    """
+    chains: list[list[jax.Array]] = []
+    for batch in batches:
+        stream = start_stream(config, params, batch, first)
+        chains.append(jax.tree.leaves(stream))
+    if len(chains) == 1:
+        return stream
+    shared = -1 if stream.add.ndim == 2 else 0
+    axes = jax.tree.map(lambda _: 0, stream._replace(caches=None, add=None))
+    axes = axes._replace(caches=jax.tree.map(lambda _: 1, stream.caches), add=shared)
+    form = jax.tree.structure(stream)
+    del stream
+    joined = []
+    for axis in jax.tree.leaves(axes):
+        parts = [leaves.pop(0) for leaves in chains]
+        joined.append(parts[0] if axis < 0 else jnp.concatenate(parts, axis))
+    return jax.tree.unflatten(form, joined)
 
 
 def window_batch(

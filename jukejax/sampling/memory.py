@@ -28,7 +28,7 @@ class Memory(NamedTuple):
     weights: int
     loading: int  # float32 weights, until they are held otherwise
     caches: int  # of the loop: keys, values, and what each position is told
-    prefill: int  # of the parallel pass over what a window is given, beside those
+    prefill: int  # of the parallel pass over what a chain's window is given, beside those
     read: int  # weights that one token needs
 
     @property
@@ -41,13 +41,17 @@ def _bytes(tree: Any) -> int:
 
 
 @functools.cache
-def level_memory(config: PriorConfig, batch: int, weights: str = "float32") -> Memory:
-    """What a level takes for a batch of `batch` songs, with matrices held in `weights`."""
+def level_memory(
+    config: PriorConfig, batch: int, weights: str = "float32", chains: int = 1
+) -> Memory:
+    """What a level takes for `batch` songs of some chains, with matrices held in `weights`."""
     loaded = nn.unbox(jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0)))
     params = jax.eval_shape(lambda p: hold(p, weights), loaded)
     inputs = jax.eval_shape(lambda: example_batch(config, batch))
     given = jax.ShapeDtypeStruct((), jnp.int32)
-    stream = jax.eval_shape(lambda p, b, g: prefill(config, p, b, g), params, inputs, given)
+    rows = jax.eval_shape(lambda: example_batch(config, batch * chains))
+    stream = jax.eval_shape(lambda p, b, g: prefill(config, p, b, g), params, rows, given)
+    joined = max(map(_bytes, jax.tree.leaves(stream))) if chains > 1 else 0  # is there twice
     model: Any = Prior(config)
 
     def keys_and_values(params: Any, inputs: Any) -> Any:
@@ -62,7 +66,7 @@ def level_memory(config: PriorConfig, batch: int, weights: str = "float32") -> M
         weights=_bytes(params),
         loading=_bytes(loaded) if weights != "float32" else 0,
         caches=_bytes(stream),
-        prefill=_bytes(kept) + layer,
+        prefill=max(_bytes(kept) + layer, joined),
         read=_bytes(params["stack"]) + _bytes(head),
     )
 
