@@ -55,7 +55,7 @@ Piece = tuple[int, int, tuple[int, int]]  # of codes [start, stop) decoded, [fir
 def pieces(model: LoadedVQVAE, level: int, total: int) -> list[Piece]:
     """How a song of `total` codes is decoded: windows overlap by what a sample depends on."""
     reach = vqvae.decoder_reach(model.config, level)
-    size = max(1, PIECE_SECONDS * model.config.sample_rate // model.config.hops[level])
+    size = max(1, round(PIECE_SECONDS * model.config.sample_rate) // model.config.hops[level])
     return vqvae.piecewise(lambda start, stop: (start, stop), total, size, reach)
 
 
