@@ -32,8 +32,9 @@ from jukejax.evaluation import bootstrap, likelihood
 from jukejax.evaluation.report import table
 from jukejax.model_dir import LoadedPrior, LoadedVQVAE, load_vqvae, read_model_dir
 from jukejax.parallel.mesh import make_mesh
-from jukejax.sampling.cascade import Level, begin, sample_level, window_batch
+from jukejax.sampling.cascade import Level, begin, by_chain, sample_level, window_batch
 from jukejax.sampling.job import Job
+from jukejax.sampling.loop import make_loop
 from jukejax.sampling.plan import Plan, Window, plan_rounds
 
 JOIN_SECONDS, FLOOR_DB = 0.025, -80.0
@@ -60,19 +61,24 @@ class Made(NamedTuple):
 
 
 def make(
-    job: Job, setup: LevelSetup, prior: LoadedPrior, plan: Plan, upper: NDArray[np.integer]
-) -> Made:
+    job: Job, setup: LevelSetup, prior: LoadedPrior, mesh: Mesh, plan: Plan,
+    upper: NDArray[np.integer],
+) -> Made:  # fmt: skip
     """All songs as one batch; timed again by the first song alone."""
 
     def run(songs: int) -> NDArray[np.integer]:
-        control = jax.tree.map(lambda x: x[:songs], setup.controls[0])
+        some = jax.tree.map(lambda x: x[:songs], setup.controls[0])
+        control = by_chain(some, songs, plan.chains)
+        rows = songs * plan.chains
+        loop = make_loop(setup.config, mesh, prior.params, rows, control, plan.chains)
 
         def describe(offset: int) -> dict[str, np.ndarray]:
             return {name: x[:songs] for name, x in setup.describes[0](offset).items()}
 
         level = Level(
-            setup.config, prior.params, plan, describe, job.seed, np.arange(songs), control
-        )
+            setup.config, loop, loop.place(prior.params), plan, describe, job.seed,
+            np.arange(songs), control,
+        )  # fmt: skip
         *_, end = sample_level(level, begin(np.zeros((songs, plan.total), np.int32)), upper[:songs])
         return end.codes
 
@@ -157,7 +163,7 @@ def of_level(
     whole, audio = kept, decoded(kept)
     for chains in dict.fromkeys((1, *segments, -(-total // c.n_ctx))):
         plan = plan_rounds(total, c.n_ctx, job.hop_fraction[c.level], setup.ratio, 0, chains)
-        made = make(job, setup, prior, plan, upper)
+        made = make(job, setup, prior, mesh, plan, upper)
         row = {
             "level": c.level, "chains": plan.chains, "rounds": len(plan.rounds),
             "steps": plan.steps(), "tokens_per_second": total / made.seconds,

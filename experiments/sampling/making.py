@@ -13,8 +13,9 @@ from tqdm import tqdm
 from experiments.sampling.setup import LevelSetup
 from jukejax.model_dir import LoadedPrior, LoadedVQVAE, ModelDir
 from jukejax.parallel.mesh import Mesh
-from jukejax.sampling.cascade import Level, Progress, sample_level
+from jukejax.sampling.cascade import Level, Progress, by_chain, sample_level
 from jukejax.sampling.job import Job
+from jukejax.sampling.loop import make_loop
 from jukejax.sampling.plan import codes_above
 from jukejax.sampling.sample_dir import SampleDir
 from jukejax.sampling.weights import hold
@@ -108,25 +109,38 @@ class Batch:
             for window in self.setup.plan.rounds[self.progress.rounds]
         )
 
-    def step(self, prior: LoadedPrior) -> int:
+    def begin(self, prior: LoadedPrior, mesh: Mesh) -> LoadedPrior:
+        """Gets ready to step; returns the prior with its parameters as this batch's loop wants."""
+        if self.run is not None:
+            return prior
+        job, level, plan = self.board.job, self.setup.level, self.setup.plan
+        items = np.arange(len(job.items))[self.some]
+        control = by_chain(self.setup.controls[self.batch], len(items), plan.chains)
+        rows = len(items) * plan.chains
+        loop = make_loop(self.setup.config, mesh, prior.params, rows, control, plan.chains)
+        prior = dataclasses.replace(prior, params=loop.place(prior.params))
+        made_by = Level(
+            self.setup.config,
+            loop,
+            prior.params,
+            plan,
+            self.setup.describes[self.batch],
+            job.seed,
+            items,
+            control,
+        )
+        upper = self.board.codes[level + 1][self.some] if self.setup.config.upper else None
+        self.run = sample_level(made_by, self.progress, upper)
+        return prior
+
+    def step(self) -> int:
         """A few seconds of work, saved; returns how many tokens a row were made."""
-        job, level, before = self.board.job, self.setup.level, self.progress
-        if self.run is None:
-            made_by = Level(
-                self.setup.config,
-                prior.params,
-                self.setup.plan,
-                self.setup.describes[self.batch],
-                job.seed,
-                np.arange(len(job.items))[self.some],
-                self.setup.controls[self.batch],
-            )
-            upper = self.board.codes[level + 1][self.some] if self.setup.config.upper else None
-            self.run = sample_level(made_by, self.progress, upper)
+        assert self.run is not None
+        before = self.progress
         self.progress = next(self.run)
         if self.finished:
             self.run = None  # it holds weights and caches
-        self.board.write(level, self.some, self.progress)
+        self.board.write(self.setup.level, self.some, self.progress)
         return self._steps(self.progress) - self._steps(before)
 
     def _steps(self, progress: Progress) -> int:
@@ -187,7 +201,8 @@ def make(
             )
         began, before = time.perf_counter(), batch.made
         with jax.set_mesh(mesh):
-            steps = batch.step(priors[level])
+            priors[level] = batch.begin(priors[level], mesh)
+            steps = batch.step()
         board.sample.add_time(level, steps, time.perf_counter() - began)
         bars[level].update(batch.made - before)
         if not board.finished(level):

@@ -11,6 +11,7 @@ from experiments.sampling.setup import LevelSetup
 from jukejax import costs
 from jukejax.config import ConfigError, VQVAEConfig
 from jukejax.evaluation.report import table
+from jukejax.parallel.mesh import Mesh
 from jukejax.sampling.job import Job
 from jukejax.sampling.memory import bandwidth, free_memory
 from jukejax.sampling.plan import Plan, Window
@@ -24,26 +25,26 @@ def size_text(size: float) -> str:
     return f"{size / unit:,.{1 if size >= unit / 10 else 3}f} {name}"
 
 
-def peak_bytes(job: Job, setups: list[LevelSetup], stream: bool) -> int:
-    """The most that a job takes at once: its largest level, or all weights and caches."""
+def peak_bytes(job: Job, setups: list[LevelSetup], mesh: Mesh, stream: bool) -> int:
+    """The most that a job takes on a device: its largest level, or all weights and caches."""
     made = [setup for setup in setups if setup.plan.rounds]
-    memories = [setup.memory(len(job.items)) for setup in made]
+    memories = [setup.memory(len(job.items), mesh) for setup in made]
     if not stream:
         return max((m.peak for m in memories), default=0)
     kept = sum(m.weights + len(s.batches) * m.caches for s, m in zip(made, memories, strict=True))
     return kept + max((max(m.prefill, m.loading) for m in memories), default=0)
 
 
-def memory_text(job: Job, setups: list[LevelSetup], stream: bool) -> str:
+def memory_text(job: Job, setups: list[LevelSetup], mesh: Mesh, stream: bool) -> str:
     """The most that a job takes at once beside what there is."""
     free = free_memory()
     there = f" of {size_text(free)} free" if free else ""
-    return f"At most {size_text(peak_bytes(job, setups, stream))} at once{there}."
+    return f"At most {size_text(peak_bytes(job, setups, mesh, stream))} at once{there}."
 
 
-def check_memory(job: Job, setups: list[LevelSetup], stream: bool) -> None:
+def check_memory(job: Job, setups: list[LevelSetup], mesh: Mesh, stream: bool) -> None:
     """Raises ConfigError where a job cannot fit into the device's memory, or the host's."""
-    needed, free = peak_bytes(job, setups, stream), free_memory()
+    needed, free = peak_bytes(job, setups, mesh, stream), free_memory()
     if not free or needed <= free:
         return
     songs = max(len(job.items[some]) for setup in setups for some in setup.batches)
@@ -105,9 +106,9 @@ def measured_speed(out: Path, level: int) -> float:
 
 
 def plan_text(
-    job: Job, config: VQVAEConfig, setups: list[LevelSetup], out: Path, stream: bool
+    job: Job, config: VQVAEConfig, setups: list[LevelSetup], mesh: Mesh, out: Path, stream: bool
 ) -> str:
-    """Windows, memory and time of a job."""
+    """Windows, memory on a device and time of a job."""
     samples = job.samples(config.sample_rate, config.hops[-1])
     songs = len(job.items)
     lines = [
@@ -116,7 +117,7 @@ def plan_text(
     ]
     rows, total, speed = [], 0.0, bandwidth()
     for setup in setups:
-        memory, plan = setup.memory(songs), setup.plan
+        memory, plan = setup.memory(songs, mesh), setup.plan
         batches = [len(job.items[some]) for some in setup.batches]
         measured = measured_speed(out, setup.level)
         cached = jnp.dtype(setup.config.dtype).itemsize
@@ -147,9 +148,9 @@ def plan_text(
         "",
         table(head, rows),
         "",
-        f"{memory_text(job, setups, stream)} Time: {format_seconds(total)} without prefills. A "
-        "step makes a token of each row of a batch; 'at best' reads each weight, and the keys and "
-        f"values attended to, once a step at the {speed / 1e9:.1f} GB/s measured now, 'measured' "
-        f"is what {out} saw so far.",
+        f"{memory_text(job, setups, mesh, stream)} Time: {format_seconds(total)} without "
+        "prefills. A step makes a token of each row of a batch; 'at best' reads each weight, and "
+        f"the keys and values attended to, once a step at the {speed / 1e9:.1f} GB/s measured now, "
+        f"'measured' is what {out} saw so far.",
     ]
     return "\n".join(lines)

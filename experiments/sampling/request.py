@@ -87,6 +87,10 @@ class Command:
     """Print windows, memory and a time estimate, and make nothing."""
     presets: tuple[str, ...] = ()
     """With --plan, in place of a model: names of a VQ-VAE's preset and its priors'."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    """tensor splits weights and caches, for one song; data splits a batch of many. Not of the job:
+    the same batch on the same mesh makes the same song, another mesh may turn a token by rounding.
+    """
 
 
 _SAME = ("artist", "genre", "year", "tags", "lyrics")  # of a song that goes on
@@ -207,7 +211,8 @@ def plan_presets(command: Command) -> str:
             f"presets is {' '.join(command.presets)}; name a VQ-VAE and a prior for each level."
         )
     job = _job(command, "", (Item(),) * command.count)
-    return plan_text(job, vqvae, unlabelled(job, vqvae, priors), command.out, command.stream)
+    setups, mesh = unlabelled(job, vqvae, priors), make_mesh(command.mesh)
+    return plan_text(job, vqvae, setups, mesh, command.out, command.stream)
 
 
 def _with_given(job: Job, given: list[np.ndarray], notes: dict[str, Any]) -> Request:
@@ -226,7 +231,7 @@ def _new(command: Command) -> Request:
     if command.prompt is None:
         _only(command, "prompt_seconds", why="needs --prompt")
         return Request(job, [])
-    model = load_vqvae(read_model_dir(job.model).vqvae, make_mesh(MeshConfig()))
+    model = load_vqvae(read_model_dir(job.model).vqvae, make_mesh(command.mesh))
     codes = sound.prompt_codes(model, command.prompt, command.prompt_seconds)
     given = [np.repeat(z[None], command.count, 0) for z in codes]
     return _begin(job, given, model.config, {"prompt": str(command.prompt.resolve())})
@@ -250,11 +255,11 @@ def _again(command: Command) -> Request:
     """The job of a job.json, with the codes that it began with from beside it."""
     plain = Command(
         command.out, command.model, command.job, levels=command.levels, stream=command.stream,
-        plan=command.plan,
+        plan=command.plan, mesh=command.mesh,
     )  # fmt: skip
     if command != plain:
         raise ConfigError(
-            "--job takes no options but --out, --model and --levels: the job has its own."
+            "--job takes no options but --out, --model, --levels and --mesh: the job has its own."
         )
     assert command.job is not None
     record, job = read_job(command.job)

@@ -14,6 +14,7 @@ from data_pipeline.labels import Vocabulary
 from experiments.sampling.labels import check_labels, describer
 from jukejax.config import ConfigError, PriorConfig, VQVAEConfig
 from jukejax.model_dir import LoadedVQVAE, ModelDir, weights_name
+from jukejax.parallel.mesh import Mesh
 from jukejax.sampling.cascade import Describe
 from jukejax.sampling.draw import Control
 from jukejax.sampling.job import Item, Job
@@ -50,8 +51,8 @@ class LevelSetup:
         """Windows that are filled at once: songs of the largest batch, times chains."""
         return self.largest(songs) * self.plan.chains
 
-    def memory(self, songs: int) -> Memory:
-        return level_memory(self.config, self.largest(songs), self.held, self.plan.chains)
+    def memory(self, songs: int, mesh: Mesh) -> Memory:
+        return level_memory(self.config, mesh, self.largest(songs), self.held, self.plan.chains)
 
 
 def level_name(level: int, levels: int) -> str:

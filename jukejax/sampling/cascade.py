@@ -7,7 +7,7 @@ the first chain first.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jukejax.config import PriorConfig
-from jukejax.sampling.decode import Stream, fill, music, start_stream
+from jukejax.sampling.decode import Stream, music
 from jukejax.sampling.draw import Control
+from jukejax.sampling.loop import Loop
 from jukejax.sampling.plan import Plan, Round, Window, positions
 
 Describe = Callable[[int], dict[str, np.ndarray]]
@@ -29,12 +30,14 @@ class Level:
     """What one level of a batch of songs is made by.
 
     Attributes:
+      params: as `loop.place` gives them.
       describe: offset of a window in samples -> the label arrays (S, ...) of its songs.
       items: (S,) numbers of the songs, for their random numbers.
-      control: of scalars or (S, 1).
+      control: of a row of the batch each, as `by_chain` gives it.
     """
 
     config: PriorConfig
+    loop: Loop
     params: Any
     plan: Plan
     describe: Describe
@@ -76,6 +79,16 @@ def uniforms(seed: int, items: np.ndarray, level: int, first: int, count: int) -
 
 
 _uniforms = jax.jit(uniforms, static_argnums=(2, 4))
+
+
+def by_chain(control: Control, songs: int, chains: int) -> Control:
+    """How the rows of a batch are drawn, from how its songs are (scalars or (S, 1))."""
+
+    def rows(x: jax.Array) -> jax.Array:
+        return jnp.tile(jnp.broadcast_to(x, (songs, 1)), (chains, 1))
+
+    found: Control = jax.tree.map(rows, control)
+    return found
 
 
 class _Pace:
@@ -130,30 +143,23 @@ def _fill_round(
     pace: _Pace,
 ) -> Iterator[tuple[Stream, int]]:
     """A round after every chunk, and up to which position it is filled; after `drawn`."""
-    config, songs, (first, last) = level.config, len(codes), positions(round)
+    config, loop, (first, last) = level.config, level.loop, positions(round)
     batches = (window_batch(config, window, codes, upper, level.describe) for window in round)
-    stream = _start(config, level.params, batches, jnp.asarray(first))
+    stream = loop.start_chains(level.params, batches, first)
     numbers = [_uniforms(level.seed, level.items, config.level, w.start, config.n_ctx)
                for w in round]  # fmt: skip
     u = jnp.concatenate(numbers)
-    given = np.repeat([window.given - window.start for window in round], songs)
-
-    def rows(x: jax.Array) -> jax.Array:
-        return jnp.tile(jnp.broadcast_to(x, (songs, 1)), (len(round), 1))
-
-    control = jax.tree.map(rows, level.control)
+    given = np.repeat([window.given - window.start for window in round], len(codes))
 
     def advance(stream: Stream, start: int, stop: int, known: int) -> Stream:
-        kept = jnp.asarray(np.maximum(given, known), jnp.int32)
-        return fill(
-            config, level.params, stream, u, jnp.asarray(start), jnp.asarray(stop), control, kept
-        )
+        kept = np.maximum(given, known) if len(round) > 1 else known
+        return loop.fill(level.params, stream, u, start, stop, level.control, kept)
 
     done = first + drawn.shape[1]
     if done > first:
         tokens = np.array(stream.tokens)
         tokens[:, config.prefix_len + first :][:, : drawn.shape[1]] = drawn
-        stream = stream._replace(tokens=jax.device_put(tokens, stream.tokens.sharding))
+        stream = stream._replace(tokens=jax.device_put(tokens, loop.formats[1].tokens))
         stream = advance(stream, first, done, done)
     while done < last:
         began, start, done = time.perf_counter(), done, min(done + pace.tokens, last)
@@ -161,32 +167,6 @@ def _fill_round(
         stream.tokens.block_until_ready()
         pace.learn(done - start, time.perf_counter() - began)
         yield stream, done
-
-
-def _start(
-    config: PriorConfig, params: Any, batches: Iterable[dict[str, Any]], first: jax.Array
-) -> Stream:
-    """The windows of a round before position `first`, as one batch.
-
-    A parallel pass a chain: all at once would take the more memory. Leaves are joined one by one,
-    so that no more than one of them is there twice.
-    """
-    chains: list[list[jax.Array]] = []
-    for batch in batches:
-        stream = start_stream(config, params, batch, first)
-        chains.append(jax.tree.leaves(stream))
-    if len(chains) == 1:
-        return stream
-    shared = -1 if stream.add.ndim == 2 else 0
-    axes = jax.tree.map(lambda _: 0, stream._replace(caches=None, add=None))
-    axes = axes._replace(caches=jax.tree.map(lambda _: 1, stream.caches), add=shared)
-    form = jax.tree.structure(stream)
-    del stream
-    joined = []
-    for axis in jax.tree.leaves(axes):
-        parts = [leaves.pop(0) for leaves in chains]
-        joined.append(parts[0] if axis < 0 else jnp.concatenate(parts, axis))
-    return jax.tree.unflatten(form, joined)
 
 
 def window_batch(

@@ -103,8 +103,8 @@ def test_killed_after_every_chunk_it_makes_the_same_songs(
     class Killed(BaseException):
         pass
 
-    def step(self, prior, was=making.Batch.step):
-        was(self, prior)
+    def step(self, was=making.Batch.step):
+        was(self)
         kept = SampleDir.open(tmp_path)
         found, done = kept.load(self.setup.level, (2, TOTALS[self.setup.level]))
         expected = codes(cut, self.setup.level)
@@ -132,11 +132,11 @@ def test_max_batch_counts_songs_times_chains(model, cut, tmp_path, monkeypatch):
     """Rounding could turn a token at an edge of the distribution; with these numbers none is."""
     rows = []
 
-    def fill(config, params, stream, *rest, was=cascade.fill):
-        rows.append((config.level, len(stream.tokens)))
-        return was(config, params, stream, *rest)
+    def make_loop(config, mesh, params, windows, *rest, was=making.make_loop):
+        rows.append((config.level, windows))
+        return was(config, mesh, params, windows, *rest)
 
-    monkeypatch.setattr(cascade, "fill", fill)
+    monkeypatch.setattr(making, "make_loop", make_loop)
     options = {"parallel_segments": CHAINS, "max_batch": 5, **OPTIONS}
     assert_same(cut, sample(tmp_path, model=model, **options))
     assert set(rows) == {(2, 2), (1, 3), (0, 3)}  # both songs, then one song's chains at a time
@@ -164,10 +164,10 @@ def test_a_prompt_is_gone_on_from_and_only_the_rest_is_cut(model, whole, tmp_pat
 def test_streaming_waits_for_the_codes_above_all_chains(model, cut, tmp_path, monkeypatch):
     order = []
 
-    def step(self, prior, was=making.Batch.step):
+    def step(self, was=making.Batch.step):
         ready = {level: self.board.ahead[level].copy() for level in TOTALS}
         first = not self.progress.rounds and not self.progress.drawn.size
-        made = was(self, prior)
+        made = was(self)
         order.append((self.setup.level, first, ready))
         return made
 
@@ -193,10 +193,10 @@ def test_the_sound_of_what_is_there_can_be_heard_while_a_level_is_made(
     monkeypatch.setattr(sound, "PIECE_SECONDS", 0.004)  # 32 samples, beside the overlap
     heard = []
 
-    def step(self, prior, was=making.Batch.step):
+    def step(self, was=making.Batch.step):
         part = tmp_path / f"level_{self.setup.level}" / "item_1.part.wav"
         heard.append(soundfile.read(part, dtype="int16")[0] if part.exists() else np.zeros(0))
-        return was(self, prior)
+        return was(self)
 
     monkeypatch.setattr(making.Batch, "step", step)
     out = sample(tmp_path, model=model, levels=(2,), **OPTIONS)

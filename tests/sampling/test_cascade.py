@@ -9,12 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+import windows
+from windows import full
 
 from jukejax.config import LabelsConfig, LyricsConfig, PriorConfig, UpperConfig
-from jukejax.models.prior import Prior, init_params
+from jukejax.models.prior import init_params
 from jukejax.sampling import cascade
-from jukejax.sampling.cascade import Level, Progress, begin, sample_level, uniforms, window_batch
+from jukejax.sampling.cascade import (
+    Level,
+    Progress,
+    begin,
+    by_chain,
+    sample_level,
+    uniforms,
+    window_batch,
+)
 from jukejax.sampling.draw import Control
+from jukejax.sampling.loop import make_loop
 from jukejax.sampling.plan import Plan, Window, plan_rounds
 
 T, CODES, RATIO, TOTAL, TEMPERATURE, SEED = 16, 11, 4, 44, 3.0, 9
@@ -115,12 +126,6 @@ def test_a_top_level_window_has_no_codes_above():
 # --- a level --------------------------------------------------------------------------------------
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def full(config, params, batch):
-    """Logits (B, T, K) in one pass."""
-    return Prior(config).apply({"params": params}, batch)[0]
-
-
 @pytest.fixture(scope="module")
 def level(oracle):
     """name -> config, parameters, codes above, and `sample` with all but `items` given."""
@@ -129,7 +134,7 @@ def level(oracle):
     def level(name):
         config = CONFIGS[name]
         params = oracle.random_params(lambda key: init_params(config, key), scale=0.5)
-        params = jax.device_put(params)
+        mesh, params = windows.on_one_device(params)
         rng = np.random.default_rng(0)
         upper = rng.integers(0, CODES, (2, TOTAL // RATIO)).astype(np.int32)
         labels = {
@@ -149,22 +154,29 @@ def level(oracle):
         def plan(total=TOTAL, given=0, chains=1):
             return plan_rounds(total, T, 0.5, RATIO if config.upper else 1, given, chains)
 
+        def level_of(planned, describe, rows=slice(None)):
+            count = len(ITEMS[rows])
+            control = by_chain(Control(jnp.float32(TEMPERATURE)), count, planned.chains)
+            windows = count * planned.chains
+            loop = make_loop(config, mesh, params, windows, control, planned.chains)
+            placed = loop.place(params)
+            return Level(config, loop, placed, planned, describe, SEED, ITEMS[rows], control)
+
         def sample(progress=None, total=TOTAL, rows=slice(None), seconds=0.0, given=0, chains=1):
             """Progress after every token (or less often), copied."""
+            planned = plan(total, given, chains)
             count = len(ITEMS[rows])
             nothing = begin(np.zeros((count, total), np.int32))
-            windows = plan(total, given, chains)
             above = upper[rows, : total // RATIO] if config.upper else None
             described = functools.partial(describe, rows=rows)
-            control = Control(jnp.full((count, 1), TEMPERATURE))
-            made_by = Level(config, params, windows, described, SEED, ITEMS[rows], control)
+            made_by = level_of(planned, described, rows)
             steps = sample_level(made_by, progress or nothing, above, seconds)
             return [p._replace(codes=p.codes.copy()) for p in steps]
 
         saved = sample()
         return SimpleNamespace(
             config=config, params=params, upper=upper, describe=describe, sample=sample,
-            plan=plan, codes=saved[-1].codes, saved=saved,
+            plan=plan, level_of=level_of, codes=saved[-1].codes, saved=saved,
         )  # fmt: skip
 
     return level
@@ -172,9 +184,7 @@ def level(oracle):
 
 def choose(logits, u):
     """Tokens (B, T) of logits (B, T, K) at u (B, T), in float64."""
-    logits = np.asarray(logits, np.float64) / TEMPERATURE
-    p = np.exp(logits - logits.max(-1, keepdims=True))
-    cumulative = np.cumsum(p / p.sum(-1, keepdims=True), -1)
+    cumulative = windows.edges(logits, TEMPERATURE)
     return (cumulative <= np.asarray(u, np.float64)[..., None]).sum(-1)
 
 
@@ -266,28 +276,20 @@ def test_given_codes_are_kept_and_gone_on_from(level):
     np.testing.assert_array_equal(found[:, 21:24], expected[:, 13:])
 
 
-def assert_equal_but_for_rounding(x, item, found, expected, plan):
+def assert_equal_but_for_rounding(x, item, one, other, plan):
     """Codes of a song; rounding may turn a token, but only where its number lies on an edge."""
-    for window in plan.windows:
-        here = slice(window.given, window.stop)
-        differ = window.given + np.flatnonzero(found[here] != expected[here])
-        if not differ.size:
-            continue
-        first, start = differ[0], window.start
-        batch = {"codes": expected[None, start : start + T]}
-        batch |= {k: v[[item]] for k, v in x.describe(10 * start).items()}
-        if x.config.upper:
-            above = x.upper[[item], start // RATIO : (start + T) // RATIO]
-            short = T // RATIO - above.shape[1]
-            batch["upper"] = np.pad(above, ((0, 0), (0, short)), mode="edge")
-        batch["codes"] = np.pad(batch["codes"], ((0, 0), (0, T - batch["codes"].shape[1])))
-        logits = np.asarray(full(x.config, x.params, batch), np.float64)[0, first - start]
-        scaled = logits / TEMPERATURE
-        p = np.exp(scaled - scaled.max())
-        edges = np.cumsum(p / p.sum())
-        u = draw(SEED, ITEMS, x.config.level, 0, TOTAL)[item, first]
-        assert np.abs(edges - u).min() < 1e-4
-        return  # what follows a token that turned may be anything
+
+    def batch_of(window, codes):
+        upper = x.upper[[item]] if x.config.upper else None
+
+        def describe(offset):
+            return {k: v[[item]] for k, v in x.describe(offset).items()}
+
+        return window_batch(x.config, window, codes, upper, describe)
+
+    windows.assert_differs_by_rounding_alone(
+        x.config, x.params, batch_of, plan.windows, SEED, ITEMS[item], TEMPERATURE, one, other
+    )
 
 
 @pytest.mark.parametrize("item", [0, 1])
@@ -320,18 +322,13 @@ def test_chains_as_one_batch_equal_the_same_chains_alone(level, given, count):
     start = begin(np.where(np.arange(TOTAL) < given, x.codes, 0))
     together = x.sample(start, given=given, chains=count)[-1].codes
     np.testing.assert_array_equal(together[:, :given], x.codes[:, :given])
-    control = Control(jnp.full((2, 1), TEMPERATURE))
-    alone = start.codes.copy()
     for chain in chains:
-        rounds = tuple((Window(*window),) for window in chain)
-        made_by = Level(
-            x.config, x.params, Plan(TOTAL, given, rounds), x.describe, SEED, ITEMS, control
-        )
-        *_, made = sample_level(made_by, begin(start.codes), x.upper)
+        own = Plan(TOTAL, given, tuple((Window(*window),) for window in chain))
+        *_, made = sample_level(x.level_of(own, x.describe), begin(start.codes), x.upper)
         here = slice(chain[0][1], chain[-1][2])
+        alone = together.copy()
         alone[:, here] = made.codes[:, here]
         for item in (0, 1):
-            own = Plan(TOTAL, given, rounds)
             assert_equal_but_for_rounding(x, item, together[item], alone[item], own)
 
 
