@@ -323,11 +323,12 @@ def _upsampled(command: Command, path: Path) -> Request:
         for level, (z, hop) in enumerate(zip(cut, hops, strict=True))
     ]  # fmt: skip
     begin = source.job.begin_seconds
+    end = begin + last / rate  # of whole codes: a song that was cut to length ends before
     job = dataclasses.replace(
         _job(command, source.job.model, _items(source, command.count)),
         seconds=(last - first) / rate,
         begin_seconds=begin + first / rate,
-        total_seconds=source.job.total_seconds or begin + source.job.seconds,
+        total_seconds=max(source.job.total_seconds or begin + source.job.seconds, end),
     )
     origin = {"upsamples": str(path.resolve()), "items": source.items, "at": first / rate}
     return _begin(job, given, source.config, origin)

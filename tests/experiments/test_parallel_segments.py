@@ -161,6 +161,15 @@ def test_a_prompt_is_gone_on_from_and_only_the_rest_is_cut(model, whole, tmp_pat
     assert_same(out, sample(tmp_path / "b", job=out / "job.json"))
 
 
+def test_a_whole_song_is_upsampled_again_with_or_without_chains(whole, cut, tmp_path):
+    """With the same numbers it is the same song, to the end of its last code."""
+    options = {"hop_fraction": (0.5,) * 3, "temperature": (3.0,) * 3, "seed": 5, "levels": (1, 0)}
+    for name, song, chains in (("one", whole, 1), ("three", cut, CHAINS)):
+        out = sample(tmp_path / name, upsample=song, parallel_segments=chains, **options)
+        for level in TOTALS:
+            np.testing.assert_array_equal(codes(out, level), codes(song, level))
+
+
 def test_streaming_waits_for_the_codes_above_all_chains(model, cut, tmp_path, monkeypatch):
     order = []
 
