@@ -33,9 +33,11 @@ def model(tmp_path_factory, oracle):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def no_page():
+def quick():
+    """No page, and models are read once: that takes most of the time of a tiny job."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "write_page", lambda out: out)
+        tiny_model.read_once(patch, command)
         yield
 
 

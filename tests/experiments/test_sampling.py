@@ -1,7 +1,6 @@
 """The sampling command with a tiny model of three levels: modes, plans, levels, batches."""
 
 import dataclasses
-import functools
 import gc
 import json
 import weakref
@@ -20,7 +19,7 @@ from experiments.sampling import making
 from experiments.sampling.request import Command, make_request
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.model_dir import ModelDir, load_vqvae
-from jukejax.parallel.mesh import Mesh, local_bytes, make_mesh
+from jukejax.parallel.mesh import local_bytes, make_mesh
 from jukejax.sampling import cascade
 
 DRAWN = {"hop_fraction": (0.5, 0.5, 0.5), "temperature": (3.0, 3.0, 3.0)}
@@ -36,23 +35,9 @@ def model(tmp_path_factory, oracle):
 @pytest.fixture(autouse=True, scope="module")
 def quick():
     """No page, and models are read once: that takes most of the time of a tiny job."""
-
-    def once(function):
-        known = {}
-
-        def call(self, *arguments):
-            key = (arguments[-1], *(x for x in arguments if isinstance(x, Mesh)))  # the level first
-            if key not in known:
-                known[key] = function(self, *arguments)
-            return known[key]
-
-        return call
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "write_page", lambda out: out)
-        patch.setattr(command, "load_vqvae", functools.cache(load_vqvae))
-        patch.setattr(ModelDir, "load_prior", once(ModelDir.load_prior))
-        patch.setattr(ModelDir, "prior_config", once(ModelDir.prior_config))
+        tiny_model.read_once(patch, command)
         yield
 
 
