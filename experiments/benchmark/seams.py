@@ -31,7 +31,7 @@ from jukejax.config import ConfigError, MeshConfig, PriorConfig
 from jukejax.evaluation import bootstrap, likelihood
 from jukejax.evaluation.report import table
 from jukejax.model_dir import LoadedPrior, LoadedVQVAE, load_vqvae, read_model_dir
-from jukejax.parallel.mesh import make_mesh
+from jukejax.parallel.mesh import batch_ways, make_mesh
 from jukejax.sampling.cascade import Level, begin, by_chain, sample_level, window_batch
 from jukejax.sampling.job import Job
 from jukejax.sampling.loop import make_loop
@@ -100,10 +100,12 @@ def bits_after(
     codes: NDArray[np.integer],
     upper: NDArray[np.integer],
     places: Sequence[int],
+    rows: int,
 ) -> NDArray[np.float64]:
     """Bits (N, places, n_ctx / 2) of the tokens after places, by what is left of them in a window.
 
-    A place so near to the end that half a window does not follow has nan at its end.
+    A place so near to the end that half a window does not follow has nan at its end. The scorer is
+    given `rows` songs at once.
     """
     c, found = setup.config, []
     half, total = c.n_ctx // 2, codes.shape[1]
@@ -111,7 +113,8 @@ def bits_after(
         start = max(0, place - half) // setup.ratio * setup.ratio
         stop = min(total, start + c.n_ctx)
         window = Window(start, stop, stop)
-        bits = scorer(window_batch(c, window, codes, upper, setup.describes[0]))
+        batch = window_batch(c, window, codes, upper, setup.describes[0])
+        bits = likelihood.score_all(scorer, batch, rows)
         after = np.full((len(codes), half), np.nan)
         here = bits[:, place - start : min(stop, place + half) - start]
         after[:, : here.shape[1]] = here
@@ -153,6 +156,7 @@ def of_level(
     upper, kept = source.codes[c.level + 1], source.codes[c.level]
     total, half = kept.shape[1], c.n_ctx // 2
     scorer = likelihood.make_scorer(c, prior.params, mesh)
+    rows_at_once = -(-len(kept) // batch_ways(mesh)) * batch_ways(mesh)
     size = round(JOIN_SECONDS * c.sample_rate)
 
     def decoded(codes: NDArray[np.integer]) -> NDArray[np.float32]:
@@ -173,7 +177,10 @@ def of_level(
             row["as_sampled"] = bool((made.codes == whole).all())
         else:
             places = seams(plan)
-            cut, one = (bits_after(scorer, setup, z, upper, places) for z in (made.codes, whole))
+            cut, one = (
+                bits_after(scorer, setup, z, upper, places, rows_at_once)
+                for z in (made.codes, whole)
+            )
             borders = [0, *(part for part in PARTS if part < half), half]
             row["bits"] = {
                 f"{a + 1} to {b}": compared(cut[..., a:b], one[..., a:b])

@@ -68,7 +68,7 @@ def write(folder, oracle, **larger):
 
 
 def read_once(patch, command):
-    """Makes `command` (experiments.sample) read a VQ-VAE, and each level's prior, only once a mesh."""
+    """Makes experiments.sample (`command`) read a VQ-VAE, and each level's prior, once a mesh."""
 
     def once(function):
         known = {}
