@@ -1,7 +1,6 @@
 """The sampling command with a tiny model of three levels: modes, plans, levels, batches."""
 
 import dataclasses
-import functools
 import gc
 import json
 import weakref
@@ -21,7 +20,7 @@ from experiments.sampling.request import Command, make_request
 from experiments.sampling.setup import set_up
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.model_dir import ModelDir, load_vqvae, read_model_dir
-from jukejax.parallel.mesh import Mesh, local_bytes, make_mesh
+from jukejax.parallel.mesh import local_bytes, make_mesh
 from jukejax.sampling import cascade
 from jukejax.sampling.job import Item, Job
 
@@ -38,23 +37,9 @@ def model(tmp_path_factory, oracle):
 @pytest.fixture(autouse=True, scope="module")
 def quick():
     """No page, and models are read once: that takes most of the time of a tiny job."""
-
-    def once(function):
-        known = {}
-
-        def call(self, *arguments):
-            key = (arguments[-1], *(x for x in arguments if isinstance(x, Mesh)))  # the level first
-            if key not in known:
-                known[key] = function(self, *arguments)
-            return known[key]
-
-        return call
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "write_page", lambda out: out)
-        patch.setattr(command, "load_vqvae", functools.cache(load_vqvae))
-        patch.setattr(ModelDir, "load_prior", once(ModelDir.load_prior))
-        patch.setattr(ModelDir, "prior_config", once(ModelDir.prior_config))
+        tiny_model.read_once(patch, command)
         yield
 
 
@@ -162,12 +147,12 @@ def test_one_prior_is_in_memory_at_a_time(model, tmp_path, monkeypatch):
 def test_streaming_makes_the_same_songs_in_another_order(song, model, tmp_path, monkeypatch):
     order = []
 
-    def step(self, was=making.Chain.step):
+    def step(self, was=making.Batch.step):
         made = was(self)
-        order.append((self.setup.level, self.progress.done))
+        order.append((self.setup.level, self.made // 2))
         return made
 
-    monkeypatch.setattr(making.Chain, "step", step)
+    monkeypatch.setattr(making.Batch, "step", step)
     out = sample(
         tmp_path, model=model, seconds=SECONDS, count=2, seed=5, stream=True, **BATCH
     )  # fmt: skip
@@ -234,14 +219,14 @@ def test_killed_after_every_chunk_it_makes_the_same_songs(
     class Killed(BaseException):
         pass
 
-    def step(self, was=making.Chain.step):
+    def step(self, was=making.Batch.step):
         was(self)
         raise Killed
 
     options = {"model": model, "seconds": SECONDS, "count": count, "seed": 5, **BATCH}
     request, lives = make_request(Command(out=tmp_path, **options)), 0
     with monkeypatch.context() as patch:
-        patch.setattr(making.Chain, "step", step)
+        patch.setattr(making.Batch, "step", step)
         while True:
             try:
                 run(request, tmp_path, stream, devices=mesh)
@@ -400,8 +385,9 @@ def test_a_plan_names_windows_memory_and_time_and_makes_nothing(model, tmp_path,
     assert run(request, out, plan=True) is None
     text = capsys.readouterr().out
     assert not out.exists()
-    assert "3 songs of 0.0751 s, sampled 2 + 1 at once" in text
-    assert "level 2: 38 tokens a song" in text and "level 0: 152 tokens a song" in text
+    assert "3 songs of 0.0751 s" in text
+    assert "level 2: 38 tokens a song, 2 + 1 sampled at once" in text
+    assert "level 0: 152 tokens a song" in text
     top = text[: text.index("level 1")]
     assert "1 window  given 0 made 16: tokens 0 to 16" in top
     assert "2 windows given 8 made 8 each: tokens 16 to 32" in top
