@@ -17,6 +17,7 @@ from jukejax import atomic
 from jukejax.checkpoint import CheckpointError
 from jukejax.evaluation import player
 from jukejax.evaluation.report import Figure, Table
+from jukejax.parallel.distributed import gathered
 
 KINDS = {"artist": "artists", "genre": "genres"}  # a table's name, and its names'
 NEIGHBOURS = 5
@@ -84,7 +85,8 @@ def measure(subject: Subject) -> Result:
     if level is None:
         raise Lacking("No prior of the model has labels, so there are no tables to look at.")
     vocabulary = Vocabulary.load(subject.directory.labels(level))
-    tables = subject.load_prior(level).params["labels"]
+    learned = subject.load_prior(level).params["labels"]
+    tables = gathered({table: learned[table] for table in KINDS})
     result: Result = {"level": level, "kinds": {}}
     for table, kind in KINDS.items():
         rows = np.asarray(tables[table], np.float32)
