@@ -264,9 +264,10 @@ SUITE = Suite(
     ),
     measure=measure,
     tables=tables,
-    needs=("vqvae", "codes", "priors"),
+    needs=("vqvae", "codes"),
     figures=figures,
     scores=scores,
+    source=lambda subject: {"priors": subject.prior_marks(subject.prior_levels[:1])},
 )
 
 

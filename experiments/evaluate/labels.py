@@ -79,11 +79,26 @@ def describe(names: list[str], rows: NDArray[Any]) -> Result:
     }
 
 
+def labelled_level(subject: Subject) -> int:
+    """The highest level whose prior has labels.
+
+    Raises:
+      Lacking: there is none.
+    """
+    for level in subject.prior_levels:
+        if subject.prior_config(level)[0].labels:
+            return level
+    raise Lacking("No prior of the model has labels, so there are no tables to look at.")
+
+
+def source(subject: Subject) -> dict[str, Any]:
+    """The one prior that is looked at."""
+    return {"priors": subject.prior_marks([labelled_level(subject)])}
+
+
 def measure(subject: Subject) -> Result:
     """`describe` of the highest prior's tables of artists and genres; writes the page."""
-    level = next((k for k in subject.prior_levels if subject.prior_config(k)[0].labels), None)
-    if level is None:
-        raise Lacking("No prior of the model has labels, so there are no tables to look at.")
+    level = labelled_level(subject)
     vocabulary = Vocabulary.load(subject.directory.labels(level))
     learned = subject.load_prior(level).params["labels"]
     tables = gathered({table: learned[table] for table in KINDS})
@@ -146,6 +161,7 @@ SUITE = Suite(
     about="What the prior has learned of artists and genres: which ones it holds to be alike.",
     measure=measure,
     tables=tables,
-    needs=("vqvae", "priors", "labels"),
+    needs=("vqvae", "labels"),
     figures=figures,
+    source=source,
 )

@@ -119,10 +119,10 @@ def test_two_processes_find_what_one_finds(folder, tmp_path):
 INSIDE = ("likelihood", "alignment", "labels", "features")
 
 
-def trained_with_suites(run_of, data, workdir, suites, environments):
+def trained_with_suites(run_of, data, workdir, suites, environments, *more):
     settings = "--train.steps=2 --train.batch=8 --train.evaluate-every=2 --train.evaluate-batches=1"
     arguments = [run_of, f"--data={data}", f"--workdir={workdir}", *settings.split(), *MESH]
-    arguments += ["--evaluate", *suites, "--evaluate-every=2"]
+    arguments += ["--evaluate", *suites, "--evaluate-every=2", *more]
     outputs, codes = run(arguments, environments, program=("-m", "experiments.train"))
     assert set(codes) == {0} and "left out" not in outputs[0], outputs
     folder = workdir / "evaluation" / "step_2"
@@ -157,9 +157,9 @@ def test_suites_of_a_prior_that_two_processes_train(folder, tmp_path):
 
 def test_reconstruction_of_a_vqvae_that_two_processes_train(folder, tmp_path):
     where = folder / "vqvae", folder / "songs"
-    suites = ("reconstruction",)
-    _, two = trained_with_suites(*where, tmp_path / "two", suites, pair())
-    _, one = trained_with_suites(*where, tmp_path / "one", suites, [environment(8)])
+    suites, short = ("reconstruction",), "--samples=2048"
+    _, two = trained_with_suites(*where, tmp_path / "two", suites, pair(), short)
+    _, one = trained_with_suites(*where, tmp_path / "one", suites, [environment(8)], short)
     levels = [found["reconstruction"]["levels"] for found in (two, one)]
     for a, b in zip(*levels, strict=True):
         for name in ("spectral_convergence_db", "si_sdr_db"):
