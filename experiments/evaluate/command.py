@@ -153,7 +153,7 @@ def run(arguments: Evaluation) -> dict[str, Any]:
     if results and first:
         print(f"{costs(results, subject.out)}\n\nReport: {subject.out / 'index.html'}")
     if failures:
-        reasons = dict.fromkeys(str(error) for error in failures.values())
+        reasons = dict.fromkeys(f"{str(error).rstrip('.')}." for error in failures.values())
         raise CheckpointError(f"{', '.join(failures)} could not run: {' '.join(reasons)}")
     return results
 
