@@ -104,7 +104,7 @@ def source(subject: Subject) -> dict[str, Any]:
     """What tells samples from others: the files given, or what is to be made."""
     if not subject.samples:
         wanted = [subject.generate, subject.generate_seconds]
-        return {"priors": subject.mark("priors"), "generate": wanted}
+        return {"priors": subject.prior_marks(subject.prior_levels[:1]), "generate": wanted}
     files = [path for x in subject.samples for path in sorted(x.glob("level_*/codes.npz"))]
     return {"samples": digest_files([x / "job.json" for x in subject.samples] + files)}
 
@@ -139,7 +139,7 @@ def make(subject: Subject) -> Path:
         max_batch=16,
     )
     mark = hashlib.sha256(
-        repr((dataclasses.replace(job, model=""), subject.mark("priors"))).encode()
+        repr((dataclasses.replace(job, model=""), subject.prior_marks([level]))).encode()
     )
     folder = subject.out / "samples" / mark.hexdigest()[:12]
     sample.run_with(subject.directory, subject.vqvae, subject.mesh, Request(job, []), folder)

@@ -126,9 +126,8 @@ def test_kept_plans_have_not_drifted(entry):
 @pytest.mark.aot
 @needs_libtpu
 def test_plans_of_the_command():
-    code, out, errors = run(
-        *DEMO, "--topology", "v5e:2x2", "--mesh.data", "1", "--mesh.fsdp", "4", "--json"
-    )
+    sizes = ("--mesh.data", "1", "--mesh.fsdp", "4", "--train.batch", "8")
+    code, out, errors = run(*DEMO, "--topology", "v5e:2x2", *sizes, "--json")
     assert code == 0, errors
     plan = json.loads(out)
     assert plan["mesh"] == {"data": 1, "fsdp": 4, "tensor": 1}
@@ -143,7 +142,7 @@ def test_plans_of_the_command():
 @pytest.mark.aot
 @needs_libtpu
 def test_two_slices():
-    sizes = ("--mesh.data", "2", "--mesh.fsdp", "4")
+    sizes = ("--mesh.data", "2", "--mesh.fsdp", "4", "--train.batch", "8")
     code, out, errors = run(*DEMO, "--topology", "v5e:2x2", "--slices", "2", *sizes, "--json")
     assert code == 0, errors
     plan = json.loads(out)
