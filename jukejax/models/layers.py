@@ -142,7 +142,8 @@ def _normalise_backward(kept: Any, dy: jax.Array) -> tuple[jax.Array]:
     """dx = scale (dy - mean(dy) - y mean(dy y)): both means of one pass."""
     x, mean, scale = kept
     y = (x.astype(jnp.float32) - mean) * scale
-    d = dy.astype(jnp.float32)
+    # one of the sums would be fused into the product that dy comes from, and slow it down
+    d = lax.optimization_barrier(dy).astype(jnp.float32)
     along = jnp.mean(d * y, -1, keepdims=True)
     return (((d - jnp.mean(d, -1, keepdims=True) - y * along) * scale).astype(x.dtype),)
 
@@ -152,7 +153,8 @@ _normalise.defvjp(_normalise_forward, _normalise_backward)
 
 def quick_gelu(x: jax.Array) -> jax.Array:
     """x sigmoid(1.702 x) (Hendrycks and Gimpel 2016, section 2)."""
-    return x * jax.nn.sigmoid(1.702 * x)
+    # the logistic function by tanh, which accelerators have in hardware
+    return x * (0.5 + 0.5 * jnp.tanh(0.851 * x))
 
 
 def table(rows: int, width: int, std: float, row_axis: str = "vocabulary") -> Callable:
