@@ -5,7 +5,8 @@ python -m experiments.sample --model runs/demo/model --out runs/demo/sample \\
 
 --prompt song.wav goes on from a sound, --continue-from SAMPLE from a sample, --upsample SAMPLE
 makes its lower levels, --plan only says what would be made. Codes are saved every few seconds; the
-same command goes on where a killed one was, and makes the same song. A level that is told lyrics
+same command goes on where a killed one was, and makes the same song. --mesh.tensor 4 splits one
+stream over four devices, --mesh.data a batch of songs. A level that is told lyrics
 gets alignments beside its sounds; `--job DIR/job.json --out DIR` adds them to an older sample.
 """
 
@@ -31,9 +32,15 @@ from jukejax.parallel.mesh import Mesh, make_mesh
 from jukejax.sampling.sample_dir import SampleDir
 
 
-def run(request: Request, out: Path, stream: bool = False, plan: bool = False) -> Path | None:
+def run(
+    request: Request,
+    out: Path,
+    stream: bool = False,
+    plan: bool = False,
+    devices: MeshConfig | None = None,
+) -> Path | None:
     """Samples a job into `out`; returns the page. With `plan`, prints what would be made."""
-    folder, mesh = read_model_dir(request.job.model), make_mesh(MeshConfig())
+    folder, mesh = read_model_dir(request.job.model), make_mesh(devices or MeshConfig())
     return run_with(folder, load_vqvae(folder.vqvae, mesh), mesh, request, out, stream, plan)
 
 
@@ -50,9 +57,9 @@ def run_with(
     job, config = request.job, model.config
     setups = set_up(job, folder, model)
     if plan:
-        print(plan_text(job, config, setups, out, stream))
+        print(plan_text(job, config, setups, mesh, out, stream))
         return None
-    check_memory(job, setups, stream)
+    check_memory(job, setups, mesh, stream)
     samples = job.samples(config.sample_rate, config.hops[-1])
     levels = [describe_level(job, config, setup, samples) for setup in setups]
     given = request.given or [np.zeros((len(job.items), 0), np.int32)] * config.levels
@@ -83,7 +90,8 @@ def run_with(
 @cli.command
 def main(arguments: list[str]) -> None:
     command = tyro.cli(Command, args=arguments, prog="python -m experiments.sample")
-    page = run(make_request(command), command.out, command.stream, command.plan)
+    request = make_request(command)
+    page = run(request, command.out, command.stream, command.plan, command.mesh)
     if page:
         print(f"Listen: {page}")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import math
 import re
 import tempfile
 import time
@@ -21,16 +20,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from jukejax import costs, hlo_counts
 from jukejax.config import ConfigError, Experiment, PriorExperiment
-from jukejax.parallel.mesh import BATCH, make_mesh
-from jukejax.sampling import decode
+from jukejax.parallel.mesh import local_bytes, make_mesh
+from jukejax.sampling import loop
 from jukejax.sampling.draw import Control
-from jukejax.sampling.weights import hold
-from jukejax.training.step import abstract_batch, abstract_state, jit_train_step, with_sharding
+from jukejax.sampling.weights import held
+from jukejax.training.step import abstract_batch, abstract_state, jit_train_step
 from jukejax.training.tasks import make_task
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
@@ -89,13 +87,6 @@ class Program:
     arguments: int
 
 
-def _local_bytes(tree: Any) -> int:
-    """Bytes of abstract arrays on one device."""
-    return sum(
-        x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(tree)
-    )
-
-
 def check(experiment: Experiment, mesh: Mesh) -> None:
     """Raises ConfigError for what a preset leaves to the data, and batches that do not divide."""
     if isinstance(experiment, PriorExperiment):
@@ -128,57 +119,25 @@ def lower_train(experiment: Experiment, topology: Topology) -> Program:
     batch = abstract_batch(task, experiment, mesh)
     step = jit_train_step(task, experiment, mesh)
     with jax.set_mesh(mesh):
-        return Program(step.lower(state, batch), _local_bytes((state, batch)))
-
-
-def _placed(held: Any, stored: Any) -> Any:
-    """Parameters that `weights.hold` made of `stored`, where those lie; a scale as its bias."""
-    if not isinstance(held, dict):
-        return jax.ShapeDtypeStruct(held.shape, held.dtype, sharding=stored.sharding)
-    beside = {"scale": stored.get("bias"), **stored}
-    return {name: _placed(x, beside[name]) for name, x in held.items()}
+        return Program(step.lower(state, batch), local_bytes((state, batch)))
 
 
 def lower_decode(
     experiment: PriorExperiment, topology: Topology, windows: int, weights: str
 ) -> Program:
-    """The loop of `jukejax.sampling.decode.fill` over `windows` windows at once.
+    """The loop of `jukejax.sampling.loop` over `windows` windows at once, lowered for a topology.
 
-    Parameters lie where training stores them, held in `weights`; caches are split like the
-    batch, and their last axis like attention over `tensor`.
+    Parameters lie where training stores them, held in `weights`.
     """
     config = experiment.model
     mesh = make_mesh(experiment.mesh, topology.devices)
     check(experiment, mesh)
     task = make_task(experiment)
     stored = abstract_state(task, experiment, mesh).ema
-    params = _placed(jax.eval_shape(lambda p: hold(p, weights), stored), stored)
-    given = jax.ShapeDtypeStruct((), jnp.int32)
-    batch = jax.eval_shape(lambda: task.example(windows))
-    stream = jax.eval_shape(lambda p, b, g: decode.prefill(config, p, b, g), params, batch, given)
-    shared, whole = mesh.shape["data"] * mesh.shape["fsdp"], NamedSharding(mesh, P())
-    split = BATCH if windows % shared == 0 else None
-
-    def cache(x: Any) -> Any:
-        last = "tensor" if x.shape[-1] % mesh.shape["tensor"] == 0 else None
-        middle = (None,) * (x.ndim - 3)
-        return with_sharding(x, NamedSharding(mesh, P(None, split, *middle, last)))
-
-    def rows(x: Any) -> Any:
-        return with_sharding(x, NamedSharding(mesh, P(split)) if x.ndim != 2 else whole)
-
-    placed = jax.tree.map(rows, stream._replace(caches=None, tokens=None))
-    stream = placed._replace(
-        caches=jax.tree.map(cache, stream.caches),
-        tokens=with_sharding(stream.tokens, NamedSharding(mesh, P(split))),
-    )
-    uniforms = with_sharding(
-        jax.ShapeDtypeStruct((windows, config.n_ctx), jnp.float32), NamedSharding(mesh, P(split))
-    )
-    number, real = (with_sharding(jax.ShapeDtypeStruct((), d), whole) for d in ("int32", "f4"))
-    arguments = (params, stream, uniforms, number, number, Control(real), number)
-    with jax.set_mesh(mesh):
-        return Program(decode.fill.lower(config, *arguments), _local_bytes(arguments))
+    params = held(stored, weights)
+    control = jax.eval_shape(lambda: Control(jnp.float32(1)))
+    arguments = loop.abstract_arguments(config, mesh, params, windows, control)
+    return Program(loop.lower(config, mesh, arguments), local_bytes(arguments))
 
 
 def versions() -> dict[str, str]:

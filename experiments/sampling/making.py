@@ -15,6 +15,7 @@ from jukejax.model_dir import LoadedPrior, LoadedVQVAE, ModelDir
 from jukejax.parallel.mesh import Mesh
 from jukejax.sampling.cascade import Level, Progress, sample_level
 from jukejax.sampling.job import Job
+from jukejax.sampling.loop import make_loop
 from jukejax.sampling.plan import codes_above
 from jukejax.sampling.sample_dir import SampleDir
 from jukejax.sampling.weights import hold
@@ -73,25 +74,36 @@ class Chain:
         wanted = codes_above(window, n_ctx, self.setup.ratio, above)
         return bool(self.board.ahead[self.setup.level + 1][self.some].min() >= wanted)
 
-    def step(self, prior: LoadedPrior) -> int:
+    def begin(self, prior: LoadedPrior, mesh: Mesh) -> LoadedPrior:
+        """Gets ready to step; returns the prior with its parameters as this chain's loop wants."""
+        if self.run is not None:
+            return prior
+        job, level = self.board.job, self.setup.level
+        control, items = self.setup.controls[self.batch], np.arange(len(job.items))[self.some]
+        loop = make_loop(self.setup.config, mesh, prior.params, len(items), control)
+        prior = dataclasses.replace(prior, params=loop.place(prior.params))
+        made_by = Level(
+            self.setup.config,
+            loop,
+            prior.params,
+            self.setup.windows,
+            self.setup.describes[self.batch],
+            job.seed,
+            items,
+            control,
+        )
+        upper = self.board.codes[level + 1][self.some] if self.setup.config.upper else None
+        self.run = sample_level(made_by, self.progress, upper)
+        return prior
+
+    def step(self) -> int:
         """A few seconds of work, saved; returns how many tokens were made."""
-        job, level, before = self.board.job, self.setup.level, self.progress.done
-        if self.run is None:
-            made_by = Level(
-                self.setup.config,
-                prior.params,
-                self.setup.windows,
-                self.setup.describes[self.batch],
-                job.seed,
-                np.arange(len(job.items))[self.some],
-                self.setup.controls[self.batch],
-            )
-            upper = self.board.codes[level + 1][self.some] if self.setup.config.upper else None
-            self.run = sample_level(made_by, self.progress, upper)
+        assert self.run is not None
+        before = self.progress.done
         self.progress = next(self.run)
         if self.finished:
             self.run = None  # it holds weights and caches
-        self.board.write(level, self.some, self.progress)
+        self.board.write(self.setup.level, self.some, self.progress)
         return self.progress.done - before
 
 
@@ -149,6 +161,7 @@ def make(
             bars[level] = tqdm(total=total, initial=made, unit="tok", desc=f"level {level}")
         began = time.perf_counter()
         with jax.set_mesh(mesh):
-            steps = chain.step(priors[level])
+            priors[level] = chain.begin(priors[level], mesh)
+            steps = chain.step()
         board.sample.add_time(level, steps, time.perf_counter() - began)
         bars[level].update(steps * len(chain.progress.codes))

@@ -8,6 +8,7 @@ from pathlib import Path
 from experiments.sampling.setup import LevelSetup
 from jukejax.config import ConfigError, VQVAEConfig
 from jukejax.evaluation.report import table
+from jukejax.parallel.mesh import Mesh
 from jukejax.sampling.job import Job
 from jukejax.sampling.memory import bandwidth, free_memory
 from jukejax.sampling.plan import Window
@@ -21,20 +22,20 @@ def size_text(size: float) -> str:
     return f"{size / unit:,.{1 if size >= unit / 10 else 3}f} {name}"
 
 
-def peak_bytes(job: Job, setups: list[LevelSetup], stream: bool) -> int:
-    """The most that a job takes at once: its largest level, or all weights and caches."""
+def peak_bytes(job: Job, setups: list[LevelSetup], mesh: Mesh, stream: bool) -> int:
+    """The most that a job takes on a device: its largest level, or all weights and caches."""
     largest = max(some.stop - some.start for some in job.batches())
     batch = min(largest, len(job.items))
-    memories = [setup.memory(batch) for setup in setups if setup.windows]
+    memories = [setup.memory(batch, mesh) for setup in setups if setup.windows]
     if not stream:
         return max((m.peak for m in memories), default=0)
     kept = sum(m.weights + len(job.batches()) * m.caches for m in memories)
     return kept + max((max(m.prefill, m.loading) for m in memories), default=0)
 
 
-def check_memory(job: Job, setups: list[LevelSetup], stream: bool) -> None:
+def check_memory(job: Job, setups: list[LevelSetup], mesh: Mesh, stream: bool) -> None:
     """Raises ConfigError where a job cannot fit into the device's memory, or the host's."""
-    needed, free = peak_bytes(job, setups, stream), free_memory()
+    needed, free = peak_bytes(job, setups, mesh, stream), free_memory()
     if not free or needed <= free:
         return
     batch = max(len(job.items[some]) for some in job.batches())
@@ -73,9 +74,9 @@ def measured_speed(out: Path, level: int) -> float:
 
 
 def plan_text(
-    job: Job, config: VQVAEConfig, setups: list[LevelSetup], out: Path, stream: bool
+    job: Job, config: VQVAEConfig, setups: list[LevelSetup], mesh: Mesh, out: Path, stream: bool
 ) -> str:
-    """Windows, memory and time of a job."""
+    """Windows, memory on a device and time of a job."""
     samples = job.samples(config.sample_rate, config.hops[-1])
     songs, batches = len(job.items), [len(job.items[some]) for some in job.batches()]
     lines = [
@@ -85,7 +86,7 @@ def plan_text(
     ]
     rows, total, speed = [], 0.0, bandwidth()
     for setup in setups:
-        memory = setup.memory(max(batches))
+        memory = setup.memory(max(batches), mesh)
         steps = sum(w.stop - w.given for w in setup.windows)
         measured = measured_speed(out, setup.level)
         rate = measured or speed / memory.read
@@ -104,7 +105,7 @@ def plan_text(
             )
         )
     head = ("level", "to make", "weights", "caches", "prefill", "peak", "tokens/s", "time")
-    peak = peak_bytes(job, setups, stream)
+    peak = peak_bytes(job, setups, mesh, stream)
     lines += [
         "",
         table(head, rows),

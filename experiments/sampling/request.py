@@ -79,6 +79,10 @@ class Command:
     """Begin lower levels as soon as codes above them are there; keeps all priors in memory."""
     plan: bool = False
     """Print windows, memory and a time estimate, and make nothing."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    """tensor splits weights and caches, for one song; data splits a batch of many. Not of the job:
+    the same batch on the same mesh makes the same song, another mesh may turn a token by rounding.
+    """
 
 
 _SAME = ("artist", "genre", "year", "tags", "lyrics")  # of a song that goes on
@@ -195,7 +199,7 @@ def _new(command: Command) -> Request:
     if command.prompt is None:
         _only(command, "prompt_seconds", why="needs --prompt")
         return Request(job, [])
-    model = load_vqvae(read_model_dir(job.model).vqvae, make_mesh(MeshConfig()))
+    model = load_vqvae(read_model_dir(job.model).vqvae, make_mesh(command.mesh))
     codes = sound.prompt_codes(model, command.prompt, command.prompt_seconds)
     given = [np.repeat(z[None], command.count, 0) for z in codes]
     return _begin(job, given, model.config, {"prompt": str(command.prompt.resolve())})
@@ -219,11 +223,11 @@ def _again(command: Command) -> Request:
     """The job of a job.json, with the codes that it began with from beside it."""
     plain = Command(
         command.out, command.model, command.job, levels=command.levels, stream=command.stream,
-        plan=command.plan,
+        plan=command.plan, mesh=command.mesh,
     )  # fmt: skip
     if command != plain:
         raise ConfigError(
-            "--job takes no options but --out, --model and --levels: the job has its own."
+            "--job takes no options but --out, --model, --levels and --mesh: the job has its own."
         )
     assert command.job is not None
     record, job = read_job(command.job)

@@ -13,6 +13,7 @@ from data_pipeline.labels import Vocabulary
 from experiments.sampling.labels import check_labels, describer
 from jukejax.config import ConfigError, PriorConfig, VQVAEConfig
 from jukejax.model_dir import LoadedVQVAE, ModelDir, weights_name
+from jukejax.parallel.mesh import Mesh
 from jukejax.sampling.cascade import Describe
 from jukejax.sampling.draw import Control
 from jukejax.sampling.job import Item, Job
@@ -40,8 +41,8 @@ class LevelSetup:
         """Codes of this level per code above."""
         return self.config.upper.ratio if self.config.upper else 1
 
-    def memory(self, batch: int) -> Memory:
-        return level_memory(self.config, batch, self.held)
+    def memory(self, batch: int, mesh: Mesh) -> Memory:
+        return level_memory(self.config, mesh, batch, self.held)
 
 
 def level_name(level: int, levels: int) -> str:

@@ -113,6 +113,13 @@ def create_sharded(mesh: Mesh, init: Callable[[jax.Array], Any], key: jax.Array)
     return jax.jit(lambda k: nn.unbox(init(k)), out_shardings=shardings)(key)
 
 
+def local_bytes(tree: Any) -> int:
+    """Bytes on one device of arrays, or of shapes, that know their shardings."""
+    return sum(
+        x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(tree)
+    )
+
+
 def batch_ways(mesh: Mesh) -> int:
     """Into how many parts the mesh splits a batch, which must be a multiple of it."""
     return math.prod(mesh.shape[axis] for axis in BATCH)

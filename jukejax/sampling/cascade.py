@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jukejax.config import PriorConfig
-from jukejax.sampling.decode import Stream, fill, music, start_stream
+from jukejax.sampling.decode import Stream, music
 from jukejax.sampling.draw import Control
+from jukejax.sampling.loop import Loop
 from jukejax.sampling.plan import Window
 
 Describe = Callable[[int], dict[str, np.ndarray]]
@@ -25,11 +26,13 @@ class Level:
     """What one level of a batch of songs is made by.
 
     Attributes:
+      params: as `loop.place` gives them.
       describe: offset of a window in samples -> the label arrays of its batch.
       items: (B,) numbers of the songs, for their random numbers.
     """
 
     config: PriorConfig
+    loop: Loop
     params: Any
     windows: tuple[Window, ...]
     describe: Describe
@@ -117,20 +120,20 @@ def _fill_window(
     pace: _Pace,
 ) -> Iterator[tuple[Stream, int]]:
     """A window after every chunk, and how many of the song's tokens are done; after `drawn`."""
-    config, done = level.config, window.given + drawn.shape[1]
+    config, loop, done = level.config, level.loop, window.given + drawn.shape[1]
     batch = window_batch(config, window, codes, upper, level.describe)
-    stream = start_stream(config, level.params, batch, jnp.asarray(window.given - window.start))
+    stream = loop.start(level.params, batch, window.given - window.start)
     u = _uniforms(level.seed, level.items, config.level, window.start, config.n_ctx)
 
     def advance(stream: Stream, *positions: int) -> Stream:
-        first, stop, known = (jnp.asarray(p - window.start) for p in positions)
-        return fill(config, level.params, stream, u, first, stop, level.control, known)
+        first, stop, known = (p - window.start for p in positions)
+        return loop.fill(level.params, stream, u, first, stop, level.control, known)
 
     if done > window.given:
         tokens = np.array(stream.tokens)
         first = config.prefix_len + window.given - window.start
         tokens[:, first : first + drawn.shape[1]] = drawn
-        stream = stream._replace(tokens=jax.device_put(tokens, stream.tokens.sharding))
+        stream = stream._replace(tokens=jax.device_put(tokens, loop.formats[1].tokens))
         stream = advance(stream, window.given, done, done)
     while done < window.stop:
         began, first, done = time.perf_counter(), done, min(done + pace.tokens, window.stop)

@@ -17,13 +17,14 @@ import jax.numpy as jnp
 from jukejax.config import PriorConfig
 from jukejax.models.prior import Prior, example_batch, init_params
 from jukejax.models.transformer import KEEP_KV, StackConfig, prior_stack
+from jukejax.parallel.mesh import Mesh, local_bytes, storage_shardings
 from jukejax.patterns import COLUMN, CROSS, DENSE, PRIME
-from jukejax.sampling.decode import prefill
-from jukejax.sampling.weights import hold
+from jukejax.sampling.loop import abstract_stream
+from jukejax.sampling.weights import held
 
 
 class Memory(NamedTuple):
-    """Bytes of one level."""
+    """Bytes of one level on one device."""
 
     weights: int
     loading: int  # float32 weights, until they are held otherwise
@@ -37,17 +38,21 @@ class Memory(NamedTuple):
 
 
 def _bytes(tree: Any) -> int:
+    """Bytes on all devices."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 @functools.cache
-def level_memory(config: PriorConfig, batch: int, weights: str = "float32") -> Memory:
+def level_memory(config: PriorConfig, mesh: Mesh, batch: int, weights: str = "float32") -> Memory:
     """What a level takes for a batch of `batch` songs, with matrices held in `weights`."""
-    loaded = nn.unbox(jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0)))
-    params = jax.eval_shape(lambda p: hold(p, weights), loaded)
+    boxed = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
+    loaded = jax.tree.map(
+        lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at),
+        nn.unbox(boxed), storage_shardings(mesh, boxed),
+    )  # fmt: skip
+    params = held(loaded, weights)
     inputs = jax.eval_shape(lambda: example_batch(config, batch))
-    given = jax.ShapeDtypeStruct((), jnp.int32)
-    stream = jax.eval_shape(lambda p, b, g: prefill(config, p, b, g), params, inputs, given)
+    stream = abstract_stream(config, mesh, params, batch)
     model: Any = Prior(config)
 
     def keys_and_values(params: Any, inputs: Any) -> Any:
@@ -57,13 +62,14 @@ def level_memory(config: PriorConfig, batch: int, weights: str = "float32") -> M
 
     kept = jax.eval_shape(keys_and_values, params, inputs)
     head = params["token"] if config.tied_output else params["output"]
-    layer = _layer(prior_stack(config), batch, config)
+    split = local_bytes(stream.tokens) / _bytes(stream.tokens)
+    layer = int(split * _layer(prior_stack(config), batch, config))
     return Memory(
-        weights=_bytes(params),
-        loading=_bytes(loaded) if weights != "float32" else 0,
-        caches=_bytes(stream),
-        prefill=_bytes(kept) + layer,
-        read=_bytes(params["stack"]) + _bytes(head),
+        weights=local_bytes(params),
+        loading=local_bytes(loaded) if weights != "float32" else 0,
+        caches=local_bytes(stream),
+        prefill=_bytes(kept) * local_bytes(stream.caches) // _bytes(stream.caches) + layer,
+        read=local_bytes(params["stack"]) + local_bytes(head),
     )
 
 
@@ -81,7 +87,7 @@ def _layer(stack: StackConfig, batch: int, config: PriorConfig) -> int:
 
 
 def free_memory() -> int:
-    """Bytes that the first device, or the host where it computes, has for us; 0: unknown."""
+    """Bytes that a device has for us, which may be its share of the host's; 0: unknown."""
     stats = jax.devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"])
@@ -89,7 +95,8 @@ def free_memory() -> int:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return 0
-    return next((1024 * int(x.split()[1]) for x in lines if x.startswith("MemAvailable:")), 0)
+    free = next((1024 * int(x.split()[1]) for x in lines if x.startswith("MemAvailable:")), 0)
+    return free // jax.local_device_count()
 
 
 def bandwidth(mebibytes: int = 256) -> float:

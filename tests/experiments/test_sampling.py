@@ -20,7 +20,7 @@ from experiments.sampling import making
 from experiments.sampling.request import Command, make_request
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.model_dir import ModelDir, load_vqvae
-from jukejax.parallel.mesh import make_mesh
+from jukejax.parallel.mesh import Mesh, local_bytes, make_mesh
 from jukejax.sampling import cascade
 
 DRAWN = {"hop_fraction": (0.5, 0.5, 0.5), "temperature": (3.0, 3.0, 3.0)}
@@ -41,9 +41,10 @@ def quick():
         known = {}
 
         def call(self, *arguments):
-            if arguments[-1] not in known:  # the level
-                known[arguments[-1]] = function(self, *arguments)
-            return known[arguments[-1]]
+            key = (arguments[-1], *(x for x in arguments if isinstance(x, Mesh)))  # the level first
+            if key not in known:
+                known[key] = function(self, *arguments)
+            return known[key]
 
         return call
 
@@ -57,8 +58,8 @@ def quick():
 
 def sample(out, **options):
     """Runs the command; returns `out`."""
-    stream = options.pop("stream", False)
-    run(make_request(Command(out=out, **options)), out, stream)
+    asked = Command(out=out, **options)
+    run(make_request(asked), out, asked.stream, devices=asked.mesh)
     return out
 
 
@@ -159,8 +160,8 @@ def test_one_prior_is_in_memory_at_a_time(model, tmp_path, monkeypatch):
 def test_streaming_makes_the_same_songs_in_another_order(song, model, tmp_path, monkeypatch):
     order = []
 
-    def step(self, prior, was=making.Chain.step):
-        made = was(self, prior)
+    def step(self, was=making.Chain.step):
+        made = was(self)
         order.append((self.setup.level, self.progress.done))
         return made
 
@@ -176,27 +177,59 @@ def test_streaming_makes_the_same_songs_in_another_order(song, model, tmp_path, 
     assert order[first[1] - 1] == (2, 8)
 
 
-@pytest.mark.parametrize("stream", [False, True])
+MIXED = MeshConfig(data=2, fsdp=2, tensor=2)
+
+
+@pytest.fixture(scope="module")
+def split_songs(model, tmp_path_factory):
+    """Four songs, two a device and their maths over two; and the mesh and bytes of each prior."""
+    out, seen = tmp_path_factory.mktemp("split") / "songs", {}
+
+    def noted(config, mesh, params, *rest, was=making.make_loop):
+        whole = sum(x.nbytes for x in jax.tree.leaves(params))
+        seen[config.level] = (dict(mesh.shape), local_bytes(params) / whole)
+        return was(config, mesh, params, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(making, "make_loop", noted)
+        options = {"model": model, "seconds": SECONDS, "count": 4, "seed": 5, **BATCH}
+        return sample(out, mesh=MIXED, **options), seen
+
+
+def test_the_mesh_that_is_asked_for_splits_priors_and_changes_no_song(song, split_songs):
+    out, seen = split_songs
+    assert seen.keys() == {0, 1, 2}
+    for shape, share in seen.values():
+        assert shape == {"data": 2, "fsdp": 2, "tensor": 2}
+        assert share < 0.8  # of such small priors; what does not divide is whole
+    for level in (2, 1, 0):  # in float32 no number of these songs lies near enough to an edge
+        np.testing.assert_array_equal(codes(out, level)[:2], codes(song, level))
+
+
+@pytest.mark.parametrize(
+    ("stream", "mesh"), [(False, MeshConfig()), (True, MeshConfig()), (False, MIXED)]
+)
 def test_killed_after_every_chunk_it_makes_the_same_songs(
-    song, model, tmp_path, monkeypatch, stream
+    song, split_songs, model, tmp_path, monkeypatch, stream, mesh
 ):
     """Each life makes one chunk of 7 tokens of one level; the next goes on from disk."""
+    song, count = (split_songs[0], 4) if mesh == MIXED else (song, 2)
     monkeypatch.setattr(cascade._Pace, "learn", lambda self, *_: setattr(self, "tokens", 7))
 
     class Killed(BaseException):
         pass
 
-    def step(self, prior, was=making.Chain.step):
-        was(self, prior)
+    def step(self, was=making.Chain.step):
+        was(self)
         raise Killed
 
-    options = {"model": model, "seconds": SECONDS, "count": 2, "seed": 5, **BATCH}
+    options = {"model": model, "seconds": SECONDS, "count": count, "seed": 5, **BATCH}
     request, lives = make_request(Command(out=tmp_path, **options)), 0
     with monkeypatch.context() as patch:
         patch.setattr(making.Chain, "step", step)
         while True:
             try:
-                run(request, tmp_path, stream)
+                run(request, tmp_path, stream, devices=mesh)
                 break
             except Killed:
                 lives += 1

@@ -8,12 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+import windows
+from windows import full
 
 from jukejax.config import LabelsConfig, LyricsConfig, PriorConfig, UpperConfig
-from jukejax.models.prior import Prior, init_params
+from jukejax.models.prior import init_params
 from jukejax.sampling import cascade
 from jukejax.sampling.cascade import Level, Progress, sample_level, uniforms, window_batch
 from jukejax.sampling.draw import Control
+from jukejax.sampling.loop import make_loop
 from jukejax.sampling.plan import Window, plan_windows
 
 T, CODES, RATIO, TOTAL, TEMPERATURE, SEED = 16, 11, 4, 44, 3.0, 9
@@ -114,12 +117,6 @@ def test_a_top_level_window_has_no_codes_above():
 # --- a level --------------------------------------------------------------------------------------
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def full(config, params, batch):
-    """Logits (B, T, K) in one pass."""
-    return Prior(config).apply({"params": params}, batch)[0]
-
-
 @pytest.fixture(scope="module")
 def level(oracle):
     """name -> config, parameters, codes above, and `sample` with all but `items` given."""
@@ -128,7 +125,7 @@ def level(oracle):
     def level(name):
         config = CONFIGS[name]
         params = oracle.random_params(lambda key: init_params(config, key), scale=0.5)
-        params = jax.device_put(params)
+        mesh, params = windows.on_one_device(params)
         rng = np.random.default_rng(0)
         upper = rng.integers(0, CODES, (2, TOTAL // RATIO)).astype(np.int32)
         labels = {
@@ -147,13 +144,15 @@ def level(oracle):
 
         def sample(progress=None, total=TOTAL, rows=slice(None), seconds=0.0, given=0):
             """Progress after every token (or less often), copied."""
-            windows = plan_windows(total, T, 0.5, RATIO if config.upper else 1, given)
+            planned = plan_windows(total, T, 0.5, RATIO if config.upper else 1, given)
             count = len(ITEMS[rows])
             nothing = Progress(np.zeros((count, total), np.int32), 0, np.zeros((count, 0), int))
             above = upper[rows, : total // RATIO] if config.upper else None
             described = functools.partial(describe, rows=rows)
             control = Control(jnp.full((count, 1), TEMPERATURE))
-            made_by = Level(config, params, windows, described, SEED, ITEMS[rows], control)
+            loop = make_loop(config, mesh, params, count, control)
+            placed = loop.place(params)
+            made_by = Level(config, loop, placed, planned, described, SEED, ITEMS[rows], control)
             steps = sample_level(made_by, progress or nothing, above, seconds)
             return [Progress(p.codes.copy(), p.done, p.drawn) for p in steps]
 
@@ -168,9 +167,7 @@ def level(oracle):
 
 def choose(logits, u):
     """Tokens (B, T) of logits (B, T, K) at u (B, T), in float64."""
-    logits = np.asarray(logits, np.float64) / TEMPERATURE
-    p = np.exp(logits - logits.max(-1, keepdims=True))
-    cumulative = np.cumsum(p / p.sum(-1, keepdims=True), -1)
+    cumulative = windows.edges(logits, TEMPERATURE)
     return (cumulative <= np.asarray(u, np.float64)[..., None]).sum(-1)
 
 
@@ -259,16 +256,10 @@ def test_an_item_alone_gives_the_codes_that_it_gives_in_a_batch(level, item):
     """Rounding may turn a token, but only where its number lies on an edge."""
     x = level("top")
     alone = x.sample(rows=slice(item, item + 1), seconds=100)[-1].codes[0]
-    differ = np.flatnonzero(alone != x.codes[item])
-    if differ.size:
-        first = differ[0]
-        start = next(start for start, given, stop in WINDOWS if given <= first < stop)
-        logits = full(x.config, x.params, {"codes": x.codes[[item], start : start + T]})
-        scaled = np.asarray(logits, np.float64)[0, first - start] / TEMPERATURE
-        p = np.exp(scaled - scaled.max())
-        edges = np.cumsum(p / p.sum())
-        u = draw(SEED, ITEMS, x.config.level, 0, TOTAL)[item, first]
-        assert np.abs(edges - u).min() < 1e-4
+    windows.assert_differs_by_rounding_alone(
+        x.config, x.params, lambda w, codes: window_batch(x.config, w, codes, None, nothing),
+        plan_windows(TOTAL, T, 0.5, 1), SEED, ITEMS[item], TEMPERATURE, alone, x.codes[item],
+    )  # fmt: skip
     assert not np.array_equal(x.codes[0], x.codes[1])
 
 
