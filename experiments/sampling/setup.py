@@ -135,9 +135,10 @@ def unlabelled(job: Job, vqvae: VQVAEConfig, priors: dict[int, PriorConfig]) -> 
     """The levels to make, top first, with what shapes alone tell: enough for a plan."""
     samples, out = job.samples(vqvae.sample_rate, vqvae.hops[-1]), []
     for level in check_levels(job, vqvae.levels):
-        plan = plan_level(job, priors[level], samples)
+        config = on_device(priors[level])
+        plan = plan_level(job, config, samples)
         batches = tuple(job.batches(plan.chains))
-        out.append(LevelSetup(priors[level], plan, batches, (), (), "", job.weights))
+        out.append(LevelSetup(config, plan, batches, (), (), "", job.weights))
     return out
 
 
@@ -151,14 +152,8 @@ def set_up(job: Job, folder: ModelDir, model: LoadedVQVAE) -> list[LevelSetup]:
     samples = job.samples(vqvae.sample_rate, vqvae.hops[-1])
     found = {level: folder.prior_config(level) for level in check_levels(job, vqvae.levels)}
     out = []
-<<<<<<< HEAD
-    for level in check_levels(job, vqvae.levels):
-        config, note = folder.prior_config(level)
-        config = on_device(config)
-=======
     for setup in unlabelled(job, vqvae, {level: config for level, (config, _) in found.items()}):
-        config, note = found[setup.level]
->>>>>>> segments
+        config, (_, note) = setup.config, found[setup.level]
         labelled = config.labels is not None
         names = folder.labels(config.level) if labelled else None
         vocabulary = Vocabulary.load(names) if names else Vocabulary.build([], [])

@@ -38,6 +38,7 @@ COMPUTE: tuple[tuple[str, Any], ...] = (
     ("batch", BATCH),
     ("length", None),
     ("embed", None),
+    ("stored", "fsdp"),  # the width of a parameter that is not gathered yet
     ("inner", "tensor"),
     ("vocabulary", "tensor"),
 )
