@@ -28,6 +28,7 @@ class Entry:
     batch: int | None = None  # the preset's
     slices: int = 1
     remat: str | None = None  # the preset's
+    accumulate: int = 1
     windows: int | None = None  # decode that many; None: train
     weights: str = "float32"
 
@@ -39,6 +40,7 @@ class Entry:
         parts += [f"remat_{self.remat}"] if self.remat else []
         if self.windows is None:
             parts += [f"batch_{self.batch}"] if self.batch else []
+            parts += [f"accumulate_{self.accumulate}"] if self.accumulate > 1 else []
         else:
             parts += [f"decode_{self.windows}_{self.weights}"]
         return "-".join(parts)
@@ -51,7 +53,9 @@ class Entry:
         if self.remat:
             e = replace(e, model=replace(e.model, remat=self.remat))
         mesh = MeshConfig(fsdp=self.fsdp, tensor=self.tensor)
-        return replace(e, mesh=mesh, train=replace(e.train, batch=self.batch or e.train.batch))
+        batch = self.batch or e.train.batch
+        train = replace(e.train, batch=batch, accumulate=self.accumulate)
+        return replace(e, mesh=mesh, train=train)
 
 
 CHEAP = (
@@ -72,6 +76,11 @@ ENTRIES = (
     Entry("upsampler_level_1", "v5e:8x8", fsdp=16),
     Entry("upsampler_level_0", "v5e:8x8", fsdp=16),
     Entry("vqvae", "v5e:8x8"),
+    Entry("vqvae", "v5e:8x8", accumulate=4),
+    Entry("vqvae", "v5e:16x16"),
+    Entry("prior_5b", "h100:8", fsdp=8, batch=32),
+    Entry("prior_5b", "h100:8x8", fsdp=8, batch=256),
+    Entry("upsampler_level_0", "h100:8", fsdp=8),
     Entry("prior_5b", "v5p:1x1x1", windows=4, weights="bfloat16"),
     Entry("prior_5b_lyrics", "v5e:2x2", tensor=4, windows=4, weights="bfloat16"),
     Entry("prior_1b_lyrics", "v5e:1x1", windows=4, weights="bfloat16"),

@@ -34,7 +34,7 @@ def _head(name: str, what: str, experiment: Experiment, topology: Topology) -> P
         "devices": chips,
         "mesh": mesh_sizes(experiment, chips),
         "parameters": costs.parameters(experiment),
-        "versions": {**aot.versions(), "counts": hlo_counts.VERSION},
+        "versions": {**aot.versions(topology), "counts": hlo_counts.VERSION},
     }
 
 
@@ -76,7 +76,7 @@ def train_plan(
     }
     if not done.memory.fits:
         return {**plan, "advice": advice(experiment, chips, done.memory)}
-    counts, _ = hlo_counts.count(done.text, chips)
+    counts, _ = hlo_counts.count(done.text, chips, topology.host)
     seconds = aot.bounds(counts, chip)
     longest = max(seconds.values())
     model_flops = flops * experiment.train.batch / chips
@@ -86,7 +86,7 @@ def train_plan(
         "hbm_bytes": counts.hbm_bytes,
         "collectives": aot.traffic(counts),
         "heaviest_collectives": aot.heaviest(counts),
-        "operations": aot.operations(counts),
+        "operations": aot.operations(counts, chip),
         "bounds_s": seconds,
         "step_s": longest,
         "mfu_ceiling": model_flops / chip.flops / longest,
@@ -116,7 +116,7 @@ def decode_plan(
     }
     if not done.memory.fits:
         return {**plan, "advice": decode_advice(experiment, chips, windows, weights)}
-    call, trip = hlo_counts.count(done.text, chips)
+    call, trip = hlo_counts.count(done.text, chips, topology.host)
     if trip is None:
         raise ValueError("the decoding loop was not found in the compiled program.")
     seconds = aot.bounds(trip, chip)
@@ -127,7 +127,7 @@ def decode_plan(
         "hbm_ratio": trip.hbm_bytes / read,
         "hbm_bytes_per_call": call.hbm_bytes,  # beside the tokens': layouts changed and back
         "collectives": aot.traffic(trip),
-        "operations": aot.operations(trip),
+        "operations": aot.operations(trip, chip),
         "bounds_s": seconds,
         "token_s": longest,
         "tokens_per_s_ceiling": windows / longest,
