@@ -5,6 +5,7 @@ python -m experiments.compile prior_5b_lyrics --topology v5e:16x16 --mesh.data 4
 python -m experiments.compile prior_5b --topology v5e:2x2 --what decode --mesh.tensor 4
 python -m experiments.compile prior_5b --topology h100:8x8 --mesh.fsdp 8 --train.batch 256
 python -m experiments.compile plans [NAME ...]  # the table experiments/plans/README.md
+python -m experiments.compile shardings  # experiments/plans/shardings: where everything lies
 """
 
 from __future__ import annotations
@@ -24,12 +25,11 @@ os.environ |= {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_LOG_DIR": "disabled",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TF_CPP_MIN_LOG_LEVEL": "1",  # or XLA's CUDA plugin says that there is no GPU
 }
 
 import tyro
 
-from experiments import cli, plan_table
+from experiments import cli, plan_table, sharding_table
 from jukejax import aot, costs, planning, presets
 from jukejax.config import ConfigError, Experiment, PriorExperiment
 from jukejax.sampling.job import Weights
@@ -195,6 +195,9 @@ def main(arguments: list[str]) -> None:
     name, rest = cli.take_preset(arguments, USAGE)
     if name == "plans":
         plan_table.regenerate(make_plan, rest, say)
+        return
+    if name == "shardings":
+        sharding_table.regenerate()
         return
     command = parse(name, rest)
     if command.fit and command.what == "decode":

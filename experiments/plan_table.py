@@ -80,7 +80,7 @@ ENTRIES = (
     Entry("vqvae", "v5e:16x16"),
     Entry("prior_5b", "h100:8", fsdp=8, batch=32),
     Entry("prior_5b", "h100:8x8", fsdp=8, batch=256),
-    Entry("upsampler_level_0", "h100:8", fsdp=8),
+    Entry("upsampler_level_0", "h100:8", fsdp=8, accumulate=3),
     Entry("prior_5b", "v5p:1x1x1", windows=4, weights="bfloat16"),
     Entry("prior_5b_lyrics", "v5e:2x2", tensor=4, windows=4, weights="bfloat16"),
     Entry("prior_1b_lyrics", "v5e:1x1", windows=4, weights="bfloat16"),

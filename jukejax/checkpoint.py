@@ -55,7 +55,7 @@ class Checkpoints:
           keep: how many of the latest stay.
           keep_best: how many of those with the lowest loss stay as well.
           clean: removes what saves that were cut short left behind; for the run itself alone.
-          frugal: writes straight to files, little at a time.
+          frugal: writes and reads a GB at a time, where memory is short.
         """
         best = BestN(
             get_metric_fn=_loss, reverse=True, n=keep_best, keep_checkpoints_without_metrics=False
@@ -193,7 +193,10 @@ def _at(tree: Any, path: Sequence[str]) -> Any:
 
 def _frugal_handlers() -> dict[str, Any]:
     trees = {
-        name: ocp.StandardCheckpointHandler(save_concurrent_gb=1, use_ocdbt=False) for name in TREES
+        name: ocp.StandardCheckpointHandler(
+            save_concurrent_gb=1, restore_concurrent_gb=1, use_ocdbt=False
+        )
+        for name in TREES
     }
     return {**trees, "data": ocp.JsonCheckpointHandler(), "config": ocp.JsonCheckpointHandler()}
 
@@ -219,12 +222,12 @@ def save_mapped(
         checkpoints.wait()
 
 
-def open_existing(workdir: str | Path) -> contextlib.closing[Checkpoints]:
-    """The checkpoints of a run that must exist, for reading.
+def open_existing(workdir: str | Path, frugal: bool = False) -> contextlib.closing[Checkpoints]:
+    """The checkpoints of a run that must exist, for reading (`frugal`: a GB at a time).
 
     Raises:
       CheckpointError: there are none.
     """
     if not directory(workdir).is_dir():
         raise CheckpointError(f"{workdir} is no run: it has no folder checkpoints.")
-    return contextlib.closing(Checkpoints(workdir))
+    return contextlib.closing(Checkpoints(workdir, frugal=frugal))
