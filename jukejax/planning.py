@@ -161,6 +161,11 @@ def advice(experiment: Experiment, devices: int, memory: Memory) -> list[str]:
         found.append("--model.remat layer: of a layer's activations only its input is kept.")
     if experiment.model.dtype == "float32":
         found.append("--model.dtype bfloat16: activations take half the room.")
+    if experiment.train.state_dtype == "float32":
+        found.append(
+            "--train.state_dtype bfloat16: parameters and optimizer state shrink by up to "
+            f"{memory.arguments / 2 / costs.GIB:.1f} GiB."
+        )
     return [*found, "a larger topology, or chips with more memory."]
 
 

@@ -116,13 +116,20 @@ def test_advice_names_what_can_be_changed():
     memory = Memory(False, 8 * costs.GIB, 20 * costs.GIB, 28 * costs.GIB, 16 * costs.GIB)
     experiment = replace(PRIOR, mesh=MeshConfig(data=4, fsdp=2), train=TrainConfig(batch=32))
     text = "\n".join(planning.advice(experiment, 8, memory))
-    for part in ("--train.batch 24", "5.0 GiB", "--mesh.fsdp up to 8", "6.0 GiB", "remat layer"):
+    for part in (
+        "--train.batch 24",
+        "5.0 GiB",
+        "--mesh.fsdp up to 8",
+        "6.0 GiB",
+        "remat layer",
+        "4.0 GiB",
+    ):
         assert part in text
     assert "bfloat16" in text
     lean = replace(
         experiment,
         model=replace(PRIOR.model, remat="layer", dtype="bfloat16"),
-        mesh=MeshConfig(data=1, fsdp=8), train=TrainConfig(batch=8),
+        mesh=MeshConfig(data=1, fsdp=8), train=TrainConfig(batch=8, state_dtype="bfloat16"),
     )  # fmt: skip
     assert planning.advice(lean, 8, memory) == ["a larger topology, or chips with more memory."]
 
