@@ -141,7 +141,8 @@ def render(plan: planning.Plan) -> str:
     ]
     if plan["what"] == "train":
         lines += [
-            f"global batch        {plan['batch']:,} examples, {plan['tokens_per_step']:,} tokens",
+            f"global batch        {plan['batch']:,} examples, {plan['tokens_per_step']:,} tokens"
+            + (f", in {plan['accumulate']} microbatches" if "accumulate" in plan else ""),
             f"model FLOPs         {plan['flops_per_token']:.4g} a token, "
             f"{plan['flops_per_step']:.4g} a step",
         ]

@@ -63,10 +63,11 @@ def train_plan(
 ) -> Plan:
     """The plan of a compiled train step."""
     chips, chip = len(topology.devices), topology.chip
-    flops = costs.train_flops(experiment)
+    flops, parts = costs.train_flops(experiment), experiment.train.accumulate
     plan = {
         **_head(name, "train", experiment, topology),
         "batch": experiment.train.batch,
+        **({"accumulate": parts} if parts > 1 else {}),
         "remat": getattr(experiment.model, "remat", None),
         "tokens_per_step": experiment.train.batch * costs.tokens(experiment),
         "flops_per_token": flops / costs.tokens(experiment),

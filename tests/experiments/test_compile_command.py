@@ -42,6 +42,7 @@ def test_a_kept_plan_is_of_its_entry(entry):
     assert command.render(plan)
     if entry.windows is None:
         assert plan["batch"] == experiment.train.batch
+        assert plan.get("accumulate", 1) == experiment.train.accumulate
         assert plan["flops_per_step"] == plan["batch"] * costs.train_flops(experiment)
     if plan["fits"]:
         assert plan["memory"]["peak"] < plan["memory"]["chip"]
