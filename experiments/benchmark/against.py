@@ -6,6 +6,7 @@ import json
 import os
 import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,10 +44,11 @@ class Port:
 
     def __init__(self, python: Path, tokens: int) -> None:
         """Raises ConfigError where `python` cannot run it."""
+        self.said = tempfile.TemporaryFile("w+")  # its progress bars would fill a pipe
         try:
             self.process = subprocess.Popen(
                 [str(python), str(WORKER)], text=True, stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=self.said,
                 env={k: v for k, v in os.environ.items() if not k.startswith("PYTHON")},
             )  # fmt: skip
         except OSError as e:
@@ -62,7 +64,9 @@ class Port:
             self._fail()
 
     def _fail(self) -> None:
-        said = self.process.communicate()[1].strip().splitlines()
+        self.process.wait()
+        self.said.seek(0)
+        said = self.said.read().strip().splitlines()
         raise ConfigError(
             "The port ended: " + (said[-1] if said else "it said nothing") + "\nIts environment "
             'needs torch==2.13.0 transformers==4.44.2 "numpy<2"; name its interpreter with '
@@ -80,6 +84,7 @@ class Port:
 
     def close(self) -> None:
         self.process.communicate()
+        self.said.close()
 
 
 def timed(run: Callable[[], Any]) -> float:
