@@ -143,6 +143,8 @@ class Checkpoints:
     def ema_reader(self) -> Iterator[Callable[[Sequence[LeafPath]], list[Array]]]:
         """A function that reads some arrays of the latest `ema`, in the dtypes they are stored in.
 
+        bfloat16, which numpy does not know, comes as float32.
+
         Reading a few at a time keeps the rest out of memory; each read costs a tenth of a second.
         """
         folder = self.path / str(self._require()) / "ema"
@@ -156,7 +158,8 @@ class Checkpoints:
                     _at(wanted, parents)[last] = 0
                 args = ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy)
                 found = checkpointer.restore(folder, args=args)
-                return [_at(found, path) for path in paths]
+                arrays = [_at(found, path) for path in paths]
+                return [a.astype(np.float32) if a.dtype.name == "bfloat16" else a for a in arrays]
 
             yield read
 

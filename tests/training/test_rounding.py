@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jukejax.checkpoint import Checkpoints
+from jukejax.checkpoint import open_existing
 from jukejax.config import (
     ConfigError,
     LabelsConfig,
@@ -17,15 +17,17 @@ from jukejax.config import (
     PriorExperiment,
     TrainConfig,
 )
+from jukejax.model_dir import load_prior
 from jukejax.models import prior
 from jukejax.parallel.mesh import make_mesh, put_batch
+from jukejax.training.loop import train
 from jukejax.training.rounding import rounded
 from jukejax.training.step import abstract_state, create_state, make_eval_step, make_train_step
 from jukejax.training.tasks import make_task
 
 EXPERIMENT = PriorExperiment(
     model=PriorConfig(
-        n_ctx=16, width=16, depth=3, heads=2, blocks=4, codes=32, attn_ratio=0.5, init_scale=1.0,
+        n_ctx=16, width=16, depth=1, heads=2, blocks=4, codes=32, attn_ratio=0.5, init_scale=1.0,
         labels=LabelsConfig(artists=5, genres=4),
     ),
     optimizer=OptimizerConfig(learning_rate=0.003, b2=0.95, warmup_steps=0),
@@ -75,7 +77,7 @@ def trained(experiment, steps=40):
     return losses, state, float(averaged["loss"])
 
 
-def test_training_follows_that_in_float32(tmp_path):
+def test_training_follows_that_in_float32():
     wide = replace(EXPERIMENT, train=replace(EXPERIMENT.train, state_dtype="float32"))
     expected, _, averaged = trained(wide)
     losses, state, found = trained(EXPERIMENT)
@@ -91,16 +93,34 @@ def test_training_follows_that_in_float32(tmp_path):
         shapes = abstract_state(make_task(experiment), experiment, mesh)
         sizes.append(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes.params)))
     assert sizes[1] == 2 * sizes[0]
-    # a checkpoint goes on in the other dtype
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(40, {"params": state.params}, {})
-        checkpoints.wait()
-        restored = checkpoints.restore({"params": shapes.params})["params"]
-    jax.tree.map(
-        lambda a, b: np.testing.assert_array_equal(a, np.asarray(b, np.float32)),
-        restored, state.params,
-    )  # fmt: skip
-    assert jax.tree.leaves(restored)[0].dtype == jnp.float32
+
+
+def test_a_run_goes_on_in_the_other_dtype_and_its_model_is_float32(tmp_path):
+    mesh = make_mesh(EXPERIMENT.mesh, jax.devices()[:2])
+
+    def batches(step):
+        shapes = prior.example_batch(EXPERIMENT.model, 8)
+        while True:
+            yield {n: np.full(x.shape, step % 4, np.int32) for n, x in shapes.items()}
+            step += 1
+
+    def run(steps, dtype):
+        changed = replace(EXPERIMENT.train, steps=steps, state_dtype=dtype)
+        return train(replace(EXPERIMENT, train=changed), mesh, tmp_path, batches, log=[].append)
+
+    state = jax.tree.map(lambda x: np.asarray(x, np.float32), run(2, "bfloat16").ema)
+    loaded = load_prior(tmp_path, mesh).params
+    jax.tree.map(np.testing.assert_array_equal, loaded, state)
+    assert {x.dtype for x in jax.tree.leaves(loaded)} == {jnp.dtype("float32")}
+    with open_existing(tmp_path) as checkpoints, checkpoints.ema_reader() as read:
+        (token,) = read([("token",)])
+    assert token.dtype == np.float32
+    np.testing.assert_array_equal(token, state["token"])
+    wide = run(3, "float32")
+    assert int(wide.step) == 3
+    assert {x.dtype for x in jax.tree.leaves(wide.params)} == {jnp.dtype("float32")}
+    moved = np.abs(np.asarray(wide.ema["token"]) - state["token"]).max()
+    assert 0 < moved < 0.01
 
 
 def test_other_dtypes_are_refused():
