@@ -228,7 +228,15 @@ def _compile_gpu(program: Program) -> Compiled:
     start = time.monotonic()
     # Triton's tiles are tuned on a device; without one matrix products are cuBLAS's
     options = {"xla_gpu_enable_triton_gemm": False}
-    compiled = program.lowered.compile(compiler_options=options)
+    try:
+        compiled = program.lowered.compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError as error:
+        if "No PTX compilation provider" not in str(error):
+            raise
+        raise ConfigError(
+            "XLA's GPU compiler finds no ptxas, NVIDIA's assembler: pip install "
+            "'jukejax[aot-gpu]' brings one."
+        ) from error
     memory, room = _memory(compiled), program.topology.chip.memory
     if memory.peak > room:
         memory = replace(memory, fits=False, available=room)
