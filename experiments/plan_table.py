@@ -72,6 +72,7 @@ ENTRIES = (
     Entry("prior_5b_lyrics", "v6e:16x16", fsdp=64),
     Entry("prior_5b_lyrics", "v4:4x4x8", fsdp=32, batch=256),
     Entry("prior_5b", "v5e:16x16", fsdp=64, batch=256),
+    Entry("prior_5b", "v5e:16x16", fsdp=64, slices=2),
     Entry("prior_1b_lyrics", "v5e:16x16", fsdp=16),
     Entry("upsampler_level_1", "v5e:8x8", fsdp=16),
     Entry("upsampler_level_0", "v5e:8x8", fsdp=16),
