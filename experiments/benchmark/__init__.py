@@ -18,6 +18,7 @@ from experiments import cli
 
 SUBJECTS = {
     "alignment": "word onsets found in rendered songs, with music from none to +3 dB",
+    "checkpoint": "parameters of a published size saved and restored, sharded",
     "convert": "files of a published size through import and export",
     "encode": "songs to codes: speed, and whether they are those of whole songs",
     "loader": "digests and speed of the audio and code loaders",
