@@ -69,7 +69,7 @@ class Command(Generic[E]):
     """Write a trace of some steps beside the TensorBoard files."""
     evaluate: tuple[str, ...] = ()
     """Suites of `experiments.evaluate` to run on the way: reconstruction of a VQ-VAE; likelihood,
-    alignment, generation and memorisation of a prior."""
+    alignment, labels, features, generation and memorisation of a prior."""
     evaluate_every: int = 1000
     """Steps between them; at the first evaluation (train.evaluate-every) from then on."""
     evaluate_vqvae: Path | None = None
@@ -305,8 +305,8 @@ def differences(before: Any, now: Any, name: str = "") -> str:
 @cli.command
 def main(arguments: list[str]) -> None:
     preset, rest = cli.take_preset(arguments, USAGE)
+    distributed.start()  # before a run's settings are read, which begins to use devices
     parsed = parse(preset, rest)
-    distributed.start()
     first = jax.process_index() == 0
     run(
         parsed.experiment,

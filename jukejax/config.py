@@ -305,6 +305,8 @@ class TrainConfig:
     batch: int = 256
     accumulate: int = 1  # microbatches that a batch is computed in, for memory
     seed: int = 0
+    # of parameters, their average and Adam's moments; "bfloat16" takes half the memory
+    state_dtype: str = "float32"
     ema_decay: float = 0.999  # of parameters; evaluation and export use the averaged ones
     log_every: int = 100
     evaluate_every: int = 10_000
@@ -319,6 +321,10 @@ class TrainConfig:
             self, "steps", "batch", "accumulate", "log_every", "evaluate_every",
             "evaluate_batches", "checkpoint_every", "keep", "max_skipped",
         )  # fmt: skip
+        if self.state_dtype not in ("float32", "bfloat16"):
+            raise ConfigError(
+                f"train.state_dtype is {self.state_dtype!r}; it must be float32 or bfloat16."
+            )
         if self.batch % self.accumulate:
             raise ConfigError(
                 f"train.accumulate {self.accumulate} does not divide train.batch {self.batch}."

@@ -221,10 +221,21 @@ def _demo_prior(level: int, **model: object) -> PriorExperiment:
 
 
 def demo_prior() -> PriorExperiment:
-    """The demo's top prior: labels, timing, and a lyrics encoder with cross-attention."""
-    lyrics = LyricsConfig(tokens=64, width=64, depth=3, heads=2, blocks=8, init_scale=1.0)
+    """The demo's top prior: labels, timing, and a lyrics encoder with cross-attention.
+
+    It learns longer than the upsamplers, and often without labels: until the words are of use.
+    """
+    lyrics = LyricsConfig(tokens=64, width=64, depth=3, heads=2, blocks=8, init_scale=4.0)
     prior = _demo_prior(2, attn_order=6, lyrics=lyrics)
-    return replace(prior, model=replace(prior.model, depth=8))
+    return replace(
+        prior,
+        model=replace(prior.model, depth=8, init_scale=4.0),
+        label_dropout=0.5,
+        optimizer=replace(prior.optimizer, learning_rate=3e-3, decay_steps=1500),
+        train=replace(
+            prior.train, steps=1500, batch=4, log_every=50, evaluate_every=500, checkpoint_every=250
+        ),
+    )
 
 
 def demo_upsampler_level_1() -> PriorExperiment:

@@ -24,7 +24,7 @@ from jukejax.config import ConfigError, MeshConfig, PriorConfig, PriorExperiment
 from jukejax.models import prior, vqvae
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.draw import Control
-from jukejax.sampling.loop import make_loop
+from jukejax.sampling.loop import make_loop, on_device
 
 BUS = 2**15, 2**13  # float32, a gibibyte
 
@@ -54,7 +54,7 @@ def _prior(preset: str | None) -> PriorConfig:
     experiment = presets.get(preset)
     if not isinstance(experiment, PriorExperiment):
         raise ConfigError(f"--preset {preset} is no prior.")
-    return experiment.model
+    return on_device(experiment.model)
 
 
 def sampler(

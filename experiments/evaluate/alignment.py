@@ -260,7 +260,8 @@ SUITE = Suite(
     ),
     measure=measure,
     tables=tables,
-    needs=("vqvae", "codes", "priors", "labels"),
+    needs=("vqvae", "codes", "labels"),
     figures=figures,
     scores=scores,
+    source=lambda subject: {"priors": subject.prior_marks([lyric_level(subject)])},
 )

@@ -100,6 +100,7 @@ def run_suite(name: str, subject: Subject) -> dict[str, Any]:
     end = f"not computed again: {path} is of this model and data"
     if result is None:
         journal = report.Journal(out, name, source, write=first)
+        distributed.together(f"{name} begins")  # all know the same parts before any is added
         subject.once = journal.once
         began, whole = time.monotonic(), reset_peak()
         result = suite.measure(subject) | {"model": str(subject.directory.path)}
@@ -152,7 +153,7 @@ def run(arguments: Evaluation) -> dict[str, Any]:
     if results and first:
         print(f"{costs(results, subject.out)}\n\nReport: {subject.out / 'index.html'}")
     if failures:
-        reasons = dict.fromkeys(str(error) for error in failures.values())
+        reasons = dict.fromkeys(f"{str(error).rstrip('.')}." for error in failures.values())
         raise CheckpointError(f"{', '.join(failures)} could not run: {' '.join(reasons)}")
     return results
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -30,6 +32,7 @@ from jukejax.checkpoint import CheckpointError
 from jukejax.config import PriorConfig
 from jukejax.evaluation.report import Figure, Score, Table
 from jukejax.models.transformer import KEEP_MEAN
+from jukejax.parallel.distributed import together
 from jukejax.parallel.mesh import batch_ways
 from jukejax.sampling.inside import Reader, make_reader
 
@@ -114,10 +117,10 @@ def rows_of(subject: Subject, level: int, songs: list[PreparedSong]) -> NDArray[
             f"The prior of level {level} gives features that are not finite; go back to an earlier "
             "checkpoint."
         )
-    export(subject.out, rows, [song.id for song in songs], level, layer_of(config))
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
+    together("features")  # nobody reads the parts any longer
+    if jax.process_index() == 0:
+        export(subject.out, rows, [song.id for song in songs], level, layer_of(config))
+        shutil.rmtree(folder)
     return rows
 
 
@@ -261,9 +264,10 @@ SUITE = Suite(
     ),
     measure=measure,
     tables=tables,
-    needs=("vqvae", "codes", "priors"),
+    needs=("vqvae", "codes"),
     figures=figures,
     scores=scores,
+    source=lambda subject: {"priors": subject.prior_marks(subject.prior_levels[:1])},
 )
 
 

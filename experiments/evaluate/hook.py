@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,9 +117,10 @@ class InTraining(Subject):
         mark = codes_info(self.codes).fingerprint
         return LoadedPrior(self.prior_config(level)[0], self.state.ema, self.step, mark)
 
+    def prior_marks(self, levels: Iterable[int]) -> dict[str, Any]:
+        return {str(level): {"step": self.step} for level in levels}
+
     def mark(self, part: str) -> Any:
-        if part == "priors":
-            return {str(level): {"step": self.step} for level in self.prior_levels}
         if part == "vqvae" and isinstance(self.experiment, PriorExperiment):
             return {"fingerprint": codes_info(self.codes).fingerprint}
         if part == "codes" and self._codes is None:  # they follow from the VQ-VAE and the songs

@@ -17,6 +17,7 @@ from jukejax import atomic
 from jukejax.checkpoint import CheckpointError
 from jukejax.evaluation import player
 from jukejax.evaluation.report import Figure, Table
+from jukejax.parallel.distributed import gathered
 
 KINDS = {"artist": "artists", "genre": "genres"}  # a table's name, and its names'
 NEIGHBOURS = 5
@@ -78,13 +79,29 @@ def describe(names: list[str], rows: NDArray[Any]) -> Result:
     }
 
 
+def labelled_level(subject: Subject) -> int:
+    """The highest level whose prior has labels.
+
+    Raises:
+      Lacking: there is none.
+    """
+    for level in subject.prior_levels:
+        if subject.prior_config(level)[0].labels:
+            return level
+    raise Lacking("No prior of the model has labels, so there are no tables to look at.")
+
+
+def source(subject: Subject) -> dict[str, Any]:
+    """The one prior that is looked at."""
+    return {"priors": subject.prior_marks([labelled_level(subject)])}
+
+
 def measure(subject: Subject) -> Result:
     """`describe` of the highest prior's tables of artists and genres; writes the page."""
-    level = next((k for k in subject.prior_levels if subject.prior_config(k)[0].labels), None)
-    if level is None:
-        raise Lacking("No prior of the model has labels, so there are no tables to look at.")
+    level = labelled_level(subject)
     vocabulary = Vocabulary.load(subject.directory.labels(level))
-    tables = subject.load_prior(level).params["labels"]
+    learned = subject.load_prior(level).params["labels"]
+    tables = gathered({table: learned[table] for table in KINDS})
     result: Result = {"level": level, "kinds": {}}
     for table, kind in KINDS.items():
         rows = np.asarray(tables[table], np.float32)
@@ -144,6 +161,7 @@ SUITE = Suite(
     about="What the prior has learned of artists and genres: which ones it holds to be alike.",
     measure=measure,
     tables=tables,
-    needs=("vqvae", "priors", "labels"),
+    needs=("vqvae", "labels"),
     figures=figures,
+    source=source,
 )

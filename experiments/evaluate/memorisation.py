@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -21,6 +22,7 @@ from experiments.evaluate.subject import Lacking, Result, Subject, Suite
 from jukejax.checkpoint import CheckpointError
 from jukejax.evaluation.code_index import CodeIndex, nearest
 from jukejax.evaluation.report import Figure, Score, Table
+from jukejax.parallel.distributed import together
 from jukejax.sampling.sample_dir import SampleDir
 
 SECONDS = 4.0  # of a window, or shorter where a sample is
@@ -118,7 +120,8 @@ def measure(subject: Subject) -> Result:
 
     training = [song.id for song in records.split_songs(subject.codes, "train")]
     folder = subject.out / "memorisation_index"
-    index = CodeIndex(folder, f"level {level} of VQ-VAE {subject.vqvae.fingerprint}")
+    of = f"level {level} of VQ-VAE {subject.vqvae.fingerprint}"
+    index = CodeIndex(folder, of)
     other = set(index.songs).difference(training)
     if other:
         raise DataError(
@@ -126,7 +129,10 @@ def measure(subject: Subject) -> Result:
             f"({min(other)} ...); remove it, or choose another --out."
         )
     began = time.perf_counter()
-    index.add((song, functools.partial(read, song)) for song in training)
+    if jax.process_index() == 0:
+        index.add((song, functools.partial(read, song)) for song in training)
+    together("the index is built")
+    index = CodeIndex(folder, of)
     built = time.perf_counter() - began
     size = min(round(SECONDS * rate), min(len(codes) for _, codes in samples))
     made = look(index, cut(samples, size), rate, "samples")

@@ -99,6 +99,10 @@ class Subject:
         """A level's prior, checked against the VQ-VAE; not kept here."""
         return self.directory.load_prior(self.mesh, self.vqvae, level)
 
+    def prior_marks(self, levels: Iterable[int]) -> dict[str, Any]:
+        """Which checkpoints of some levels' priors are the latest."""
+        return {str(level): checkpoint_mark(self.directory.prior(level)) for level in levels}
+
     def mark(self, part: str) -> Any:
         """What tells a part (of `Suite.needs`) from another: fingerprints, runs, steps, digests."""
         if part == "vqvae":
@@ -108,7 +112,7 @@ class Subject:
         if part == "codes":
             return data_digest(self.codes)
         if part == "priors":
-            return {str(k): checkpoint_mark(self.directory.priors[k]) for k in self.prior_levels}
+            return self.prior_marks(self.prior_levels)
         if part == "labels":
             files = self.directory.label_files
             for path in files.values():

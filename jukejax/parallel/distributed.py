@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Mapping
 from glob import glob
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -129,6 +130,19 @@ class Agreement:
         )
         last, self._last = self._last, self._largest(values)
         return int(last)
+
+
+def gathered(tree: Any) -> Any:
+    """Global arrays as every process can read them: with several, whole and as NumPy."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(lambda x: multihost_utils.process_allgather(x, tiled=True), tree)
+
+
+def together(what: str) -> None:
+    """Waits until all processes are here; `what` is the same in all of them."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
 
 
 def check_shared(folder: str | Path) -> None:

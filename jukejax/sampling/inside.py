@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 
 from jukejax.config import PriorConfig
 from jukejax.models.prior import kept
-from jukejax.parallel.mesh import COMPUTE, put_batch
+from jukejax.parallel.distributed import gathered
+from jukejax.parallel.mesh import COMPUTE, host_rows, put_batch
 
 Reader = Callable[[dict[str, np.ndarray]], list[Any]]
 
@@ -21,7 +22,8 @@ def make_reader(config: PriorConfig, params: Any, mesh: Mesh, keep: str) -> Read
     """A function from a batch of what the prior reads to what each layer keeps of it.
 
     `transformer.Stack` says what the kinds of `keep` are. The batch must be a multiple of the
-    devices that the mesh splits a batch over.
+    devices that the mesh splits a batch over. With several processes each is given the whole batch
+    and gets all of what is kept.
     """
 
     @jax.jit
@@ -30,8 +32,10 @@ def make_reader(config: PriorConfig, params: Any, mesh: Mesh, keep: str) -> Read
             return kept(config, params, batch, keep)
 
     def read(batch: dict[str, np.ndarray]) -> list[Any]:
+        rows = host_rows(mesh, len(batch["codes"]))
+        own = {name: array[rows] for name, array in batch.items()}
         with jax.set_mesh(mesh):
-            found: list[Any] = jitted(params, put_batch(mesh, batch))
+            found: list[Any] = gathered(jitted(params, put_batch(mesh, own)))
             return found
 
     return read

@@ -10,8 +10,9 @@ B batch, L positions of the stack, W width, A attention width.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,16 @@ from jukejax.parallel.mesh import BATCH, COMPUTE, batch_ways, replicated
 from jukejax.sampling import decode
 from jukejax.sampling.decode import Stream
 from jukejax.sampling.draw import Control
+
+
+def on_device(config: PriorConfig) -> PriorConfig:
+    """The prior as it is sampled here: activations and caches are float32 on a CPU.
+
+    A CPU multiplies no bfloat16: it converts what it meets, all of a cache at every write to it.
+    """
+    if jax.default_backend() == "cpu":
+        return dataclasses.replace(config, dtype="float32")
+    return config
 
 
 def _abstract(x: Any, sharding: Any) -> Any:
@@ -63,13 +74,15 @@ def abstract_stream(config: PriorConfig, mesh: Mesh, params: Any, windows: int) 
 
 
 def abstract_arguments(
-    config: PriorConfig, mesh: Mesh, params: Any, windows: int, control: Any
+    config: PriorConfig, mesh: Mesh, params: Any, windows: int, control: Any, chains: int = 1
 ) -> tuple[Any, ...]:
     """Shapes and shardings of what `decode.fill` takes after the config.
 
     Args:
       params: arrays, or shapes, that know their shardings.
+      windows: of all chains.
       control: a `Control` of arrays, or of shapes.
+      chains: several may be given different numbers of tokens.
     """
     whole = replicated(mesh)
     number = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
@@ -81,7 +94,7 @@ def abstract_arguments(
         number,
         number,
         jax.tree.map(lambda x: _abstract(x, whole), control),
-        number,
+        jax.ShapeDtypeStruct((windows,) if chains > 1 else (), jnp.int32, sharding=whole),
     )
 
 
@@ -110,6 +123,7 @@ class Loop:
     mesh: Mesh
     formats: tuple[Any, ...]  # of the arguments of `filling`
     starting: Callable[..., Stream]
+    starting_chain: Callable[..., Stream]
     filling: Callable[..., Stream]
 
     def place(self, params: Any) -> Any:
@@ -127,23 +141,58 @@ class Loop:
         with jax.set_mesh(self.mesh):
             return self.starting(params, batch, np.int32(given))
 
+    def start_chains(self, params: Any, batches: Iterable[Batch], given: int) -> Stream:
+        """`start` of the batches of all chains, joined; a parallel pass each.
+
+        All at once would take the more memory. Leaves are joined one by one, so that no more than
+        one of them is there twice.
+        """
+        several = list(batches)
+        if len(several) == 1:
+            return self.start(params, several[0], given)
+        chains: list[list[jax.Array]] = []
+        for batch in several:
+            placed = jax.device_put(batch, _rows(self.mesh, len(batch["codes"])))
+            with jax.set_mesh(self.mesh):
+                stream = self.starting_chain(params, placed, np.int32(given))
+            chains.append(jax.tree.leaves(stream))
+        axes: Any = jax.tree.map(lambda _: 0, stream)
+        shared = -1 if stream.add.ndim == 2 else 0  # (L, W) is of all windows
+        axes = axes._replace(caches=jax.tree.map(lambda _: 1, stream.caches), add=shared)
+        form, wanted = jax.tree.structure(stream), jax.tree.leaves(self.formats[1])
+        del stream
+        joined = []
+        for axis, format in zip(jax.tree.leaves(axes), wanted, strict=True):
+            parts = [leaves.pop(0) for leaves in chains]
+            one = parts[0] if axis < 0 else jnp.concatenate(parts, axis)
+            joined.append(jax.device_put(one, format))
+        found: Stream = jax.tree.unflatten(form, joined)
+        return found
+
     def fill(
         self, params: Any, stream: Stream, uniforms: jax.Array, first: int, stop: int,
-        control: Control, known: int,
+        control: Control, known: Any,
     ) -> Stream:  # fmt: skip
-        """`decode.fill`; `params` as `place` gives them. The stream must not be used again."""
-        numbers = (np.int32(first), np.int32(stop), np.int32(known))
+        """`decode.fill`; `params` as `place` gives them. The stream must not be used again.
+
+        Args:
+          known: a music position; of several chains, one a window.
+        """
+        numbers = (np.int32(first), np.int32(stop), np.asarray(known, np.int32))
         uniforms, control = jax.device_put((uniforms, control), (self.formats[2], self.formats[5]))
         return self.filling(params, stream, uniforms, *numbers[:2], control, numbers[2])
 
 
-def make_loop(config: PriorConfig, mesh: Mesh, params: Any, windows: int, control: Control) -> Loop:
+def make_loop(
+    config: PriorConfig, mesh: Mesh, params: Any, windows: int, control: Control, chains: int = 1
+) -> Loop:
     """Compiles a loop; the same arguments, by shapes and shardings, give the same one.
 
     Args:
       params: arrays on the devices of `mesh`, as `weights.hold` gives them.
+      windows, chains: see `abstract_arguments`.
     """
-    arguments = abstract_arguments(config, mesh, params, windows, control)
+    arguments = abstract_arguments(config, mesh, params, windows, control, chains)
     leaves, tree = jax.tree.flatten(arguments)
     return _make_loop(config, mesh, tree, tuple(leaves))
 
@@ -162,4 +211,5 @@ def _make_loop(config: PriorConfig, mesh: Mesh, tree: Any, leaves: tuple[Any, ..
         with nn.logical_axis_rules(list(COMPUTE)):
             return decode.prefill(config, params, batch, given)
 
-    return Loop(mesh, formats, jax.jit(prefill, out_shardings=formats[1]), compiled)
+    whole = jax.jit(prefill, out_shardings=formats[1])
+    return Loop(mesh, formats, whole, jax.jit(prefill), compiled)

@@ -29,7 +29,7 @@ class Memory(NamedTuple):
     weights: int
     loading: int  # float32 weights, until they are held otherwise
     caches: int  # of the loop: keys, values, and what each position is told
-    prefill: int  # of the parallel pass over what a window is given, beside those
+    prefill: int  # of the parallel pass over what a chain's window is given, beside those
     read: int  # weights that one token needs
 
     @property
@@ -43,8 +43,10 @@ def _bytes(tree: Any) -> int:
 
 
 @functools.cache
-def level_memory(config: PriorConfig, mesh: Mesh, batch: int, weights: str = "float32") -> Memory:
-    """What a level takes for a batch of `batch` songs, with matrices held in `weights`."""
+def level_memory(
+    config: PriorConfig, mesh: Mesh, batch: int, weights: str = "float32", chains: int = 1
+) -> Memory:
+    """What a level takes for `batch` songs of some chains, with matrices held in `weights`."""
     boxed = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
     loaded = jax.tree.map(
         lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at),
@@ -52,7 +54,9 @@ def level_memory(config: PriorConfig, mesh: Mesh, batch: int, weights: str = "fl
     )  # fmt: skip
     params = held(loaded, weights)
     inputs = jax.eval_shape(lambda: example_batch(config, batch))
-    stream = abstract_stream(config, mesh, params, batch)
+    stream = abstract_stream(config, mesh, params, batch * chains)
+    alone = abstract_stream(config, mesh, params, batch)  # what a chain's parallel pass fills
+    joined = max(map(local_bytes, jax.tree.leaves(stream))) if chains > 1 else 0  # is there twice
     model: Any = Prior(config)
 
     def keys_and_values(params: Any, inputs: Any) -> Any:
@@ -62,13 +66,14 @@ def level_memory(config: PriorConfig, mesh: Mesh, batch: int, weights: str = "fl
 
     kept = jax.eval_shape(keys_and_values, params, inputs)
     head = params["token"] if config.tied_output else params["output"]
-    split = local_bytes(stream.tokens) / _bytes(stream.tokens)
+    passed = _bytes(kept) * local_bytes(alone.caches) // _bytes(alone.caches)
+    split = local_bytes(alone.tokens) / _bytes(alone.tokens)
     layer = int(split * _layer(prior_stack(config), batch, config))
     return Memory(
         weights=local_bytes(params),
         loading=local_bytes(loaded) if weights != "float32" else 0,
         caches=local_bytes(stream),
-        prefill=_bytes(kept) * local_bytes(stream.caches) // _bytes(stream.caches) + layer,
+        prefill=max(passed + layer, joined),
         read=local_bytes(params["stack"]) + local_bytes(head),
     )
 

@@ -2,6 +2,7 @@
 write them, with made-up sound."""
 
 import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -147,6 +148,12 @@ def save_run(workdir, experiment, oracle, note=None):
     trees |= {"params": weights, "ema": weights, "opt_state": {}, "extra": extra}
     with Checkpoints(workdir) as checkpoints:
         checkpoints.save(2, trees, {"experiment": to_dict(experiment), **(note or {})})
+
+
+@pytest.fixture(scope="session")
+def make_run(oracle):
+    """make_run(workdir, experiment, note=...): `save_run`."""
+    return functools.partial(save_run, oracle=oracle)
 
 
 def write_codes(folder):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -10,6 +12,7 @@ import tiny_model
 
 from data_pipeline import lyrics as text
 from experiments import sample
+from experiments.evaluate import alignment as of_suite
 from experiments.evaluate import features, labels, memorisation
 from experiments.evaluate.subject import Lacking
 from experiments.sampling.alignment import is_aligned, most_monotone, of_text
@@ -18,6 +21,7 @@ from jukejax.config import LyricsConfig, MeshConfig
 from jukejax.evaluation import player
 from jukejax.models.prior import init_params, kept
 from jukejax.parallel.mesh import make_mesh
+from jukejax.sampling import alignment
 from jukejax.sampling.alignment import Found, Head
 from jukejax.sampling.inside import make_reader
 from jukejax.sampling.sample_dir import SampleDir
@@ -86,6 +90,28 @@ def test_most_monotone_weighs_songs_by_windows():
     ]
     assert most_monotone(songs) == pytest.approx({b: 0.5, a: 0.3})
     assert list(most_monotone(songs)) == [b, a]
+
+
+def test_errors_of_word_onsets_are_mir_evals():
+    mir_eval = pytest.importorskip("mir_eval")
+    lyrics, rate = "Oh my darling, oh my dear", 8000
+    firsts = [m.start() for m in re.finditer(r"\S+", lyrics)]
+    read = np.array([0, 5, 6, 20, 31, 40])  # frames in which the reading comes to each word
+    frame = alignment.frame_seconds(SINGING, 2)[1]
+    known = read * frame + np.array([0.01, -0.02, 0.2, 0.0, -0.3, 0.03])
+    weights = np.zeros((48, len(lyrics)), np.float32)
+    weights[np.arange(48), np.array(firsts)[np.searchsorted(read, np.arange(48), "right") - 1]] = 1
+    words = tuple(
+        (word, start, start + 0.1) for word, start in zip(lyrics.split(), known, strict=True)
+    )
+    song = SimpleNamespace(lyrics=lyrics, words=words, n_samples=10_000, sample_rate=rate)
+    errors = of_suite.word_errors(SINGING, song, weights)
+    np.testing.assert_allclose(errors, np.abs(known - read * frame), atol=1e-6)
+    median, _ = mir_eval.alignment.absolute_error(known, read * frame)
+    assert np.median(errors) == pytest.approx(median, abs=1e-6)
+    evenly = np.array(firsts) / len(lyrics) * 10_000 / rate
+    median, _ = mir_eval.alignment.absolute_error(known, evenly)
+    assert np.median(of_suite.linear_errors(song)) == pytest.approx(median, abs=1e-6)
 
 
 # --- maps of labels -------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from processes import PROGRAM, ROOT, lines, saved, without_times
+from processes import ROOT, TINY_RUN, lines, saved, without_times
 
 from experiments.supervise import Plan, Supervisor
 
@@ -28,7 +28,7 @@ def surroundings(monkeypatch):
 
 def plan(workdir, kind, **train):
     fields = [f"{name}={value}" for name, value in train.items()]
-    command = (sys.executable, str(PROGRAM), kind, str(workdir), *fields)
+    command = (sys.executable, str(TINY_RUN), kind, str(workdir), *fields)
     return Plan(command, workdir, processes=2, devices=1, pause=0.1)
 
 

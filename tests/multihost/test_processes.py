@@ -1,31 +1,14 @@
 """Two processes of four devices do what one of eight does."""
 
 import signal
-import socket
 import time
 
 import jax
 import numpy as np
 import pytest
-from processes import environment, lines, run, saved
+from processes import environment, free_port, lines, pair, run, saved
 
 pytestmark = pytest.mark.slow
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def pair(devices=4, **more):
-    address = f"127.0.0.1:{free_port()}"
-    return [
-        environment(
-            devices, JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES=2, JAX_PROCESS_ID=i, **more
-        )
-        for i in (0, 1)
-    ]
 
 
 def slurm():

@@ -11,10 +11,10 @@ import windows
 from jukejax.config import MeshConfig, PriorConfig, UpperConfig
 from jukejax.models.prior import init_params
 from jukejax.parallel.mesh import local_bytes, make_mesh, storage_shardings
-from jukejax.sampling.cascade import Level, Progress, sample_level, window_batch
+from jukejax.sampling.cascade import Level, begin, by_chain, sample_level, window_batch
 from jukejax.sampling.draw import Control
 from jukejax.sampling.loop import make_loop
-from jukejax.sampling.plan import plan_windows
+from jukejax.sampling.plan import plan_rounds
 from jukejax.sampling.weights import held, hold
 
 T, CODES, RATIO, TOTAL, TEMPERATURE, SEED, SONGS = 16, 12, 4, 44, 12.0, 9, 4
@@ -22,7 +22,7 @@ CONFIG = PriorConfig(
     n_ctx=T, hop=10, sample_rate=100, width=16, blocks=4, codes=CODES, heads=2, attn_ratio=0.5,
     depth=3, attn_order=2, level=1, upper=UpperConfig(ratio=RATIO, width=4, depth=1),
 )  # fmt: skip
-WINDOWS = plan_windows(TOTAL, T, 0.5, RATIO)
+PLANS = {chains: plan_rounds(TOTAL, T, 0.5, RATIO, 0, chains) for chains in (1, 2)}
 UPPER = np.random.default_rng(0).integers(0, CODES, (SONGS, TOTAL // RATIO)).astype(np.int32)
 MESHES = {
     "data": MeshConfig(data=4, tensor=2),  # a song each, on two devices
@@ -48,24 +48,23 @@ def placed(mesh, weights):
 
 @pytest.fixture(scope="module")
 def sample(weights):
-    """(mesh, songs, progress) -> progress after every token, of those songs in one batch."""
+    """(mesh, songs, progress, chains) -> progress after every token, of songs in one batch."""
 
     @functools.cache
-    def begun(name, count):
+    def begun(name, count, chains):
         mesh = make_mesh(MESHES[name]) if name else windows.on_one_device({})[0]
         params = placed(mesh, weights)
-        loop = make_loop(CONFIG, mesh, params, count, Control(jnp.full((count, 1), TEMPERATURE)))
-        return loop, loop.place(params)
+        control = by_chain(Control(jnp.float32(TEMPERATURE)), count, chains)
+        loop = make_loop(CONFIG, mesh, params, count * chains, control, chains)
+        return loop, loop.place(params), control
 
-    def sample(name, songs=slice(0, SONGS), progress=None):
+    def sample(name, songs=slice(0, SONGS), progress=None, chains=1):
         items = np.arange(SONGS)[songs]
-        count = len(items)
-        loop, params = begun(name, count)
-        control = Control(jnp.full((count, 1), TEMPERATURE))
-        level = Level(CONFIG, loop, params, WINDOWS, nothing, SEED, items, control)
-        empty = Progress(np.zeros((count, TOTAL), np.int32), 0, np.zeros((count, 0), np.int32))
+        loop, params, control = begun(name, len(items), chains)
+        level = Level(CONFIG, loop, params, PLANS[chains], nothing, SEED, items, control)
+        empty = begin(np.zeros((len(items), TOTAL), np.int32))
         steps = sample_level(level, progress or empty, UPPER[songs], 0.0)
-        return [Progress(p.codes.copy(), p.done, p.drawn) for p in steps]
+        return [p._replace(codes=p.codes.copy()) for p in steps]
 
     return sample
 
@@ -76,11 +75,11 @@ def alone(sample):
     return sample("")[-1].codes
 
 
-def first_difference(weights, item, one, other):
+def first_difference(weights, item, one, other, chains=1):
     upper = UPPER[[item]]
     return windows.assert_differs_by_rounding_alone(
         CONFIG, weights, lambda w, codes: window_batch(CONFIG, w, codes, upper, nothing),
-        WINDOWS, SEED, item, TEMPERATURE, one, other,
+        PLANS[chains].windows, SEED, item, TEMPERATURE, one, other,
     )  # fmt: skip
 
 
@@ -93,6 +92,19 @@ def test_a_mesh_changes_codes_by_rounding_alone_and_kills_change_none(sample, al
         first_difference(weights, item, whole[item], alone[item])
     for stopped in steps[5:-1:9]:  # inside windows and between them
         np.testing.assert_array_equal(sample(name, progress=stopped)[-1].codes, whole)
+
+
+@pytest.mark.parametrize("name", ["data", "mixed"])
+def test_chains_are_split_as_songs_are(sample, weights, name):
+    """Two songs of two chains; as in a song of one chain, the first chain's first window."""
+    songs = slice(0, 2)
+    one = sample("", songs, chains=2)[-1].codes
+    steps = sample(name, songs, chains=2)
+    for item in (0, 1):
+        first_difference(weights, item, steps[-1].codes[item], one[item], chains=2)
+    for stopped in steps[5:-1:9]:
+        again = sample(name, songs, stopped, chains=2)
+        np.testing.assert_array_equal(again[-1].codes, steps[-1].codes)
 
 
 @pytest.mark.parametrize("name", ["", "mixed"])
@@ -129,7 +141,7 @@ def test_caches_and_batches_are_split(weights):
     mesh = make_mesh(MESHES["data"])
     params = placed(mesh, weights)
     loop = make_loop(CONFIG, mesh, params, SONGS, Control(jnp.float32(1)))
-    batch = window_batch(CONFIG, WINDOWS[0], np.zeros((SONGS, TOTAL), int), UPPER, nothing)
+    batch = window_batch(CONFIG, PLANS[1].windows[0], np.zeros((SONGS, TOTAL), int), UPPER, nothing)
     stream = loop.start(loop.place(params), batch, 0)
     for x in jax.tree.leaves(stream.caches):
         assert x.addressable_shards[0].data.size == x.size // 8

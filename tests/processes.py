@@ -1,7 +1,8 @@
-"""Runs `tiny_run.py` as several processes that find each other, and reads what they saved."""
+"""Runs programs as several processes that find each other, and reads what they saved."""
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-PROGRAM = Path(__file__).with_name("tiny_run.py")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
+TINY_RUN = ROOT / "tests" / "multihost" / "tiny_run.py"
 
 
 def environment(devices, **more):
@@ -21,9 +22,26 @@ def environment(devices, **more):
     return os.environ | told | {name: str(value) for name, value in more.items()}
 
 
-def run(arguments, environments, wait=True):
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def pair(devices=4, **more):
+    """Two processes of so many devices each that find each other by variables."""
+    address = f"127.0.0.1:{free_port()}"
+    return [
+        environment(
+            devices, JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES=2, JAX_PROCESS_ID=i, **more
+        )
+        for i in (0, 1)
+    ]
+
+
+def run(arguments, environments, wait=True, program=(str(TINY_RUN),)):
     """Outputs and exit codes of processes with these arguments, started together."""
-    command = [sys.executable, str(PROGRAM), *map(str, arguments)]
+    command = [sys.executable, *program, *map(str, arguments)]
     children = [
         subprocess.Popen(
             command, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
