@@ -1,5 +1,6 @@
 """kill -9 at random moments of three levels, the lower ones in chains: the song stays the same."""
 
+import contextlib
 import json
 import os
 import random
@@ -18,6 +19,7 @@ OPTIONS = [
     "--hop-fraction", "0.5", "0.5", "0.5", "--temperature", "3", "3", "3",
     "--parallel-segments", "3",
 ]  # fmt: skip
+TOTALS = (1500, 3000, 6000)  # codes of 3 seconds, top first
 
 
 def start(model, out):
@@ -34,49 +36,56 @@ def finish(process):
 
 
 def position(out):
-    """(level, codes made, those without a gap, positions of the round under way), for the table."""
-    for level in (0, 1, 2):
-        file = out / f"level_{level}" / "codes.npz"
-        if file.exists():
-            with np.load(file) as data:
+    """A row a level: codes made, those without a gap, positions of the round under way."""
+    rows = []
+    for level in (2, 1, 0):
+        folder, made, done, drawn = out / f"level_{level}", 0, 0, 0
+        with contextlib.suppress(FileNotFoundError):  # begun later, or over just now
+            with np.load(folder / "codes.npz") as data:
                 made, done = int(data["made"].min()), int(data["done"].min())
-            drawn = 0
-            if (out / f"level_{level}" / "window_0.npz").exists():
-                with np.load(out / f"level_{level}" / "window_0.npz") as data:
-                    drawn = data["drawn"].shape[1] if int(data["place"][1]) == made else 0
-            if made or drawn:
-                return level, made, done, drawn
-    return 2, 0, 0, 0
+            with np.load(folder / "window_0.npz") as data:
+                if int(data["place"][1]) == made:
+                    drawn = data["drawn"].shape[1]
+        rows.append((made, done, drawn))
+    return rows
+
+
+def share(rows):
+    """How much of the song is made, from 0 to 1; levels count alike, and rows of chains as one."""
+    return (
+        sum((made + drawn) / total for (made, _, drawn), total in zip(rows, TOTALS, strict=True))
+        / 3
+    )
 
 
 def test_killed_at_random_moments_it_makes_the_same_song(tmp_path, oracle):
     # so slow that windows take longer than the time between two saves
     model = tiny_model.write(tmp_path, oracle, n_ctx=2048, depth=9, width=256)
-    began = time.monotonic()
     finish(start(model, tmp_path / "whole"))
-    whole, rng, table = time.monotonic() - began, random.Random(3), []
-    out = tmp_path / "killed"
-    for _ in range(KILLS):
+    rng, table, out = random.Random(3), [], tmp_path / "killed"
+    print(
+        "\nkilled at (codes made, without a gap, positions of the round under way), top to bottom:"
+    )
+    for moment in sorted(rng.uniform(0, 0.95) for _ in range(KILLS)):
         process = start(model, out)
         while not (out / "job.json").exists() and process.poll() is None:
             time.sleep(0.1)
-        before = position(out)
-        while position(out) == before and process.poll() is None:
-            time.sleep(0.1)  # every life gets on, or the test would never end
-        time.sleep(rng.uniform(0, 0.6 * whole / KILLS))
+        before = position(out)  # every life gets on, or the test would never end
+        while process.poll() is None and (position(out) == before or share(position(out)) < moment):
+            time.sleep(0.1)
+        time.sleep(rng.uniform(0, 1))
         if process.poll() is not None:
             break
         process.kill()
         process.wait()
-        table.append(position(out))
         process.stdout.close()
-    print("killed at (level, codes made, without a gap, positions of the round under way):")
-    print(*table, sep="\n")
+        table.append(position(out))
+        print(f"{share(table[-1]):4.0%}", *table[-1], flush=True)
     assert len(table) >= 3
+    assert any(drawn for rows in table for *_, drawn in rows)  # inside a round
     if KILLS >= 20:  # in every level, and where other chains are ahead of the first
-        assert {level for level, *_ in table} == {0, 1, 2}
-        assert any(made > done for _, made, done, _ in table)
-    assert any(drawn for *_, drawn in table)  # inside a round
+        assert all(any(0 < rows[i][0] + rows[i][2] < TOTALS[i] for rows in table) for i in range(3))
+        assert any(made > done for rows in table for made, done, _ in rows)
     finish(start(model, out))
     for level in (0, 1, 2):
         files = [x / f"level_{level}" / "codes.npz" for x in (tmp_path / "whole", out)]
