@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,7 +93,8 @@ def _constraints(jaxpr: Jaxpr) -> Iterator[str]:
 def text(entry: Entry) -> str:
     """The file of a plan's preset and mesh."""
     mesh = mesh_of(entry)
-    experiment = with_batch(entry.experiment(), batch_ways(mesh))  # an example for every device
+    whole = replace(entry, accumulate=1).experiment()
+    experiment = with_batch(whole, batch_ways(mesh))  # an example for every device
     task = make_task(experiment)
     state = abstract_state(task, experiment, mesh)
     batch = abstract_batch(task, experiment, mesh)
