@@ -145,7 +145,10 @@ def _layer_step(
 def decode_step(
     config: PriorConfig, params: Any, caches: Any, x: jax.Array, position: jax.Array
 ) -> tuple[jax.Array, Any]:
-    """The stack for one position: embedded input (B, W) -> hidden state (B, W), new caches."""
+    """The stack for one position: embedded input (B, W) -> hidden state (B, W), new caches.
+
+    Each run of the stack is scanned over stacked parameters, or is a tuple of its repeats'.
+    """
     stack = prior_stack(config)
     columns = config.seq_len // config.blocks
     dtype = x.dtype
@@ -165,7 +168,13 @@ def decode_step(
                 new.append(cache)
             return (h, tuple(new)), None
 
-        (x, run), _ = lax.scan(body, (x, caches[number]), (jnp.arange(repeats), tree))
+        carry = (x, caches[number])
+        if isinstance(tree, tuple):
+            for at in enumerate(tree):
+                carry, _ = body(carry, at)
+        else:
+            carry, _ = lax.scan(body, carry, (jnp.arange(repeats), tree))
+        x, run = carry
         done.append(run)
     return x.astype(dtype), tuple(done)
 

@@ -3,7 +3,8 @@
 An array's layout is the order in which its numbers lie in memory. Left at the default, a call
 copies all caches and weights into the layouts that its loop wants, and the caches back. So the
 compiler chooses those of parameters and stream once, with the program; parameters are put into them
-when a level begins, and prefilling writes the stream in them. On a CPU they are the default ones.
+when a level begins, and prefilling writes the stream in them. On a CPU they are the default ones;
+there the layers of large models are handed over one by one instead (see `apart`).
 
 B batch, L positions of the stack, W width, A attention width.
 """
@@ -31,6 +32,8 @@ from jukejax.sampling import decode
 from jukejax.sampling.decode import Stream
 from jukejax.sampling.draw import Control
 
+LARGE = 2**24  # bytes of a scan's repeat that a CPU's caches no longer hold
+
 
 def on_device(config: PriorConfig) -> PriorConfig:
     """The prior as it is sampled here: activations and caches are float32 on a CPU.
@@ -40,6 +43,34 @@ def on_device(config: PriorConfig) -> PriorConfig:
     if jax.default_backend() == "cpu":
         return dataclasses.replace(config, dtype="float32")
     return config
+
+
+def apart(mesh: Mesh, params: Any) -> Any:
+    """Parameters as `decode.fill` reads them: on one CPU, large layers each as an array of its own.
+
+    A scan there copies each layer out of the stack before it multiplies, which costs more than the
+    product where the copy does not stay in the caches. Arrays are views: nothing is copied.
+
+    Args:
+      params: arrays, or shapes that know their shardings.
+    """
+    if mesh.size > 1 or mesh.devices.flat[0].platform != "cpu":
+        return params
+    whole = replicated(mesh)
+
+    def rows(x: Any) -> list[Any]:
+        if isinstance(x, jax.Array):
+            return [jax.device_put(row, whole) for row in np.asarray(x)]
+        return [jax.ShapeDtypeStruct(x.shape[1:], x.dtype, sharding=whole)] * x.shape[0]
+
+    def repeats(run: Any) -> Any:
+        leaves, tree = jax.tree.flatten(run)
+        if sum(x.size * x.dtype.itemsize for x in leaves) <= leaves[0].shape[0] * LARGE:
+            return run
+        every = zip(*map(rows, leaves), strict=True)
+        return tuple(jax.tree.unflatten(tree, one) for one in every)
+
+    return {**params, "stack": {name: repeats(run) for name, run in params["stack"].items()}}
 
 
 def _abstract(x: Any, sharding: Any) -> Any:
@@ -127,13 +158,22 @@ class Loop:
     filling: Callable[..., Stream]
 
     def place(self, params: Any) -> Any:
-        """Parameters in the loop's layouts; arrays that lie so already are the same ones."""
+        """Parameters in the loop's layouts; arrays that lie so already are the same ones.
+
+        They are stacked still, as prefilling reads them.
+        """
 
         def put(x: Any, wanted: Format) -> Any:
             # one that the loop does not read may lie anyhow
             return x if wanted.layout in (None, x.format.layout) else jax.device_put(x, wanted)
 
-        return jax.tree.map(put, params, self.formats[0])
+        def placed(tree: Any, wanted: Any) -> Any:
+            return tree if isinstance(wanted, tuple) else jax.tree.map(put, tree, wanted)
+
+        formats = self.formats[0]
+        stack = {name: placed(run, formats["stack"][name]) for name, run in params["stack"].items()}
+        rest = {name: placed(x, formats[name]) for name, x in params.items() if name != "stack"}
+        return {**rest, "stack": stack}
 
     def start(self, params: Any, batch: Batch, given: int) -> Stream:
         """`decode.prefill` of a batch of numpy arrays, in the loop's layouts."""
@@ -180,6 +220,7 @@ class Loop:
         """
         numbers = (np.int32(first), np.int32(stop), np.asarray(known, np.int32))
         uniforms, control = jax.device_put((uniforms, control), (self.formats[2], self.formats[5]))
+        params = apart(self.mesh, params)
         return self.filling(params, stream, uniforms, *numbers[:2], control, numbers[2])
 
 
@@ -192,8 +233,8 @@ def make_loop(
       params: arrays on the devices of `mesh`, as `weights.hold` gives them.
       windows, chains: see `abstract_arguments`.
     """
-    arguments = abstract_arguments(config, mesh, params, windows, control, chains)
-    leaves, tree = jax.tree.flatten(arguments)
+    params, *others = abstract_arguments(config, mesh, params, windows, control, chains)
+    leaves, tree = jax.tree.flatten((apart(mesh, params), *others))
     return _make_loop(config, mesh, tree, tuple(leaves))
 
 
