@@ -1,9 +1,11 @@
-"""Plan a pod without owning one: compile a preset's train step or decoding loop for TPUs elsewhere.
+"""Plan a pod without owning one: compile a preset's train step or decoding loop for chips afar.
 
 python -m experiments.compile prior_5b_lyrics --topology v5e:16x16 --mesh.data 4 --mesh.fsdp 64 \\
     --train.batch 256
 python -m experiments.compile prior_5b --topology v5e:2x2 --what decode --mesh.tensor 4
+python -m experiments.compile prior_5b --topology h100:8x8 --mesh.fsdp 8 --train.batch 256
 python -m experiments.compile plans [NAME ...]  # the table experiments/plans/README.md
+python -m experiments.compile shardings  # experiments/plans/shardings: where everything lies
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ os.environ |= {
 
 import tyro
 
-from experiments import cli, plan_table
+from experiments import cli, plan_table, sharding_table
 from jukejax import aot, costs, planning, presets
 from jukejax.config import ConfigError, Experiment, PriorExperiment
 from jukejax.sampling.job import Weights
@@ -39,10 +41,11 @@ E = TypeVar("E")
 
 @dataclass(frozen=True)
 class Command(Generic[E]):
-    """Compile a preset's program for a TPU topology and say what it needs. Nothing is run."""
+    """Compile a preset's program for a topology of chips and say what it needs. Nothing is run."""
 
     topology: str
-    """Chips and shape of a slice: v5e:16x16, v6e:16x16, v5p:4x4x8, v4:4x4x8."""
+    """Chips and shape of a slice: v5e:16x16, v6e:16x16, v5p:4x4x8, v4:4x4x8; or hosts and the GPUs
+    of each: h100:8, h100:8x8."""
     experiment: Annotated[E, tyro.conf.arg(name="")]
     slices: int = 1
     """Slices of that shape, joined by the data centre's network along mesh.data."""
@@ -138,7 +141,8 @@ def render(plan: planning.Plan) -> str:
     ]
     if plan["what"] == "train":
         lines += [
-            f"global batch        {plan['batch']:,} examples, {plan['tokens_per_step']:,} tokens",
+            f"global batch        {plan['batch']:,} examples, {plan['tokens_per_step']:,} tokens"
+            + (f", in {plan['accumulate']} microbatches" if "accumulate" in plan else ""),
             f"model FLOPs         {plan['flops_per_token']:.4g} a token, "
             f"{plan['flops_per_step']:.4g} a step",
         ]
@@ -166,7 +170,8 @@ def render(plan: planning.Plan) -> str:
         lines.append(f"  {sent}: ...{one['of'][-60:]}")
     shares = ", ".join(f"{k} {v:.1%}" for k, v in plan["operations"].items() if v >= 0.005)
     bounds = ", ".join(f"{k} {v:.4g} s" for k, v in plan["bounds_s"].items())
-    lines += [f"compiler's cycles   {shares}", f"bounds a {unit:11}{bounds}"]
+    of_what = "charges by peaks" if "jax-cuda12-plugin" in plan["versions"] else "compiler's cycles"
+    lines += [f"{of_what:20}{shares}", f"bounds a {unit:11}{bounds}"]
     if plan["what"] == "train":
         rate = plan["tokens_per_step"] / plan["step_s"] / plan["devices"]
         lines.append(
@@ -191,6 +196,9 @@ def main(arguments: list[str]) -> None:
     name, rest = cli.take_preset(arguments, USAGE)
     if name == "plans":
         plan_table.regenerate(make_plan, rest, say)
+        return
+    if name == "shardings":
+        sharding_table.regenerate()
         return
     command = parse(name, rest)
     if command.fit and command.what == "decode":

@@ -107,6 +107,8 @@ class Upsample:
     """From which to which second; 0 0: all."""
     seed: int = 0
     """Another seed makes other details."""
+    parallel_segments: int = 1
+    """Chains that are sampled as one batch: quicker, with a seam where one begins."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,12 @@ def upsample(command: Upsample) -> Request:
     """The request for the levels below of a node."""
     path = node_path(command.song, command.node)
     return _from_node(
-        path, upsample=path, item=(command.item,), span=command.span, seed=command.seed
+        path,
+        upsample=path,
+        item=(command.item,),
+        span=command.span,
+        seed=command.seed,
+        parallel_segments=command.parallel_segments,
     )
 
 

@@ -4,9 +4,11 @@ python -m experiments.sample --model runs/demo/model --out runs/demo/sample \\
     --artist "Flite RMS" --genre hymn --lyrics words.txt --seconds 6 --seed 0
 
 --prompt song.wav goes on from a sound, --continue-from SAMPLE from a sample, --upsample SAMPLE
-makes its lower levels, --plan only says what would be made. Codes are saved every few seconds; the
-same command goes on where a killed one was, and makes the same song. A level that is told lyrics
-gets alignments beside its sounds; `--job DIR/job.json --out DIR` adds them to an older sample.
+makes its lower levels, --plan only says what would be made (with --presets, by models that are not
+there). Codes are saved every few seconds; the same command goes on where a killed one was, and
+makes the same song. --mesh.tensor 4 splits one stream over four devices, --mesh.data a batch of
+songs. A level that is told lyrics gets alignments beside its sounds; `--job DIR/job.json --out
+DIR` adds them to an older sample.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from experiments import cli
 from experiments.sampling import sound
 from experiments.sampling.alignment import align_sample, is_aligned, with_words
 from experiments.sampling.making import Board, load_prior, make
-from experiments.sampling.planning import check_memory, plan_text
-from experiments.sampling.request import Command, Request, make_request
+from experiments.sampling.planning import check_memory, memory_text, plan_text
+from experiments.sampling.request import Command, Request, make_request, plan_presets
 from experiments.sampling.setup import describe_level, set_up
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.evaluation.page import write_page
@@ -31,9 +33,15 @@ from jukejax.parallel.mesh import Mesh, make_mesh
 from jukejax.sampling.sample_dir import SampleDir
 
 
-def run(request: Request, out: Path, stream: bool = False, plan: bool = False) -> Path | None:
+def run(
+    request: Request,
+    out: Path,
+    stream: bool = False,
+    plan: bool = False,
+    devices: MeshConfig | None = None,
+) -> Path | None:
     """Samples a job into `out`; returns the page. With `plan`, prints what would be made."""
-    folder, mesh = read_model_dir(request.job.model), make_mesh(MeshConfig())
+    folder, mesh = read_model_dir(request.job.model), make_mesh(devices or MeshConfig())
     return run_with(folder, load_vqvae(folder.vqvae, mesh), mesh, request, out, stream, plan)
 
 
@@ -50,28 +58,35 @@ def run_with(
     job, config = request.job, model.config
     setups = set_up(job, folder, model)
     if plan:
-        print(plan_text(job, config, setups, out, stream))
+        print(plan_text(job, config, setups, mesh, out, stream))
         return None
-    check_memory(job, setups, stream)
+    check_memory(job, setups, mesh, stream)
+    print(memory_text(job, setups, mesh, stream))
     samples = job.samples(config.sample_rate, config.hops[-1])
     levels = [describe_level(job, config, setup, samples) for setup in setups]
     given = request.given or [np.zeros((len(job.items), 0), np.int32)] * config.levels
     sample = SampleDir(out, job, config.sample_rate, levels, given, request.notes)
-    board = Board(sample, job, config.hops, samples)
-    made = {setup.level for setup in setups}
-    for setup in setups:
-        above = setup.level + 1
-        if setup.config.upper and above not in made and not board.finished(above):
+    board = Board(sample, job, config.hops, samples, setups)
+    by_level = {setup.level: setup for setup in setups}
+    for level, setup in by_level.items():
+        above = level + 1
+        if setup.config.upper and above not in by_level and not board.finished(above):
             raise ConfigError(
-                f"Level {setup.level} is made from the codes of level {above}, which {out} lacks; "
+                f"Level {level} is made from the codes of level {above}, which {out} lacks; "
                 f"name both in --levels, or --upsample a directory that has them."
             )
     page, seconds = out / "index.html", round(job.seconds * config.sample_rate)
+    sounds = {
+        level: sound.GrowingSounds(model, sample, level, board.codes[level], seconds)
+        for level in by_level
+        if not (board.finished(level) and sample.has_sound(level))
+    }
     for level, priors in make(board, setups, folder, model, mesh, stream):
-        if not sample.has_sound(level):
-            sample.write_sound(level, sound.decode(model, board.codes[level], level), seconds)
-        setup = next(setup for setup in setups if setup.level == level)
-        sung = with_words(setup.config, job)
+        if level in sounds:
+            sounds[level].grow(board.done(level))
+        if not board.finished(level):
+            continue
+        sung = with_words(by_level[level].config, job)
         if sung and not is_aligned(sample, level, sung):
             if level not in priors:
                 priors[level] = load_prior(folder, mesh, model, level, job.weights)
@@ -83,7 +98,11 @@ def run_with(
 @cli.command
 def main(arguments: list[str]) -> None:
     command = tyro.cli(Command, args=arguments, prog="python -m experiments.sample")
-    page = run(make_request(command), command.out, command.stream, command.plan)
+    if command.presets:
+        print(plan_presets(command))
+        return
+    request = make_request(command)
+    page = run(request, command.out, command.stream, command.plan, command.mesh)
     if page:
         print(f"Listen: {page}")
 

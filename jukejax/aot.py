@@ -1,81 +1,40 @@
-"""Compiles the real train step, or the decoding loop, for TPUs that are not there.
+"""Compiles the real train step, or the decoding loop, for TPUs or GPUs that are not there.
 
-libtpu compiles for any topology on a machine without a TPU. What comes back is the compiler's own:
-memory by device, the scheduled program with all collectives, and an estimate of cycles. Nothing is
-run: no time is measured; `bounds` says what the program cannot be faster than.
+libtpu and XLA's CUDA plugin compile on a machine without a TPU or GPU. What comes back is the
+compiler's own: memory by device, the scheduled program with all collectives, and of a TPU an
+estimate of cycles. Nothing is run: no time is measured; `bounds` says what the program cannot be
+faster than.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import math
 import re
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from jukejax import costs, hlo_counts
 from jukejax.config import ConfigError, Experiment, PriorExperiment
-from jukejax.parallel.mesh import BATCH, make_mesh
-from jukejax.sampling import decode
+from jukejax.parallel.mesh import local_bytes, make_mesh
+from jukejax.sampling import loop
 from jukejax.sampling.draw import Control
-from jukejax.sampling.weights import hold
-from jukejax.training.step import abstract_batch, abstract_state, jit_train_step, with_sharding
+from jukejax.sampling.weights import held
+from jukejax.topologies import CUDA, Topology
+from jukejax.topologies import topology as topology
+from jukejax.training.step import abstract_batch, abstract_state, jit_train_step
 from jukejax.training.tasks import make_task
 
+BETWEEN_HOSTS = "between hosts"
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
-
-
-@dataclass(frozen=True)
-class Topology:
-    """Chips that a program is compiled for."""
-
-    name: str
-    slices: int
-    chip: costs.Chip
-    devices: list[Any]
-
-
-def topology(name: str, slices: int = 1) -> Topology:
-    """The chips of a TPU topology such as "v5e:16x16", once or as several slices.
-
-    Raises:
-      ConfigError: libtpu is missing, or there is no such topology or chip.
-    """
-    kind = name.split(":")[0]
-    if kind not in costs.CHIPS:
-        raise ConfigError(
-            f"--topology {name!r}: the chip must be one of {', '.join(costs.CHIPS)}, followed by "
-            "the shape of the slice, as in v5e:16x16 or v5p:4x4x8."
-        )
-    try:
-        importlib.metadata.version("libtpu")
-    except importlib.metadata.PackageNotFoundError as error:
-        raise ConfigError(
-            "Compiling for TPUs needs libtpu (no TPU): pip install 'jukejax[aot]'."
-        ) from error
-    options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
-    if kind == "v4":
-        options["chip_config_name"] = "megacore"  # one device a chip, as on the others
-    try:
-        devices = topologies.get_topology_desc(name, "tpu", **options).devices
-    except Exception as error:  # libtpu raises several kinds
-        raise ConfigError(
-            f"--topology {name!r} with {slices} slices: libtpu refuses it "
-            f"({str(error).splitlines()[0][:200]}). Shapes are NxN for v5e and v6e, NxNxN for v4 "
-            "and v5p."
-        ) from error
-    return Topology(name, slices, costs.CHIPS[kind], list(devices))
 
 
 # --- lowering: the same functions that train and sample, on abstract arguments --------------------
@@ -87,13 +46,7 @@ class Program:
 
     lowered: Any
     arguments: int
-
-
-def _local_bytes(tree: Any) -> int:
-    """Bytes of abstract arrays on one device."""
-    return sum(
-        x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(tree)
-    )
+    topology: Topology
 
 
 def check(experiment: Experiment, mesh: Mesh) -> None:
@@ -128,67 +81,35 @@ def lower_train(experiment: Experiment, topology: Topology) -> Program:
     batch = abstract_batch(task, experiment, mesh)
     step = jit_train_step(task, experiment, mesh)
     with jax.set_mesh(mesh):
-        return Program(step.lower(state, batch), _local_bytes((state, batch)))
-
-
-def _placed(held: Any, stored: Any) -> Any:
-    """Parameters that `weights.hold` made of `stored`, where those lie; a scale as its bias."""
-    if not isinstance(held, dict):
-        return jax.ShapeDtypeStruct(held.shape, held.dtype, sharding=stored.sharding)
-    beside = {"scale": stored.get("bias"), **stored}
-    return {name: _placed(x, beside[name]) for name, x in held.items()}
+        return Program(step.lower(state, batch), local_bytes((state, batch)), topology)
 
 
 def lower_decode(
     experiment: PriorExperiment, topology: Topology, windows: int, weights: str
 ) -> Program:
-    """The loop of `jukejax.sampling.decode.fill` over `windows` windows at once.
+    """The loop of `jukejax.sampling.loop` over `windows` windows at once, lowered for a topology.
 
-    Parameters lie where training stores them, held in `weights`; caches are split like the
-    batch, and their last axis like attention over `tensor`.
+    Parameters lie where training stores them, held in `weights`.
     """
     config = experiment.model
     mesh = make_mesh(experiment.mesh, topology.devices)
     check(experiment, mesh)
     task = make_task(experiment)
     stored = abstract_state(task, experiment, mesh).ema
-    params = _placed(jax.eval_shape(lambda p: hold(p, weights), stored), stored)
-    given = jax.ShapeDtypeStruct((), jnp.int32)
-    batch = jax.eval_shape(lambda: task.example(windows))
-    stream = jax.eval_shape(lambda p, b, g: decode.prefill(config, p, b, g), params, batch, given)
-    shared, whole = mesh.shape["data"] * mesh.shape["fsdp"], NamedSharding(mesh, P())
-    split = BATCH if windows % shared == 0 else None
-
-    def cache(x: Any) -> Any:
-        last = "tensor" if x.shape[-1] % mesh.shape["tensor"] == 0 else None
-        middle = (None,) * (x.ndim - 3)
-        return with_sharding(x, NamedSharding(mesh, P(None, split, *middle, last)))
-
-    def rows(x: Any) -> Any:
-        return with_sharding(x, NamedSharding(mesh, P(split)) if x.ndim != 2 else whole)
-
-    placed = jax.tree.map(rows, stream._replace(caches=None, tokens=None))
-    stream = placed._replace(
-        caches=jax.tree.map(cache, stream.caches),
-        tokens=with_sharding(stream.tokens, NamedSharding(mesh, P(split))),
-    )
-    uniforms = with_sharding(
-        jax.ShapeDtypeStruct((windows, config.n_ctx), jnp.float32), NamedSharding(mesh, P(split))
-    )
-    number, real = (with_sharding(jax.ShapeDtypeStruct((), d), whole) for d in ("int32", "f4"))
-    arguments = (params, stream, uniforms, number, number, Control(real), number)
-    with jax.set_mesh(mesh):
-        return Program(decode.fill.lower(config, *arguments), _local_bytes(arguments))
+    params = held(stored, weights)
+    control = jax.eval_shape(lambda: Control(jnp.float32(1)))
+    arguments = loop.abstract_arguments(config, mesh, params, windows, control)
+    return Program(loop.lower(config, mesh, arguments), local_bytes(arguments), topology)
 
 
-def versions() -> dict[str, str]:
+def versions(topology: Topology) -> dict[str, str]:
     """What compiles."""
-    return {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
+    return {name: importlib.metadata.version(name) for name in ("jax", topology.compiler)}
 
 
 def fingerprint(program: Program) -> str:
-    """SHA-256 of what is compiled and with what: StableHLO, jax and libtpu."""
-    names = [f"{name} {version}" for name, version in versions().items()]
+    """SHA-256 of what is compiled and with what: StableHLO, jax and the compiler."""
+    names = [f"{name} {version}" for name, version in versions(program.topology).items()]
     text = "\n".join([*names, program.lowered.as_text()])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -232,6 +153,8 @@ class Compiled:
 
 def compile_program(program: Program) -> Compiled:
     """Compiles; a program that does not fit is an answer, not an error."""
+    if program.topology.compiler == CUDA:
+        return _compile_gpu(program)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="jukejax_aot_") as folder:
         options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
@@ -247,11 +170,35 @@ def compile_program(program: Program) -> Compiled:
         if not found:
             raise RuntimeError("libtpu wrote no after_codegen.txt: this version cannot be read.")
         text = found[-1].read_text()
+    return Compiled(_memory(compiled), text, time.monotonic() - start)
+
+
+def _memory(compiled: Any) -> Memory:
+    """What a compiled program needs."""
     m = compiled.memory_analysis()
     new = m.output_size_in_bytes - m.alias_size_in_bytes
     peak = m.argument_size_in_bytes + m.temp_size_in_bytes + new
-    memory = Memory(True, m.argument_size_in_bytes, m.temp_size_in_bytes, peak)
-    return Compiled(memory, text, time.monotonic() - start)
+    return Memory(True, m.argument_size_in_bytes, m.temp_size_in_bytes, peak)
+
+
+def _compile_gpu(program: Program) -> Compiled:
+    """Compiles for GPUs, whose compiler refuses no size."""
+    start = time.monotonic()
+    # Triton's tiles are tuned on a device; without one matrix products are cuBLAS's
+    options = {"xla_gpu_enable_triton_gemm": False}
+    try:
+        compiled = program.lowered.compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError as error:
+        if "No PTX compilation provider" not in str(error):
+            raise
+        raise ConfigError(
+            "XLA's GPU compiler finds no ptxas, NVIDIA's assembler: pip install "
+            "'jukejax[aot-gpu]' brings one."
+        ) from error
+    memory, room = _memory(compiled), program.topology.chip.memory
+    if memory.peak > room:
+        memory = replace(memory, fits=False, available=room)
+    return Compiled(memory, compiled.as_text(), time.monotonic() - start)
 
 
 # --- what a compiled program implies --------------------------------------------------------------
@@ -261,31 +208,40 @@ def bounds(counts: hlo_counts.Counts, chip: costs.Chip) -> dict[str, float]:
     """Seconds that one device cannot do without, by what it would be busy with.
 
     `compute` is the compiler's cycles; operations that it does not cost are charged
-    max(FLOPs / peak, bytes / bandwidth). `interconnect` has every link of a chip busy; `network`
-    is between slices, where its speed is published.
+    max(FLOPs / peak, bytes / bandwidth), on a GPU all. `interconnect` has every link of a chip
+    busy; `network` is between slices or hosts, where its speed is published.
     """
-    charged = sum(max(f / chip.flops, b / chip.bandwidth) for f, b in counts.uncosted)
-    sent = {True: 0, False: 0}  # between slices or not -> bytes
-    for c in counts.collectives.values():
-        sent[c.kind == hlo_counts.BETWEEN_SLICES] += c.bytes
+    charged = sum(_charge(chip, f, b) for _, f, b in counts.uncosted)
+    sent = sum(c.bytes for c in counts.collectives.values())
+    far = sum(c.network for c in counts.collectives.values())
     seconds = {
         "matrix_peak": counts.flops / chip.flops,
         "compute": counts.cycles / chip.clock + charged,
         "hbm": counts.hbm_bytes / chip.bandwidth,
-        "interconnect": sent[False] / chip.interconnect,
+        "interconnect": (sent - far) / chip.interconnect,
     }
-    if sent[True] and chip.network is not None:
-        seconds["network"] = sent[True] / chip.network
+    if far and chip.network is not None:
+        seconds["network"] = far / chip.network
     return seconds
 
 
+def _charge(chip: costs.Chip, flops: int, moved: int) -> float:
+    return max(flops / chip.flops, moved / chip.bandwidth)
+
+
 def traffic(counts: hlo_counts.Counts) -> dict[str, dict[str, int]]:
-    """Collectives by kind: how many a run, and the bytes that a device sends."""
+    """Collectives by kind: how many a run, and the bytes that a device sends.
+
+    What of it goes from one host of GPUs to another is told once more, as "between hosts".
+    """
     number: Counter[str] = Counter()
     size: Counter[str] = Counter()
     for c in counts.collectives.values():
         number[c.kind] += c.times
         size[c.kind] += c.bytes
+        if c.network and c.kind != hlo_counts.BETWEEN_SLICES:
+            number[BETWEEN_HOSTS] += c.times
+            size[BETWEEN_HOSTS] += c.network
     return {kind: {"count": number[kind], "bytes": size[kind]} for kind in sorted(number)}
 
 
@@ -295,7 +251,12 @@ def heaviest(counts: hlo_counts.Counts, top: int = 5) -> list[dict[str, Any]]:
     return [{"kind": c.kind, "times": c.times, "bytes": c.bytes, "of": c.source} for c in found]
 
 
-def operations(counts: hlo_counts.Counts, top: int = 8) -> dict[str, float]:
-    """Shares of the compiler's cycles by operation, largest first."""
-    total = max(counts.cycles, 1)
-    return {name: round(c / total, 4) for name, c in counts.operations.most_common(top)}
+def operations(counts: hlo_counts.Counts, chip: costs.Chip, top: int = 8) -> dict[str, float]:
+    """Shares of the compiler's cycles by operation, largest first; of the charges on a GPU."""
+    spent: Counter[str] | dict[str, float] = counts.operations
+    if not spent:
+        spent = {}
+        for name, flops, moved in counts.uncosted:
+            spent[name] = spent.get(name, 0.0) + _charge(chip, flops, moved)
+    total = max(sum(spent.values()), 1e-30)
+    return {name: round(c / total, 4) for name, c in Counter(spent).most_common(top)}

@@ -28,6 +28,13 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def put(whole: Path, target: Path) -> None:
+    """Forces a file that is whole to disk, and renames it to `target` in the same folder."""
+    _sync(whole)
+    whole.replace(target)
+    _sync(target.parent)
+
+
 @contextlib.contextmanager
 def atomic_path(path: PathLike) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it to `path` when the block ends well.
@@ -45,12 +52,10 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         yield temporary
         if target.exists():
             temporary.chmod(target.stat().st_mode & 0o777)
-        _sync(temporary)
-        temporary.replace(target)
+        put(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync(target.parent)
 
 
 @contextlib.contextmanager

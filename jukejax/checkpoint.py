@@ -55,7 +55,7 @@ class Checkpoints:
           keep: how many of the latest stay.
           keep_best: how many of those with the lowest loss stay as well.
           clean: removes what saves that were cut short left behind; for the run itself alone.
-          frugal: writes straight to files, little at a time.
+          frugal: writes and reads a GB at a time, where memory is short.
         """
         best = BestN(
             get_metric_fn=_loss, reverse=True, n=keep_best, keep_checkpoints_without_metrics=False
@@ -143,6 +143,8 @@ class Checkpoints:
     def ema_reader(self) -> Iterator[Callable[[Sequence[LeafPath]], list[Array]]]:
         """A function that reads some arrays of the latest `ema`, in the dtypes they are stored in.
 
+        bfloat16, which numpy does not know, comes as float32.
+
         Reading a few at a time keeps the rest out of memory; each read costs a tenth of a second.
         """
         folder = self.path / str(self._require()) / "ema"
@@ -156,7 +158,8 @@ class Checkpoints:
                     _at(wanted, parents)[last] = 0
                 args = ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy)
                 found = checkpointer.restore(folder, args=args)
-                return [_at(found, path) for path in paths]
+                arrays = [_at(found, path) for path in paths]
+                return [a.astype(np.float32) if a.dtype.name == "bfloat16" else a for a in arrays]
 
             yield read
 
@@ -193,7 +196,10 @@ def _at(tree: Any, path: Sequence[str]) -> Any:
 
 def _frugal_handlers() -> dict[str, Any]:
     trees = {
-        name: ocp.StandardCheckpointHandler(save_concurrent_gb=1, use_ocdbt=False) for name in TREES
+        name: ocp.StandardCheckpointHandler(
+            save_concurrent_gb=1, restore_concurrent_gb=1, use_ocdbt=False
+        )
+        for name in TREES
     }
     return {**trees, "data": ocp.JsonCheckpointHandler(), "config": ocp.JsonCheckpointHandler()}
 
@@ -219,12 +225,12 @@ def save_mapped(
         checkpoints.wait()
 
 
-def open_existing(workdir: str | Path) -> contextlib.closing[Checkpoints]:
-    """The checkpoints of a run that must exist, for reading.
+def open_existing(workdir: str | Path, frugal: bool = False) -> contextlib.closing[Checkpoints]:
+    """The checkpoints of a run that must exist, for reading (`frugal`: a GB at a time).
 
     Raises:
       CheckpointError: there are none.
     """
     if not directory(workdir).is_dir():
         raise CheckpointError(f"{workdir} is no run: it has no folder checkpoints.")
-    return contextlib.closing(Checkpoints(workdir))
+    return contextlib.closing(Checkpoints(workdir, frugal=frugal))

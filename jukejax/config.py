@@ -17,6 +17,7 @@ from jukejax.errors import ConfigError
 from jukejax.patterns import CROSS, PRIME, layer_patterns
 
 CHARACTERS = "characters:"  # what a lyric alphabet of its own begins with
+REMATS = ("none", "dots", "attention", "layer")  # of growing work and shrinking memory
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -190,7 +191,9 @@ class PriorConfig:
     lyrics: LyricsConfig | None = None
     upper: UpperConfig | None = None
     dtype: str = "float32"  # of the stack's activations; parameters stay float32
-    remat: str = "none"  # "none" | "layer" | "dots": what the backward pass computes again
+    # what of a layer the backward pass computes again: "none"; "dots": all but matrix products;
+    # "attention": all but queries, keys, values and what attention makes of them; "layer": all
+    remat: str = "none"
 
     def __post_init__(self) -> None:
         _require_positive(
@@ -207,8 +210,9 @@ class PriorConfig:
                 f"heads {self.heads} does not divide the attention width {self.attn_width} "
                 f"(attn_ratio {self.attn_ratio} x width {self.width})."
             )
-        if self.remat not in ("none", "layer", "dots"):
-            raise ConfigError(f"remat is {self.remat!r}; it must be 'none', 'layer' or 'dots'.")
+        if self.remat not in REMATS:
+            known = ", ".join(map(repr, REMATS))
+            raise ConfigError(f"remat is {self.remat!r}; it must be one of {known}.")
         uses = {CROSS: self.lyric_encoder, PRIME: self.lyric_prefix}
         for pattern in layer_patterns(self.attn_order, self.depth):
             if not uses.get(pattern, True):
@@ -301,6 +305,8 @@ class TrainConfig:
     batch: int = 256
     accumulate: int = 1  # microbatches that a batch is computed in, for memory
     seed: int = 0
+    # of parameters, their average and Adam's moments; "bfloat16" takes half the memory
+    state_dtype: str = "float32"
     ema_decay: float = 0.999  # of parameters; evaluation and export use the averaged ones
     log_every: int = 100
     evaluate_every: int = 10_000
@@ -315,6 +321,10 @@ class TrainConfig:
             self, "steps", "batch", "accumulate", "log_every", "evaluate_every",
             "evaluate_batches", "checkpoint_every", "keep", "max_skipped",
         )  # fmt: skip
+        if self.state_dtype not in ("float32", "bfloat16"):
+            raise ConfigError(
+                f"train.state_dtype is {self.state_dtype!r}; it must be float32 or bfloat16."
+            )
         if self.batch % self.accumulate:
             raise ConfigError(
                 f"train.accumulate {self.accumulate} does not divide train.batch {self.batch}."

@@ -47,9 +47,21 @@ GPUS = {
     chip.name: chip
     for chip in (
         Chip("V100", 125e12, 16 * GIB, 900e9, 150e9, None, 1.530e9),
-        Chip("H100", 989.5e12, 80 * GIB, 3352e9, 450e9, 50e9, 1.755e9),
+        Chip("H100", 989.5e12, 84_942_979_072, 3352e9, 450e9, 50e9, 1.755e9),
     )
 }
+
+# What jax calls their devices.
+_KINDS = {
+    "TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5e": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e", "TPU v6e": "v6e", "Tesla V100-SXM2-16GB": "V100",
+    "NVIDIA H100 80GB HBM3": "H100",
+}  # fmt: skip
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """The chip that jax calls so; None for others, and for CPUs, whose peak nobody publishes."""
+    return (CHIPS | GPUS).get(_KINDS.get(device_kind, ""))
 
 
 # --- convolutional networks -----------------------------------------------------------------------

@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from jukejax.hlo import Computation, Instruction, parse
+from jukejax.hlo_groups import groups
 
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _BRANCHES = re.compile(r"(?:branch_computations=\{([^}]*)\}|(?:true|false)_computation=([^,]*))")
@@ -20,6 +21,7 @@ VERSION = 1  # of the counts: to be raised where a program would be counted othe
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 BETWEEN_SLICES = "between slices"  # goes over the network of the data centre
+CUBLAS = 'custom_call_target="__cublas'  # matrix products of GPU programs
 # moves no data, or is part of another instruction that is counted
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "iota",
@@ -80,8 +82,9 @@ def _hits(outputs: int, stride: int, offset: int, dilation: int, n: int) -> int:
 def dot_flops(operation: Instruction, scope: Computation) -> int:
     """2 x multiplications of a dot."""
     left = scope[operation.operands[0]].shape[0]
-    contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", operation.text)
-    axes = [int(a) for a in contracted[1].split(",") if a] if contracted else []
+    dims = r'lhs_contracting_dim(?:s=\{([\d,]*)\}|ensions":\[([\d,"]*)\])'  # a dot's, cuBLAS's
+    contracted = re.search(dims, operation.text)
+    axes = [int(a) for a in re.findall(r"\d+", contracted[0])] if contracted else []
     return 2 * operation.shape[0].elements * math.prod(left.dims[a] for a in axes)
 
 
@@ -129,7 +132,8 @@ def hbm_bytes(
 ) -> int:
     """Bytes that an instruction reads from and writes to HBM; slices count as what they touch."""
     kind = operation.opcode.removesuffix("-start")
-    out = sum(a.bytes for a in operation.shape if a.in_hbm)
+    made = operation.shape[:1] if CUBLAS in operation.text else operation.shape  # no workspace
+    out = sum(a.bytes for a in made if a.in_hbm)
     reads = [sum(a.bytes for a in scope[n].shape if a.in_hbm) for n in operation.operands]
     if kind == "copy" and operation.opcode != kind:  # (to, from, context)
         return sum(a.bytes for a in operation.shape[:2] if a.in_hbm)
@@ -163,18 +167,6 @@ def collective_kind(operation: Instruction) -> str | None:
     return kind if kind in COLLECTIVES else None
 
 
-def group_size(text: str, devices: int) -> int:
-    """Devices that take part in each group of a collective."""
-    if found := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
-        return len(found[1].split(","))
-    if found := re.search(r"replica_groups=\[(\d+),(\d+)\]", text):
-        return int(found[2])
-    if found := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", text):
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", found[1]))
-        return math.prod(int(sizes[a]) for a in re.findall(r"'(\w+)'", found[2]))
-    return devices
-
-
 # --- the whole program ----------------------------------------------------------------------------
 
 
@@ -187,6 +179,7 @@ class Collective:
     times: int  # how often it runs
     bytes: int  # that a device sends, all times together, in the best algorithm
     groups: str  # who takes part, as the program says it
+    network: int = 0  # of the bytes, those that leave the slice or the host
 
 
 @dataclass
@@ -196,7 +189,7 @@ class Counts:
     flops: int = 0  # of matrix products and convolutions
     hbm_bytes: int = 0
     cycles: int = 0  # the compiler's estimate, collectives left out
-    uncosted: list[tuple[int, int]] = field(default_factory=list)  # (FLOPs, bytes) of others
+    uncosted: list[tuple[str, int, int]] = field(default_factory=list)  # others: FLOPs, bytes
     collectives: dict[tuple[str, str], Collective] = field(default_factory=dict)
     operations: Counter[str] = field(default_factory=Counter)  # cycles by what an op does
 
@@ -207,7 +200,7 @@ class Counts:
             self.cycles += times * operation.cycles
             self.operations[_row(operation, flops)] += times * operation.cycles
         elif not operation.opcode.endswith("-start"):  # copies that overlap with work
-            self.uncosted.append((times * flops, times * moved))
+            self.uncosted.append((_row(operation, flops), times * flops, times * moved))
 
 
 def _row(operation: Instruction, flops: int) -> str:
@@ -257,12 +250,30 @@ def sent(kind: str, operation: Instruction, scope: Computation, n: int) -> int:
     return read
 
 
+def between_hosts(kind: str, size: int, text: str, devices: int, host: int) -> int:
+    """Of `size` bytes that a device sends for a collective, those that must leave its host.
+
+    Devices `host * i` to `host * (i + 1) - 1` are those of host i. What another host needs is
+    sent once, by all devices of the group here together, and spread there.
+    """
+    far = 0
+    for group in groups(text, devices):
+        hosts = len({device // host for device in group})
+        if kind == "collective-permute":
+            far = max(far, size * (hosts - 1))
+        elif kind == "all-to-all":  # nothing of it is the same for two devices
+            far = max(far, size * (len(group) - len(group) // hosts) // max(len(group) - 1, 1))
+        elif hosts > 1:
+            far = max(far, size * (hosts - 1) // (len(group) - 1))
+    return far
+
+
 class _Walk:
     """One pass over a scheduled module."""
 
-    def __init__(self, text: str, devices: int) -> None:
+    def __init__(self, text: str, devices: int, host: int | None) -> None:
         self.computations, self.entry = parse(text)
-        self.devices = devices
+        self.devices, self.host = devices, host
         self.total = Counts()
         self.trip: Counts | None = None  # of a loop whose length the program does not know
 
@@ -299,7 +310,7 @@ class _Walk:
         """FLOPs of an instruction with what it calls; notes the collectives in a fusion."""
         if operation.opcode == "convolution":
             return convolution_flops(operation, scope)
-        if operation.opcode == "dot":
+        if operation.opcode == "dot" or CUBLAS in operation.text:
             return dot_flops(operation, scope)
         if operation.opcode != "fusion":
             return 0
@@ -321,15 +332,20 @@ class _Walk:
         channel = re.search(r"channel_id=(\d+)", text)
         shared = channel is not None and kind not in ("collective-permute", BETWEEN_SLICES)
         key = (kind, channel[1] if channel is not None and shared else operation.name)
-        size = times * sent(kind, operation, scope, group_size(text, self.devices))
+        size = times * sent(kind, operation, scope, len(groups(text, self.devices)[0]))
         if key not in counts.collectives or size > counts.collectives[key].bytes:
-            groups = operation.attribute("replica_groups")
-            found = Collective(kind, source(operation), times, size, groups)
+            far = size if kind == BETWEEN_SLICES else 0
+            if self.host is not None:
+                far = between_hosts(kind, size, text, self.devices, self.host)
+            taking_part = operation.attribute("replica_groups")
+            found = Collective(kind, source(operation), times, size, taking_part, far)
             counts.collectives[key] = found
 
 
-def count(text: str, devices: int) -> tuple[Counts, Counts | None]:
+def count(text: str, devices: int, host: int | None = None) -> tuple[Counts, Counts | None]:
     """Counts of a compiled and scheduled module that runs on `devices` devices.
+
+    `host` GPUs are those of one host, between which is a network.
 
     Returns:
       Counts of all but loops of unknown length, and of one trip of such a loop if there is one.
@@ -337,6 +353,6 @@ def count(text: str, devices: int) -> tuple[Counts, Counts | None]:
     Raises:
       ValueError: the text is no HLO module, or has several such loops.
     """
-    walk = _Walk(text, devices)
+    walk = _Walk(text, devices, host)
     walk.scheduled(walk.entry, 1, walk.total)
     return walk.total, walk.trip

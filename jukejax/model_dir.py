@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,9 @@ def _load(workdir: str | Path, mesh: Mesh, kind: type) -> tuple[Any, dict[str, A
         raise CheckpointError(
             f"{workdir} holds a {type(experiment).__name__}, expected a {kind.__name__}."
         )
-    state = abstract_state(make_task(experiment), experiment, mesh)
+    # a model is float32, whatever its training held it in
+    wide = replace(experiment, train=replace(experiment.train, state_dtype="float32"))
+    state = abstract_state(make_task(experiment), wide, mesh)
     with open_existing(workdir) as checkpoints:
         step = checkpoints.latest
         trees = checkpoints.restore({"ema": state.ema, "extra": state.extra})

@@ -34,7 +34,7 @@ def _head(name: str, what: str, experiment: Experiment, topology: Topology) -> P
         "devices": chips,
         "mesh": mesh_sizes(experiment, chips),
         "parameters": costs.parameters(experiment),
-        "versions": {**aot.versions(), "counts": hlo_counts.VERSION},
+        "versions": {**aot.versions(topology), "counts": hlo_counts.VERSION},
     }
 
 
@@ -63,10 +63,11 @@ def train_plan(
 ) -> Plan:
     """The plan of a compiled train step."""
     chips, chip = len(topology.devices), topology.chip
-    flops = costs.train_flops(experiment)
+    flops, parts = costs.train_flops(experiment), experiment.train.accumulate
     plan = {
         **_head(name, "train", experiment, topology),
         "batch": experiment.train.batch,
+        **({"accumulate": parts} if parts > 1 else {}),
         "remat": getattr(experiment.model, "remat", None),
         "tokens_per_step": experiment.train.batch * costs.tokens(experiment),
         "flops_per_token": flops / costs.tokens(experiment),
@@ -76,7 +77,7 @@ def train_plan(
     }
     if not done.memory.fits:
         return {**plan, "advice": advice(experiment, chips, done.memory)}
-    counts, _ = hlo_counts.count(done.text, chips)
+    counts, _ = hlo_counts.count(done.text, chips, topology.host)
     seconds = aot.bounds(counts, chip)
     longest = max(seconds.values())
     model_flops = flops * experiment.train.batch / chips
@@ -86,7 +87,7 @@ def train_plan(
         "hbm_bytes": counts.hbm_bytes,
         "collectives": aot.traffic(counts),
         "heaviest_collectives": aot.heaviest(counts),
-        "operations": aot.operations(counts),
+        "operations": aot.operations(counts, chip),
         "bounds_s": seconds,
         "step_s": longest,
         "mfu_ceiling": model_flops / chip.flops / longest,
@@ -116,7 +117,7 @@ def decode_plan(
     }
     if not done.memory.fits:
         return {**plan, "advice": decode_advice(experiment, chips, windows, weights)}
-    call, trip = hlo_counts.count(done.text, chips)
+    call, trip = hlo_counts.count(done.text, chips, topology.host)
     if trip is None:
         raise ValueError("the decoding loop was not found in the compiled program.")
     seconds = aot.bounds(trip, chip)
@@ -127,7 +128,7 @@ def decode_plan(
         "hbm_ratio": trip.hbm_bytes / read,
         "hbm_bytes_per_call": call.hbm_bytes,  # beside the tokens': layouts changed and back
         "collectives": aot.traffic(trip),
-        "operations": aot.operations(trip),
+        "operations": aot.operations(trip, chip),
         "bounds_s": seconds,
         "token_s": longest,
         "tokens_per_s_ceiling": windows / longest,
@@ -161,6 +162,11 @@ def advice(experiment: Experiment, devices: int, memory: Memory) -> list[str]:
         found.append("--model.remat layer: of a layer's activations only its input is kept.")
     if experiment.model.dtype == "float32":
         found.append("--model.dtype bfloat16: activations take half the room.")
+    if experiment.train.state_dtype == "float32":
+        found.append(
+            "--train.state_dtype bfloat16: parameters and optimizer state shrink by up to "
+            f"{memory.arguments / 2 / costs.GIB:.1f} GiB."
+        )
     return [*found, "a larger topology, or chips with more memory."]
 
 

@@ -1,5 +1,6 @@
 """Planning without a compiler for TPUs: messages, bounds, the search for a batch, lowering."""
 
+import importlib.metadata
 from dataclasses import replace
 
 import jax
@@ -57,9 +58,9 @@ def test_other_messages_are_other_errors():
 
 def test_operations_without_a_cost_are_charged_what_they_cannot_do_without():
     counts = hlo_counts.Counts(flops=10**12, hbm_bytes=10**9, cycles=10**6)
-    counts.uncosted = [(197 * 10**9, 1), (1, 819 * 10**6)]  # a millisecond each
+    counts.uncosted = [("a", 197 * 10**9, 1), ("b", 1, 819 * 10**6)]  # a millisecond each
     send = hlo_counts.Collective("all-gather", "", 1, 2 * 10**8, "")
-    far = hlo_counts.Collective(hlo_counts.BETWEEN_SLICES, "", 1, 3_125_000, "")
+    far = hlo_counts.Collective(hlo_counts.BETWEEN_SLICES, "", 1, 3_125_000, "", 3_125_000)
     counts.collectives = {("a", "1"): send, ("b", "2"): far}
     found = aot.bounds(counts, CHIP)
     assert found["compute"] == pytest.approx(1e6 / CHIP.clock + 2e-3)
@@ -67,6 +68,23 @@ def test_operations_without_a_cost_are_charged_what_they_cannot_do_without():
     assert found["interconnect"] == pytest.approx(1e-3)
     assert found["network"] == pytest.approx(1e-3)
     assert found["matrix_peak"] == pytest.approx(1e12 / 197e12)
+    assert aot.operations(counts, CHIP) == {"a": 0.5, "b": 0.5}
+    counts.operations["c"] = 10**6
+    assert aot.operations(counts, CHIP) == {"c": 1.0}
+
+
+def test_what_crosses_hosts_is_told_once_more():
+    counts = hlo_counts.Counts()
+    near = hlo_counts.Collective("all-gather", "", 3, 70, "")
+    crossing = hlo_counts.Collective("all-gather", "", 2, 100, "", 10)
+    counts.collectives = {("a", "1"): near, ("a", "2"): crossing}
+    assert aot.traffic(counts) == {
+        "all-gather": {"count": 5, "bytes": 170},
+        "between hosts": {"count": 2, "bytes": 10},
+    }
+    seconds = aot.bounds(counts, costs.GPUS["H100"])
+    assert seconds["interconnect"] == pytest.approx(160 / 450e9)
+    assert seconds["network"] == pytest.approx(10 / 50e9)
 
 
 @pytest.mark.parametrize("largest", [1, 2, 3, 7, 40])
@@ -98,30 +116,46 @@ def test_advice_names_what_can_be_changed():
     memory = Memory(False, 8 * costs.GIB, 20 * costs.GIB, 28 * costs.GIB, 16 * costs.GIB)
     experiment = replace(PRIOR, mesh=MeshConfig(data=4, fsdp=2), train=TrainConfig(batch=32))
     text = "\n".join(planning.advice(experiment, 8, memory))
-    for part in ("--train.batch 24", "5.0 GiB", "--mesh.fsdp up to 8", "6.0 GiB", "remat layer"):
+    for part in (
+        "--train.batch 24",
+        "5.0 GiB",
+        "--mesh.fsdp up to 8",
+        "6.0 GiB",
+        "remat layer",
+        "4.0 GiB",
+    ):
         assert part in text
     assert "bfloat16" in text
     lean = replace(
         experiment,
         model=replace(PRIOR.model, remat="layer", dtype="bfloat16"),
-        mesh=MeshConfig(data=1, fsdp=8), train=TrainConfig(batch=8),
+        mesh=MeshConfig(data=1, fsdp=8), train=TrainConfig(batch=8, state_dtype="bfloat16"),
     )  # fmt: skip
     assert planning.advice(lean, 8, memory) == ["a larger topology, or chips with more memory."]
 
 
 @pytest.mark.parametrize("name", ["v7:2x2", "v5litepod:4x4", "16x16"])
 def test_chips_that_are_not_known(name):
-    with pytest.raises(ConfigError, match="one of v4, v5e, v5p, v6e"):
+    with pytest.raises(ConfigError, match="one of v4, v5e, v5p, v6e, h100"):
         aot.topology(name)
 
 
-def test_a_missing_compiler_is_named(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "extra"), [("v5e:2x2", "aot"), ("h100:8", "aot-gpu")], ids=["tpu", "gpu"]
+)
+def test_a_missing_compiler_is_named(monkeypatch, name, extra):
     def missing(name):
-        raise aot.importlib.metadata.PackageNotFoundError(name)
+        raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(aot.importlib.metadata, "version", missing)
-    with pytest.raises(ConfigError, match=r"pip install 'jukejax\[aot\]'"):
-        aot.topology("v5e:2x2")
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    with pytest.raises(ConfigError, match=rf"pip install 'jukejax\[{extra}\]'"):
+        aot.topology(name)
+
+
+@pytest.mark.parametrize(("name", "slices"), [("h100:2x2x8", 1), ("h100:0", 1), ("h100:8", 2)])
+def test_gpus_are_named_by_hosts_and_gpus_of_a_host(name, slices):
+    with pytest.raises(ConfigError, match=r"as in h100:8 or h100:8x8, and have no --slices"):
+        aot.topology(name, slices)
 
 
 def test_what_a_preset_leaves_open_is_asked_for(here):
@@ -148,13 +182,15 @@ def test_the_lowered_step_takes_what_a_device_holds(here, capfd):
 
 
 def test_a_lowered_program_has_a_name_of_its_own(here, monkeypatch):
-    monkeypatch.setattr(aot, "versions", lambda: {"libtpu": "1"})  # it need not be installed
+    monkeypatch.setattr(
+        aot, "versions", lambda topology: {"libtpu": "1"}
+    )  # it need not be installed
     program = aot.lower_train(PRIOR, here)
     assert aot.fingerprint(program) == aot.fingerprint(aot.lower_train(PRIOR, here))
     other = replace(PRIOR, train=replace(PRIOR.train, ema_decay=0.5))
     assert aot.fingerprint(program) != aot.fingerprint(aot.lower_train(other, here))
     before = aot.fingerprint(program)
-    monkeypatch.setattr(aot, "versions", lambda: {"libtpu": "2"})
+    monkeypatch.setattr(aot, "versions", lambda topology: {"libtpu": "2"})
     assert aot.fingerprint(program) != before
 
 
@@ -176,3 +212,26 @@ def test_the_compilers_message_counts_arguments():
         jax.jit(lambda x: x.sum()).lower(x).compile()
     memory = aot.out_of_memory(str(error.value), 20 * costs.GIB)
     assert memory.temporaries < costs.GIB
+
+
+@pytest.mark.aot
+def test_a_step_compiles_for_gpus_of_two_hosts():
+    try:
+        topology = aot.topology("h100:2x4")
+    except ConfigError as error:
+        pytest.skip(str(error))
+    experiment = replace(PRIOR, mesh=MeshConfig(data=2, fsdp=2, tensor=2))
+    program = aot.lower_train(experiment, topology)
+    plan = planning.train_plan("x", experiment, topology, program, aot.compile_program(program))
+    assert plan["fits"] and plan["memory"]["arguments"] == program.arguments
+    assert set(plan["versions"]) == {"jax", "jax-cuda12-plugin", "counts"}
+    # nothing is computed again here, and no tile pads: the program multiplies what arithmetic says
+    assert plan["compiled_flops"] * 8 == pytest.approx(plan["flops_per_step"], rel=0.1)
+    # gradients cross the hosts, which `data` spans; parameters are gathered within them
+    assert plan["collectives"]["all-gather"]["count"] > 0
+    far = plan["collectives"]["between hosts"]["bytes"]
+    assert 0 < far < 4 * plan["parameters"]
+    assert plan["bounds_s"]["network"] == pytest.approx(far / 50e9)
+    small = replace(topology, chip=replace(topology.chip, memory=10**5))
+    done = aot.compile_program(replace(program, topology=small))
+    assert not done.memory.fits and done.memory.available == 10**5

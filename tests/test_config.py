@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from jukejax import presets
 from jukejax.config import (
+    REMATS,
     ConfigError,
     LabelsConfig,
     LyricsConfig,
@@ -47,7 +48,7 @@ PRIORS = st.builds(
         lyrics=st.none()
         | st.builds(LyricsConfig, tokens=st.sampled_from([64, 128]), prefix=st.booleans()),
         upper=st.none() | st.builds(UpperConfig, ratio=st.sampled_from([2, 4, 8])),
-        remat=st.sampled_from(["none", "layer", "dots"]),
+        remat=st.sampled_from(REMATS),
     ),
     label_dropout=st.floats(0, 1),
     optimizer=st.builds(OptimizerConfig, learning_rate=st.floats(1e-9, 1e3)),

@@ -157,3 +157,10 @@ def test_decoding_reads_every_weight_of_the_stack_once():
     weights = costs.decode_bytes(config, 0, 2, 2)
     layers = len(layer_patterns(config.attn_order, config.depth))
     assert weights == pytest.approx(2 * layers * 3 * 4800**2, rel=0.01)
+
+
+def test_chips_by_what_jax_calls_them():
+    assert costs.chip_of("TPU v5 lite") is costs.CHIPS["v5e"]
+    assert costs.chip_of("TPU v5") is costs.CHIPS["v5p"]
+    assert costs.chip_of("NVIDIA H100 80GB HBM3") is costs.GPUS["H100"]
+    assert costs.chip_of("cpu") is None

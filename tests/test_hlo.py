@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from jukejax import hlo, hlo_counts
+from jukejax import hlo, hlo_counts, hlo_groups
 
 # A loop of 7 trips with: a fused matrix product; a reduce-scatter as TPU programs write it; one
 # asynchronous all-gather cloned into two fusions; an all-reduce; a prefetch; and a custom call that
@@ -94,7 +94,7 @@ def test_bytes_are_those_in_hbm_with_the_padding_of_tiles():
     gathers = 2 * (tile * 4 + 2 * tile * 4)
     kernel = 2 * tile * 4
     assert total.hbm_bytes == 7 * (prefetch + product + gathers + kernel)
-    assert (0, 7 * kernel) in total.uncosted
+    assert (0, 7 * kernel) in [(flops, moved) for _, flops, moved in total.uncosted]
 
 
 def test_a_loop_of_unknown_length_is_counted_apart():
@@ -119,17 +119,77 @@ def test_text_that_is_no_module():
 
 
 @pytest.mark.parametrize(
-    ("text", "size"),
+    ("text", "expected"),
     [
-        ("replica_groups={{0,1,2},{3,4,5}}, x", 3),
-        ("replica_groups=[4,16]<=[64], x", 16),
-        ("replica_groups=mesh['a'=4,'b'=64] {'b'}, x", 64),
-        ("replica_groups=mesh['a'=4,'b'=64] {'a','b'}, x", 256),
-        ("replica_groups={}, x", 99),
+        ("replica_groups={{0,1,2},{3,4,5}}, x", [(0, 1, 2), (3, 4, 5)]),
+        ("replica_groups=[2,3]<=[6], x", [(0, 1, 2), (3, 4, 5)]),
+        ("replica_groups=[3,2]<=[2,3]T(1,0), x", [(0, 3), (1, 4), (2, 5)]),
+        ("replica_groups=mesh['a'=2,'b'=3] {'b'}, x", [(0, 1, 2), (3, 4, 5)]),
+        ("replica_groups=mesh['a'=2,'b'=3] {'a'}, x", [(0, 3), (1, 4), (2, 5)]),
+        ("replica_groups=mesh['a'=2,'b'=2] {'a','b'}, x", [(0, 1, 2, 3)]),
+        ("replica_groups=mesh['a'=2,'b'=2] {'b','a'}, x", [(0, 2, 1, 3)]),
+        (
+            "replica_groups=mesh['a'=3,'b'=2], device_ids=([2,3]T(1,0)) {'b'}, x",
+            [(0, 3), (1, 4), (2, 5)],
+        ),
+        ("channel_id=1, source_target_pairs={{0,1},{5,0}}, x", [(0, 1), (5, 0)]),
+        ("replica_groups={}, x", [(0, 1, 2, 3)]),
     ],
 )
-def test_group_sizes(text, size):
-    assert hlo_counts.group_size(text, 99) == size
+def test_groups(text, expected):
+    assert hlo_groups.groups(text, 4) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "sent", "far"),
+    [
+        # 2 hosts of 4: an all-gather's device sends its 10 bytes to 7 others, once to the far host
+        ("all-gather", "replica_groups={}", 70, 10),
+        ("all-gather", "replica_groups={{0,1,2,3},{4,5,6,7}}", 30, 0),
+        ("all-gather", "replica_groups={{0,4},{1,5},{2,6},{3,7}}", 10, 10),
+        # of 80 bytes that a host has summed the far host wants half, by 4 devices
+        ("reduce-scatter", "replica_groups={}", 70, 10),
+        ("all-reduce", "replica_groups={}", 140, 20),
+        ("all-to-all", "replica_groups={}", 70, 40),
+        ("collective-permute", "source_target_pairs={{0,1},{1,0}}", 10, 0),
+        ("collective-permute", "source_target_pairs={{0,1},{1,4}}", 10, 10),
+    ],
+)
+def test_what_leaves_a_host(kind, text, sent, far):
+    assert hlo_counts.between_hosts(kind, sent, text, 8, 4) == far
+
+
+# what XLA's GPU compiler writes (shortened)
+GPU = """HloModule jit_step, is_scheduled=true
+
+%inner (p: bf16[64,16]) -> bf16[64,16] {
+  %p = bf16[64,16]{1,0} parameter(0)
+  ROOT %n = bf16[64,16]{1,0} negate(%p)
+}
+
+ENTRY %main (x: bf16[64,16], w: bf16[16,48]) -> bf16[64,48] {
+  %x = bf16[64,16]{1,0} parameter(0)
+  %w = bf16[16,48]{1,0} parameter(1)
+  %loop_fusion = bf16[64,16]{1,0} fusion(%x), kind=kLoop, calls=%inner, metadata={op_name="a/neg"}
+  %matmul = (bf16[64,48]{1,0}, s8[4194304]{0}) custom-call(%loop_fusion, %w), custom_call_target="__cublas$lt$matmul", backend_config={"gemm_backend_config":{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"],"rhs_contracting_dimensions":["0"],"lhs_batch_dimensions":[],"rhs_batch_dimensions":[]}}}
+  %product = bf16[64,48]{1,0} get-tuple-element(%matmul), index=0
+  %start = bf16[64,48]{1,0} all-reduce-start(%product), channel_id=1, replica_groups=[2,4]<=[4,2]T(1,0), to_apply=%inner
+  ROOT %done = bf16[64,48]{1,0} all-reduce-done(%start)
+}
+"""
+
+
+def test_a_program_of_gpus():
+    total, _ = hlo_counts.count(GPU, 8, host=4)
+    assert total.flops == 2 * 64 * 16 * 48
+    fused, product = 2 * 64 * 16 * 2, 2 * (64 * 16 + 16 * 48 + 64 * 48)  # no workspace
+    assert total.hbm_bytes == fused + product
+    assert total.cycles == 0
+    assert total.uncosted == [("neg", 0, fused), ("matrix products", total.flops, product)]
+    (found,) = total.collectives.values()  # {0, 2, 4, 6}: two devices of each host
+    assert (found.kind, found.bytes) == ("all-reduce", 2 * 64 * 48 * 2 * 3 // 4)
+    assert found.network == found.bytes // 3
+    assert hlo_counts.count(GPU, 8)[0].collectives.popitem()[1].network == 0
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from experiments import cli
 
 SUBJECTS = {
     "alignment": "word onsets found in rendered songs, with music from none to +3 dB",
+    "checkpoint": "parameters of a published size saved and restored, sharded",
     "convert": "files of a published size through import and export",
     "encode": "songs to codes: speed, and whether they are those of whole songs",
     "loader": "digests and speed of the audio and code loaders",
@@ -25,6 +26,7 @@ SUBJECTS = {
     "limits": "the least time that sampling can take on a chip, by arithmetic",
     "manifest": "a generated manifest of a million songs: memory and time to the first batch",
     "prepare": "songs to records, beside the bare cost of decoding and resampling",
+    "seams": "songs whose upsampling is cut into chains: bits and spectra at seams, and speed",
     "sample": "tokens a second and sound to codes and back, beside the PyTorch port",
     "train": "train steps of a prior and of the VQ-VAE, beside the PyTorch port",
     "fuzz": "damaged sound files through prepare: decoded rightly, or skipped with a reason",

@@ -44,7 +44,7 @@ class Port:
 
     def __init__(self, python: Path, tokens: int) -> None:
         """Raises ConfigError where `python` cannot run it."""
-        self.said = tempfile.TemporaryFile("w+")  # its progress bars would fill a pipe
+        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115  (progress bars would fill a pipe)
         try:
             self.process = subprocess.Popen(
                 [str(python), str(WORKER)], text=True, stdin=subprocess.PIPE,

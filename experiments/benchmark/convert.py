@@ -7,9 +7,6 @@ It needs four times the file's size on disk.
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +14,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from experiments.benchmark.processes import measured
 from jukejax import presets
 from jukejax.config import ConfigError, PriorExperiment
 from jukejax.interop import openai, openai_settings, torch_files
 from jukejax.interop.tensors import Source
+
+CONVERT = "experiments.convert"
 
 
 @dataclass(frozen=True)
@@ -56,27 +56,6 @@ def write_random(preset: str, path: Path) -> None:
     torch_files.write(path, sources, openai.shared(config), hps, step=1)
 
 
-def anonymous_gib(pid: int) -> float:
-    """Anonymous resident memory of a process (Linux): what no file can take the place of."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:  # it has ended
-        return 0.0
-    return next((int(x.split()[1]) / 2**20 for x in lines if x.startswith("Anonymous:")), 0.0)
-
-
-def measured(arguments: list[str]) -> dict[str, float]:
-    """Runs `experiments.convert` as a process; seconds and peak anonymous GiB."""
-    began, peak = time.perf_counter(), 0.0
-    with subprocess.Popen([sys.executable, "-m", "experiments.convert", *arguments]) as process:
-        while process.poll() is None:
-            peak = max(peak, anonymous_gib(process.pid))
-            time.sleep(0.02)
-    if process.returncode:
-        raise ConfigError(f"experiments.convert {arguments[0]} failed; its message is above.")
-    return {"seconds": time.perf_counter() - began, "peak_anonymous_gib": peak}
-
-
 def differing(before: Path, after: Path) -> tuple[int, int]:
     """Tensors of two checkpoints: how many, and how many differ in any bit."""
     a, b = (torch_files.read(path).tensors for path in (before, after))
@@ -101,8 +80,10 @@ def run(command: Command) -> dict[str, Any]:
         write_random(preset, files / name)
     vqvae, weights = (str(files / name) for name in names)
     form = ["--format", "openai"]
-    into = measured(["import", *form, "--vqvae", vqvae, "--prior", weights, "--out", str(model)])
-    out = measured(["export", *form, "--model", str(model), "--out", str(back)])
+    into = measured(
+        CONVERT, ["import", *form, "--vqvae", vqvae, "--prior", weights, "--out", str(model)]
+    )
+    out = measured(CONVERT, ["export", *form, "--model", str(model), "--out", str(back)])
     tensors, wrong = (
         sum(counts) for counts in zip(*(differing(files / n, back / n) for n in names), strict=True)
     )

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from jukejax import costs, presets
 from jukejax.config import PriorConfig, PriorExperiment
 from jukejax.evaluation.report import table
-from jukejax.sampling.plan import plan_windows
+from jukejax.sampling.plan import plan_rounds
 
 CHIPS = {**costs.GPUS, **costs.CHIPS}
 LEVELS = ("upsampler_level_0", "upsampler_level_1", "prior_5b")  # bottom first
@@ -48,14 +48,13 @@ def level_bound(
     c: PriorConfig, chip: costs.Chip, songs: int, weight: int, total: int, hop: float, segments: int
 ) -> Bound:
     """A level of `songs` songs of `total` tokens each, every one cut into `segments` chains."""
-    part = -(-total // segments)
-    batch = songs * segments
-    windows = plan_windows(part, c.n_ctx, hop, 1)
+    plan = plan_rounds(total, c.n_ctx, hop, 1, chains=segments)
+    batch = songs * plan.chains
     flops = costs.decode_flops(c)
     read = costs.decode_bytes(c, batch, weight, KEYS)
     token = max(read / chip.bandwidth, batch * flops / chip.flops)
-    given = sum(window.given - window.start for window in windows)
-    seconds = part * token + given * batch * flops / chip.flops
+    given = songs * sum(window.given - window.start for window in plan.windows)
+    seconds = plan.steps() * token + given * flops / chip.flops
     weights = weight * costs.parameters(PriorExperiment(model=c))
     return Bound(seconds, weights + costs.cache_bytes(c, batch, KEYS) <= chip.memory)
 
@@ -69,7 +68,7 @@ def song_bound(
         c = presets.get(name).model
         assert isinstance(c, PriorConfig)
         total = round(seconds * c.sample_rate / c.hop)
-        cut = min(segments, -(-total // c.n_ctx)) if level < len(LEVELS) - 1 else 1
+        cut = segments if level < len(LEVELS) - 1 else 1
         levels.append(level_bound(c, chip, songs, weight, total, hop, cut))
     each = [bound.seconds / songs for bound in levels]
     return {

@@ -20,10 +20,11 @@ import numpy as np
 from experiments.benchmark import against
 from experiments.benchmark.encode import random_vqvae
 from jukejax import presets
-from jukejax.config import ConfigError, PriorConfig, PriorExperiment
+from jukejax.config import ConfigError, MeshConfig, PriorConfig, PriorExperiment
 from jukejax.models import prior, vqvae
-from jukejax.sampling import decode
+from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.draw import Control
+from jukejax.sampling.loop import make_loop, on_device
 
 BUS = 2**15, 2**13  # float32, a gibibyte
 
@@ -38,7 +39,8 @@ class Command:
     """sample:BATCH draws a window's tokens; encode (three levels) and decode (the bottom level) do
     10 seconds with `vqvae`."""
     preset: str | None = None
-    """A prior of published size instead of the one that the port is timed with."""
+    """A prior of published size instead of the one that the port is timed with. Its windows are
+    begun before the clock starts: what is timed is the loop over tokens."""
     tokens: int = 2048
     """So many of each window are drawn."""
     rounds: int = 3
@@ -52,21 +54,31 @@ def _prior(preset: str | None) -> PriorConfig:
     experiment = presets.get(preset)
     if not isinstance(experiment, PriorExperiment):
         raise ConfigError(f"--preset {preset} is no prior.")
-    return experiment.model
+    return on_device(experiment.model)
 
 
-def sampler(config: PriorConfig, params: Any, batch: int, tokens: int) -> Callable[[], Any]:
-    """Starts a window without a prompt and draws its first `tokens`."""
+def sampler(
+    config: PriorConfig, params: Any, batch: int, tokens: int, begun: bool = False
+) -> Callable[[], Any]:
+    """Starts a window without a prompt and draws its first `tokens`; one that is `begun` already is
+    not started again: what remains is the loop over tokens, which draws over the last ones.
+    """
     inputs = jax.tree.map(np.array, prior.example_batch(config, batch))
     if config.labels:
         inputs["total_length"][:] = 180 * config.sample_rate
     uniforms = jax.random.uniform(jax.random.key(1), (batch, config.n_ctx))
-    zero, control = jnp.asarray(0), Control(jnp.float32(1.0))
+    control = Control(jnp.float32(1.0))
+    loop = make_loop(config, make_mesh(MeshConfig()), params, batch, control)
+    placed = loop.place(params)
+
+    stream = loop.start(placed, inputs, 0)
 
     def run() -> Any:
-        stream = decode.start_stream(config, params, inputs, zero)
-        stop = jnp.asarray(tokens)
-        return decode.fill(config, params, stream, uniforms, zero, stop, control, zero)
+        nonlocal stream
+        if not begun:
+            stream = loop.start(placed, inputs, 0)
+        stream = loop.fill(placed, stream, uniforms, 0, tokens, control, 0)
+        return stream
 
     return run
 
@@ -113,7 +125,8 @@ def run(command: Command) -> dict[str, Any]:
     for task in command.tasks:
         name, _, batch = task.partition(":")
         if name == "sample" and batch.isdigit() and int(batch):
-            known[task] = sampler(config, params, int(batch), command.tokens)
+            begun = command.preset is not None
+            known[task] = sampler(config, params, int(batch), command.tokens, begun)
         elif task in ("encode", "decode"):
             known[task] = coders()[task]
         else:

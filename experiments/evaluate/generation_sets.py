@@ -21,10 +21,10 @@ from experiments import sample
 from experiments.evaluate.reconstruction import mean_downmix
 from experiments.evaluate.subject import Lacking, Subject, digest_files
 from experiments.sampling.request import Request
+from experiments.sampling.setup import plan_level
 from jukejax.evaluation import melody, reconstruction, sounds
 from jukejax.evaluation.embedding import Embedder
 from jukejax.sampling.job import Item, Job
-from jukejax.sampling.plan import plan_windows
 from jukejax.sampling.sample_dir import SampleDir, read_job
 
 SONGS, SECONDS = 200, 45.0  # of a split: songs at most, and so much from the middle of each
@@ -95,9 +95,8 @@ def lowest(folder: Path) -> int:
 def _borders(subject: Subject, job: Job, level: int) -> tuple[float, ...]:
     """Where one window of a level ends and the next goes on, in seconds."""
     vqvae, (config, _) = subject.vqvae.config, subject.prior_config(level)
-    total = job.samples(vqvae.sample_rate, vqvae.hops[-1]) // config.hop
-    ratio, given = config.upper.ratio if config.upper else 1, job.given[level] if job.given else 0
-    windows = plan_windows(total, config.n_ctx, job.hop_fraction[level], ratio, given)
+    samples = job.samples(vqvae.sample_rate, vqvae.hops[-1])
+    windows = plan_level(job, config, samples).windows
     return tuple(w.given * config.hop / vqvae.sample_rate for w in windows if w.given)
 
 

@@ -1,4 +1,4 @@
-"""Makes what a job lacks: chains of windows, one a level and a batch, saved every few seconds."""
+"""Makes what a job lacks: rounds of windows of every level and batch, saved every few seconds."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from tqdm import tqdm
 from experiments.sampling.setup import LevelSetup
 from jukejax.model_dir import LoadedPrior, LoadedVQVAE, ModelDir
 from jukejax.parallel.mesh import Mesh
-from jukejax.sampling.cascade import Level, Progress, sample_level
+from jukejax.sampling.cascade import Level, Progress, by_chain, sample_level
 from jukejax.sampling.job import Job
+from jukejax.sampling.loop import make_loop
 from jukejax.sampling.plan import codes_above
 from jukejax.sampling.sample_dir import SampleDir
 from jukejax.sampling.weights import hold
@@ -23,35 +24,64 @@ from jukejax.sampling.weights import hold
 class Board:
     """Codes of all levels and items of a job as far as they are made, in memory and on disk."""
 
-    def __init__(self, sample: SampleDir, job: Job, hops: tuple[int, ...], samples: int) -> None:
+    def __init__(
+        self,
+        sample: SampleDir,
+        job: Job,
+        hops: tuple[int, ...],
+        samples: int,
+        setups: list[LevelSetup],
+    ) -> None:
         self.sample, self.job = sample, job
-        shape = [(len(job.items), samples // hop) for hop in hops]
-        loaded = [sample.load(level, size) for level, size in enumerate(shape)]
-        self.codes, self.done = ([x[i] for x in loaded] for i in (0, 1))
-        self.ahead = [done.copy() for done in self.done]  # with the windows under way
+        self.plans = {setup.level: setup.plan for setup in setups}
+        self.codes: list[np.ndarray] = []
+        self.there: list[np.ndarray] = []  # (N, T) bool a level: those of rounds that are over
+        for level, hop in enumerate(hops):
+            codes, done = sample.load(level, (len(job.items), samples // hop))
+            there = np.arange(codes.shape[1]) < done[:, None]
+            if level in self.plans:
+                plan = self.plans[level]
+                for item, count in enumerate(sample.made(level, len(codes))):
+                    there[item] |= plan.made(plan.rounds_over(count))
+            self.codes.append(codes)
+            self.there.append(there)
+        self.ahead = [there.copy() for there in self.there]  # with the rounds under way
 
     def finished(self, level: int) -> bool:
-        return bool((self.done[level] == self.codes[level].shape[1]).all())
+        return bool(self.there[level].all())
+
+    def done(self, level: int) -> int:
+        """How many codes from the first on are there, of every item."""
+        return int(_leading(self.there[level]).min())
 
     def read(self, level: int, some: slice) -> Progress:
         """How far a batch of a level has come."""
-        done = int(self.done[level][some].min())
-        drawn = self.sample.load_window(level, some.start, done, len(self.codes[level][some]))
-        return Progress(self.codes[level][some], done + drawn.shape[1], drawn)
+        plan, codes = self.plans[level], self.codes[level][some]
+        count = int(self.there[level][some].sum(1).min())
+        rows = len(codes) * plan.chains
+        drawn = self.sample.load_window(level, some.start, count, rows)
+        return Progress(codes, plan.rounds_over(count), drawn)
 
     def write(self, level: int, some: slice, progress: Progress) -> None:
-        """Notes and saves how far a batch has come: its window under way, or all codes."""
-        made = progress.done - progress.drawn.shape[1]
+        """Notes and saves how far a batch has come: its round under way, or all codes."""
+        plan = self.plans[level]
+        there = plan.made(progress.rounds)
         self.codes[level][some] = progress.codes
-        self.ahead[level][some] = progress.done
+        self.ahead[level][some] = plan.made(progress.rounds, progress.drawn.shape[1])
         if not progress.drawn.shape[1]:
-            self.done[level][some] = made
-            self.sample.save(level, self.codes[level], self.done[level])
-        self.sample.save_window(level, some.start, made, progress.drawn)
+            self.there[level][some] = there
+            made = self.there[level].sum(1)
+            self.sample.save(level, self.codes[level], _leading(self.there[level]), made)
+        self.sample.save_window(level, some.start, int(there.sum()), progress.drawn)
 
 
-class Chain:
-    """The windows of one batch of one level, to be advanced step by step."""
+def _leading(there: np.ndarray) -> np.ndarray:
+    """How many of the first entries (N,) of rows (N, T) are true."""
+    return np.where(there.all(1), there.shape[1], there.argmin(1))
+
+
+class Batch:
+    """The rounds of one batch of one level, to be advanced step by step."""
 
     def __init__(self, setup: LevelSetup, batch: int, some: slice, board: Board) -> None:
         self.setup, self.batch, self.some, self.board = setup, batch, some, board
@@ -60,39 +90,61 @@ class Chain:
 
     @property
     def finished(self) -> bool:
-        return self.progress.done == self.progress.codes.shape[1]
+        return self.progress.rounds == len(self.setup.plan.rounds)
+
+    @property
+    def made(self) -> int:
+        """Tokens that are there, of all its songs."""
+        return int(self.board.ahead[self.setup.level][self.some].sum())
 
     @property
     def ready(self) -> bool:
-        """Whether the codes above that the next window reads are there."""
+        """Whether the codes above that the next windows read are there."""
         if self.setup.config.upper is None:
             return True
-        done, n_ctx = self.progress.done, self.setup.config.n_ctx
-        window = next(w for w in self.setup.windows if w.stop > done)
-        above = self.board.codes[self.setup.level + 1].shape[1]
-        wanted = codes_above(window, n_ctx, self.setup.ratio, above)
-        return bool(self.board.ahead[self.setup.level + 1][self.some].min() >= wanted)
+        above = self.board.ahead[self.setup.level + 1][self.some]
+        n_ctx, ratio, total = self.setup.config.n_ctx, self.setup.ratio, above.shape[1]
+        return all(
+            above[:, window.start // ratio : codes_above(window, n_ctx, ratio, total)].all()
+            for window in self.setup.plan.rounds[self.progress.rounds]
+        )
 
-    def step(self, prior: LoadedPrior) -> int:
-        """A few seconds of work, saved; returns how many tokens were made."""
-        job, level, before = self.board.job, self.setup.level, self.progress.done
-        if self.run is None:
-            made_by = Level(
-                self.setup.config,
-                prior.params,
-                self.setup.windows,
-                self.setup.describes[self.batch],
-                job.seed,
-                np.arange(len(job.items))[self.some],
-                self.setup.controls[self.batch],
-            )
-            upper = self.board.codes[level + 1][self.some] if self.setup.config.upper else None
-            self.run = sample_level(made_by, self.progress, upper)
+    def begin(self, prior: LoadedPrior, mesh: Mesh) -> LoadedPrior:
+        """Gets ready to step; returns the prior with its parameters as this batch's loop wants."""
+        if self.run is not None:
+            return prior
+        job, level, plan = self.board.job, self.setup.level, self.setup.plan
+        items = np.arange(len(job.items))[self.some]
+        control = by_chain(self.setup.controls[self.batch], len(items), plan.chains)
+        rows = len(items) * plan.chains
+        loop = make_loop(self.setup.config, mesh, prior.params, rows, control, plan.chains)
+        prior = dataclasses.replace(prior, params=loop.place(prior.params))
+        made_by = Level(
+            self.setup.config,
+            loop,
+            prior.params,
+            plan,
+            self.setup.describes[self.batch],
+            job.seed,
+            items,
+            control,
+        )
+        upper = self.board.codes[level + 1][self.some] if self.setup.config.upper else None
+        self.run = sample_level(made_by, self.progress, upper)
+        return prior
+
+    def step(self) -> int:
+        """A few seconds of work, saved; returns how many tokens a row were made."""
+        assert self.run is not None
+        before = self.progress
         self.progress = next(self.run)
         if self.finished:
             self.run = None  # it holds weights and caches
-        self.board.write(level, self.some, self.progress)
-        return self.progress.done - before
+        self.board.write(self.setup.level, self.some, self.progress)
+        return self._steps(self.progress) - self._steps(before)
+
+    def _steps(self, progress: Progress) -> int:
+        return self.setup.plan.steps(progress.rounds) + progress.drawn.shape[1]
 
 
 def load_prior(
@@ -113,15 +165,15 @@ def make(
     mesh: Mesh,
     stream: bool,
 ) -> Iterator[tuple[int, dict[int, LoadedPrior]]]:
-    """Makes all levels; yields each when it is finished, with the priors in memory.
+    """Makes all levels; yields a level when it has got on or is finished, and priors in memory.
 
     From the top down, with one prior in memory at a time; with `stream`, the lowest level that can
     go on goes on, and every prior stays.
     """
-    chains = [
-        Chain(setup, batch, some, board)
+    batches = [
+        Batch(setup, number, some, board)
         for setup in setups
-        for batch, some in enumerate(board.job.batches())
+        for number, some in enumerate(setup.batches)
     ]
     unfinished = [setup.level for setup in setups]
     priors: dict[int, LoadedPrior] = {}
@@ -132,23 +184,26 @@ def make(
             if level in bars:
                 bars.pop(level).close()
             yield level, priors
-        waiting = [chain for chain in chains if not chain.finished]
+        waiting = [batch for batch in batches if not batch.finished]
         if not waiting:
             continue
         order = reversed(waiting) if stream else iter(waiting)
-        chain = next(c for c in order if c.ready)
-        level = chain.setup.level
+        batch = next(x for x in order if x.ready)
+        level = batch.setup.level
         if level not in priors:
             if not stream:
                 priors.clear()
             priors[level] = load_prior(folder, mesh, model, level, board.job.weights)
         if level not in bars:
-            total = board.codes[level].size
-            made = int(sum(c.progress.done * len(c.progress.codes) for c in chains
-                           if c.setup.level == level))  # fmt: skip
-            bars[level] = tqdm(total=total, initial=made, unit="tok", desc=f"level {level}")
-        began = time.perf_counter()
+            made = sum(x.made for x in batches if x.setup.level == level)
+            bars[level] = tqdm(
+                total=board.codes[level].size, initial=made, unit="tok", desc=f"level {level}"
+            )
+        began, before = time.perf_counter(), batch.made
         with jax.set_mesh(mesh):
-            steps = chain.step(priors[level])
+            priors[level] = batch.begin(priors[level], mesh)
+            steps = batch.step()
         board.sample.add_time(level, steps, time.perf_counter() - began)
-        bars[level].update(steps * len(chain.progress.codes))
+        bars[level].update(batch.made - before)
+        if not board.finished(level):
+            yield level, priors

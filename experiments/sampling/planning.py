@@ -5,12 +5,16 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import jax.numpy as jnp
+
 from experiments.sampling.setup import LevelSetup
+from jukejax import costs
 from jukejax.config import ConfigError, VQVAEConfig
 from jukejax.evaluation.report import table
+from jukejax.parallel.mesh import Mesh
 from jukejax.sampling.job import Job
 from jukejax.sampling.memory import bandwidth, free_memory
-from jukejax.sampling.plan import Window
+from jukejax.sampling.plan import Plan, Window
 from jukejax.sampling.sample_dir import SampleDir
 from jukejax.training.metrics import format_seconds
 
@@ -21,24 +25,34 @@ def size_text(size: float) -> str:
     return f"{size / unit:,.{1 if size >= unit / 10 else 3}f} {name}"
 
 
-def peak_bytes(job: Job, setups: list[LevelSetup], stream: bool) -> int:
-    """The most that a job takes at once: its largest level, or all weights and caches."""
-    largest = max(some.stop - some.start for some in job.batches())
-    batch = min(largest, len(job.items))
-    memories = [setup.memory(batch) for setup in setups if setup.windows]
+def peak_bytes(job: Job, setups: list[LevelSetup], mesh: Mesh, stream: bool) -> int:
+    """The most that a job takes on a device: its largest level, or all weights and caches."""
+    made = [setup for setup in setups if setup.plan.rounds]
+    memories = [setup.memory(len(job.items), mesh) for setup in made]
     if not stream:
         return max((m.peak for m in memories), default=0)
-    kept = sum(m.weights + len(job.batches()) * m.caches for m in memories)
+    kept = sum(m.weights + len(s.batches) * m.caches for s, m in zip(made, memories, strict=True))
     return kept + max((max(m.prefill, m.loading) for m in memories), default=0)
 
 
-def check_memory(job: Job, setups: list[LevelSetup], stream: bool) -> None:
+def memory_text(job: Job, setups: list[LevelSetup], mesh: Mesh, stream: bool) -> str:
+    """The most that a job takes at once beside what there is."""
+    free = free_memory()
+    there = f" of {size_text(free)} free" if free else ""
+    return f"At most {size_text(peak_bytes(job, setups, mesh, stream))} at once{there}."
+
+
+def check_memory(job: Job, setups: list[LevelSetup], mesh: Mesh, stream: bool) -> None:
     """Raises ConfigError where a job cannot fit into the device's memory, or the host's."""
-    needed, free = peak_bytes(job, setups, stream), free_memory()
+    needed, free = peak_bytes(job, setups, mesh, stream), free_memory()
     if not free or needed <= free:
         return
-    batch = max(len(job.items[some]) for some in job.batches())
-    ways = ["leave out --stream"] * stream + [f"give a --max-batch below {batch}"] * (batch > 1)
+    songs = max(len(job.items[some]) for setup in setups for some in setup.batches)
+    rows = max(setup.rows(len(job.items)) for setup in setups)
+    chains = any(setup.plan.chains > 1 for setup in setups)
+    ways = ["leave out --stream"] * stream
+    ways += [f"give a --max-batch below {rows}"] * (songs > 1)
+    ways += ["give fewer --parallel-segments"] * chains
     raise ConfigError(
         f"The job takes about {size_text(needed)}, but {size_text(free)} are free; "
         f"{', or '.join(ways) or 'use a machine with more memory'}. --plan shows what takes how "
@@ -62,6 +76,25 @@ def window_lines(windows: tuple[Window, ...]) -> list[str]:
     return lines
 
 
+def plan_lines(plan: Plan) -> list[str]:
+    """A level's windows in words, those of chains by rounds."""
+    if plan.chains == 1:
+        return window_lines(plan.windows) or ["  nothing to make: its codes are given"]
+    lengths = [sum(w.stop - w.given for w in line) for line in zip(*plan.rounds, strict=True)]
+    each = " to ".join(f"{n:,}" for n in sorted({min(lengths), max(lengths)}))
+    return [
+        f"  {plan.chains} chains side by side of {each} tokens, in {len(plan.rounds)} "
+        f"round{'s' * (len(plan.rounds) != 1)} of one window each; the first and the last:",
+        *(f"  {x}" for i in (0, -1) for x in window_lines(_chain(plan, i))),
+    ]
+
+
+def _chain(plan: Plan, number: int) -> tuple[Window, ...]:
+    """The windows of one chain that make something."""
+    line = [round[number] for round in plan.rounds]
+    return tuple(window for window in line if window.stop > window.given)
+
+
 def measured_speed(out: Path, level: int) -> float:
     """Tokens a second (of a batch at once) that a sample directory saw; 0: none."""
     if not (out / "job.json").exists():
@@ -73,44 +106,51 @@ def measured_speed(out: Path, level: int) -> float:
 
 
 def plan_text(
-    job: Job, config: VQVAEConfig, setups: list[LevelSetup], out: Path, stream: bool
+    job: Job, config: VQVAEConfig, setups: list[LevelSetup], mesh: Mesh, out: Path, stream: bool
 ) -> str:
-    """Windows, memory and time of a job."""
+    """Windows, memory on a device and time of a job."""
     samples = job.samples(config.sample_rate, config.hops[-1])
-    songs, batches = len(job.items), [len(job.items[some]) for some in job.batches()]
+    songs = len(job.items)
     lines = [
-        f"{songs} song{'s' * (songs != 1)} of {job.seconds:g} s, sampled "
-        f"{' + '.join(map(str, batches))} at once; codes for "
+        f"{songs} song{'s' * (songs != 1)} of {job.seconds:g} s; codes for "
         f"{samples / config.sample_rate:g} s, cut to length in the sound."
     ]
     rows, total, speed = [], 0.0, bandwidth()
     for setup in setups:
-        memory = setup.memory(max(batches))
-        steps = sum(w.stop - w.given for w in setup.windows)
+        memory, plan = setup.memory(songs, mesh), setup.plan
+        batches = [len(job.items[some]) for some in setup.batches]
         measured = measured_speed(out, setup.level)
-        rate = measured or speed / memory.read
-        seconds = steps * len(batches) / rate
+        cached = jnp.dtype(setup.config.dtype).itemsize
+        keys = costs.decode_bytes(setup.config, setup.rows(songs), 0, cached)
+        rate = measured or speed / (memory.read + keys)
+        seconds = plan.steps() * len(batches) / rate
         total += seconds
-        lines += [f"level {setup.level}: {samples // setup.config.hop:,} tokens a song"]
-        lines += window_lines(setup.windows) or ["  nothing to make: its codes are given"]
+        lines += [
+            f"level {setup.level}: {plan.total:,} tokens a song, "
+            f"{' + '.join(map(str, batches))} sampled at once"
+        ]
+        lines += plan_lines(plan)
         sizes = (memory.weights, memory.caches, memory.prefill, memory.peak)
         rows.append(
             (
                 str(setup.level),
-                f"{steps:,}",
+                f"{plan.total - plan.given:,}",
+                f"{setup.rows(songs):,}",
+                f"{plan.steps():,}",
                 *(size_text(size) for size in sizes),
                 f"{rate:.3g} {'measured' if measured else 'at best'}",
                 format_seconds(seconds),
             )
         )
-    head = ("level", "to make", "weights", "caches", "prefill", "peak", "tokens/s", "time")
-    peak = peak_bytes(job, setups, stream)
+    head = ("level", "to make", "batch", "steps", "weights", "caches", "prefill", "peak",
+            "steps/s", "time")  # fmt: skip
     lines += [
         "",
         table(head, rows),
         "",
-        f"At most {size_text(peak)} at once of {size_text(free_memory())} free. "
-        f"Time: {format_seconds(total)} without prefills; 'at best' reads each weight once a "
-        f"token at the {speed / 1e9:.1f} GB/s measured now, 'measured' is what {out} saw so far.",
+        f"{memory_text(job, setups, mesh, stream)} Time: {format_seconds(total)} without "
+        "prefills. A step makes a token of each row of a batch; 'at best' reads each weight, and "
+        f"the keys and values attended to, once a step at the {speed / 1e9:.1f} GB/s measured now, "
+        f"'measured' is what {out} saw so far.",
     ]
     return "\n".join(lines)

@@ -11,7 +11,10 @@ import numpy as np
 
 from data_pipeline.manifest import read_lyrics
 from experiments.sampling import sound
-from jukejax.config import ConfigError, MeshConfig, VQVAEConfig
+from experiments.sampling.planning import plan_text
+from experiments.sampling.setup import unlabelled
+from jukejax import presets
+from jukejax.config import ConfigError, MeshConfig, PriorConfig, VQVAEConfig
 from jukejax.model_dir import load_experiment, load_vqvae, read_model_dir
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.job import Item, Job
@@ -58,7 +61,10 @@ class Command:
     levels: tuple[int, ...] = ()
     """Levels to make, 0 is the bottom; none: all."""
     max_batch: int = 0
-    """Songs sampled at once; 0: all."""
+    """Songs (times chains) sampled at once; 0: all."""
+    parallel_segments: int = 1
+    """Chains that a song's upsampling is cut into, sampled as one batch: quicker, with a seam where
+    a chain begins. 1: none."""
     weights: str = "float32"
     """float32, bfloat16 or int8: what the priors' matrices are held in; smaller is read faster."""
     prompt: Path | None = None
@@ -79,6 +85,12 @@ class Command:
     """Begin lower levels as soon as codes above them are there; keeps all priors in memory."""
     plan: bool = False
     """Print windows, memory and a time estimate, and make nothing."""
+    presets: tuple[str, ...] = ()
+    """With --plan, in place of a model: names of a VQ-VAE's preset and its priors'."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    """tensor splits weights and caches, for one song; data splits a batch of many. Not of the job:
+    the same batch on the same mesh makes the same song, another mesh may turn a token by rounding.
+    """
 
 
 _SAME = ("artist", "genre", "year", "tags", "lyrics")  # of a song that goes on
@@ -174,9 +186,33 @@ def _job(command: Command, model: str, items: tuple[Item, ...]) -> Job:
         top_p=command.top_p,
         hop_fraction=command.hop_fraction,
         max_batch=command.max_batch,
+        parallel_segments=command.parallel_segments,
         levels=command.levels,
         weights=command.weights,
     )
+
+
+def plan_presets(command: Command) -> str:
+    """The plan of new songs by models that are there by their presets alone.
+
+    Raises:
+      ConfigError: more than a plan is asked for, or the presets are no model.
+    """
+    plain = Command(command.out)
+    _only(command, "model", "job", "prompt", "continue_from", "upsample",
+          why="cannot be combined with --presets")  # fmt: skip
+    if command.plan == plain.plan:
+        raise ConfigError("Presets have no weights, so nothing can be made of them; give --plan.")
+    models = [presets.get(name).model for name in command.presets]
+    priors = {c.level: c for c in models if isinstance(c, PriorConfig)}
+    vqvae = next((c for c in models if isinstance(c, VQVAEConfig)), None)
+    if vqvae is None or sorted(priors) != list(range(vqvae.levels)):
+        raise ConfigError(
+            f"presets is {' '.join(command.presets)}; name a VQ-VAE and a prior for each level."
+        )
+    job = _job(command, "", (Item(),) * command.count)
+    setups, mesh = unlabelled(job, vqvae, priors), make_mesh(command.mesh)
+    return plan_text(job, vqvae, setups, mesh, command.out, command.stream)
 
 
 def _with_given(job: Job, given: list[np.ndarray], notes: dict[str, Any]) -> Request:
@@ -195,7 +231,7 @@ def _new(command: Command) -> Request:
     if command.prompt is None:
         _only(command, "prompt_seconds", why="needs --prompt")
         return Request(job, [])
-    model = load_vqvae(read_model_dir(job.model).vqvae, make_mesh(MeshConfig()))
+    model = load_vqvae(read_model_dir(job.model).vqvae, make_mesh(command.mesh))
     codes = sound.prompt_codes(model, command.prompt, command.prompt_seconds)
     given = [np.repeat(z[None], command.count, 0) for z in codes]
     return _begin(job, given, model.config, {"prompt": str(command.prompt.resolve())})
@@ -219,11 +255,11 @@ def _again(command: Command) -> Request:
     """The job of a job.json, with the codes that it began with from beside it."""
     plain = Command(
         command.out, command.model, command.job, levels=command.levels, stream=command.stream,
-        plan=command.plan,
+        plan=command.plan, mesh=command.mesh,
     )  # fmt: skip
     if command != plain:
         raise ConfigError(
-            "--job takes no options but --out, --model and --levels: the job has its own."
+            "--job takes no options but --out, --model, --levels and --mesh: the job has its own."
         )
     assert command.job is not None
     record, job = read_job(command.job)
@@ -287,11 +323,12 @@ def _upsampled(command: Command, path: Path) -> Request:
         for level, (z, hop) in enumerate(zip(cut, hops, strict=True))
     ]  # fmt: skip
     begin = source.job.begin_seconds
+    end = begin + last / rate  # of whole codes: a song that was cut to length ends before
     job = dataclasses.replace(
         _job(command, source.job.model, _items(source, command.count)),
         seconds=(last - first) / rate,
         begin_seconds=begin + first / rate,
-        total_seconds=source.job.total_seconds or begin + source.job.seconds,
+        total_seconds=max(source.job.total_seconds or begin + source.job.seconds, end),
     )
     origin = {"upsamples": str(path.resolve()), "items": source.items, "at": first / rate}
     return _begin(job, given, source.config, origin)

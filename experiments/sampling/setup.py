@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +14,13 @@ from data_pipeline.labels import Vocabulary
 from experiments.sampling.labels import check_labels, describer
 from jukejax.config import ConfigError, PriorConfig, VQVAEConfig
 from jukejax.model_dir import LoadedVQVAE, ModelDir, weights_name
+from jukejax.parallel.mesh import Mesh
 from jukejax.sampling.cascade import Describe
 from jukejax.sampling.draw import Control
 from jukejax.sampling.job import Item, Job
+from jukejax.sampling.loop import on_device
 from jukejax.sampling.memory import Memory, level_memory
-from jukejax.sampling.plan import Window, plan_windows
+from jukejax.sampling.plan import Plan, plan_rounds
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class LevelSetup:
     """One level of a job."""
 
     config: PriorConfig
-    windows: tuple[Window, ...]
+    plan: Plan
+    batches: tuple[slice, ...]  # of items
     describes: tuple[Describe, ...]  # a batch each
     controls: tuple[Control, ...]  # a batch each
     weights: str  # what tells them from others'
@@ -40,8 +44,16 @@ class LevelSetup:
         """Codes of this level per code above."""
         return self.config.upper.ratio if self.config.upper else 1
 
-    def memory(self, batch: int) -> Memory:
-        return level_memory(self.config, batch, self.held)
+    def largest(self, songs: int) -> int:
+        """Of so many songs, those of the largest batch."""
+        return min(max(some.stop - some.start for some in self.batches), songs)
+
+    def rows(self, songs: int) -> int:
+        """Windows that are filled at once: songs of the largest batch, times chains."""
+        return self.largest(songs) * self.plan.chains
+
+    def memory(self, songs: int, mesh: Mesh) -> Memory:
+        return level_memory(self.config, mesh, self.largest(songs), self.held, self.plan.chains)
 
 
 def level_name(level: int, levels: int) -> str:
@@ -107,6 +119,29 @@ def _some(describe: Describe, some: slice, offset: int) -> dict[str, np.ndarray]
     return {name: x[some] for name, x in describe(offset).items()}
 
 
+def plan_level(job: Job, config: PriorConfig, samples: int) -> Plan:
+    """The windows of a level of a job; levels with codes above are cut into chains, if asked."""
+    return plan_rounds(
+        samples // config.hop,
+        config.n_ctx,
+        job.hop_fraction[config.level],
+        config.upper.ratio if config.upper else 1,
+        job.given[config.level] if job.given else 0,
+        job.parallel_segments if config.upper else 1,
+    )
+
+
+def unlabelled(job: Job, vqvae: VQVAEConfig, priors: dict[int, PriorConfig]) -> list[LevelSetup]:
+    """The levels to make, top first, with what shapes alone tell: enough for a plan."""
+    samples, out = job.samples(vqvae.sample_rate, vqvae.hops[-1]), []
+    for level in check_levels(job, vqvae.levels):
+        config = on_device(priors[level])
+        plan = plan_level(job, config, samples)
+        batches = tuple(job.batches(plan.chains))
+        out.append(LevelSetup(config, plan, batches, (), (), "", job.weights))
+    return out
+
+
 def set_up(job: Job, folder: ModelDir, model: LoadedVQVAE) -> list[LevelSetup]:
     """The levels to make, top first; all that can be wrong is found here.
 
@@ -115,27 +150,21 @@ def set_up(job: Job, folder: ModelDir, model: LoadedVQVAE) -> list[LevelSetup]:
     """
     vqvae = model.config
     samples = job.samples(vqvae.sample_rate, vqvae.hops[-1])
+    found = {level: folder.prior_config(level) for level in check_levels(job, vqvae.levels)}
     out = []
-    for level in check_levels(job, vqvae.levels):
-        config, note = folder.prior_config(level)
+    for setup in unlabelled(job, vqvae, {level: config for level, (config, _) in found.items()}):
+        config, (_, note) = setup.config, found[setup.level]
         labelled = config.labels is not None
-        vocabulary = Vocabulary.load(folder.labels(level)) if labelled else Vocabulary.build([], [])
+        names = folder.labels(config.level) if labelled else None
+        vocabulary = Vocabulary.load(names) if names else Vocabulary.build([], [])
         check_labels(config, note, vocabulary, folder)
         describe = describer(config, vocabulary, job, samples)
         out.append(
-            LevelSetup(
-                config,
-                plan_windows(
-                    samples // config.hop,
-                    config.n_ctx,
-                    job.hop_fraction[level],
-                    config.upper.ratio if config.upper else 1,
-                    job.given[level] if job.given else 0,
-                ),
-                tuple(functools.partial(_some, describe, some) for some in job.batches()),
-                tuple(control(job, job.items[some], level) for some in job.batches()),
-                weights_name(model, note),
-                job.weights,
+            dataclasses.replace(
+                setup,
+                describes=tuple(functools.partial(_some, describe, x) for x in setup.batches),
+                controls=tuple(control(job, job.items[x], config.level) for x in setup.batches),
+                weights=weights_name(model, note),
             )
         )
     return out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -15,6 +14,7 @@ from jukejax.model_dir import LoadedVQVAE
 from jukejax.models import vqvae
 from jukejax.models.encoding import Encoder, Sound
 from jukejax.parallel.mesh import make_mesh
+from jukejax.sampling.sample_dir import SampleDir
 
 PIECE_SECONDS = 4  # decoded at once, beside the overlap
 
@@ -49,16 +49,42 @@ def prompt_codes(model: LoadedVQVAE, path: Path, seconds: float) -> list[np.ndar
     return encode([Sound(lambda start, stop: pcm[start:stop], n_samples)])[0]
 
 
-def decode(model: LoadedVQVAE, codes: np.ndarray, level: int) -> Iterator[np.ndarray]:
-    """Codes (N, T) of a level -> audio in consecutive pieces (N, n) float32, clipped; exactly.
+Piece = tuple[int, int, tuple[int, int]]  # of codes [start, stop) decoded, [first, last) counts
 
-    The pieces are the decoded whole's: windows overlap by what a sample depends on.
-    """
-    hop = model.config.hops[level]
+
+def pieces(model: LoadedVQVAE, level: int, total: int) -> list[Piece]:
+    """How a song of `total` codes is decoded: windows overlap by what a sample depends on."""
     reach = vqvae.decoder_reach(model.config, level)
-    piece = max(1, PIECE_SECONDS * model.config.sample_rate // hop)
-    plan = vqvae.piecewise(lambda start, stop: (start, stop), codes.shape[1], piece, reach)
-    for first, last, (start, stop) in plan:
-        window = codes[:, start:stop].astype(np.int32)
-        part = np.asarray(_decode(model.config, model.params, model.books, window, level))
-        yield np.clip(part[:, first * hop : last * hop, 0], -1.0, 1.0)
+    size = max(1, round(PIECE_SECONDS * model.config.sample_rate) // model.config.hops[level])
+    return vqvae.piecewise(lambda start, stop: (start, stop), total, size, reach)
+
+
+def decode_piece(model: LoadedVQVAE, codes: np.ndarray, level: int, piece: Piece) -> np.ndarray:
+    """A piece (N, n) float32 of the sound of codes (N, T), clipped."""
+    first, last, (start, stop) = piece
+    hop, window = model.config.hops[level], codes[:, start:stop].astype(np.int32)
+    part = np.asarray(_decode(model.config, model.params, model.books, window, level))
+    return np.clip(part[:, first * hop : last * hop, 0], -1.0, 1.0)
+
+
+class GrowingSounds:
+    """The sounds of a level, written while its codes are made, in memory for one piece."""
+
+    def __init__(
+        self, model: LoadedVQVAE, sample: SampleDir, level: int, codes: np.ndarray, n_samples: int
+    ) -> None:
+        """Begins anew; `codes` (N, T) is read as it is filled."""
+        self.model, self.sample, self.level, self.codes = model, sample, level, codes
+        self.left = n_samples
+        self.waiting = pieces(model, level, codes.shape[1])
+        self.begun = False
+
+    def grow(self, done: int) -> None:
+        """Writes the pieces for which the first `done` codes are enough; the last ends the file."""
+        while self.waiting and self.waiting[0][2][1] <= done:
+            piece = decode_piece(self.model, self.codes, self.level, self.waiting.pop(0))
+            self.sample.add_sound(self.level, piece[:, : self.left], anew=not self.begun)
+            self.left -= min(self.left, piece.shape[1])
+            self.begun = True
+            if not self.waiting:
+                self.sample.finish_sound(self.level)

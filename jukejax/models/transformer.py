@@ -13,18 +13,25 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from jukejax.config import PriorConfig
 from jukejax.models import attention
 from jukejax.models.layers import (
+    NORM,
     Params,
+    absorb,
     dense,
     dense_params,
+    gathered,
     layer_norm,
     norm_params,
     quick_gelu,
 )
 from jukejax.patterns import CROSS, PRIME, layer_patterns, segments
+
+# Names of a layer's intermediates.
+QKV, ATTENDED, ATTN_OUT, MLP_IN = "qkv", "attended", "attn_out", "mlp_in"
 
 # What a stack hands back of every layer, beside its output (see `Stack`).
 KEEP_KV, KEEP_LYRICS, KEEP_MEAN = "kv", "lyrics", "mean"
@@ -104,9 +111,10 @@ def project(
     """Queries, keys and values, each (B, T or E, A), from normed h (B, T, W)."""
     if pattern == CROSS:
         assert encoded is not None
-        k, v = jnp.split(dense(p["encoder_kv"], encoded.astype(h.dtype)), 2, axis=-1)
-        return dense(p["qkv"], h), k, v
-    q, k, v = jnp.split(dense(p["qkv"], h), 3, axis=-1)
+        kv = checkpoint_name(dense(p["encoder_kv"], encoded.astype(h.dtype)), QKV)
+        k, v = jnp.split(kv, 2, axis=-1)
+        return checkpoint_name(dense(p["qkv"], h), QKV), k, v
+    q, k, v = jnp.split(checkpoint_name(dense(p["qkv"], h), QKV), 3, axis=-1)
     return q, k, v
 
 
@@ -120,10 +128,36 @@ def layer(p: Params, x: jax.Array, residual: float, attend: Callable) -> tuple[j
       attend: maps normed x to (attention output (B, T, A), anything to hand back).
     """
     mixed, kept = attend(layer_norm(p["norm_0"], x))
-    a = dense(p["attn_out"], mixed)
-    m = dense(p["mlp_in"], layer_norm(p["norm_1"], x + a))
+    a = checkpoint_name(dense(p["attn_out"], checkpoint_name(mixed, ATTENDED)), ATTN_OUT)
+    m = checkpoint_name(dense(p["mlp_in"], layer_norm(p["norm_1"], x + a)), MLP_IN)
     m = dense(p["mlp_out"], quick_gelu(m))
     return x + (residual * (a + m)).astype(x.dtype), kept
+
+
+_WIDE, _NARROW = ("embed", "inner"), ("inner", "embed")
+
+
+def ready(p: Params, dtype: str) -> Params:
+    """A layer's parameters as it multiplies with them: norms absorbed, kernels gathered.
+
+    Both are in that order, so that the first is computed where the parameters are stored; and
+    kernels travel in `dtype`. Kernels of whole numbers, which cannot take in a norm, are left as
+    they are.
+    """
+    if "scale" in p["qkv"]:
+        return p
+    qkv, mlp_in = absorb(p["norm_0"], p["qkv"]), absorb(p["norm_1"], p["mlp_in"])
+    p = {**p, "norm_0": {}, "norm_1": {}, "qkv": qkv, "mlp_in": mlp_in}
+    ways = jax.sharding.get_abstract_mesh().shape.get("fsdp", 1)
+
+    def whole(name: str, kernel: jax.Array) -> jax.Array:
+        axes = _NARROW if name in ("attn_out", "mlp_out") else _WIDE
+        return gathered(kernel.astype(dtype), axes, ways)
+
+    return {
+        name: {**one, "kernel": whole(name, one["kernel"])} if one else one
+        for name, one in p.items()
+    }
 
 
 class Layer(nn.Module):
@@ -137,23 +171,22 @@ class Layer(nn.Module):
         c = self.config
         std = 0.02 * c.init_scale
         cross = self.pattern == CROSS
-        wide, narrow = ("embed", "inner"), ("inner", "embed")
         inits = {
             "norm_0": norm_params(c.width),
-            "qkv": dense_params(c.width, (1 if cross else 3) * c.attn_width, std, wide),
+            "qkv": dense_params(c.width, (1 if cross else 3) * c.attn_width, std, _WIDE),
             # added lyric layers begin as the identity (paper section 5.2)
-            "attn_out": dense_params(c.attn_width, c.width, std, narrow, zero=cross),
+            "attn_out": dense_params(c.attn_width, c.width, std, _NARROW, zero=cross),
             "norm_1": norm_params(c.width),
-            "mlp_in": dense_params(c.width, c.mlp_width, std, wide),
-            "mlp_out": dense_params(c.mlp_width, c.width, std, narrow, zero=cross),
+            "mlp_in": dense_params(c.width, c.mlp_width, std, _WIDE),
+            "mlp_out": dense_params(c.mlp_width, c.width, std, _NARROW, zero=cross),
         }
         if cross:
-            inits["encoder_kv"] = dense_params(c.width, 2 * c.attn_width, std, wide)
+            inits["encoder_kv"] = dense_params(c.width, 2 * c.attn_width, std, _WIDE)
         return {name: self.param(name, init) for name, init in inits.items()}
 
     @nn.compact
     def __call__(self, x: jax.Array, encoded: jax.Array | None) -> tuple[jax.Array, Any]:
-        c, p = self.config, self._params()
+        c, p = self.config, ready(self._params(), self.config.dtype)
         x = nn.with_logical_constraint(x, ("batch", "length", "embed"))
 
         def attend(h: jax.Array) -> tuple[jax.Array, Any]:
@@ -171,9 +204,11 @@ class Layer(nn.Module):
         return x, kept
 
 
-_REMAT_POLICIES = {
-    "layer": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+# what each policy of `PriorConfig.remat` keeps of a layer for the backward pass, by name
+_KEPT = {
+    "layer": (),
+    "attention": (NORM, QKV, ATTENDED),
+    "dots": (NORM, QKV, ATTENDED, ATTN_OUT, MLP_IN),
 }
 
 
@@ -188,7 +223,8 @@ class Run(nn.Module):
     def __call__(self, x: jax.Array, encoded: jax.Array | None) -> tuple[jax.Array, Any]:
         cls: Any = Layer
         if self.config.remat != "none":
-            cls = nn.remat(Layer, policy=_REMAT_POLICIES[self.config.remat], prevent_cse=False)
+            policy = jax.checkpoint_policies.save_only_these_names(*_KEPT[self.config.remat])
+            cls = nn.remat(Layer, policy=policy, prevent_cse=False)
         kept = []
         for i, pattern in enumerate(self.patterns):
             x, found = cls(self.config, pattern, self.keep, name=f"layer_{i}")(x, encoded)

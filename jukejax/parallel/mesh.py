@@ -38,6 +38,7 @@ COMPUTE: tuple[tuple[str, Any], ...] = (
     ("batch", BATCH),
     ("length", None),
     ("embed", None),
+    ("stored", "fsdp"),  # the width of a parameter that is not gathered yet
     ("inner", "tensor"),
     ("vocabulary", "tensor"),
 )
@@ -110,6 +111,13 @@ def create_sharded(mesh: Mesh, init: Callable[[jax.Array], Any], key: jax.Array)
     """`init(key)` run so that every array is born where `STORAGE` puts it; returned unboxed."""
     shardings = storage_shardings(mesh, jax.eval_shape(init, key))
     return jax.jit(lambda k: nn.unbox(init(k)), out_shardings=shardings)(key)
+
+
+def local_bytes(tree: Any) -> int:
+    """Bytes on one device of arrays, or of shapes, that know their shardings."""
+    return sum(
+        x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(tree)
+    )
 
 
 def batch_ways(mesh: Mesh) -> int:

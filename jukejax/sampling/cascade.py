@@ -1,4 +1,8 @@
-"""A level, window by window, in chunks of tokens; after every chunk there is something to save."""
+"""A level, round by round of windows, in chunks of tokens; after every chunk it can be saved.
+
+S songs, C chains that a song is cut into (1, where it is not); a batch has C S rows, all songs of
+the first chain first.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jukejax.config import PriorConfig
-from jukejax.sampling.decode import Stream, fill, music, start_stream
+from jukejax.sampling.decode import Stream, music
 from jukejax.sampling.draw import Control
-from jukejax.sampling.plan import Window
+from jukejax.sampling.loop import Loop
+from jukejax.sampling.plan import Plan, Round, Window, positions
 
 Describe = Callable[[int], dict[str, np.ndarray]]
 SECONDS = 2.0  # between two moments at which work can be saved
@@ -25,13 +30,16 @@ class Level:
     """What one level of a batch of songs is made by.
 
     Attributes:
-      describe: offset of a window in samples -> the label arrays of its batch.
-      items: (B,) numbers of the songs, for their random numbers.
+      params: as `loop.place` gives them.
+      describe: offset of a window in samples -> the label arrays (S, ...) of its songs.
+      items: (S,) numbers of the songs, for their random numbers.
+      control: of a row of the batch each, as `by_chain` gives it.
     """
 
     config: PriorConfig
+    loop: Loop
     params: Any
-    windows: tuple[Window, ...]
+    plan: Plan
     describe: Describe
     seed: int
     items: np.ndarray
@@ -41,13 +49,18 @@ class Level:
 class Progress(NamedTuple):
     """How far a level has come.
 
-    The window under way cannot be told from codes alone: a prefix model that drew a lyric character
+    The round under way cannot be told from codes alone: a prefix model that drew a lyric character
     goes on from it, and its code is 0. So what was drawn is kept too.
     """
 
-    codes: np.ndarray  # (B, total) int32, of which the first `done` are made
-    done: int
-    drawn: np.ndarray  # (B, n) int32: the last n of them as ids of the stack's vocabulary
+    codes: np.ndarray  # (S, total) int32; `Plan.made` says which are there
+    rounds: int  # that are over
+    drawn: np.ndarray  # (C S, n): the round under way, as ids of the stack's vocabulary
+
+
+def begin(codes: np.ndarray) -> Progress:
+    """Nothing is made yet; the codes (S, total) begin with what is given."""
+    return Progress(codes, 0, np.zeros((0, 0), np.int32))
 
 
 def uniforms(seed: int, items: np.ndarray, level: int, first: int, count: int) -> jax.Array:
@@ -68,6 +81,16 @@ def uniforms(seed: int, items: np.ndarray, level: int, first: int, count: int) -
 _uniforms = jax.jit(uniforms, static_argnums=(2, 4))
 
 
+def by_chain(control: Control, songs: int, chains: int) -> Control:
+    """How the rows of a batch are drawn, from how its songs are (scalars or (S, 1))."""
+
+    def rows(x: jax.Array) -> jax.Array:
+        return jnp.tile(jnp.broadcast_to(x, (songs, 1)), (chains, 1))
+
+    found: Control = jax.tree.map(rows, control)
+    return found
+
+
 class _Pace:
     """How many tokens take about `seconds`, learned from the last ones."""
 
@@ -85,58 +108,64 @@ def sample_level(
     """Makes what is still to be made of a level; yields after about every `seconds`.
 
     Going on from any progress gives the codes of one that was never interrupted, bit for bit: a
-    window under way is begun as it was, and what was drawn passes through the same program again.
+    round under way is begun as it was, and what was drawn passes through the same program again.
 
     Args:
-      upper: codes of the level above (B, total / ratio), for an upsampler. A window reads them when
+      upper: codes of the level above (S, total / ratio), for an upsampler. A window reads them when
         it begins; `plan.codes_above` says how many.
 
     Yields:
-      the progress; `codes` is one array that is filled on, `drawn` is empty between windows.
+      the progress; `codes` is one array that is filled on, `drawn` is empty between rounds.
     """
-    config, codes, done, drawn = level.config, progress.codes.copy(), progress.done, progress.drawn
+    config, codes, drawn = level.config, progress.codes.copy(), progress.drawn
     pace = _Pace(seconds)
-    for window in level.windows:
-        if window.stop <= done:
-            continue
-        for stream, done in _fill_window(level, window, codes, drawn, upper, pace):
-            made = slice(window.given - window.start, done - window.start)
-            codes[:, window.given : done] = np.asarray(music(config, stream))[:, made]
-            drawn = np.asarray(stream.tokens)[:, config.prefix_len :][:, made]
-            if done == window.stop:
-                drawn = drawn[:, :0]
-            yield Progress(codes, done, drawn)
+    for number in range(progress.rounds, len(level.plan.rounds)):
+        round = level.plan.rounds[number]
+        first, last = positions(round)
+        for stream, done in _fill_round(level, round, codes, drawn, upper, pace):
+            made = np.asarray(music(config, stream))
+            for window, rows in zip(round, np.split(made, len(round)), strict=True):
+                stop = max(window.given, min(window.stop, window.start + done))
+                here = slice(window.given - window.start, stop - window.start)
+                codes[:, window.given : stop] = rows[:, here]
+            drawn = np.asarray(stream.tokens)[:, config.prefix_len + first :][:, : done - first]
+            if done == last:
+                number, drawn = number + 1, drawn[:, :0]
+            yield Progress(codes, number, drawn)
 
 
-def _fill_window(
+def _fill_round(
     level: Level,
-    window: Window,
+    round: Round,
     codes: np.ndarray,
     drawn: np.ndarray,
     upper: np.ndarray | None,
     pace: _Pace,
 ) -> Iterator[tuple[Stream, int]]:
-    """A window after every chunk, and how many of the song's tokens are done; after `drawn`."""
-    config, done = level.config, window.given + drawn.shape[1]
-    batch = window_batch(config, window, codes, upper, level.describe)
-    stream = start_stream(config, level.params, batch, jnp.asarray(window.given - window.start))
-    u = _uniforms(level.seed, level.items, config.level, window.start, config.n_ctx)
+    """A round after every chunk, and up to which position it is filled; after `drawn`."""
+    config, loop, (first, last) = level.config, level.loop, positions(round)
+    batches = (window_batch(config, window, codes, upper, level.describe) for window in round)
+    stream = loop.start_chains(level.params, batches, first)
+    numbers = [_uniforms(level.seed, level.items, config.level, w.start, config.n_ctx)
+               for w in round]  # fmt: skip
+    u = jnp.concatenate(numbers)
+    given = np.repeat([window.given - window.start for window in round], len(codes))
 
-    def advance(stream: Stream, *positions: int) -> Stream:
-        first, stop, known = (jnp.asarray(p - window.start) for p in positions)
-        return fill(config, level.params, stream, u, first, stop, level.control, known)
+    def advance(stream: Stream, start: int, stop: int, known: int) -> Stream:
+        kept = np.maximum(given, known) if len(round) > 1 else known
+        return loop.fill(level.params, stream, u, start, stop, level.control, kept)
 
-    if done > window.given:
+    done = first + drawn.shape[1]
+    if done > first:
         tokens = np.array(stream.tokens)
-        first = config.prefix_len + window.given - window.start
-        tokens[:, first : first + drawn.shape[1]] = drawn
-        stream = stream._replace(tokens=jax.device_put(tokens, stream.tokens.sharding))
-        stream = advance(stream, window.given, done, done)
-    while done < window.stop:
-        began, first, done = time.perf_counter(), done, min(done + pace.tokens, window.stop)
-        stream = advance(stream, first, done, first)
+        tokens[:, config.prefix_len + first :][:, : drawn.shape[1]] = drawn
+        stream = stream._replace(tokens=jax.device_put(tokens, loop.formats[1].tokens))
+        stream = advance(stream, first, done, done)
+    while done < last:
+        began, start, done = time.perf_counter(), done, min(done + pace.tokens, last)
+        stream = advance(stream, start, done, start)
         stream.tokens.block_until_ready()
-        pace.learn(done - first, time.perf_counter() - began)
+        pace.learn(done - start, time.perf_counter() - began)
         yield stream, done
 
 

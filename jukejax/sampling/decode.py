@@ -11,7 +11,6 @@ that a read is one slab; dense and prime (n, B, positions, A); cross (n, B, E, A
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -63,20 +62,30 @@ def _to_cache(config: StackConfig, pattern: str, x: jax.Array, position: jax.Arr
 
 
 def prefill(config: PriorConfig, params: Any, batch: Batch, given: jax.Array) -> Stream:
-    """One parallel pass over the given tokens (all of `batch["codes"]` before `given`)."""
+    """One parallel pass over the given tokens (all of `batch["codes"]` before `given`).
+
+    It is left out where there is nothing to read: no token before, and no lyrics encoder.
+    """
     stack = prior_stack(config)
     model: Any = Prior(config)
     variables = {"params": params}
     conditions = model.apply(variables, batch, method="conditions")
-    _, kept = model.apply(variables, batch, conditions, KEEP_KV, method="hidden")
     position = given + config.prefix_len
-    caches = tuple(
-        tuple(
-            (_to_cache(stack, pattern, k, position), _to_cache(stack, pattern, v, position))
-            for pattern, (k, v) in zip(patterns, run, strict=True)
+
+    def read() -> Any:
+        _, kept = model.apply(variables, batch, conditions, KEEP_KV, method="hidden")
+        return tuple(
+            tuple(
+                (_to_cache(stack, pattern, k, position), _to_cache(stack, pattern, v, position))
+                for pattern, (k, v) in zip(patterns, run, strict=True)
+            )
+            for (_, patterns), run in zip(stack.runs, kept, strict=True)
         )
-        for (_, patterns), run in zip(stack.runs, kept, strict=True)
-    )
+
+    def empty() -> Any:
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(read))
+
+    caches = read() if config.lyric_encoder else lax.cond(position > 0, read, empty)
     tokens = model.apply(variables, batch, method="sequence")
     return Stream(tokens, caches, conditions.start, conditions.add, conditions.output_add)
 
@@ -194,7 +203,6 @@ def step(
     return _whole(model.apply({"params": params}, h, method="head")), caches
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=2)
 def fill(
     config: PriorConfig,
     params: Any,
@@ -224,9 +232,6 @@ def fill(
         return stream._replace(tokens=tokens, caches=caches)
 
     return lax.fori_loop(first + n, stop + n, body, stream)
-
-
-start_stream = jax.jit(prefill, static_argnums=0)
 
 
 def music(config: PriorConfig, stream: Stream) -> jax.Array:

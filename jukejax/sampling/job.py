@@ -48,7 +48,8 @@ class Job:
     top_k: tuple[int, ...] = ()  # a level each; 0 keeps all; none: 0 for all
     top_p: tuple[float, ...] = ()  # a level each; 1 keeps all; none: 1 for all
     hop_fraction: tuple[float, ...] = (0.5, 0.5, 0.125)  # a level each, bottom first
-    max_batch: int = 0  # songs at once; 0: all
+    max_batch: int = 0  # songs (times chains) at once; 0: all
+    parallel_segments: int = 1  # chains that a song's upsampling is cut into; 1: none
     levels: tuple[int, ...] = ()  # none: all
     given: tuple[int, ...] = ()  # codes a level, bottom first; none: 0 for all
     given_digest: str = ""
@@ -82,14 +83,23 @@ class Job:
             raise ConfigError(f"seed is {self.seed}; it must be from 0 to {2**31 - 1}.")
         if self.max_batch < 0:
             raise ConfigError(f"max_batch is {self.max_batch}; it must be 0 (all) or more.")
+        if self.parallel_segments < 1:
+            raise ConfigError(
+                f"parallel_segments is {self.parallel_segments}; it must be 1 (off) or more."
+            )
+        if 0 < self.max_batch < self.parallel_segments:
+            raise ConfigError(
+                f"max_batch is {self.max_batch}, but the {self.parallel_segments} chains of a song "
+                "are sampled at once; give at least as many, or fewer --parallel-segments."
+            )
 
     def samples(self, sample_rate: int, top_hop: int) -> int:
         """Length in samples, rounded up to whole top-level codes."""
         return max(1, -(-round(self.seconds * sample_rate) // top_hop)) * top_hop
 
-    def batches(self) -> list[slice]:
-        """Which items are sampled together."""
-        count = self.max_batch or max(1, len(self.items))
+    def batches(self, chains: int = 1) -> list[slice]:
+        """Which items are sampled together, where each is so many chains."""
+        count = self.max_batch // chains or max(1, len(self.items))
         return [slice(i, i + count) for i in range(0, len(self.items), count)]
 
 

@@ -17,18 +17,19 @@ import jax.numpy as jnp
 from jukejax.config import PriorConfig
 from jukejax.models.prior import Prior, example_batch, init_params
 from jukejax.models.transformer import KEEP_KV, StackConfig, prior_stack
+from jukejax.parallel.mesh import Mesh, local_bytes, storage_shardings
 from jukejax.patterns import COLUMN, CROSS, DENSE, PRIME
-from jukejax.sampling.decode import prefill
-from jukejax.sampling.weights import hold
+from jukejax.sampling.loop import abstract_stream
+from jukejax.sampling.weights import held
 
 
 class Memory(NamedTuple):
-    """Bytes of one level."""
+    """Bytes of one level on one device."""
 
     weights: int
     loading: int  # float32 weights, until they are held otherwise
     caches: int  # of the loop: keys, values, and what each position is told
-    prefill: int  # of the parallel pass over what a window is given, beside those
+    prefill: int  # of the parallel pass over what a chain's window is given, beside those
     read: int  # weights that one token needs
 
     @property
@@ -37,17 +38,25 @@ class Memory(NamedTuple):
 
 
 def _bytes(tree: Any) -> int:
+    """Bytes on all devices."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 @functools.cache
-def level_memory(config: PriorConfig, batch: int, weights: str = "float32") -> Memory:
-    """What a level takes for a batch of `batch` songs, with matrices held in `weights`."""
-    loaded = nn.unbox(jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0)))
-    params = jax.eval_shape(lambda p: hold(p, weights), loaded)
+def level_memory(
+    config: PriorConfig, mesh: Mesh, batch: int, weights: str = "float32", chains: int = 1
+) -> Memory:
+    """What a level takes for `batch` songs of some chains, with matrices held in `weights`."""
+    boxed = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
+    loaded = jax.tree.map(
+        lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at),
+        nn.unbox(boxed), storage_shardings(mesh, boxed),
+    )  # fmt: skip
+    params = held(loaded, weights)
     inputs = jax.eval_shape(lambda: example_batch(config, batch))
-    given = jax.ShapeDtypeStruct((), jnp.int32)
-    stream = jax.eval_shape(lambda p, b, g: prefill(config, p, b, g), params, inputs, given)
+    stream = abstract_stream(config, mesh, params, batch * chains)
+    alone = abstract_stream(config, mesh, params, batch)  # what a chain's parallel pass fills
+    joined = max(map(local_bytes, jax.tree.leaves(stream))) if chains > 1 else 0  # is there twice
     model: Any = Prior(config)
 
     def keys_and_values(params: Any, inputs: Any) -> Any:
@@ -57,13 +66,15 @@ def level_memory(config: PriorConfig, batch: int, weights: str = "float32") -> M
 
     kept = jax.eval_shape(keys_and_values, params, inputs)
     head = params["token"] if config.tied_output else params["output"]
-    layer = _layer(prior_stack(config), batch, config)
+    passed = _bytes(kept) * local_bytes(alone.caches) // _bytes(alone.caches)
+    split = local_bytes(alone.tokens) / _bytes(alone.tokens)
+    layer = int(split * _layer(prior_stack(config), batch, config))
     return Memory(
-        weights=_bytes(params),
-        loading=_bytes(loaded) if weights != "float32" else 0,
-        caches=_bytes(stream),
-        prefill=_bytes(kept) + layer,
-        read=_bytes(params["stack"]) + _bytes(head),
+        weights=local_bytes(params),
+        loading=local_bytes(loaded) if weights != "float32" else 0,
+        caches=local_bytes(stream),
+        prefill=max(passed + layer, joined),
+        read=local_bytes(params["stack"]) + local_bytes(head),
     )
 
 
@@ -81,7 +92,7 @@ def _layer(stack: StackConfig, batch: int, config: PriorConfig) -> int:
 
 
 def free_memory() -> int:
-    """Bytes that the first device, or the host where it computes, has for us; 0: unknown."""
+    """Bytes that a device has for us, which may be its share of the host's; 0: unknown."""
     stats = jax.devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"])
@@ -89,7 +100,8 @@ def free_memory() -> int:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return 0
-    return next((1024 * int(x.split()[1]) for x in lines if x.startswith("MemAvailable:")), 0)
+    free = next((1024 * int(x.split()[1]) for x in lines if x.startswith("MemAvailable:")), 0)
+    return free // jax.local_device_count()
 
 
 def bandwidth(mebibytes: int = 256) -> float:

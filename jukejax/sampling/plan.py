@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from jukejax.config import ConfigError
 
@@ -45,6 +49,90 @@ def plan_windows(
             done = stop
         start = min(start + hop, last)
     return tuple(windows)
+
+
+Round = tuple[Window, ...]  # one window a chain, filled side by side
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The windows of a level by rounds; the chains of a round are filled as one batch.
+
+    Attributes:
+      total: tokens of the song.
+      given: tokens that it begins with.
+      rounds: each one window a chain. Windows may differ in where they begin to be filled and end:
+        a round is filled from the first position that one of them makes to the last.
+    """
+
+    total: int
+    given: int
+    rounds: tuple[Round, ...]
+
+    @property
+    def chains(self) -> int:
+        return len(self.rounds[0]) if self.rounds else 1
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """All that make something, in the order of the song."""
+        some = {window for round in self.rounds for window in round if window.stop > window.given}
+        return tuple(sorted(some, key=lambda window: window.given))
+
+    def steps(self, rounds: int | None = None) -> int:
+        """Positions that all rounds (or the first few) go through, a token a chain at most each."""
+        return sum(last - first for first, last in map(positions, self.rounds[:rounds]))
+
+    def made(self, rounds: int, drawn: int = 0) -> NDArray[np.bool_]:
+        """Which tokens (total,) are there after some rounds, and `drawn` positions of the next."""
+        there = np.arange(self.total) < self.given
+        for window in (w for round in self.rounds[:rounds] for w in round):
+            there[window.given : window.stop] = True
+        for window in self.rounds[rounds] if drawn else ():
+            end = window.start + positions(self.rounds[rounds])[0] + drawn
+            there[window.given : min(window.stop, end)] = True
+        return there
+
+    def rounds_over(self, made: int) -> int:
+        """How many rounds are over when so many tokens are there."""
+        each = [sum(w.stop - w.given for w in round) for round in self.rounds]
+        return int(np.searchsorted(self.given + np.cumsum(each), made, side="right"))
+
+
+def positions(round: Round) -> tuple[int, int]:
+    """From which to before which position of its windows a round makes something."""
+    some = [window for window in round if window.stop > window.given]
+    return min(w.given - w.start for w in some), max(w.stop - w.start for w in some)
+
+
+def plan_rounds(
+    total: int, n_ctx: int, hop_fraction: float, step: int, given: int = 0, chains: int = 1
+) -> Plan:
+    """Cuts what is to be made into chains of windows that can be made side by side.
+
+    The first chain goes on from what is given, every other one begins with nothing before it;
+    inside a chain windows are those of `plan_windows`. Chains are equally long but for a step, and
+    at least half a window: no more are made than windows without overlap would be. One that is
+    over before the others waits in a window that makes nothing.
+
+    Args:
+      chains: how many are asked for; the others are those of `plan_windows`.
+    """
+    if chains < 1:
+        raise ConfigError(f"parallel_segments is {chains}; it must be 1 (off) or more.")
+    count = min(chains, max(1, -(-(total - given) // n_ctx)))
+    seams = {(given + i * (total - given) // count) // step * step for i in range(1, count)}
+    borders = [given, *sorted(seam for seam in seams if seam > given), total]
+    lines = [plan_windows(borders[1], n_ctx, hop_fraction, step, given)]
+    for begin, end in itertools.pairwise(borders[1:]):
+        alone = plan_windows(end - begin, n_ctx, hop_fraction, step)
+        lines.append(tuple(Window(begin + w.start, begin + w.given, begin + w.stop) for w in alone))
+    waits = [Window(line[-1].start, line[-1].stop, line[-1].stop) for line in lines if line]
+    rounds = tuple(
+        tuple(line[i] if i < len(line) else wait for line, wait in zip(lines, waits, strict=True))
+        for i in range(max(map(len, lines)))
+    )
+    return Plan(total, given, rounds)
 
 
 def codes_above(window: Window, n_ctx: int, ratio: int, total_above: int) -> int:

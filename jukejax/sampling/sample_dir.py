@@ -1,18 +1,17 @@
 """A sample directory: `job.json`, and per level `level_N/codes.npz` and `level_N/item_I.wav`.
 
-While a window is being made, `level_N/window_I.npz` is its journal: what has been drawn of it,
-for the batch of songs that begins with item I.
+While a window is being made, `level_N/window_I.npz` is its journal: what has been drawn of it (and
+of those of the other chains), for the batch of songs that begins with item I.
+`level_N/item_I.part.wav` is the sound until it is whole.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +131,7 @@ class SampleDir:
         atomic.write_json(self.path / "job.json", self.record)
 
     def load(self, level: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Codes (N, T) of a level, and how many of them are made, (N,).
+        """Codes (N, T) of a level, and how many from the first on are made, (N,).
 
         Fewer may be there than T, as at the start of a song with given codes; the rest is 0.
         """
@@ -149,21 +148,33 @@ class SampleDir:
         out[:, : codes.shape[1]] = codes
         return out, np.broadcast_to(done, len(out)).astype(int)
 
+    def made(self, level: int, items: int) -> np.ndarray:
+        """How many codes (items,) of a level are made, wherever in the song."""
+        file = self.path / f"level_{level}" / "codes.npz"
+        if not file.exists():
+            return np.zeros(items, int)
+        with np.load(file) as data:
+            return np.broadcast_to(data["made" if "made" in data else "done"], items).astype(int)
+
     def begun_with(self, level: int, count: int) -> np.ndarray:
         """The first `count` codes (N, count) of a level."""
         if not count:
             return np.zeros((len(self.record["items"]), 0), np.int32)
         return _read(self.path / f"level_{level}" / "codes.npz", "codes")[0][:, :count]
 
-    def save(self, level: int, codes: np.ndarray, done: np.ndarray) -> None:
-        """Codes (N, T) and how many of them are made, (N,)."""
+    def save(
+        self, level: int, codes: np.ndarray, done: np.ndarray, made: np.ndarray | None = None
+    ) -> None:
+        """Codes (N, T), how many from the first on are made, (N,), and how many at all."""
         with atomic.atomic_path(self.path / f"level_{level}" / "codes.npz") as file:
-            np.savez(file, codes=codes.astype(np.uint16), done=done)
+            np.savez(
+                file, codes=codes.astype(np.uint16), done=done, made=done if made is None else made
+            )
 
     def load_window(self, level: int, item: int, done: int, count: int) -> np.ndarray:
-        """Ids (count, n) drawn in the window that begins where `done` codes are made.
+        """Ids (count, n) drawn in the round of windows that begins when `done` codes are made.
 
-        Of a batch of `count` songs from `item` on; n is 0 where nothing is kept of that window.
+        Of a batch of songs from `item` on, `count` rows; n is 0 where nothing is kept of it.
         """
         file = self.path / f"level_{level}" / f"window_{item}.npz"
         if file.exists():
@@ -173,7 +184,7 @@ class SampleDir:
         return np.zeros((count, 0), np.int32)
 
     def save_window(self, level: int, item: int, done: int, drawn: np.ndarray) -> None:
-        """What `load_window` gives back; nothing is kept of a window that is over (n is 0)."""
+        """What `load_window` gives back; nothing is kept of a round that is over (n is 0)."""
         if not drawn.shape[1]:
             (self.path / f"level_{level}" / f"window_{item}.npz").unlink(missing_ok=True)
             return
@@ -198,20 +209,25 @@ class SampleDir:
         codes = (self.path / f"level_{level}" / "codes.npz").stat().st_mtime_ns
         return all(x.exists() and x.stat().st_mtime_ns >= codes for x in self.sounds(level))
 
-    def write_sound(self, level: int, pieces: Iterable[np.ndarray], n_samples: int) -> None:
-        """A .wav file an item from consecutive pieces (N, n), cut after `n_samples`."""
+    def add_sound(self, level: int, piece: np.ndarray, anew: bool) -> None:
+        """Adds a piece (N, n) to `item_I.part.wav` of a level, which can be heard as it grows."""
         import soundfile
 
-        rate = self.record["sample_rate"]
-        with contextlib.ExitStack() as stack:
-            files = []
-            for target in self.sounds(level):
-                path = stack.enter_context(atomic.atomic_path(target))
-                files.append(stack.enter_context(soundfile.SoundFile(path, "w", rate, 1)))
-            for piece in pieces:
-                for file, sound in zip(files, piece[:, :n_samples], strict=True):
-                    file.write(sound)
-                n_samples -= min(n_samples, piece.shape[1])
+        mode, rate = ("w", self.record["sample_rate"]) if anew else ("r+", None)
+        for target, sound in zip(self.sounds(level), piece, strict=True):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with soundfile.SoundFile(_part(target), mode, rate, 1 if anew else None) as file:
+                file.seek(0, soundfile.SEEK_END)
+                file.write(sound)
+
+    def finish_sound(self, level: int) -> None:
+        """The growing sounds of a level are whole: they become `item_I.wav`."""
+        for target in self.sounds(level):
+            atomic.put(_part(target), target)
+
+
+def _part(sound: Path) -> Path:
+    return sound.with_suffix(".part.wav")
 
 
 def _read(file: Path, *names: str) -> list[np.ndarray]:

@@ -26,6 +26,18 @@ def _dense(p: dict[str, jax.Array], weights: str) -> dict[str, jax.Array]:
     return {**p, "kernel": q, "scale": scale}
 
 
+def held(stored: Any, weights: str) -> Any:
+    """What `hold` makes of parameters, as shapes and shardings; a scale lies as its bias does."""
+
+    def placed(shapes: Any, stored: Any) -> Any:
+        if not isinstance(shapes, dict):
+            return jax.ShapeDtypeStruct(shapes.shape, shapes.dtype, sharding=stored.sharding)
+        beside = {"scale": stored.get("bias"), **stored}
+        return {name: placed(x, beside[name]) for name, x in shapes.items()}
+
+    return placed(jax.eval_shape(lambda p: hold(p, weights), stored), stored)
+
+
 @partial(jax.jit, static_argnums=1)
 def hold(params: Any, weights: str) -> Any:
     """A prior's parameters with the matrices of its stacks in a format of `job.WEIGHTS`."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 
+from jukejax import costs
 from jukejax.config import Experiment, PriorExperiment
 from jukejax.training.metrics import FILE_NAME, read_metrics
 
@@ -59,6 +60,9 @@ class Clock:
         `write` notes this start there; `now` gives Unix seconds.
         """
         self._now, (self._name, self._amount) = now, work(experiment)
+        # of one device; nothing that is computed twice counts
+        self._flops = experiment.train.batch * costs.train_flops(experiment) / jax.device_count()
+        self._chip = costs.chip_of(jax.devices()[0].device_kind)
         self._began = _first_start(Path(workdir), now()) if write else now()
         self._spent = dict.fromkeys(("steps", *LOSSES), 0.0)
         kept = read_metrics(Path(workdir) / FILE_NAME) if write else []
@@ -103,13 +107,19 @@ class Clock:
             self._steps += 1
 
     def lap(self) -> dict[str, float]:
-        """Speed since the last lap, shares of the whole run, memory; the devices are done."""
+        """Speed since the last lap, shares of the whole run, memory; the devices are done.
+
+        Model FLOPs a second are of one device, and `mfu` their share of its peak, where known.
+        """
         now, found = self._now(), {}
         if self._mark is not None and self._steps:
             took = max(now - self._mark - self._aside, 1e-9)
             self._spent["steps"] += took
             found["time/step"] = took / self._steps
             found[f"time/{self._name}_per_second"] = self._amount * self._steps / took
+            found["time/flops_per_second"] = speed = self._flops * self._steps / took
+            if self._chip is not None:
+                found["time/mfu"] = speed / self._chip.flops
         self._mark, self._aside, self._steps = now, 0.0, 0
         wall = max(now - self._began, 1e-9)
         shares = {name: seconds / wall for name, seconds in self._spent.items()}

@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 from jukejax.config import Experiment
 from jukejax.parallel.mesh import BATCH, COMPUTE, create_sharded, replicated, storage_shardings
 from jukejax.training.optimizer import make_optimizer, schedule, updates_done
+from jukejax.training.rounding import held, narrow, widen
 from jukejax.training.tasks import Batch, Metrics, Task
 
 
@@ -34,7 +35,8 @@ def _init(task: Task, experiment: Experiment, key: jax.Array) -> dict[str, Any]:
     params = task.init(jax.random.fold_in(key, 0))
     ema = jax.tree.map(jnp.copy, params)
     opt_state = make_optimizer(experiment.optimizer).init(params)
-    return {"params": params, "ema": ema, "opt_state": opt_state}
+    state = {"params": params, "ema": ema, "opt_state": opt_state}
+    return held(state, experiment.train.state_dtype)
 
 
 def create_state(task: Task, experiment: Experiment, mesh: Mesh, first: Batch) -> TrainState:
@@ -129,7 +131,8 @@ def jit_train_step(task: Task, experiment: Experiment, mesh: Mesh) -> jax.stages
     # a state comes out where it went in, or the second call would compile again
     kept = jax.tree.map(lambda x: x.sharding, abstract_state(task, experiment, mesh))
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(before: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        state = widen(before)
         with nn.logical_axis_rules(list(COMPUTE)):
             grads, (metrics, aux) = gradients(
                 task, state.params, state.extra, batch, experiment.train.accumulate, kept.params
@@ -147,9 +150,10 @@ def jit_train_step(task: Task, experiment: Experiment, mesh: Mesh) -> jax.stages
             "learning_rate": schedule(config)(updates_done(state.opt_state)),
         }
         new = TrainState(state.step, params, ema, opt_state, extra)
+        new = narrow(key, new, before)
         # a gradient that is no number changes nothing, and counts in no mean
         finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
-        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, before)
         metrics = {name: jnp.where(finite, value, 0.0) for name, value in metrics.items()}
         metrics["skipped"] = 1.0 - finite
         return new._replace(step=state.step + 1), metrics
@@ -175,7 +179,7 @@ def make_eval_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Batch], Metr
 
     def step(ema: Any, extra: Any, batch: Batch) -> Metrics:
         with nn.logical_axis_rules(list(COMPUTE)):
-            return task.loss(ema, extra, batch)[1][0]
+            return task.loss(widen(ema), extra, batch)[1][0]
 
     jitted = jax.jit(step)
 

@@ -3,12 +3,14 @@
 import json
 from dataclasses import replace
 
+import jax
+import numpy as np
 import pytest
 
 from experiments import benchmark
-from experiments.benchmark import convert
+from experiments.benchmark import checkpoint, convert
 from jukejax import presets
-from jukejax.config import VQVAEConfig
+from jukejax.config import ConfigError, MeshConfig, VQVAEConfig
 
 
 def small():
@@ -56,3 +58,52 @@ def test_convert_sees_a_byte_that_differs(tmp_path):
 def test_a_vqvae_is_no_prior(tmp_path):
     with pytest.raises(SystemExit, match="is no prior"):
         benchmark.main(["convert", "--preset", "vqvae", "--folder", str(tmp_path / "f")])
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """The command for a tiny prior, its parts run in this process."""
+    monkeypatch.setattr(presets, "PRESETS", small())
+
+    def measured(module, arguments):
+        assert module == "experiments.benchmark"
+        benchmark.main(arguments)
+        return {"seconds": 9.0, "peak_anonymous_gib": 1.5}
+
+    monkeypatch.setattr(checkpoint, "measured", measured)
+    return checkpoint.Command(tmp_path / "f", preset="tiny_prior")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_checkpoint_comes_back_on_another_mesh(tiny, capsys, dtype):
+    found = checkpoint.run(replace(tiny, tensor=2, dtype=dtype))
+    assert found["restore"]["arrays"] > 20 and found["restore"]["differ"] == 0
+    shapes = jax.tree.leaves(checkpoint.wanted(tiny, MeshConfig()))
+    width = {"bfloat16": 2, "float32": 4}[dtype]
+    assert found["save"]["bytes"] == width * sum(x.size for x in shapes)
+    assert found["save"]["seconds"] > found["save"]["handed_over"] > 0
+    assert found["bytes_on_disk"] > 0
+    told = "\n".join(checkpoint.lines(found))
+    assert "peak 1.50 GiB" in told and "of which 0 differ in any bit" in told
+    with pytest.raises(ConfigError, match="there already"):
+        checkpoint.run(tiny)
+
+
+def test_a_bit_that_differs_is_seen(tiny, monkeypatch):
+    checkpoint.save(tiny)
+    right = checkpoint.noise
+
+    def wrong(shape, dtype, seed):
+        x = right(shape, dtype, seed)
+        return x.at[(0,) * len(shape)].multiply(1.01) if seed == 3 else x
+
+    monkeypatch.setattr(checkpoint, "noise", wrong)
+    assert checkpoint.restore(tiny)["differ"] == 1
+
+
+def test_noise_does_not_repeat():
+    x = np.asarray(checkpoint.noise((64, 128), np.float32, 0)).ravel()
+    assert len(np.unique(x)) > 0.99 * x.size
+    assert abs(x.mean()) < 1e-3 and -0.025 <= x.min() < -0.024 and 0.024 < x.max() < 0.025
+    y = np.asarray(checkpoint.noise((64, 128), np.float32, 1)).ravel()
+    assert abs(np.corrcoef(x, y)[0, 1]) < 0.05

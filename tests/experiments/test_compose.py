@@ -5,6 +5,7 @@ import pytest
 import tiny_model
 
 from experiments import compose, sample
+from jukejax.sampling.sample_dir import read_job
 
 BEGIN = "--artist ella --genre jazz --seconds 0.02 --total-seconds 1 --candidates 2"
 DRAWN = ["--temperature", "3", "3", "3", "--hop-fraction", "0.5", "0.5", "0.5"]
@@ -28,7 +29,8 @@ def song(tmp_path_factory, oracle):
         compose.main([*extend, "--node", "1", "--item", "1"])
         compose.main([*extend, "--node", "2", "--item", "0", "--at", "0.024", "--seed", "3"])
         compose.main(["begin", *begin])  # there already
-        compose.main(["upsample", "--song", str(song), "--node", "3", "--item", "1"])
+        upsample = ["upsample", "--song", str(song), "--node", "3", "--item", "1"]
+        compose.main([*upsample, "--parallel-segments", "2"])
         yield song
 
 
@@ -46,6 +48,7 @@ def test_a_node_goes_on_from_the_chosen_candidate(song):
 def test_any_node_is_upsampled(song):
     np.testing.assert_array_equal(codes(song, 4), codes(song, 3)[1:])
     assert codes(song, 4, 1).shape == (1, 34) and codes(song, 4, 0).shape == (1, 68)
+    assert read_job(song / "node_4" / "job.json")[1].parallel_segments == 2
 
 
 def test_the_tree_says_where_each_comes_from(song, capsys):

@@ -256,8 +256,9 @@ def test_sound_in_pieces_equals_the_whole_but_for_clipping(oracle):
     whole = jax.jit(lambda p, b, z: vqvae.decode(config, p, b, z, 1))(params, books, codes)
     whole = np.asarray(whole)[..., 0]
     assert 0.1 < np.mean(np.abs(whole) > 1) < 0.9  # both kinds of sample are there
-    pieces = list(sound.decode(model, codes, 1))
-    assert len(pieces) > 3
+    plan = sound.pieces(model, 1, 60)
+    assert len(plan) > 3
+    pieces = [sound.decode_piece(model, codes, 1, piece) for piece in plan]
     audio = np.concatenate(pieces, 1)
     assert audio.shape == (2, 240) and audio.dtype == np.float32
     np.testing.assert_allclose(audio, np.clip(whole, -1, 1), atol=1e-5)

@@ -118,11 +118,17 @@ def test_sounds_are_written_a_file_an_item(tmp_path):
     audio = np.array([[0.0, 0.5, -1.0], [0.25, 0.0, 0.999]], np.float32)
     directory.save(1, np.zeros((2, 8)), np.array([8, 8]))
     assert not directory.has_sound(1)
-    directory.write_sound(1, [np.pad(audio, ((0, 0), (2, 0))), audio, audio], 7)
+    (tmp_path / "level_1" / "item_0.part.wav").write_bytes(b"of a run that was killed")
+    for number, piece in enumerate([np.pad(audio, ((0, 0), (2, 0))), audio, audio[:, :2]]):
+        directory.add_sound(1, piece, anew=number == 0)
+        sound, rate = soundfile.read(tmp_path / "level_1" / "item_1.part.wav")
+        assert (len(sound), rate) == ((5, 8, 10)[number], 1000)  # it can be heard as it grows
+        assert not directory.has_sound(1)
+    directory.finish_sound(1)
     for i in range(2):
         sound, rate = soundfile.read(tmp_path / "level_1" / f"item_{i}.wav")
         assert rate == 1000
-        expected = np.concatenate([[0, 0], audio[i], audio[i, :2]])  # cut to length
+        expected = np.concatenate([[0, 0], audio[i], audio[i], audio[i, :2]])
         np.testing.assert_allclose(sound, expected, atol=2**-15)
     assert {p.name for p in (tmp_path / "level_1").glob("*.wav")} == {"item_0.wav", "item_1.wav"}
     assert directory.has_sound(1)

@@ -1,7 +1,6 @@
 """The sampling command with a tiny model of three levels: modes, plans, levels, batches."""
 
 import dataclasses
-import functools
 import gc
 import json
 import weakref
@@ -18,10 +17,12 @@ from experiments import sample as command
 from experiments.sample import run
 from experiments.sampling import making
 from experiments.sampling.request import Command, make_request
+from experiments.sampling.setup import set_up
 from jukejax.config import ConfigError, MeshConfig
-from jukejax.model_dir import ModelDir, load_vqvae
-from jukejax.parallel.mesh import make_mesh
+from jukejax.model_dir import ModelDir, load_vqvae, read_model_dir
+from jukejax.parallel.mesh import local_bytes, make_mesh
 from jukejax.sampling import cascade
+from jukejax.sampling.job import Item, Job
 
 DRAWN = {"hop_fraction": (0.5, 0.5, 0.5), "temperature": (3.0, 3.0, 3.0)}
 BATCH = {"artist": "ella", "genre": ("jazz",), **DRAWN}
@@ -36,29 +37,16 @@ def model(tmp_path_factory, oracle):
 @pytest.fixture(autouse=True, scope="module")
 def quick():
     """No page, and models are read once: that takes most of the time of a tiny job."""
-
-    def once(function):
-        known = {}
-
-        def call(self, *arguments):
-            if arguments[-1] not in known:  # the level
-                known[arguments[-1]] = function(self, *arguments)
-            return known[arguments[-1]]
-
-        return call
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "write_page", lambda out: out)
-        patch.setattr(command, "load_vqvae", functools.cache(load_vqvae))
-        patch.setattr(ModelDir, "load_prior", once(ModelDir.load_prior))
-        patch.setattr(ModelDir, "prior_config", once(ModelDir.prior_config))
+        tiny_model.read_once(patch, command)
         yield
 
 
 def sample(out, **options):
     """Runs the command; returns `out`."""
-    stream = options.pop("stream", False)
-    run(make_request(Command(out=out, **options)), out, stream)
+    asked = Command(out=out, **options)
+    run(make_request(asked), out, asked.stream, devices=asked.mesh)
     return out
 
 
@@ -159,12 +147,12 @@ def test_one_prior_is_in_memory_at_a_time(model, tmp_path, monkeypatch):
 def test_streaming_makes_the_same_songs_in_another_order(song, model, tmp_path, monkeypatch):
     order = []
 
-    def step(self, prior, was=making.Chain.step):
-        made = was(self, prior)
-        order.append((self.setup.level, self.progress.done))
+    def step(self, was=making.Batch.step):
+        made = was(self)
+        order.append((self.setup.level, self.made // 2))
         return made
 
-    monkeypatch.setattr(making.Chain, "step", step)
+    monkeypatch.setattr(making.Batch, "step", step)
     out = sample(
         tmp_path, model=model, seconds=SECONDS, count=2, seed=5, stream=True, **BATCH
     )  # fmt: skip
@@ -176,27 +164,72 @@ def test_streaming_makes_the_same_songs_in_another_order(song, model, tmp_path, 
     assert order[first[1] - 1] == (2, 8)
 
 
-@pytest.mark.parametrize("stream", [False, True])
+MIXED = MeshConfig(data=2, fsdp=2, tensor=2)
+
+
+@pytest.fixture(scope="module")
+def split_songs(model, tmp_path_factory):
+    """Four songs, two a device and their maths over two; and the mesh and bytes of each prior."""
+    out, seen = tmp_path_factory.mktemp("split") / "songs", {}
+
+    def noted(config, mesh, params, *rest, was=making.make_loop):
+        whole = sum(x.nbytes for x in jax.tree.leaves(params))
+        seen[config.level] = (dict(mesh.shape), local_bytes(params) / whole)
+        return was(config, mesh, params, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(making, "make_loop", noted)
+        options = {"model": model, "seconds": SECONDS, "count": 4, "seed": 5, **BATCH}
+        return sample(out, mesh=MIXED, **options), seen
+
+
+def test_the_mesh_that_is_asked_for_splits_priors_and_changes_no_song(song, split_songs):
+    out, seen = split_songs
+    assert seen.keys() == {0, 1, 2}
+    for shape, share in seen.values():
+        assert shape == {"data": 2, "fsdp": 2, "tensor": 2}
+        assert share < 0.8  # of such small priors; what does not divide is whole
+    for level in (2, 1, 0):  # in float32 no number of these songs lies near enough to an edge
+        np.testing.assert_array_equal(codes(out, level)[:2], codes(song, level))
+
+
+def test_a_bfloat16_prior_is_sampled_in_float32_on_a_cpu(model, monkeypatch):
+    def bfloat16(self, level, was=ModelDir.prior_config):
+        config, note = was(self, level)
+        return dataclasses.replace(config, dtype="bfloat16"), note
+
+    monkeypatch.setattr(ModelDir, "prior_config", bfloat16)
+    folder = read_model_dir(model)
+    loaded = load_vqvae(folder.vqvae, make_mesh(MeshConfig()))
+    job = Job(model=str(model), items=(Item("ella", ("jazz",)),), seconds=SECONDS)
+    for setup in set_up(job, folder, loaded):
+        assert setup.config.dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("stream", "mesh"), [(False, MeshConfig()), (True, MeshConfig()), (False, MIXED)]
+)
 def test_killed_after_every_chunk_it_makes_the_same_songs(
-    song, model, tmp_path, monkeypatch, stream
+    song, split_songs, model, tmp_path, monkeypatch, stream, mesh
 ):
     """Each life makes one chunk of 7 tokens of one level; the next goes on from disk."""
+    song, count = (split_songs[0], 4) if mesh == MIXED else (song, 2)
     monkeypatch.setattr(cascade._Pace, "learn", lambda self, *_: setattr(self, "tokens", 7))
 
     class Killed(BaseException):
         pass
 
-    def step(self, prior, was=making.Chain.step):
-        was(self, prior)
+    def step(self, was=making.Batch.step):
+        was(self)
         raise Killed
 
-    options = {"model": model, "seconds": SECONDS, "count": 2, "seed": 5, **BATCH}
+    options = {"model": model, "seconds": SECONDS, "count": count, "seed": 5, **BATCH}
     request, lives = make_request(Command(out=tmp_path, **options)), 0
     with monkeypatch.context() as patch:
-        patch.setattr(making.Chain, "step", step)
+        patch.setattr(making.Batch, "step", step)
         while True:
             try:
-                run(request, tmp_path, stream)
+                run(request, tmp_path, stream, devices=mesh)
                 break
             except Killed:
                 lives += 1
@@ -352,8 +385,9 @@ def test_a_plan_names_windows_memory_and_time_and_makes_nothing(model, tmp_path,
     assert run(request, out, plan=True) is None
     text = capsys.readouterr().out
     assert not out.exists()
-    assert "3 songs of 0.0751 s, sampled 2 + 1 at once" in text
-    assert "level 2: 38 tokens a song" in text and "level 0: 152 tokens a song" in text
+    assert "3 songs of 0.0751 s" in text
+    assert "level 2: 38 tokens a song, 2 + 1 sampled at once" in text
+    assert "level 0: 152 tokens a song" in text
     top = text[: text.index("level 1")]
     assert "1 window  given 0 made 16: tokens 0 to 16" in top
     assert "2 windows given 8 made 8 each: tokens 16 to 32" in top
@@ -373,7 +407,7 @@ def test_a_plan_takes_the_speed_that_was_measured(song, model, capsys):
 def test_a_job_that_cannot_fit_says_so_before_it_starts(model, tmp_path, monkeypatch):
     from experiments.sampling import planning
 
-    monkeypatch.setattr(planning, "free_memory", lambda: 50_000)
+    monkeypatch.setattr(planning, "free_memory", lambda: 5_000)
     request = make_request(Command(out=tmp_path / "a", model=model, count=8, **BATCH))
     with pytest.raises(
         ConfigError, match=r"takes about .* MiB, but .* free; give a --max-batch below 8"

@@ -1,6 +1,9 @@
 """A model directory of three levels with random weights: all that sampling needs, in a second."""
 
 import dataclasses
+import functools
+
+from jax.sharding import Mesh
 
 from data_pipeline.labels import Vocabulary
 from jukejax.checkpoint import Checkpoints
@@ -14,7 +17,7 @@ from jukejax.config import (
     VQVAEExperiment,
     to_dict,
 )
-from jukejax.model_dir import load_vqvae, write_model_dir
+from jukejax.model_dir import ModelDir, load_vqvae, write_model_dir
 from jukejax.parallel.mesh import make_mesh
 from jukejax.training.step import abstract_state
 from jukejax.training.tasks import make_task
@@ -62,3 +65,22 @@ def write(folder, oracle, **larger):
     Vocabulary.build(["Ella", "Elvis"], ["Jazz", "Soul"]).save(folder / "labels.json")
     write_model_dir(folder / "model", folder / "vqvae", priors, folder / "labels.json")
     return folder / "model"
+
+
+def read_once(patch, command):
+    """Makes experiments.sample (`command`) read a VQ-VAE, and each level's prior, once a mesh."""
+
+    def once(function):
+        known = {}
+
+        def call(self, *arguments):
+            key = (self.path, arguments[-1], *(x for x in arguments if isinstance(x, Mesh)))
+            if key not in known:
+                known[key] = function(self, *arguments)
+            return known[key]
+
+        return call
+
+    patch.setattr(command, "load_vqvae", functools.cache(load_vqvae))
+    patch.setattr(ModelDir, "load_prior", once(ModelDir.load_prior))
+    patch.setattr(ModelDir, "prior_config", once(ModelDir.prior_config))

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import windows
 
 from jukejax.config import VQVAEConfig, VQVAEExperiment
 from jukejax.interop import importing, openai, torch_files
 from jukejax.models.prior import Prior, prior_loss
-from jukejax.sampling.decode import fill, last_token, music, start_stream, step
+from jukejax.sampling.decode import last_token, music, prefill, step
 from jukejax.sampling.draw import Control
 
 SMALL = Path(__file__).parent / "data"
@@ -125,7 +126,7 @@ def check_steps(case, config, params, data, tags=tuple(TAGS)):
             codes[:, given : z.shape[1]] = raw - (config.vocabulary - config.codes)
         inputs = batch(config, codes, optional(data, "y"), optional(data, "z_cond"))
         whole = np.asarray(Prior(config).apply({"params": params}, inputs)[0])
-        stream = start_stream(config, params, inputs, jnp.asarray(given))
+        stream = jax.jit(prefill, static_argnums=0)(config, params, inputs, jnp.asarray(given))
         cached = []
         for p in range(n + given, n + z.shape[1]):
             at = jnp.asarray(p)
@@ -149,12 +150,9 @@ def check_samples(case, config, params, data, tags=tuple(TAGS)):
         codes = np.zeros((len(z), config.n_ctx), np.int32)
         codes[:, :given] = z[:, :given]
         inputs = batch(config, codes, optional(data, "y"), optional(data, "z_cond"))
-        stream = start_stream(config, params, inputs, jnp.asarray(given))
         uniforms = np.zeros((len(z), config.n_ctx), np.float32)
         uniforms[:, given:stop] = np.nan_to_num(u, nan=0.5)  # greedy has none
-        stream = fill(
-            config, params, stream, jnp.asarray(uniforms), jnp.asarray(given), jnp.asarray(stop),
-            Control(jnp.float32(temperature)), jnp.asarray(given),
-        )  # fmt: skip
+        control = Control(jnp.float32(temperature))
+        stream = windows.filled(config, params, inputs, uniforms, given, stop, control)
         wrong = (np.asarray(music(config, stream))[:, :stop] != z).sum()
         assert_within(f"{case} {tag}: tokens that differ", wrong, 0)

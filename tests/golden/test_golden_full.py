@@ -24,6 +24,7 @@ from reference import (
     optional,
     published_vqvae,
 )
+from windows import on_one_device
 
 from jukejax import presets
 from jukejax.config import OptimizerConfig, ReconstructionLoss, VQVAEConfig, VQVAEExperiment
@@ -34,7 +35,8 @@ from jukejax.models.conditioners import timing_bins
 from jukejax.models.prior import prior_loss
 from jukejax.sampling import cascade
 from jukejax.sampling.draw import Control
-from jukejax.sampling.plan import plan_windows
+from jukejax.sampling.loop import make_loop
+from jukejax.sampling.plan import plan_rounds
 from jukejax.training.losses import Bandwidth, vqvae_loss
 from jukejax.training.optimizer import make_optimizer, schedule
 
@@ -139,11 +141,14 @@ def test_cascade(mode, monkeypatch):
 
         monkeypatch.setattr(cascade, "_uniforms", uniforms)
         step = config.upper.ratio if config.upper else 1
-        windows = plan_windows(wanted.shape[1], config.n_ctx, fraction, step)
+        plan = plan_rounds(wanted.shape[1], config.n_ctx, fraction, step)
         temperature = 0.98 if mode == "uniform" else 1e-6
         control = Control(jnp.float32(temperature))
-        made_by = cascade.Level(config, params, windows, describe, 0, np.arange(2), control)
-        nothing = cascade.Progress(np.zeros_like(wanted), 0, np.zeros((2, 0), np.int32))
+        mesh, params = on_one_device(params)
+        loop = make_loop(config, mesh, params, 2, control)
+        placed = loop.place(params)
+        made_by = cascade.Level(config, loop, placed, plan, describe, 0, np.arange(2), control)
+        nothing = cascade.begin(np.zeros_like(wanted))
         *_, (upper, _, _) = cascade.sample_level(made_by, nothing, upper)
         assert_within(
             f"cascade {mode} level {level}: tokens that differ", (upper != wanted).sum(), 0

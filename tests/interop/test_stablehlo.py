@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
+import windows
 from jax import export
 from safetensors.numpy import load_file
 
@@ -36,7 +37,6 @@ from jukejax.model_dir import fingerprint, write_model_dir
 from jukejax.models import prior, vqvae
 from jukejax.models.bottleneck import restored_book
 from jukejax.models.prior import Prior
-from jukejax.sampling.decode import fill, start_stream
 from jukejax.sampling.draw import Control, choose
 from jukejax.training.losses import Bandwidth
 from jukejax.training.tasks import VQVAEExtra
@@ -136,9 +136,7 @@ def test_steps_draw_what_sampling_draws(exported, kind):
     p, size, given = exported(kind), 3, 3
     u = np.random.default_rng(1).random((size, T)).astype(np.float32)
     batch, control = batch_of(p.config, size, seed=2), Control(jnp.float32(2))
-    stream = start_stream(p.config, p.params, batch, jnp.int32(given))
-    first, stop = jnp.int32(given), jnp.int32(T)
-    stream = fill(p.config, p.params, stream, u, first, stop, control, first)
+    stream = windows.filled(p.config, p.params, batch, u, given, T, control)
     wanted = np.asarray(stream.tokens)[:, p.config.prefix_len :]
     kept, caches, token = p.start(batch, given)
     for position in range(given, T):

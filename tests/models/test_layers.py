@@ -1,12 +1,15 @@
 """Layers and convolutions against float64 sums written out."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 
+from jukejax.config import MeshConfig
 from jukejax.models import layers
+from jukejax.parallel.mesh import COMPUTE, make_mesh
 
 
 def arrays(seed, *shapes):
@@ -120,3 +123,50 @@ def test_zero_initialised_dense():
     p = layers.dense_params(64, 64, 0.5, ("embed", "inner"))(jax.random.key(0))
     assert np.asarray(p["kernel"].unbox()).std() == pytest.approx(0.5, rel=0.05)
     assert not np.asarray(p["bias"].unbox()).any()
+
+
+def test_gradients_of_dense_and_norm():
+    """Written by hand, against those that JAX derives of the definitions."""
+    rng = np.random.default_rng(0)
+    x, dy = (rng.normal(size=(2, 5, n)).astype(np.float32) for n in (6, 4))
+    norm = {"scale": rng.normal(size=6) + 1.0, "bias": rng.normal(size=6)}
+    p = {"kernel": rng.normal(size=(6, 4)), "bias": rng.normal(size=4)}
+    norm, p = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (norm, p))
+
+    def definition(norm, p, x):
+        y = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
+        return jnp.sum(dy * ((y * norm["scale"] + norm["bias"]) @ p["kernel"] + p["bias"]))
+
+    def apart(norm, p, x):
+        return jnp.sum(dy * layers.dense(p, layers.layer_norm(norm, x)))
+
+    def absorbed(norm, p, x):
+        return jnp.sum(dy * layers.dense(layers.absorb(norm, p), layers.layer_norm({}, x)))
+
+    value, expected = jax.value_and_grad(definition, argnums=(0, 1, 2))(norm, p, x)
+    for function in (apart, absorbed):
+        found = jax.value_and_grad(function, argnums=(0, 1, 2))(norm, p, x)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+            found,
+            (value, expected),
+        )
+
+
+@pytest.mark.parametrize("axes", [("embed", "inner"), ("inner", "embed")])
+@pytest.mark.parametrize("width", [24, 20])  # 3 rows a shard; no whole number of rows
+def test_gathered_kernels_are_the_stored_ones(axes, width):
+    mesh = make_mesh(MeshConfig(data=1, fsdp=8))
+    kernel = np.random.default_rng(0).normal(size=(width, 6) if axes[0] == "embed" else (6, width))
+    kernel = kernel.astype(np.float32)
+
+    def loss(kernel):
+        with nn.logical_axis_rules(list(COMPUTE)):
+            return jnp.sum(jnp.sin(layers.gathered(kernel, axes, 8)))
+
+    with jax.set_mesh(mesh):
+        value, gradient = jax.jit(jax.value_and_grad(loss))(kernel)
+    np.testing.assert_allclose(value, np.sin(kernel).sum(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(gradient, np.cos(kernel), rtol=1e-5, atol=1e-5)
+    if width == 24:
+        assert gradient.sharding.spec[axes.index("embed")] == "fsdp"

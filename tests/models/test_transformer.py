@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jukejax.config import REMATS
 from jukejax.models.transformer import Stack, StackConfig
 
 R, C, P, D, X, Y = "row", "column", "previous_row", "dense", "cross", "prime"
@@ -129,10 +130,10 @@ def value_and_gradients(oracle):
 
         return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, x)
 
-    return {remat: run(remat) for remat in ("none", "layer", "dots")}
+    return {remat: run(remat) for remat in REMATS}
 
 
-@pytest.mark.parametrize("remat", ["layer", "dots"])
+@pytest.mark.parametrize("remat", REMATS[1:])
 def test_remat_changes_nothing(value_and_gradients, remat):
     loss, gradients = value_and_gradients["none"]
     again, found = value_and_gradients[remat]
@@ -154,4 +155,5 @@ def test_remat_computes_layers_again():
         gradient = jax.grad(lambda params: jnp.sum(stack.apply(params, x)[0]))
         return str(jax.make_jaxpr(gradient)(shapes)).count("dot_general")
 
-    assert products("none") < products("layer")
+    # scores; attn_out, mlp_in and its bias; qkv, its bias and the values attended to
+    assert [products(remat) - products("none") for remat in REMATS] == [0, 1, 4, 7]

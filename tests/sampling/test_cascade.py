@@ -1,6 +1,7 @@
 """Levels window by window: random numbers, going on from anywhere, batching, the codes above."""
 
 import functools
+import itertools
 from types import SimpleNamespace
 
 import jax
@@ -8,13 +9,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+import windows
+from windows import full
 
 from jukejax.config import LabelsConfig, LyricsConfig, PriorConfig, UpperConfig
-from jukejax.models.prior import Prior, init_params
+from jukejax.models.prior import init_params
 from jukejax.sampling import cascade
-from jukejax.sampling.cascade import Level, Progress, sample_level, uniforms, window_batch
+from jukejax.sampling.cascade import (
+    Level,
+    Progress,
+    begin,
+    by_chain,
+    sample_level,
+    uniforms,
+    window_batch,
+)
 from jukejax.sampling.draw import Control
-from jukejax.sampling.plan import Window, plan_windows
+from jukejax.sampling.loop import make_loop
+from jukejax.sampling.plan import Plan, Window, plan_rounds
 
 T, CODES, RATIO, TOTAL, TEMPERATURE, SEED = 16, 11, 4, 44, 3.0, 9
 BASE = {
@@ -114,12 +126,6 @@ def test_a_top_level_window_has_no_codes_above():
 # --- a level --------------------------------------------------------------------------------------
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def full(config, params, batch):
-    """Logits (B, T, K) in one pass."""
-    return Prior(config).apply({"params": params}, batch)[0]
-
-
 @pytest.fixture(scope="module")
 def level(oracle):
     """name -> config, parameters, codes above, and `sample` with all but `items` given."""
@@ -128,7 +134,7 @@ def level(oracle):
     def level(name):
         config = CONFIGS[name]
         params = oracle.random_params(lambda key: init_params(config, key), scale=0.5)
-        params = jax.device_put(params)
+        mesh, params = windows.on_one_device(params)
         rng = np.random.default_rng(0)
         upper = rng.integers(0, CODES, (2, TOTAL // RATIO)).astype(np.int32)
         labels = {
@@ -145,22 +151,32 @@ def level(oracle):
                 "offset": np.full(2, offset, np.int32)[rows]
             }
 
-        def sample(progress=None, total=TOTAL, rows=slice(None), seconds=0.0, given=0):
-            """Progress after every token (or less often), copied."""
-            windows = plan_windows(total, T, 0.5, RATIO if config.upper else 1, given)
+        def plan(total=TOTAL, given=0, chains=1):
+            return plan_rounds(total, T, 0.5, RATIO if config.upper else 1, given, chains)
+
+        def level_of(planned, describe, rows=slice(None)):
             count = len(ITEMS[rows])
-            nothing = Progress(np.zeros((count, total), np.int32), 0, np.zeros((count, 0), int))
+            control = by_chain(Control(jnp.float32(TEMPERATURE)), count, planned.chains)
+            windows = count * planned.chains
+            loop = make_loop(config, mesh, params, windows, control, planned.chains)
+            placed = loop.place(params)
+            return Level(config, loop, placed, planned, describe, SEED, ITEMS[rows], control)
+
+        def sample(progress=None, total=TOTAL, rows=slice(None), seconds=0.0, given=0, chains=1):
+            """Progress after every token (or less often), copied."""
+            planned = plan(total, given, chains)
+            count = len(ITEMS[rows])
+            nothing = begin(np.zeros((count, total), np.int32))
             above = upper[rows, : total // RATIO] if config.upper else None
             described = functools.partial(describe, rows=rows)
-            control = Control(jnp.full((count, 1), TEMPERATURE))
-            made_by = Level(config, params, windows, described, SEED, ITEMS[rows], control)
+            made_by = level_of(planned, described, rows)
             steps = sample_level(made_by, progress or nothing, above, seconds)
-            return [Progress(p.codes.copy(), p.done, p.drawn) for p in steps]
+            return [p._replace(codes=p.codes.copy()) for p in steps]
 
         saved = sample()
         return SimpleNamespace(
             config=config, params=params, upper=upper, describe=describe, sample=sample,
-            codes=saved[-1].codes, saved=saved,
+            plan=plan, level_of=level_of, codes=saved[-1].codes, saved=saved,
         )  # fmt: skip
 
     return level
@@ -168,9 +184,7 @@ def level(oracle):
 
 def choose(logits, u):
     """Tokens (B, T) of logits (B, T, K) at u (B, T), in float64."""
-    logits = np.asarray(logits, np.float64) / TEMPERATURE
-    p = np.exp(logits - logits.max(-1, keepdims=True))
-    cumulative = np.cumsum(p / p.sum(-1, keepdims=True), -1)
+    cumulative = windows.edges(logits, TEMPERATURE)
     return (cumulative <= np.asarray(u, np.float64)[..., None]).sum(-1)
 
 
@@ -193,33 +207,43 @@ def test_every_token_is_drawn_from_its_window(level, name):
         np.testing.assert_array_equal(x.codes[:, given:stop], expected[:, made])
 
 
+def done(plan, progress):
+    """How many tokens there are, in one chain the first ones."""
+    return int(plan.made(progress.rounds, progress.drawn.shape[1]).sum())
+
+
 @NAMES
 def test_progress_comes_with_every_token(level, name):
     x = level(name)
-    assert [p.done for p in x.saved][-1] == TOTAL
-    assert {stop for *_, stop in WINDOWS} <= {p.done for p in x.saved}
+    counts = [done(x.plan(), p) for p in x.saved]
+    assert counts[-1] == TOTAL and x.saved[-1].rounds == len(WINDOWS)
+    assert {stop for *_, stop in WINDOWS} <= set(counts)
     assert len(x.saved) > TOTAL - 16  # the first chunks are longer
-    for codes, done, drawn in x.saved:
-        np.testing.assert_array_equal(codes[:, :done], x.codes[:, :done])
-        assert not codes[:, done:].any()
-        given = max((given for _, given, _ in WINDOWS if given < done), default=0)
-        ends = any(done == stop for *_, stop in WINDOWS)
-        assert drawn.shape == (2, 0 if ends else done - given)
+    for (codes, rounds, drawn), count in zip(x.saved, counts, strict=True):
+        np.testing.assert_array_equal(codes[:, :count], x.codes[:, :count])
+        assert not codes[:, count:].any()
+        given = max((given for _, given, _ in WINDOWS if given < count), default=0)
+        ends = any(count == stop for *_, stop in WINDOWS)
+        assert drawn.shape == (2, 0 if ends else count - given)
+        assert rounds == sum(stop <= count for *_, stop in WINDOWS)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_going_on_from_anywhere_gives_the_same_codes(level, name):
+@pytest.mark.parametrize(("name", "chains"), [*((name, 1) for name in CONFIGS), ("upsampler", 2)])
+def test_going_on_from_anywhere_gives_the_same_codes(level, name, chains):
     """Interrupted after every chunk, many times in the same window, and begun anew each time."""
     x = level(name)
-    for codes, done, drawn in x.saved[:-1]:
-        rubbish = np.where(np.arange(TOTAL) < done, codes, CODES - 1)  # where nothing is made
-        rest = x.sample(Progress(rubbish, done, drawn), seconds=100)
-        np.testing.assert_array_equal(rest[-1].codes, x.codes)
-        assert (rubbish[:, done:] == CODES - 1).all()  # what was handed in is left alone
+    plan = x.plan(chains=chains)
+    saved = x.saved if chains == 1 else x.sample(chains=chains)
+    for codes, rounds, drawn in saved[:-1]:
+        there = plan.made(rounds, drawn.shape[1])
+        rubbish = np.where(there, codes, CODES - 1)  # where nothing is made
+        rest = x.sample(Progress(rubbish, rounds, drawn), seconds=100, chains=chains)
+        np.testing.assert_array_equal(rest[-1].codes, saved[-1].codes)
+        assert (rubbish[:, ~there] == CODES - 1).all()  # what was handed in is left alone
     progress = None
-    for _ in range(3):  # three lives in a row
-        progress = x.sample(progress)[3]
-    np.testing.assert_array_equal(x.sample(progress)[-1].codes, x.codes)
+    for _ in range(2):  # two lives in a row
+        progress = x.sample(progress, chains=chains)[2]
+    np.testing.assert_array_equal(x.sample(progress, chains=chains)[-1].codes, saved[-1].codes)
 
 
 def test_the_caches_that_come_back_are_those_of_an_undisturbed_window(level, monkeypatch):
@@ -234,7 +258,7 @@ def test_the_caches_that_come_back_are_those_of_an_undisturbed_window(level, mon
     x = level("prefix")
     x.sample(total=T)
     undisturbed = ends[-1]
-    stopped = next(p for p in x.sample(total=T) if p.done == 11)
+    stopped = next(p for p in x.sample(total=T) if p.drawn.shape[1] == 11)
     assert (stopped.drawn[0] < 79).any()  # a lyric character, whose code is 0
     x.sample(stopped, total=T)
     for a, b in zip(*map(jax.tree.leaves, (undisturbed, ends[-1])), strict=True):
@@ -243,9 +267,7 @@ def test_the_caches_that_come_back_are_those_of_an_undisturbed_window(level, mon
 
 def test_given_codes_are_kept_and_gone_on_from(level):
     x = level("top")
-    given = Progress(
-        np.where(np.arange(TOTAL) < 21, 7, 0) * np.ones((2, 1), int), 21, x.saved[-1].drawn
-    )
+    given = begin(np.where(np.arange(TOTAL) < 21, 7, 0) * np.ones((2, 1), int))
     found = x.sample(given, given=21)[-1].codes
     assert (found[:, :21] == 7).all()
     batch = {"codes": found[:, 8:24]}  # tokens 21 to 23 are made in the window from 8 on
@@ -254,22 +276,76 @@ def test_given_codes_are_kept_and_gone_on_from(level):
     np.testing.assert_array_equal(found[:, 21:24], expected[:, 13:])
 
 
+def assert_equal_but_for_rounding(x, item, one, other, plan):
+    """Codes of a song; rounding may turn a token, but only where its number lies on an edge."""
+
+    def batch_of(window, codes):
+        upper = x.upper[[item]] if x.config.upper else None
+
+        def describe(offset):
+            return {k: v[[item]] for k, v in x.describe(offset).items()}
+
+        return window_batch(x.config, window, codes, upper, describe)
+
+    windows.assert_differs_by_rounding_alone(
+        x.config, x.params, batch_of, plan.windows, SEED, ITEMS[item], TEMPERATURE, one, other
+    )
+
+
 @pytest.mark.parametrize("item", [0, 1])
 def test_an_item_alone_gives_the_codes_that_it_gives_in_a_batch(level, item):
-    """Rounding may turn a token, but only where its number lies on an edge."""
     x = level("top")
     alone = x.sample(rows=slice(item, item + 1), seconds=100)[-1].codes[0]
-    differ = np.flatnonzero(alone != x.codes[item])
-    if differ.size:
-        first = differ[0]
-        start = next(start for start, given, stop in WINDOWS if given <= first < stop)
-        logits = full(x.config, x.params, {"codes": x.codes[[item], start : start + T]})
-        scaled = np.asarray(logits, np.float64)[0, first - start] / TEMPERATURE
-        p = np.exp(scaled - scaled.max())
-        edges = np.cumsum(p / p.sum())
-        u = draw(SEED, ITEMS, x.config.level, 0, TOTAL)[item, first]
-        assert np.abs(edges - u).min() < 1e-4
+    assert_equal_but_for_rounding(x, item, alone, x.codes[item], x.plan())
     assert not np.array_equal(x.codes[0], x.codes[1])
+
+
+# --- chains ---------------------------------------------------------------------------------------
+
+# (start, given, stop) a chain: 44 tokens from 0 (or 19) on, 16 a window, moved by 8
+CHAINS = {
+    (0, 2): [[(0, 0, 16), (4, 16, 20)], [(20, 20, 36), (28, 36, 44)]],
+    (0, 3): [[(0, 0, 12)], [(12, 12, 28)], [(28, 28, 44)]],
+    (19, 2): [[(8, 19, 24), (12, 24, 28)], [(28, 28, 44)]],  # one chain is over before the other
+}
+
+
+@pytest.mark.parametrize(("given", "count"), CHAINS)
+def test_chains_as_one_batch_equal_the_same_chains_alone(level, given, count):
+    """Each alone, in batches of its own: every window by its own, one after another."""
+    x = level("upsampler")
+    plan = x.plan(given=given, chains=count)
+    chains = CHAINS[given, count]
+    assert sorted((w.start, w.given, w.stop) for w in plan.windows) == sorted(
+        itertools.chain(*chains)
+    )
+    start = begin(np.where(np.arange(TOTAL) < given, x.codes, 0))
+    together = x.sample(start, given=given, chains=count)[-1].codes
+    np.testing.assert_array_equal(together[:, :given], x.codes[:, :given])
+    for chain in chains:
+        own = Plan(TOTAL, given, tuple((Window(*window),) for window in chain))
+        *_, made = sample_level(x.level_of(own, x.describe), begin(start.codes), x.upper)
+        here = slice(chain[0][1], chain[-1][2])
+        alone = together.copy()
+        alone[:, here] = made.codes[:, here]
+        for item in (0, 1):
+            assert_equal_but_for_rounding(x, item, together[item], alone[item], own)
+
+
+def test_every_token_of_a_chain_is_drawn_from_its_window(level):
+    """By the full forward pass: nothing before a chain's beginning is heard, all inside it is."""
+    x = level("upsampler")
+    codes = x.sample(chains=2)[-1].codes
+    u = np.asarray(draw(SEED, ITEMS, x.config.level, 0, TOTAL))
+    for start, given, stop in itertools.chain(*CHAINS[0, 2]):
+        batch = {"codes": codes[:, start : start + T], **x.describe(10 * start)}
+        batch["upper"] = x.upper[:, start // RATIO : (start + T) // RATIO]
+        expected = choose(full(x.config, x.params, batch), u[:, start : start + T])
+        made = slice(given - start, stop - start)
+        np.testing.assert_array_equal(codes[:, given:stop], expected[:, made])
+    # the first chain is that of the song at once, until its last window is moved back
+    np.testing.assert_array_equal(codes[:, :16], x.codes[:, :16])
+    assert (codes[:, 20:] != x.codes[:, 20:]).any()
 
 
 def test_a_song_that_ends_inside_the_window_is_made_to_its_end(level):

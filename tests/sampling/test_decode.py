@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+import windows
 from jax import lax
+from windows import full
 
 from jukejax.config import LabelsConfig, LyricsConfig, PriorConfig, UpperConfig
 from jukejax.models.prior import Prior, init_params
 from jukejax.models.transformer import prior_stack
-from jukejax.sampling.decode import decode_step, fill, music, prefill, start_stream
+from jukejax.sampling.decode import decode_step, music, prefill
 from jukejax.sampling.draw import Control, choose
 
 T, ROWS, WIDTH, CODES, E, B = 16, 4, 8, 11, 4, 2
@@ -55,10 +57,7 @@ def make_batch(config):
     return {name: x.astype(np.int32) for name, x in batch.items()}
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def full(config, params, batch):
-    """Music's logits (B, T, K) in one pass."""
-    return Prior(config).apply({"params": params}, batch)[0][:, config.prefix_len :]
+start = jax.jit(prefill, static_argnums=0)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -82,7 +81,7 @@ def decoded(config, params, batch, given):
     """The logits of `force` after a prefill that saw wrong codes at `given` and later."""
     codes = np.asarray(batch["codes"])
     known = np.where(np.arange(T) < given, codes, CODES - 1 - codes)
-    stream = start_stream(config, params, batch | {"codes": known}, jnp.asarray(given))
+    stream = start(config, params, batch | {"codes": known}, jnp.asarray(given))
     return np.asarray(force(config, params, batch, stream, given))
 
 
@@ -193,11 +192,9 @@ def inverse_cdf(logits, u, temperature):
 def filled(p, codes, first, stop, u, temperature):
     """Tokens (B, L) after one call of `fill`."""
     codes = np.where(np.arange(T) < first, codes, 0).astype(np.int32)
-    stream = start_stream(p.config, p.params, p.batch | {"codes": codes}, jnp.asarray(first))
-    return fill(
-        p.config, p.params, stream, jnp.asarray(u, jnp.float32), jnp.asarray(first),
-        jnp.asarray(stop), Control(jnp.asarray(temperature, jnp.float32)), jnp.asarray(first),
-    )  # fmt: skip
+    control = Control(jnp.asarray(temperature, jnp.float32))
+    batch = jax.device_get(p.batch | {"codes": codes})
+    return windows.filled(p.config, p.params, batch, u.astype(np.float32), first, stop, control)
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,11 @@ import jax.numpy as jnp
 import pytest
 
 from jukejax import presets
-from jukejax.config import LabelsConfig, LyricsConfig, PriorConfig, UpperConfig
+from jukejax.config import LabelsConfig, LyricsConfig, MeshConfig, PriorConfig, UpperConfig
 from jukejax.models.prior import example_batch, init_params
-from jukejax.sampling.decode import fill, prefill
+from jukejax.parallel.mesh import make_mesh, replicated
+from jukejax.sampling import loop
+from jukejax.sampling.decode import prefill
 from jukejax.sampling.draw import Control
 from jukejax.sampling.memory import bandwidth, free_memory, level_memory
 
@@ -29,25 +31,28 @@ CONFIGS = {
 @pytest.mark.parametrize("name", CONFIGS)
 def test_estimates_are_near_what_is_compiled(name):
     config, batch = CONFIGS[name], 3
-    memory = level_memory(config, batch)
+    memory = level_memory(config, make_mesh(MeshConfig(), jax.devices()[:1]), batch)
     params = nn.unbox(jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0)))
     inputs = jax.eval_shape(lambda: example_batch(config, batch))
     scalar = jax.ShapeDtypeStruct((), jnp.int32)
     compiled = jax.jit(prefill, static_argnums=0).lower(config, params, inputs, scalar).compile()
     first = compiled.memory_analysis()
-    stream = jax.eval_shape(lambda p, b, g: prefill(config, p, b, g), params, inputs, scalar)
     assert memory.weights == sum(x.size * 4 for x in jax.tree.leaves(params))
     assert memory.caches == pytest.approx(first.output_size_in_bytes, rel=0.02)
     # scratch is XLA's choice: near, and not far below
     assert 0.5 < memory.prefill / first.temp_size_in_bytes < 3
-    u = jax.ShapeDtypeStruct((batch, config.n_ctx), jnp.float32)
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    placed = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), params
+    )
     control = Control(jax.ShapeDtypeStruct((batch, 1), jnp.float32))
-    loop = fill.lower(config, params, stream, u, scalar, scalar, control, scalar).compile()
-    assert loop.memory_analysis().temp_size_in_bytes < memory.prefill + memory.caches
+    arguments = loop.abstract_arguments(config, mesh, placed, batch, control)
+    compiled = loop.lower(config, mesh, arguments).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < memory.prefill + memory.caches
 
 
 def test_a_published_prior_is_estimated_without_its_weights():
-    memory = level_memory(presets.get("prior_5b_lyrics").model, 1)
+    memory = level_memory(presets.get("prior_5b_lyrics").model, make_mesh(MeshConfig()), 1)
     assert memory.weights == 4 * 5_640_506_800
     assert 0.9 < memory.read / memory.weights < 1
 

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import windows
 
-from jukejax.config import ConfigError, LabelsConfig, LyricsConfig, PriorConfig
+from jukejax.config import ConfigError, LabelsConfig, LyricsConfig, MeshConfig, PriorConfig
 from jukejax.models.layers import dense
 from jukejax.models.prior import Prior, example_batch, init_params
-from jukejax.sampling.decode import fill, start_stream
+from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.draw import Control
 from jukejax.sampling.job import Item, Job
 from jukejax.sampling.memory import level_memory
@@ -79,12 +80,8 @@ def test_decoding_draws_from_the_same_weights_as_the_forward_pass(oracle):
     config = dataclasses.replace(CONFIG, lyrics=None, labels=None, attn_order=2, depth=3)
     params = oracle.random_params(lambda key: init_params(config, key), scale=0.5)
     held, batch = hold(params, "int8"), example_batch(config, 2)
-    stream = start_stream(config, held, batch, jnp.asarray(0))
-    u = jax.random.uniform(jax.random.key(1), (2, 16))
-    number = jnp.asarray
-    codes = fill(
-        config, held, stream, u, number(0), number(16), Control(jnp.ones((2, 1))), number(0)
-    ).tokens
+    u = np.asarray(jax.random.uniform(jax.random.key(1), (2, 16)))
+    codes = windows.filled(config, held, batch, u, 0, 16, Control(jnp.ones((2, 1)))).tokens
     logits = Prior(config).apply({"params": held}, batch | {"codes": codes})[0]
     sums = np.cumsum(jax.nn.softmax(logits), -1)
     low = np.take_along_axis(np.pad(sums, ((0, 0), (0, 0), (1, 0))), codes[..., None], 2)[..., 0]
@@ -93,8 +90,9 @@ def test_decoding_draws_from_the_same_weights_as_the_forward_pass(oracle):
 
 
 def test_memory_counts_what_is_held(params):
-    plain = level_memory(CONFIG, 1)
-    small = level_memory(CONFIG, 1, "int8")
+    mesh = make_mesh(MeshConfig())
+    plain = level_memory(CONFIG, mesh, 1)
+    small = level_memory(CONFIG, mesh, 1, "int8")
     shapes = nn.unbox(jax.eval_shape(lambda key: init_params(CONFIG, key), jax.random.key(0)))
     held = jax.eval_shape(lambda p: hold(p, "int8"), shapes)
     assert small.weights == sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(held))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jukejax import presets
+from jukejax import costs, presets
 from jukejax.config import VQVAEConfig, VQVAEExperiment
 from jukejax.training.clock import STARTS, Clock, Trace, memory, work
 from jukejax.training.metrics import MetricsWriter
@@ -63,6 +63,20 @@ def test_time_is_steps_or_lost(tmp_path):
     assert later["time/step"] == pytest.approx(19)
     assert later["time/goodput"] == pytest.approx((40 + 95) / 200)
     assert sum(v for k, v in later.items() if "lost" in k or "goodput" in k) == pytest.approx(1)
+
+
+def test_flops_a_second_and_their_share_of_the_peak(tmp_path, monkeypatch):
+    assert jax.device_count() == 8
+    flops = 512 * 8192 * 3.0007e10 / 8  # of a token, and a device's share of the batch
+    for chip in (None, costs.CHIPS["v5p"]):
+        monkeypatch.setattr(costs, "chip_of", lambda kind, chip=chip: chip)
+        time = Time(1000)
+        clock = Clock(tmp_path, PRIOR, now=time)
+        steps(time, clock, 11, 4)
+        found = clock.lap()
+        assert found["time/flops_per_second"] == pytest.approx(flops / 4, rel=1e-3)
+        mfu = None if chip is None else pytest.approx(flops / 4 / 459e12, rel=1e-3)
+        assert found.get("time/mfu") == mfu
 
 
 class Result:

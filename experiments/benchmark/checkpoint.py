@@ -1,0 +1,150 @@
+"""A checkpoint of a published size, saved and restored on virtual devices, every bit compared.
+
+python -m experiments.benchmark checkpoint --preset prior_5b --folder /tmp/checkpoint
+
+A GB at a time is written and read, for the arrays alone nearly fill this machine's memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from experiments.benchmark.processes import measured
+from jukejax import atomic, presets
+from jukejax.checkpoint import Checkpoints, open_existing
+from jukejax.config import ConfigError, MeshConfig
+from jukejax.parallel.mesh import make_mesh
+from jukejax.training.step import abstract_state
+from jukejax.training.tasks import make_task
+
+
+@dataclass(frozen=True)
+class Command:
+    """Save and restore a preset's parameters by the code that training uses."""
+
+    folder: Path
+    """Gets the checkpoint; must not exist yet. It is not deleted."""
+    preset: str = "prior_5b"
+    """Whose parameters; their values are noise."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """What they are held in."""
+    devices: int = 8
+    """Virtual CPU devices that they are split over (fsdp)."""
+    tensor: int = 1
+    """Restores onto a mesh with this many devices along tensor, the rest along fsdp."""
+    part: Literal["all", "save", "restore"] = "all"
+    """Both parts, each in a process of its own; or one of them in this one."""
+    json: bool = False
+    """Print the result as one JSON object too."""
+
+
+def noise(shape: tuple[int, ...], dtype: Any, seed: int) -> jax.Array:
+    """Numbers in [-0.025, 0.025) that depend on their place and the seed alone."""
+    x = jnp.full(shape, seed * 0x9E3779B9 % 2**32, jnp.uint32)
+    step = 1
+    for axis in reversed(range(len(shape))):
+        x += lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(step % 2**32)
+        step *= shape[axis]
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
+        x = (x ^ (x >> shift)) * jnp.uint32(factor)
+    return ((x.astype(jnp.float32) * 2.0**-32 - 0.5) * 0.05).astype(dtype)
+
+
+def wanted(command: Command, mesh: MeshConfig) -> Any:
+    """Shapes and shardings of the parameters."""
+    experiment = presets.get(command.preset)
+    state = abstract_state(make_task(experiment), experiment, make_mesh(mesh))
+
+    def held(x: Any) -> Any:
+        return jax.ShapeDtypeStruct(x.shape, jnp.dtype(command.dtype), sharding=x.sharding)
+
+    return jax.tree.map(held, state.params)
+
+
+def save(command: Command) -> dict[str, float]:
+    """Makes parameters and saves them; seconds until training goes on, and until all is safe."""
+    shapes, tree = jax.tree.flatten(wanted(command, MeshConfig(data=1, fsdp=command.devices)))
+    made = []
+    for seed, x in enumerate(shapes):
+        fill = jax.jit(noise, static_argnums=(0, 1, 2), out_shardings=x.sharding)
+        made.append(fill(x.shape, x.dtype, seed))
+    params = jax.block_until_ready(jax.tree.unflatten(tree, made))
+    began = time.perf_counter()
+    with Checkpoints(command.folder, frugal=True) as checkpoints:
+        checkpoints.save(1, {"params": params}, {"preset": command.preset})
+        handed_over = time.perf_counter() - began
+        checkpoints.wait()
+        seconds = time.perf_counter() - began
+    return {"seconds": seconds, "handed_over": handed_over, "bytes": sum(x.nbytes for x in made)}
+
+
+def restore(command: Command) -> dict[str, float]:
+    """Restores them; seconds, and how many arrays differ from what was saved in any bit."""
+    mesh = MeshConfig(data=1, fsdp=command.devices // command.tensor, tensor=command.tensor)
+    shapes = wanted(command, mesh)
+    began = time.perf_counter()
+    with open_existing(command.folder, frugal=True) as checkpoints:
+        found = jax.block_until_ready(checkpoints.restore({"params": shapes})["params"])
+    seconds = time.perf_counter() - began
+    bits = jnp.uint16 if command.dtype == "bfloat16" else jnp.uint32
+
+    def same(x: jax.Array, seed: int) -> jax.Array:
+        expected = lax.bitcast_convert_type(noise(x.shape, x.dtype, seed), bits)
+        return jnp.array_equal(lax.bitcast_convert_type(x, bits), expected)
+
+    check = jax.jit(same, static_argnums=1)
+    leaves = jax.tree.leaves(found)
+    wrong = sum(not check(x, seed) for seed, x in enumerate(leaves))
+    return {"seconds": seconds, "arrays": len(leaves), "differ": wrong}
+
+
+def run(command: Command) -> dict[str, Any]:
+    """Both parts as processes, or one here."""
+    if command.part != "all":
+        found = (save if command.part == "save" else restore)(command)
+        atomic.write_json(command.folder / f"{command.part}.json", found)
+        return {command.part: found}
+    if command.folder.exists():
+        raise ConfigError(f"{command.folder} is there already; choose another --folder.")
+    if command.devices % command.tensor:
+        raise ConfigError(f"--tensor {command.tensor} does not divide --devices.")
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={command.devices}"
+    told: dict[str, Any] = {n: getattr(command, n) for n in ("preset", "dtype", "devices")}
+    options = {"folder": command.folder, **told, "tensor": command.tensor}
+    arguments = [str(x) for name, value in options.items() for x in (f"--{name}", value)]
+    for part in ("save", "restore"):
+        process = measured("experiments.benchmark", ["checkpoint", *arguments, "--part", part])
+        inside = json.loads((command.folder / f"{part}.json").read_text())
+        told[part] = {**inside, "peak_anonymous_gib": process["peak_anonymous_gib"]}
+    files = (p for p in command.folder.rglob("*") if p.is_file())
+    return {**told, "bytes_on_disk": sum(p.stat().st_size for p in files)}
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The figures to print."""
+    if "preset" not in found:  # a part, whose figures are told by the whole
+        return []
+    size = found["save"]["bytes"]
+    told = [
+        f"{found['preset']}: {size / 1e9:.2f} GB of {found['dtype']} on {found['devices']} "
+        f"devices, {found['bytes_on_disk'] / 1e9:.2f} GB on disk"
+    ]
+    for part in ("save", "restore"):
+        seconds, peak = found[part]["seconds"], found[part]["peak_anonymous_gib"]
+        told.append(
+            f"  {part:8}{seconds:6.1f} s  {size / seconds / 1e9:.2f} GB/s  peak {peak:.2f} GiB of "
+            "anonymous memory"
+        )
+    told.append(f"  training could go on after {found['save']['handed_over']:.1f} s")
+    arrays, wrong = found["restore"]["arrays"], found["restore"]["differ"]
+    return [*told, f"  {arrays} arrays, of which {wrong} differ in any bit"]

@@ -1,0 +1,268 @@
+"""What it costs and gains to cut a song's upsampling into chains (`--parallel-segments`).
+
+python -m experiments.benchmark seams --sample runs/demo/sample
+
+A finished sample of one chain gives the codes above and the songs' labels. Each lower level is made
+again in N chains from the same codes and random numbers. Bits: tokens after a seam under the prior
+that hears the half window before it, at the same places of both. Joins: how far the spectra of the
+25 ms before and after a seam are apart. Speed: a second run, compiled by the first, of one song.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from numpy.typing import NDArray
+
+from experiments.benchmark import limits
+from experiments.sampling import sound
+from experiments.sampling.request import Source, open_source
+from experiments.sampling.setup import LevelSetup, set_up
+from jukejax import costs, presets
+from jukejax.config import ConfigError, MeshConfig, PriorConfig
+from jukejax.evaluation import bootstrap, likelihood
+from jukejax.evaluation.report import table
+from jukejax.model_dir import LoadedPrior, LoadedVQVAE, load_vqvae, read_model_dir
+from jukejax.parallel.mesh import batch_ways, make_mesh
+from jukejax.sampling.cascade import Level, begin, by_chain, sample_level, window_batch
+from jukejax.sampling.job import Job
+from jukejax.sampling.loop import make_loop
+from jukejax.sampling.plan import Plan, Window, plan_rounds
+
+JOIN_SECONDS, FLOOR_DB = 0.025, -80.0
+PARTS = (1, 8, 64)  # tokens after a seam: the first of them, to 8, to 64, to half a window
+
+
+@dataclass(frozen=True)
+class Command:
+    """What chains cost in bits and at joins, and gain in tokens a second."""
+
+    sample: Path
+    """A finished sample directory of one chain, of all levels."""
+    segments: tuple[int, ...] = (2, 4, 8)
+    """How many chains to cut songs into; beside them every window by itself is one."""
+    json: bool = False
+    """Print the figures as one JSON object too."""
+
+
+class Made(NamedTuple):
+    """Codes of a level (N, T) as some plan makes them, and the seconds of a second run."""
+
+    codes: NDArray[np.integer]
+    seconds: float
+
+
+def make(
+    job: Job, setup: LevelSetup, prior: LoadedPrior, mesh: Mesh, plan: Plan,
+    upper: NDArray[np.integer],
+) -> Made:  # fmt: skip
+    """All songs as one batch; timed again by the first song alone."""
+
+    def run(songs: int) -> NDArray[np.integer]:
+        some = jax.tree.map(lambda x: x[:songs], setup.controls[0])
+        control = by_chain(some, songs, plan.chains)
+        rows = songs * plan.chains
+        loop = make_loop(setup.config, mesh, prior.params, rows, control, plan.chains)
+
+        def describe(offset: int) -> dict[str, np.ndarray]:
+            return {name: x[:songs] for name, x in setup.describes[0](offset).items()}
+
+        level = Level(
+            setup.config, loop, loop.place(prior.params), plan, describe, job.seed,
+            np.arange(songs), control,
+        )  # fmt: skip
+        *_, end = sample_level(level, begin(np.zeros((songs, plan.total), np.int32)), upper[:songs])
+        return end.codes
+
+    codes = run(len(job.items))
+    run(1)
+    began = time.perf_counter()
+    run(1)
+    return Made(codes, time.perf_counter() - began)
+
+
+def seams(plan: Plan) -> list[int]:
+    """Where the chains but the first begin, in tokens."""
+    return [window.given for window in plan.rounds[0][1:]]
+
+
+def bits_after(
+    scorer: likelihood.Scorer,
+    setup: LevelSetup,
+    codes: NDArray[np.integer],
+    upper: NDArray[np.integer],
+    places: Sequence[int],
+    rows: int,
+) -> NDArray[np.float64]:
+    """Bits (N, places, n_ctx / 2) of the tokens after places, by what is left of them in a window.
+
+    A place so near to the end that half a window does not follow has nan at its end. The scorer is
+    given `rows` songs at once.
+    """
+    c, found = setup.config, []
+    half, total = c.n_ctx // 2, codes.shape[1]
+    for place in places:
+        start = max(0, place - half) // setup.ratio * setup.ratio
+        stop = min(total, start + c.n_ctx)
+        window = Window(start, stop, stop)
+        batch = window_batch(c, window, codes, upper, setup.describes[0])
+        bits = likelihood.score_all(scorer, batch, rows)
+        after = np.full((len(codes), half), np.nan)
+        here = bits[:, place - start : min(stop, place + half) - start]
+        after[:, : here.shape[1]] = here
+        found.append(after)
+    return np.stack(found, 1)
+
+
+def gaps(audio: NDArray[np.float32], places: Sequence[int], size: int) -> NDArray[np.float64]:
+    """Root mean square distance in dB (N, places) of the spectra before and after samples."""
+    window = np.hanning(size)
+
+    def spectrum(start: int) -> NDArray[np.float64]:
+        part = np.abs(np.fft.rfft(window * audio[:, start : start + size], axis=1))
+        return np.maximum(20 * np.log10(part / (size / 4) + 1e-12), FLOOR_DB)
+
+    apart = [spectrum(place) - spectrum(place - size) for place in places]
+    return np.stack([np.sqrt(np.mean(x**2, 1)) for x in apart], 1)
+
+
+def compared(cut: NDArray[np.float64], whole: NDArray[np.float64]) -> dict[str, Any]:
+    """Means of two arrays (N, ...), their difference and its interval over songs."""
+
+    def songs(x: NDArray[np.float64]) -> dict[str, tuple[float, float]]:
+        return {str(i): (float(np.nanmean(row)), 1.0) for i, row in enumerate(x)}
+
+    difference, interval = bootstrap.difference(songs(whole), songs(cut))
+    return {
+        "chains": float(np.nanmean(cut)), "one": float(np.nanmean(whole)),
+        "difference": difference, "interval": interval,
+    }  # fmt: skip
+
+
+def of_level(
+    source: Source, setup: LevelSetup, prior: LoadedPrior, model: LoadedVQVAE, mesh: Mesh,
+    segments: Sequence[int],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """A row for one chain and for each number of chains."""
+    c, job = setup.config, source.job
+    upper, kept = source.codes[c.level + 1], source.codes[c.level]
+    total, half = kept.shape[1], c.n_ctx // 2
+    scorer = likelihood.make_scorer(c, prior.params, mesh)
+    rows_at_once = -(-len(kept) // batch_ways(mesh)) * batch_ways(mesh)
+    size = round(JOIN_SECONDS * c.sample_rate)
+
+    def decoded(codes: NDArray[np.integer]) -> NDArray[np.float32]:
+        plan = sound.pieces(model, c.level, total)
+        return np.concatenate([sound.decode_piece(model, codes, c.level, x) for x in plan], 1)
+
+    rows: list[dict[str, Any]] = []
+    whole, audio = kept, decoded(kept)
+    for chains in dict.fromkeys((1, *segments, -(-total // c.n_ctx))):
+        plan = plan_rounds(total, c.n_ctx, job.hop_fraction[c.level], setup.ratio, 0, chains)
+        made = make(job, setup, prior, mesh, plan, upper)
+        row = {
+            "level": c.level, "chains": plan.chains, "rounds": len(plan.rounds),
+            "steps": plan.steps(), "tokens_per_second": total / made.seconds,
+            "h100_seconds": h100_seconds(c.level, chains),
+        }  # fmt: skip
+        if chains == 1:
+            row["as_sampled"] = bool((made.codes == whole).all())
+        else:
+            places = seams(plan)
+            cut, one = (
+                bits_after(scorer, setup, z, upper, places, rows_at_once)
+                for z in (made.codes, whole)
+            )
+            borders = [0, *(part for part in PARTS if part < half), half]
+            row["bits"] = {
+                f"{a + 1} to {b}": compared(cut[..., a:b], one[..., a:b])
+                for a, b in itertools.pairwise(borders)
+            }
+            at = [
+                place * c.hop for place in places if size <= place * c.hop <= audio.shape[1] - size
+            ]
+            row["join_db"] = compared(gaps(decoded(made.codes), at, size), gaps(audio, at, size))
+        rows.append(row)
+    return rows
+
+
+def h100_seconds(level: int, chains: int) -> float:
+    """The least seconds of a minute's level of the published model on an H100, in bfloat16."""
+    c = presets.get(limits.LEVELS[level]).model
+    assert isinstance(c, PriorConfig)
+    total = round(60 * c.sample_rate / c.hop)
+    return limits.level_bound(
+        c, costs.GPUS["H100"], 1, 2, total, limits.HOPS[level], chains
+    ).seconds
+
+
+def run(command: Command) -> dict[str, Any]:
+    """The rows of all levels with codes above, top first."""
+    source = open_source(command.sample, ())
+    job = source.job
+    folder, mesh = read_model_dir(job.model), make_mesh(MeshConfig())
+    model = load_vqvae(folder.vqvae, mesh)
+    samples = job.samples(model.config.sample_rate, model.config.hops[-1])
+    short = [
+        z.shape[1] * hop < samples for z, hop in zip(source.codes, model.config.hops, strict=True)
+    ]
+    if any(short) or job.parallel_segments > 1 or any(job.given) or job.max_batch:
+        raise ConfigError(
+            f"{command.sample} must hold finished songs from nothing, of one chain and one batch; "
+            "sample them with experiments.sample."
+        )
+    rows = []
+    for setup in set_up(job, folder, model):
+        if setup.config.upper:
+            prior = folder.load_prior(mesh, model, setup.level)
+            with jax.set_mesh(mesh):
+                rows += of_level(source, setup, prior, model, mesh, command.segments)
+    return {"songs": len(job.items), "seconds": job.seconds, "rows": rows}
+
+
+def _more(pair: dict[str, Any]) -> str:
+    text = f"{pair['chains']:.3f} ({pair['difference']:+.3f}"
+    if pair["interval"]:
+        text += f"; {pair['interval'][0]:+.3f} to {pair['interval'][1]:+.3f}"
+    return text + ")"
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """Two tables: what chains gain, and what seams cost."""
+    first = found["rows"][0]["tokens_per_second"]
+    gains, loss = [], []
+    for row in found["rows"]:
+        if row["chains"] == 1:
+            first = row["tokens_per_second"]
+        gains.append(
+            (
+                str(row["level"]), str(row["chains"]), str(row["rounds"]), f"{row['steps']:,}",
+                f"{row['tokens_per_second']:,.0f}", f"{row['tokens_per_second'] / first:.2f}",
+                f"{row['h100_seconds']:.2f}",
+            )
+        )  # fmt: skip
+        for part, pair in row.get("bits", {}).items():
+            loss.append(
+                (str(row["level"]), str(row["chains"]), f"bits of tokens {part}", _more(pair))
+            )
+        if "join_db" in row:
+            loss.append(
+                (str(row["level"]), str(row["chains"]), "dB at joins", _more(row["join_db"]))
+            )
+    gain_head = ("level", "chains", "rounds", "steps", "tokens/s", "gain", "H100, s a minute")
+    return [
+        f"{found['songs']} songs of {found['seconds']:g} s; tokens/s of one song.",
+        table(gain_head, gains),
+        "After seams (more than at the same places of one chain, with 95 % over songs):",
+        table(("level", "chains", "what", "at seams"), loss),
+        "One chain makes the sample's own codes: "
+        + ", ".join(str(r["as_sampled"]) for r in found["rows"] if r["chains"] == 1),
+    ]

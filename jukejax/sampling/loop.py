@@ -1,0 +1,215 @@
+"""The loop that fills windows, compiled for one shape of batch and one mesh.
+
+An array's layout is the order in which its numbers lie in memory. Left at the default, a call
+copies all caches and weights into the layouts that its loop wants, and the caches back. So the
+compiler chooses those of parameters and stream once, with the program; parameters are put into them
+when a level begins, and prefilling writes the stream in them. On a CPU they are the default ones.
+
+B batch, L positions of the stack, W width, A attention width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.layout import Format, Layout
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jukejax.config import PriorConfig
+from jukejax.models.prior import Batch, example_batch
+from jukejax.parallel.mesh import BATCH, COMPUTE, batch_ways, replicated
+from jukejax.sampling import decode
+from jukejax.sampling.decode import Stream
+from jukejax.sampling.draw import Control
+
+
+def on_device(config: PriorConfig) -> PriorConfig:
+    """The prior as it is sampled here: activations and caches are float32 on a CPU.
+
+    A CPU multiplies no bfloat16: it converts what it meets, all of a cache at every write to it.
+    """
+    if jax.default_backend() == "cpu":
+        return dataclasses.replace(config, dtype="float32")
+    return config
+
+
+def _abstract(x: Any, sharding: Any) -> Any:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+
+def _rows(mesh: Mesh, windows: int) -> NamedSharding:
+    """Windows are split over the mesh where it divides their number."""
+    return NamedSharding(mesh, P(BATCH if windows % batch_ways(mesh) == 0 else None))
+
+
+def abstract_stream(config: PriorConfig, mesh: Mesh, params: Any, windows: int) -> Stream:
+    """Shapes and shardings of a stream: caches are split as attention is, A over `tensor`."""
+    batch = jax.eval_shape(lambda: example_batch(config, windows))
+    given = jax.ShapeDtypeStruct((), jnp.int32)
+    prefill = functools.partial(decode.prefill, config)
+    stream = jax.eval_shape(prefill, params, batch, given)
+    rows = _rows(mesh, windows)
+
+    def cache(x: Any) -> Any:
+        last = "tensor" if x.shape[-1] % mesh.shape["tensor"] == 0 else None
+        spec = P(None, *rows.spec, *(None,) * (x.ndim - 3), last)
+        return _abstract(x, NamedSharding(mesh, spec))
+
+    def told(x: Any) -> Any:  # (L, W) is of all windows
+        return _abstract(x, rows if x.ndim == 3 else replicated(mesh))
+
+    placed: Stream = jax.tree.map(told, stream._replace(tokens=None, caches=None))
+    return placed._replace(
+        tokens=_abstract(stream.tokens, rows), caches=jax.tree.map(cache, stream.caches)
+    )
+
+
+def abstract_arguments(
+    config: PriorConfig, mesh: Mesh, params: Any, windows: int, control: Any, chains: int = 1
+) -> tuple[Any, ...]:
+    """Shapes and shardings of what `decode.fill` takes after the config.
+
+    Args:
+      params: arrays, or shapes, that know their shardings.
+      windows: of all chains.
+      control: a `Control` of arrays, or of shapes.
+      chains: several may be given different numbers of tokens.
+    """
+    whole = replicated(mesh)
+    number = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
+    uniforms = jax.ShapeDtypeStruct((windows, config.n_ctx), jnp.float32)
+    return (
+        jax.tree.map(lambda x: _abstract(x, x.sharding), params),
+        abstract_stream(config, mesh, params, windows),
+        _abstract(uniforms, _rows(mesh, windows)),
+        number,
+        number,
+        jax.tree.map(lambda x: _abstract(x, whole), control),
+        jax.ShapeDtypeStruct((windows,) if chains > 1 else (), jnp.int32, sharding=whole),
+    )
+
+
+def lower(config: PriorConfig, mesh: Mesh, arguments: tuple[Any, ...]) -> jax.stages.Lowered:
+    """`decode.fill` for `abstract_arguments`, with layouts to be chosen; the stream is donated."""
+
+    def chosen(tree: Any) -> Any:
+        return jax.tree.map(lambda x: Format(Layout.AUTO, x.sharding), tree)
+
+    params, stream, *others = arguments
+    jitted = jax.jit(
+        decode.fill,
+        static_argnums=0,
+        donate_argnums=2,
+        in_shardings=(chosen(params), chosen(stream), *jax.tree.map(lambda x: x.sharding, others)),
+        out_shardings=chosen(stream),
+    )
+    with jax.set_mesh(mesh):
+        return jitted.lower(config, *arguments)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """`decode.prefill` and `decode.fill` for batches of `windows`; see `make_loop`."""
+
+    mesh: Mesh
+    formats: tuple[Any, ...]  # of the arguments of `filling`
+    starting: Callable[..., Stream]
+    starting_chain: Callable[..., Stream]
+    filling: Callable[..., Stream]
+
+    def place(self, params: Any) -> Any:
+        """Parameters in the loop's layouts; arrays that lie so already are the same ones."""
+
+        def put(x: Any, wanted: Format) -> Any:
+            # one that the loop does not read may lie anyhow
+            return x if wanted.layout in (None, x.format.layout) else jax.device_put(x, wanted)
+
+        return jax.tree.map(put, params, self.formats[0])
+
+    def start(self, params: Any, batch: Batch, given: int) -> Stream:
+        """`decode.prefill` of a batch of numpy arrays, in the loop's layouts."""
+        batch = jax.device_put(batch, self.formats[2].sharding)
+        with jax.set_mesh(self.mesh):
+            return self.starting(params, batch, np.int32(given))
+
+    def start_chains(self, params: Any, batches: Iterable[Batch], given: int) -> Stream:
+        """`start` of the batches of all chains, joined; a parallel pass each.
+
+        All at once would take the more memory. Leaves are joined one by one, so that no more than
+        one of them is there twice.
+        """
+        several = list(batches)
+        if len(several) == 1:
+            return self.start(params, several[0], given)
+        chains: list[list[jax.Array]] = []
+        for batch in several:
+            placed = jax.device_put(batch, _rows(self.mesh, len(batch["codes"])))
+            with jax.set_mesh(self.mesh):
+                stream = self.starting_chain(params, placed, np.int32(given))
+            chains.append(jax.tree.leaves(stream))
+        axes: Any = jax.tree.map(lambda _: 0, stream)
+        shared = -1 if stream.add.ndim == 2 else 0  # (L, W) is of all windows
+        axes = axes._replace(caches=jax.tree.map(lambda _: 1, stream.caches), add=shared)
+        form, wanted = jax.tree.structure(stream), jax.tree.leaves(self.formats[1])
+        del stream
+        joined = []
+        for axis, format in zip(jax.tree.leaves(axes), wanted, strict=True):
+            parts = [leaves.pop(0) for leaves in chains]
+            one = parts[0] if axis < 0 else jnp.concatenate(parts, axis)
+            joined.append(jax.device_put(one, format))
+        found: Stream = jax.tree.unflatten(form, joined)
+        return found
+
+    def fill(
+        self, params: Any, stream: Stream, uniforms: jax.Array, first: int, stop: int,
+        control: Control, known: Any,
+    ) -> Stream:  # fmt: skip
+        """`decode.fill`; `params` as `place` gives them. The stream must not be used again.
+
+        Args:
+          known: a music position; of several chains, one a window.
+        """
+        numbers = (np.int32(first), np.int32(stop), np.asarray(known, np.int32))
+        uniforms, control = jax.device_put((uniforms, control), (self.formats[2], self.formats[5]))
+        return self.filling(params, stream, uniforms, *numbers[:2], control, numbers[2])
+
+
+def make_loop(
+    config: PriorConfig, mesh: Mesh, params: Any, windows: int, control: Control, chains: int = 1
+) -> Loop:
+    """Compiles a loop; the same arguments, by shapes and shardings, give the same one.
+
+    Args:
+      params: arrays on the devices of `mesh`, as `weights.hold` gives them.
+      windows, chains: see `abstract_arguments`.
+    """
+    arguments = abstract_arguments(config, mesh, params, windows, control, chains)
+    leaves, tree = jax.tree.flatten(arguments)
+    return _make_loop(config, mesh, tree, tuple(leaves))
+
+
+@functools.lru_cache(maxsize=16)
+def _make_loop(config: PriorConfig, mesh: Mesh, tree: Any, leaves: tuple[Any, ...]) -> Loop:
+    arguments = jax.tree.unflatten(tree, leaves)
+    compiled = lower(config, mesh, arguments).compile()
+
+    def known(format: Format, x: Any) -> Format:  # that of an unused argument is not known
+        return Format(None, x.sharding) if format.layout is None else format
+
+    formats = jax.tree.map(known, compiled.input_formats[0], arguments)
+
+    def prefill(params: Any, batch: Batch, given: jax.Array) -> Stream:
+        with nn.logical_axis_rules(list(COMPUTE)):
+            return decode.prefill(config, params, batch, given)
+
+    whole = jax.jit(prefill, out_shardings=formats[1])
+    return Loop(mesh, formats, whole, jax.jit(prefill), compiled)
