@@ -62,6 +62,7 @@ def test_differences_are_paired_by_song():
     assert found["difference"] == 1.0 and found["interval"] == (1.0, 1.0)  # 1 in each song
 
 
+@pytest.mark.slow
 def test_a_song_is_made_again_in_chains_and_measured(sample):
     found = seams.run(seams.Command(sample, segments=(2,)))
     rows = found["rows"]

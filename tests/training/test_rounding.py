@@ -77,6 +77,7 @@ def trained(experiment, steps=40):
     return losses, state, float(averaged["loss"])
 
 
+@pytest.mark.slow
 def test_training_follows_that_in_float32():
     wide = replace(EXPERIMENT, train=replace(EXPERIMENT.train, state_dtype="float32"))
     expected, _, averaged = trained(wide)
