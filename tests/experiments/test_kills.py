@@ -60,7 +60,7 @@ def share(rows):
 
 def test_killed_at_random_moments_it_makes_the_same_song(tmp_path, oracle):
     # so slow that windows take longer than the time between two saves
-    model = tiny_model.write(tmp_path, oracle, n_ctx=2048, depth=9, width=256)
+    model = tiny_model.write(tmp_path, oracle, n_ctx=1024, depth=9, width=256)
     finish(start(model, tmp_path / "whole"))
     rng, table, out = random.Random(3), [], tmp_path / "killed"
     print(
