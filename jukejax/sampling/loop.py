@@ -178,8 +178,10 @@ class Loop:
     def start(self, params: Any, batch: Batch, given: int) -> Stream:
         """`decode.prefill` of a batch of numpy arrays, in the loop's layouts."""
         batch = jax.device_put(batch, self.formats[2].sharding)
+        # one program at a time: with several under way, a CPU's few threads can leave collectives
+        # of each waiting for those of the other, and their temporaries add up anywhere
         with jax.set_mesh(self.mesh):
-            return self.starting(params, batch, np.int32(given))
+            return jax.block_until_ready(self.starting(params, batch, np.int32(given)))
 
     def start_chains(self, params: Any, batches: Iterable[Batch], given: int) -> Stream:
         """`start` of the batches of all chains, joined; a parallel pass each.
@@ -194,7 +196,7 @@ class Loop:
         for batch in several:
             placed = jax.device_put(batch, _rows(self.mesh, len(batch["codes"])))
             with jax.set_mesh(self.mesh):
-                stream = self.starting_chain(params, placed, np.int32(given))
+                stream = jax.block_until_ready(self.starting_chain(params, placed, np.int32(given)))
             chains.append(jax.tree.leaves(stream))
         axes: Any = jax.tree.map(lambda _: 0, stream)
         shared = -1 if stream.add.ndim == 2 else 0  # (L, W) is of all windows
@@ -206,7 +208,7 @@ class Loop:
             parts = [leaves.pop(0) for leaves in chains]
             one = parts[0] if axis < 0 else jnp.concatenate(parts, axis)
             joined.append(jax.device_put(one, format))
-        found: Stream = jax.tree.unflatten(form, joined)
+        found: Stream = jax.tree.unflatten(form, jax.block_until_ready(joined))
         return found
 
     def fill(
