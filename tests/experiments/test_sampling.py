@@ -207,7 +207,12 @@ def test_a_bfloat16_prior_is_sampled_in_float32_on_a_cpu(model, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("stream", "mesh"), [(False, MeshConfig()), (True, MeshConfig()), (False, MIXED)]
+    ("stream", "mesh"),
+    [
+        (False, MeshConfig()),
+        pytest.param(True, MeshConfig(), marks=pytest.mark.slow),
+        pytest.param(False, MIXED, marks=pytest.mark.slow),
+    ],
 )
 def test_killed_after_every_chunk_it_makes_the_same_songs(
     song, split_songs, model, tmp_path, monkeypatch, stream, mesh
