@@ -7,8 +7,7 @@ import json
 import numpy as np
 import pytest
 import soundfile
-import tiny_model
-from tiny_model import HOPS, N_CTX, RATE
+from tiny_model import HOPS, N_CTX, RATE, assert_same, codes, sample
 
 from experiments import sample as command
 from experiments.sample import run
@@ -18,6 +17,7 @@ from jukejax.config import ConfigError
 from jukejax.sampling import cascade
 from jukejax.sampling.sample_dir import SampleDir
 
+pytestmark = pytest.mark.usefixtures("quick")
 SECONDS, CHAINS = 0.0751, 3  # 38, 76 and 152 codes, top first; windows of 16
 TOTALS = {2: 38, 1: 76, 0: 152}
 SEAMS = {1: [24, 50], 0: [50, 100]}  # whole codes of the level above; worked out by hand
@@ -25,42 +25,6 @@ OPTIONS = {
     "artist": "ella", "genre": ("jazz",), "hop_fraction": (0.5, 0.5, 0.5),
     "temperature": (3.0, 3.0, 3.0), "seconds": SECONDS, "count": 2, "seed": 5,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, oracle):
-    return tiny_model.write(tmp_path_factory.mktemp("tiny"), oracle)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    """No page, and models are read once: that takes most of the time of a tiny job."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "write_page", lambda out: out)
-        tiny_model.read_once(patch, command)
-        yield
-
-
-def sample(out, stream=False, **options):
-    """Runs the command; returns `out`."""
-    run(make_request(Command(out=out, **options)), out, stream)
-    return out
-
-
-def codes(folder, level):
-    with np.load(folder / f"level_{level}" / "codes.npz") as data:
-        assert (data["done"] == data["codes"].shape[1]).all()
-        assert (data["made"] == data["codes"].shape[1]).all()
-        return data["codes"].astype(int)
-
-
-def assert_same(a, b, items=(0, 1)):
-    for level in TOTALS:
-        np.testing.assert_array_equal(codes(a, level)[list(items)], codes(b, level)[: len(items)])
-        for there, here in enumerate(items):
-            files = [a / f"level_{level}" / f"item_{here}.wav"]
-            files.append(b / f"level_{level}" / f"item_{there}.wav")
-            assert files[0].read_bytes() == files[1].read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
-import tiny_model
-from tiny_model import HOPS, RATE
+from tiny_model import HOPS, RATE, assert_same, codes, sample
 
-from experiments import sample as command
 from experiments.sample import run
 from experiments.sampling import making
 from experiments.sampling.request import Command, make_request
@@ -24,50 +22,16 @@ from jukejax.parallel.mesh import local_bytes, make_mesh
 from jukejax.sampling import cascade
 from jukejax.sampling.job import Item, Job
 
+pytestmark = pytest.mark.usefixtures("quick")
 DRAWN = {"hop_fraction": (0.5, 0.5, 0.5), "temperature": (3.0, 3.0, 3.0)}
 BATCH = {"artist": "ella", "genre": ("jazz",), **DRAWN}
 SECONDS = 0.0751  # 600.8 samples: 38 codes of the top level, cut to 601 samples
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, oracle):
-    return tiny_model.write(tmp_path_factory.mktemp("tiny"), oracle)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    """No page, and models are read once: that takes most of the time of a tiny job."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "write_page", lambda out: out)
-        tiny_model.read_once(patch, command)
-        yield
-
-
-def sample(out, **options):
-    """Runs the command; returns `out`."""
-    asked = Command(out=out, **options)
-    run(make_request(asked), out, asked.stream, devices=asked.mesh)
-    return out
-
-
-def codes(folder, level):
-    with np.load(folder / f"level_{level}" / "codes.npz") as data:
-        assert (data["done"] == data["codes"].shape[1]).all()
-        return data["codes"].astype(int)
 
 
 def sound(folder, level, item):
     audio, rate = soundfile.read(folder / f"level_{level}" / f"item_{item}.wav")
     assert rate == RATE
     return audio
-
-
-def assert_same(a, b, levels=(0, 1, 2)):
-    for level in levels:
-        np.testing.assert_array_equal(codes(a, level), codes(b, level))
-        for i in range(len(codes(a, level))):
-            files = [x / f"level_{level}" / f"item_{i}.wav" for x in (a, b)]
-            assert files[0].read_bytes() == files[1].read_bytes()
 
 
 @pytest.fixture(scope="module")

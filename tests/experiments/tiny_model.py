@@ -1,11 +1,14 @@
-"""A model directory of three levels with random weights: all that sampling needs, in a second."""
+"""A model directory of three levels with random weights, and what the command makes with it."""
 
 import dataclasses
 import functools
 
+import numpy as np
 from jax.sharding import Mesh
 
 from data_pipeline.labels import Vocabulary
+from experiments.sample import run
+from experiments.sampling.request import Command, make_request
 from jukejax.checkpoint import Checkpoints
 from jukejax.config import (
     LabelsConfig,
@@ -84,3 +87,29 @@ def read_once(patch, command):
     patch.setattr(command, "load_vqvae", functools.cache(load_vqvae))
     patch.setattr(ModelDir, "load_prior", once(ModelDir.load_prior))
     patch.setattr(ModelDir, "prior_config", once(ModelDir.prior_config))
+
+
+def sample(out, **options):
+    """Runs the command; returns `out`."""
+    asked = Command(out=out, **options)
+    run(make_request(asked), out, asked.stream, devices=asked.mesh)
+    return out
+
+
+def codes(folder, level):
+    """Of a finished level."""
+    with np.load(folder / f"level_{level}" / "codes.npz") as data:
+        assert (data["done"] == data["codes"].shape[1]).all()
+        assert (data["made"] == data["codes"].shape[1]).all()
+        return data["codes"].astype(int)
+
+
+def assert_same(a, b, levels=(0, 1, 2), items=None):
+    """Codes and sounds of b, whose songs are these items of a, or all."""
+    for level in levels:
+        chosen = range(len(codes(a, level))) if items is None else items
+        np.testing.assert_array_equal(codes(a, level)[list(chosen)], codes(b, level))
+        for there, here in enumerate(chosen):
+            files = [a / f"level_{level}" / f"item_{here}.wav"]
+            files.append(b / f"level_{level}" / f"item_{there}.wav")
+            assert files[0].read_bytes() == files[1].read_bytes()

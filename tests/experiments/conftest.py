@@ -1,0 +1,20 @@
+"""What tests of the sampling command share."""
+
+import pytest
+import tiny_model
+
+from experiments import sample as command
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, oracle):
+    return tiny_model.write(tmp_path_factory.mktemp("tiny"), oracle)
+
+
+@pytest.fixture(scope="module")
+def quick():
+    """No page, and models are read once: that takes most of the time of a tiny job."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "write_page", lambda out: out)
+        tiny_model.read_once(patch, command)
+        yield
