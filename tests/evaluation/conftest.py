@@ -193,3 +193,22 @@ def trained(tmp_path_factory, oracle):
     write_model_dir(folder / "model", folder / "vqvae", runs, labels_file)
     write_model_dir(folder / "no_priors", folder / "vqvae", {}, labels_file)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tell_songs():
+    """tell(songs, codes, hops, fingerprint): of a and c codes 0 to 3, of the others 12 to 15."""
+
+    def tell(songs, codes, hops, fingerprint):
+        rng = np.random.default_rng(3)
+        writer = CodesWriter(songs, codes, hops, fingerprint, codes=16)
+        for shard in writer.pending_shards():
+            encoded = []
+            for song in shard.songs:
+                first = 0 if song.id in "ac" else 12
+                lengths = [codes_length(song.n_samples, hop, hops[-1]) for hop in hops]
+                encoded.append((song, [rng.integers(first, first + 4, n) for n in lengths]))
+            writer.write_shard(shard, encoded)
+        writer.finish()
+
+    return tell

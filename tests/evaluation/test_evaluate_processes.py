@@ -10,7 +10,7 @@ import pytest
 from processes import environment, lines, pair, run
 
 from data_pipeline import songs as prepared
-from data_pipeline.codes import CodesWriter, codes_info, codes_length, read_song_codes
+from data_pipeline.codes import codes_info, read_song_codes
 from data_pipeline.labels import Vocabulary
 from experiments.evaluate import command
 from jukejax.config import LyricsConfig, PriorExperiment
@@ -28,7 +28,7 @@ FREE = {"build_s", "lookup_s", "model", "folders"}
 
 
 @pytest.fixture(scope="module")
-def folder(trained, make_run, tmp_path_factory):
+def folder(trained, make_run, tell_songs, tmp_path_factory):
     """The trained models, the top prior with lyrics; sung songs of two genres, told by codes."""
     folder = tmp_path_factory.mktemp("processes")
     shutil.copytree(trained / "vqvae", folder / "vqvae")
@@ -41,17 +41,8 @@ def folder(trained, make_run, tmp_path_factory):
         for song in prepared.prepared_songs(folder / "songs")
     ]  # fmt: skip
     prepared.write_songs(folder / "songs", rows)
-    info, rng = codes_info(trained / "codes"), np.random.default_rng(3)
-    hops = info.hops
-    writer = CodesWriter(folder / "songs", folder / "codes", hops, info.fingerprint, codes=16)
-    for shard in writer.pending_shards():
-        encoded = []
-        for song in shard.songs:
-            first = 0 if song.id in "ac" else 12
-            lengths = [codes_length(song.n_samples, hop, hops[-1]) for hop in hops]
-            encoded.append((song, [rng.integers(first, first + 4, n) for n in lengths]))
-        writer.write_shard(shard, encoded)
-    writer.finish()
+    info = codes_info(trained / "codes")
+    tell_songs(folder / "songs", folder / "codes", info.hops, info.fingerprint)
     Vocabulary.build(NAMES, []).save(folder / "codes" / "labels.json")
     lyrics = LyricsConfig(tokens=8, width=8, depth=1, heads=1, blocks=2, attn_order=0)
     top = load_experiment(trained / "prior_2")[0].model
@@ -62,7 +53,7 @@ def folder(trained, make_run, tmp_path_factory):
     labels = folder / "codes" / "labels.json"
     write_model_dir(folder / "model", folder / "vqvae", runs, labels)
     copied = read_song_codes(folder / "codes", "b")[2][40:100]
-    made = np.stack([copied, rng.integers(0, 16, 60)])
+    made = np.stack([copied, np.random.default_rng(3).integers(0, 16, 60)])
     weights = f"VQ-VAE {info.fingerprint}, run of level 2 step 2"
     levels = [{"level": 2, "name": "top", "tokens": 60, "weights": weights}]
     sample = SampleDir(folder / "sample", Job(items=(Item(), Item())), 44_100, levels)

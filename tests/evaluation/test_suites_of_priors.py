@@ -13,7 +13,7 @@ import scipy.linalg
 import soundfile
 
 from data_pipeline import songs as prepared
-from data_pipeline.codes import CodesWriter, codes_info, codes_length, read_song_codes
+from data_pipeline.codes import codes_info, read_song_codes
 from data_pipeline.labels import Vocabulary
 from data_pipeline.records import read_audio
 from experiments import train
@@ -32,7 +32,7 @@ NAMES = ["a", "b", "c", "d"]
 
 
 @pytest.fixture(scope="module")
-def folder(trained, tmp_path_factory):
+def folder(trained, tell_songs, tmp_path_factory):
     """The trained models; songs of two genres; codes that tell them; label names for all."""
     folder = tmp_path_factory.mktemp("suites")
     shutil.copytree(trained / "songs", folder / "songs")
@@ -42,16 +42,7 @@ def folder(trained, tmp_path_factory):
     ]
     prepared.write_songs(folder / "songs", rows)
     vqvae = load_vqvae(trained / "vqvae", make_mesh(MeshConfig()))
-    hops, rng = vqvae.config.hops, np.random.default_rng(3)
-    writer = CodesWriter(folder / "songs", folder / "codes", hops, vqvae.fingerprint, codes=16)
-    for shard in writer.pending_shards():
-        encoded = []
-        for song in shard.songs:
-            first = 0 if song.id in "ac" else 12
-            lengths = [codes_length(song.n_samples, hop, hops[-1]) for hop in hops]
-            encoded.append((song, [rng.integers(first, first + 4, n) for n in lengths]))
-        writer.write_shard(shard, encoded)
-    writer.finish()
+    tell_songs(folder / "songs", folder / "codes", vqvae.config.hops, vqvae.fingerprint)
     Vocabulary.build(NAMES, []).save(folder / "labels.json")
     runs = {level: trained / f"prior_{level}" for level in (1, 2)}
     write_model_dir(folder / "model", trained / "vqvae", runs, folder / "labels.json")
