@@ -5,9 +5,11 @@ import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Unoptimised code: compiling takes most of the tests' time, and this makes it three times faster.
+# Devices that wait 40 s for another would abort; on a busy machine they may have to.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    + " --xla_cpu_collective_call_terminate_timeout_seconds=300"
 ).strip()
 
 # Published weights are fetched for the tests alone that ask for them, see `published_weights`.

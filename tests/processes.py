@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -18,6 +20,8 @@ TINY_RUN = ROOT / "tests" / "multihost" / "tiny_run.py"
 def environment(devices, **more):
     """For a child with so many virtual devices, which finds this checkout first."""
     flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    flags += " --xla_cpu_collective_call_terminate_timeout_seconds=300"
+    flags += " --xla_cpu_collective_timeout_seconds=300"  # of collectives between processes
     told = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
     return os.environ | told | {name: str(value) for name, value in more.items()}
 
@@ -41,7 +45,7 @@ def pair(devices=4, **more):
 
 def run(arguments, environments, wait=True, program=(str(TINY_RUN),)):
     """Outputs and exit codes of processes with these arguments, started together."""
-    command = [sys.executable, *program, *map(str, arguments)]
+    command = [sys.executable, "-X", "faulthandler", *program, *map(str, arguments)]
     children = [
         subprocess.Popen(
             command, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -50,8 +54,18 @@ def run(arguments, environments, wait=True, program=(str(TINY_RUN),)):
     ]
     if not wait:
         return children
-    outputs = [child.communicate(timeout=300)[0] for child in children]
+    with ThreadPoolExecutor() as threads:  # a pipe that nobody reads would stop a process
+        outputs = list(threads.map(_output, children))
     return outputs, [child.returncode for child in children]
+
+
+def _output(child):
+    """All that it prints; one that hangs is made to print where."""
+    try:
+        return child.communicate(timeout=400)[0]
+    except subprocess.TimeoutExpired:
+        child.send_signal(signal.SIGABRT)
+        return child.communicate()[0]
 
 
 def saved(workdir):
