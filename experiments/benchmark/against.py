@@ -94,25 +94,30 @@ def timed(run: Callable[[], Any]) -> float:
 
 
 def measure(
-    ours: dict[str, Callable[[], Any]], python: Path | None, tokens: int, rounds: int
-) -> dict[str, dict[str, Any]]:
+    ours: dict[str, Callable[[], Any]], python: Path | None, tokens: int, rounds: int,
+    beside: Callable[[], float] | None = None,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Seconds of each task: ours, then the port's, again and again after one of each unmeasured.
 
+    Args:
+      beside: what the machine can do, measured after each of them.
+
     Returns:
-      task -> {"seconds": [...], and with a port "port_seconds": [...], "ratio": median of the
-      rounds' port / ours}.
+      task -> {"seconds": [...], with `beside` "beside": [...], with a port "port_seconds": [...]
+      and "ratio": median of the rounds' port / ours}.
     """
     port = Port(python, tokens) if python else None
     found: dict[str, dict[str, Any]] = {}
     progress = tqdm(total=len(ours) * (rounds + 1), unit="round", disable=None)
     for name, run in ours.items():
-        times: list[tuple[float, float]] = []
+        times: list[tuple[float, float, float]] = []
         for _ in range(rounds + 1):
             progress.set_description(name)
-            times.append((timed(run), port.seconds(name) if port else 0.0))
+            times.append((timed(run), port.seconds(name) if port else 0.0,
+                          beside() if beside else 0.0))  # fmt: skip
             progress.update()
-        mine, theirs = (list(x) for x in zip(*times[1:], strict=True))
-        found[name] = {"seconds": mine}
+        mine, theirs, others = (list(x) for x in zip(*times[1:], strict=True))
+        found[name] = {"seconds": mine} | ({"beside": others} if beside else {})
         if port:
             ratio = statistics.median(b / a for a, b in zip(mine, theirs, strict=True))
             found[name] |= {"port_seconds": theirs, "ratio": ratio}

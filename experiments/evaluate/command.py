@@ -16,6 +16,7 @@ from data_pipeline.errors import DataError
 from experiments import cli
 from experiments.evaluate import (
     alignment,
+    cascade,
     features,
     generation,
     labels,
@@ -38,6 +39,7 @@ SUITES: dict[str, Suite] = {
     "reconstruction": reconstruction.SUITE,
     "likelihood": likelihood.SUITE,
     "generation": generation.SUITE,
+    "cascade": cascade.SUITE,
     "alignment": alignment.SUITE,
     "labels": labels.SUITE,
     "memorisation": memorisation.SUITE,

@@ -19,6 +19,7 @@ from data_pipeline.songs import PreparedSong, prepared_songs
 from experiments.data import code_arguments, prior_inputs
 from experiments.evaluate import likelihood_report
 from experiments.evaluate.subject import Subject, Suite
+from experiments.evaluate.worth import differences
 from jukejax.config import PriorConfig
 from jukejax.evaluation import bootstrap, conditions, counting, likelihood
 from jukejax.parallel.mesh import BATCH
@@ -125,8 +126,7 @@ def worth(
     subject: Subject, held: Held, scorer: likelihood.Scorer, upper_unigram: Any, split: str
 ) -> list[dict[str, Any]]:
     """What each condition is worth: bits with it replaced, beside the same windows as they are."""
-    config, level = held.config, held.config.level
-    windows = held.chosen(split)
+    config, windows = held.config, held.chosen(split)
     count = len(windows["codes"])
     few = len(np.unique(windows["song"])) < 2
     if config.lyrics and not few:
@@ -134,50 +134,12 @@ def worth(
     if few:
         lenders = held.lenders()
         windows = {name: np.concatenate([windows[name], lenders[name]]) for name in windows}
-    genres = config.labels.max_genres if config.labels else 1
-    nothing = Vocabulary.build([], [])
-    unknown = {"artist": 0, "genres": nothing.genre_ids((), genres)}
-    if config.labels and config.labels.years:
-        unknown["year"] = 0
-    if config.labels and config.labels.tags:
-        unknown["tags"] = nothing.tag_ids((), config.labels.max_tags)
-    read = prior_inputs(config, windows)
-    first = {name: array[:count] for name, array in read.items()}
 
-    def sums(rows: Any, bits: Any) -> dict[str, list[float]]:
-        return likelihood.by_song(bits, windows["song"][rows])
+    def score(some: conditions.Windows) -> Any:
+        return likelihood.score_all(scorer, some, held.batch)
 
-    def truth() -> Any:
-        bits = likelihood.score_all(scorer, first, held.batch)
-        return [[float(b) for b in bits.mean(1)], int(bits.shape[1])]
-
-    means, tokens = subject.once(f"level {level}, {split}: truth", truth)
-    rows = []
-    for one in conditions.replacements(config, windows, count, upper_unigram, unknown):
-
-        def replaced(one: conditions.Replaced = one) -> Any:
-            bits = likelihood.score_all(scorer, prior_inputs(config, one.windows), held.batch)
-            return sums(one.rows, bits)
-
-        found = subject.once(f"level {level}, {split}: {one.name}", replaced)
-        true = sums(one.rows, np.repeat(np.array(means)[one.rows, None], tokens, axis=1))
-        pair = [{s: (b / t, t) for s, (b, t) in x.items()} for x in (true, found)]
-        more, interval = bootstrap.difference(*pair)
-        rows.append(
-            {
-                "name": one.name,
-                "condition": one.condition,
-                "split": split,
-                "bits_per_token": likelihood.mean(found),
-                "truth_bits_per_token": likelihood.mean(true),
-                "difference": more,
-                "interval": interval,
-                "songs": len(found),
-                "windows": len(one.rows),
-                "lent_by_training_songs": few,
-            }
-        )
-    return rows
+    rows = differences(subject, split, config, score, windows, count, upper_unigram)
+    return [row | {"lent_by_training_songs": few} for row in rows]
 
 
 def of_level(subject: Subject, level: int, counted: Counted) -> dict[str, Any]:

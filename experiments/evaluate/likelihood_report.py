@@ -19,7 +19,7 @@ SPLITS = {
     "test": "held-out songs",
     "train": "songs of the training (more here than there: it knows these songs' own)",
 }
-BAR_ENDS = {"test": "", "train": " (training songs)"}
+BAR_ENDS = {"train": " (training songs)"}
 BASELINES = {"kn5": "5-gram", "kn3": "3-gram", "bigram": "bigram", "unigram": "unigram"}
 
 
@@ -51,19 +51,21 @@ def tables(result: dict[str, Any]) -> list[Table]:
             for row in levels
         ],
     )  # fmt: skip
-    worth = [_worth(levels, split) for split in SPLITS]
+    worth = [worth_table(levels, split, where) for split, where in SPLITS.items()]
     return [whole, *worth, *(_groups(levels, kind) for kind in ("artist", "genre"))]
 
 
-def _worth(levels: list[dict[str, Any]], split: str) -> Table:
+def worth_table(levels: list[dict[str, Any]], split: str, where: str) -> Table:
+    """Rows of `worth.differences` of levels; `where` says what the split is."""
     return Table(
-        f"What each condition is worth, on {SPLITS[split]}: bits per token more than the same "
+        f"What each condition is worth, on {where}: bits per token more than the same "
         "windows need with the truth. Above 0: the prior uses the condition. 95 %: paired "
         "bootstrap over songs.",
         ("level, replaced by", "truth", "replaced", "more", "95 %", "windows", "songs"),
         [
             (
-                f"{row['level']}: {one['name']}" + (" *" if one["lent_by_training_songs"] else ""),
+                f"{row['level']}: {one['name']}"
+                + (" *" if one.get("lent_by_training_songs") else ""),
                 f"{one['truth_bits_per_token']:.3f}",
                 f"{one['bits_per_token']:.3f}",
                 f"{one['difference']:+.4f}",
@@ -106,9 +108,15 @@ def figures(result: dict[str, Any]) -> list[Figure]:
             "model soon has all the context it can use. Lower is better."
         )
         found.append(Figure(f"Level {row['level']}: bits along the window", caption, figure))
-    for row in result["levels"]:
+    return found + worth_figures(result["levels"])
+
+
+def worth_figures(levels: list[dict[str, Any]]) -> list[Figure]:
+    """Bars of the rows of `worth.differences`, a figure a level."""
+    found = []
+    for row in levels:
         bars = [
-            (one["name"] + BAR_ENDS[one["split"]], one["difference"], one["interval"])
+            (one["name"] + BAR_ENDS.get(one["split"], ""), one["difference"], one["interval"])
             for one in row["conditions"]
             if one["condition"] != "codes"
         ]

@@ -46,17 +46,17 @@ BOTTOM = PriorConfig(
 )
 
 
-def _save(workdir, experiment, oracle, note=None):
+def _save(workdir, experiment, oracle, note=None, scale=0.5):
     abstract = abstract_state(make_task(experiment), experiment, make_mesh(experiment.mesh))
-    weights = oracle.random_params(lambda key: abstract.ema, scale=0.5)
+    weights = oracle.random_params(lambda key: abstract.ema, scale=scale)
     extra = oracle.random_params(lambda key: abstract.extra)
     trees = {"params": weights, "ema": weights, "opt_state": {}, "extra": extra}
     with Checkpoints(workdir) as checkpoints:
         checkpoints.save(2, trees, {"experiment": to_dict(experiment), **(note or {})})
 
 
-def write(folder, oracle, **larger):
-    """`folder`/model; returns it. `larger` replaces sizes of all priors."""
+def write(folder, oracle, scale=0.5, **larger):
+    """`folder`/model; returns it. `scale` is of the priors' weights, `larger` replaces sizes."""
     _save(folder / "vqvae", VQVAEExperiment(model=VQVAE), oracle)
     mark = load_vqvae(folder / "vqvae", make_mesh(MeshConfig())).fingerprint
     priors = {}
@@ -64,7 +64,7 @@ def write(folder, oracle, **larger):
         config = dataclasses.replace(small, **larger)
         priors[config.level] = folder / f"prior_{config.level}"
         experiment = PriorExperiment(model=config)
-        _save(priors[config.level], experiment, oracle, {"fingerprint": mark})
+        _save(priors[config.level], experiment, oracle, {"fingerprint": mark}, scale)
     Vocabulary.build(["Ella", "Elvis"], ["Jazz", "Soul"]).save(folder / "labels.json")
     write_model_dir(folder / "model", folder / "vqvae", priors, folder / "labels.json")
     return folder / "model"

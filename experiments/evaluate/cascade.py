@@ -1,0 +1,162 @@
+"""The suite `cascade`: do tokens whose making is known score as they should?
+
+A prior gives what it drew under some conditions no less probability, on average, under these than
+under any others (Gibbs' inequality). So where it listens to a condition at all, replacing it must
+cost bits on samples; if it does not, sampling and scoring do not speak of the same thing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.evaluate import generation_sets, likelihood_report
+from experiments.evaluate.subject import Subject, Suite
+from experiments.evaluate.worth import differences
+from experiments.sampling.setup import LevelSetup, set_up
+from jukejax.checkpoint import CheckpointError
+from jukejax.evaluation import conditions, likelihood
+from jukejax.evaluation.report import Figure, Table
+from jukejax.parallel.mesh import batch_ways
+from jukejax.sampling.cascade import window_batch
+from jukejax.sampling.sample_dir import SampleDir, read_job
+
+WINDOWS = 256  # of a level, evenly over its songs, at most
+ABOUT = (
+    "Samples are tokens whose conditions are known: the prior drew them under just these. On "
+    "average nothing else can make them more probable, so wherever a prior listens to a "
+    "condition, replacing it must cost bits here, with an interval above 0. Below 0 there is a "
+    "fault in sampling or scoring. A condition near 0 is one that the prior ignores. It says "
+    "nothing about how good the model is: that is told by held-out songs (likelihood). Tokens are "
+    "scored in the windows that made them, after what these were given. Drawing colder than "
+    "temperature 1, or from the top tokens alone, bends the rule a little."
+)
+
+
+def made_windows(
+    setup: LevelSetup, codes: NDArray[np.int32], upper: NDArray[np.int32] | None, most: int
+) -> conditions.Windows:
+    """Windows that made a level's codes (S, T), at most so many of each song, evenly spread.
+
+    Returns:
+      what the prior reads, "song", "place", and "counted": which tokens a window made.
+    """
+    c, songs, every = setup.config, np.arange(len(codes)), setup.plan.windows
+    chosen = np.linspace(0, len(every), min(most, len(every)), endpoint=False).astype(int)
+    found = []
+    for window in (every[i] for i in chosen):
+
+        def describe(offset: int) -> dict[str, NDArray[Any]]:
+            parts = [some(offset) for some in setup.describes]
+            return {name: np.concatenate([x[name] for x in parts]) for name in parts[0]}
+
+        whole = dataclasses.replace(window, given=window.stop)
+        place = window.start + np.arange(c.n_ctx)
+        counted = (place >= window.given) & (place < window.stop)
+        found.append(
+            window_batch(c, whole, codes, upper, describe)
+            | {
+                "song": songs,
+                "place": np.full(len(codes), window.start / codes.shape[1]),
+                "counted": np.tile(counted, (len(codes), 1)),
+            }
+        )
+    return {name: np.concatenate([x[name] for x in found]) for name in found[0]}
+
+
+def levels_of(
+    subject: Subject, path: Any
+) -> Iterator[tuple[LevelSetup, NDArray[np.int32], NDArray[np.int32] | None]]:
+    """Setup, codes and codes above of each level of a sample directory that a prior made.
+
+    Raises:
+      CheckpointError: it is not finished, or was made by other weights than these.
+      ConfigError: it is no sample directory.
+    """
+    sample, (_, job) = SampleDir.open(path), read_job(path / "job.json")
+    made_by = {entry["level"]: entry["weights"] for entry in sample.record["levels"]}
+    hops = subject.vqvae.config.hops
+    samples = job.samples(subject.vqvae.config.sample_rate, hops[-1])
+
+    def load(level: int) -> NDArray[np.int32]:
+        codes, done = sample.load(level, (len(job.items), samples // hops[level]))
+        if done.min() < codes.shape[1]:
+            raise CheckpointError(f"{path} is not finished; sample there again to go on.")
+        return codes.astype(np.int32)
+
+    for setup in set_up(job, subject.directory, subject.vqvae):
+        was = made_by[setup.level]
+        if was != setup.weights:
+            raise CheckpointError(
+                f"{path} was made with {was}, but {subject.directory.path} has {setup.weights}; "
+                "give samples of this model as it is now."
+            )
+        yield setup, load(setup.level), load(setup.level + 1) if setup.config.upper else None
+
+
+def of_level(subject: Subject, parts: list[Any]) -> dict[str, Any]:
+    """Figures of one prior by (setup, codes, codes above) of each sample directory."""
+    config = parts[0][0].config
+    songs = sum(len(codes) for _, codes, _ in parts)
+    most = max(1, WINDOWS // songs)
+    several = [made_windows(setup, codes, upper, most) for setup, codes, upper in parts]
+    before = np.cumsum([0, *(len(codes) for _, codes, _ in parts)])
+    for windows, first in zip(several, before, strict=False):
+        windows["song"] += first
+    windows = {name: np.concatenate([x[name] for x in several]) for name in several[0]}
+    unigram = None
+    if config.upper:
+        drawn = np.concatenate([upper.ravel() for *_, upper in parts])
+        unigram = np.bincount(drawn, minlength=config.codes) / len(drawn)
+    prior = subject.load_prior(config.level)
+    scorer = likelihood.make_scorer(config, prior.params, subject.mesh)
+    ways = batch_ways(subject.mesh)
+
+    def score(some: conditions.Windows) -> Any:
+        return likelihood.score_all(scorer, some, -(-subject.batch // ways) * ways)
+
+    count = len(windows["codes"])
+    return {
+        "level": config.level,
+        "step": prior.step,
+        "songs": songs,
+        "tokens": int(windows["counted"].sum()),
+        "conditions": differences(subject, "samples", config, score, windows, count, unigram),
+    }
+
+
+def measure(subject: Subject) -> dict[str, Any]:
+    """Figures of every prior whose tokens the samples hold, top level first."""
+    made = subject.samples or (generation_sets.make(subject),)
+    by_level: dict[int, list[Any]] = {}
+    for path in made:
+        for part in levels_of(subject, path):
+            by_level.setdefault(part[0].level, []).append(part)
+    ordered = sorted(by_level.items(), reverse=True)
+    return {
+        "folders": [str(path) for path in made],
+        "levels": [of_level(subject, parts) for _, parts in ordered],
+    }
+
+
+def tables(result: dict[str, Any]) -> list[Table]:
+    return [likelihood_report.worth_table(result["levels"], "samples", "the model's own samples")]
+
+
+def figures(result: dict[str, Any]) -> list[Figure]:
+    return likelihood_report.worth_figures(result["levels"])
+
+
+SUITE = Suite(
+    title="Known cascade",
+    about=ABOUT,
+    measure=measure,
+    tables=tables,
+    figures=figures,
+    needs=("vqvae", "priors", "labels"),
+    source=generation_sets.source,
+)
