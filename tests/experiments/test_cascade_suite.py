@@ -9,6 +9,7 @@ from tiny_model import codes, sample
 
 from experiments.evaluate import cascade, command
 from jukejax.checkpoint import CheckpointError
+from jukejax.config import MeshConfig
 from jukejax.sampling.plan import Window
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -32,13 +33,16 @@ def songs(model, tmp_path_factory):
     ]
 
 
-def evaluate(model, out, songs):
-    return command.run(command.Evaluation(("cascade",), model, out, samples=tuple(songs)))
+def evaluate(model, out, songs, **mesh):
+    asked = command.Evaluation(
+        ("cascade",), model, out, samples=tuple(songs), mesh=MeshConfig(**mesh)
+    )
+    return command.run(asked)["cascade"]
 
 
 @pytest.mark.slow
 def test_what_a_prior_drew_is_likeliest_under_what_it_drew_it_by(model, songs, tmp_path, capsys):
-    found = evaluate(model, tmp_path, songs)["cascade"]
+    found = evaluate(model, tmp_path / "one", songs)
     upsampler = {"shuffled codes", "another song's upper codes"}
     wanted = {2: {"shuffled codes"}, 1: upsampler, 0: upsampler}
     assert [row["level"] for row in found["levels"]] == [2, 1, 0]
@@ -52,6 +56,10 @@ def test_what_a_prior_drew_is_likeliest_under_what_it_drew_it_by(model, songs, t
             assert rows[name]["interval"][0] > 0, (row["level"], name)
             assert rows[name]["songs"] == 8
     assert "the model's own samples" in capsys.readouterr().out
+    split = evaluate(model, tmp_path / "split", songs, fsdp=4, tensor=2)
+    for a, b in zip(found["levels"], split["levels"], strict=True):
+        for one, other in zip(a["conditions"], b["conditions"], strict=True):
+            assert other["bits_per_token"] == pytest.approx(one["bits_per_token"], abs=1e-4)
 
 
 def test_windows_hold_the_songs_and_count_what_they_made():
