@@ -19,7 +19,6 @@ from jukejax.config import PriorConfig
 from jukejax.evaluation.player import find_words
 from jukejax.evaluation.report import Figure, Score, Table
 from jukejax.models.transformer import KEEP_LYRICS
-from jukejax.parallel.mesh import batch_ways
 from jukejax.sampling import alignment
 from jukejax.sampling.alignment import Found, Head
 from jukejax.sampling.inside import Reader, make_reader
@@ -68,7 +67,7 @@ class Aligner:
 
     def align(self, song: PreparedSong, heads: list[Head]) -> dict[Head, Found]:
         """Heads on a whole song, as the prior is told of it in training."""
-        config, ways = self.config, batch_ways(self.subject.mesh)
+        config = self.config
         codes = read_song_codes(self.subject.codes, song.id)[config.level]
         labels: dict[str, np.ndarray] = {}
         if self.names and config.labels:
@@ -83,8 +82,7 @@ class Aligner:
                 labels["tags"] = self.names.tag_ids(song.tags, config.labels.max_tags)[None]
         windows = plan_windows(len(codes), config.n_ctx, HOP, 1)
         target = sung(config, labels, song.lyrics, codes, windows, 0, song.n_samples)
-        batch = -(-self.subject.batch // ways) * ways
-        return alignment.align(config, self.read, target, heads, batch)
+        return alignment.align(config, self.read, target, heads, self.subject.batch)
 
     def weights(self, song: PreparedSong, found: Found) -> np.ndarray:
         """By characters of the lyrics as they stand."""

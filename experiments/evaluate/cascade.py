@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,6 @@ from experiments.sampling.setup import LevelSetup, set_up
 from jukejax.checkpoint import CheckpointError
 from jukejax.evaluation import conditions, likelihood
 from jukejax.evaluation.report import Figure, Table
-from jukejax.parallel.mesh import batch_ways
 from jukejax.sampling.cascade import window_batch
 from jukejax.sampling.sample_dir import SampleDir, read_job
 
@@ -48,12 +48,11 @@ def made_windows(
     c, songs, every = setup.config, np.arange(len(codes)), setup.plan.windows
     chosen = np.linspace(0, len(every), min(most, len(every)), endpoint=False).astype(int)
     found = []
+
+    def describe(offset: int) -> dict[str, NDArray[Any]]:
+        return joined([some(offset) for some in setup.describes])
+
     for window in (every[i] for i in chosen):
-
-        def describe(offset: int) -> dict[str, NDArray[Any]]:
-            parts = [some(offset) for some in setup.describes]
-            return {name: np.concatenate([x[name] for x in parts]) for name in parts[0]}
-
         whole = dataclasses.replace(window, given=window.stop)
         place = window.start + np.arange(c.n_ctx)
         counted = (place >= window.given) & (place < window.stop)
@@ -65,11 +64,16 @@ def made_windows(
                 "counted": np.tile(counted, (len(codes), 1)),
             }
         )
-    return {name: np.concatenate([x[name] for x in found]) for name in found[0]}
+    return joined(found)
+
+
+def joined(parts: list[conditions.Windows]) -> conditions.Windows:
+    """Rows of all parts."""
+    return {name: np.concatenate([x[name] for x in parts]) for name in parts[0]}
 
 
 def levels_of(
-    subject: Subject, path: Any
+    subject: Subject, path: Path
 ) -> Iterator[tuple[LevelSetup, NDArray[np.int32], NDArray[np.int32] | None]]:
     """Setup, codes and codes above of each level of a sample directory that a prior made.
 
@@ -104,20 +108,20 @@ def of_level(subject: Subject, parts: list[Any]) -> dict[str, Any]:
     songs = sum(len(codes) for _, codes, _ in parts)
     most = max(1, WINDOWS // songs)
     several = [made_windows(setup, codes, upper, most) for setup, codes, upper in parts]
-    before = np.cumsum([0, *(len(codes) for _, codes, _ in parts)])
-    for windows, first in zip(several, before, strict=False):
+    first = 0
+    for windows, (_, codes, _) in zip(several, parts, strict=True):
         windows["song"] += first
-    windows = {name: np.concatenate([x[name] for x in several]) for name in several[0]}
+        first += len(codes)
+    windows = joined(several)
     unigram = None
     if config.upper:
         drawn = np.concatenate([upper.ravel() for *_, upper in parts])
         unigram = np.bincount(drawn, minlength=config.codes) / len(drawn)
     prior = subject.load_prior(config.level)
     scorer = likelihood.make_scorer(config, prior.params, subject.mesh)
-    ways = batch_ways(subject.mesh)
 
     def score(some: conditions.Windows) -> Any:
-        return likelihood.score_all(scorer, some, -(-subject.batch // ways) * ways)
+        return likelihood.score_all(scorer, some, subject.batch)
 
     count = len(windows["codes"])
     return {

@@ -33,7 +33,6 @@ from jukejax.config import PriorConfig
 from jukejax.evaluation.report import Figure, Score, Table
 from jukejax.models.transformer import KEEP_MEAN
 from jukejax.parallel.distributed import together
-from jukejax.parallel.mesh import batch_ways
 from jukejax.sampling.inside import Reader, make_reader
 
 PART = 64  # songs that are saved at once
@@ -92,9 +91,8 @@ def rows_of(subject: Subject, level: int, songs: list[PreparedSong]) -> NDArray[
       CheckpointError: some are not finite.
     """
     prior = subject.load_prior(level)
-    config, ways = prior.config, batch_ways(subject.mesh)
+    config = prior.config
     read = make_reader(config, prior.params, subject.mesh, KEEP_MEAN)
-    batch = -(-subject.batch // ways) * ways
     source = [sources(subject), [song.id for song in songs], layer_of(config)]
     mark = hashlib.sha256(json.dumps(source).encode()).hexdigest()[:16]
     folder = subject.out / f".features_{mark}"
@@ -106,7 +104,7 @@ def rows_of(subject: Subject, level: int, songs: list[PreparedSong]) -> NDArray[
             if not file.exists():
                 some = songs[first : first + PART]
                 codes = [read_song_codes(subject.codes, song.id)[level] for song in some]
-                rows = pooled(config, read, codes, layer_of(config), batch)
+                rows = pooled(config, read, codes, layer_of(config), subject.batch)
                 with atomic.atomic_path(file) as path:
                     np.save(path, rows)
             yield np.load(file)

@@ -22,7 +22,6 @@ from experiments.evaluate.subject import Subject, Suite
 from experiments.evaluate.worth import differences
 from jukejax.config import PriorConfig
 from jukejax.evaluation import bootstrap, conditions, counting, likelihood
-from jukejax.parallel.mesh import BATCH
 
 ORDERS = (3, 5)  # of Kneser-Ney n-grams
 NGRAM_TOKENS = 2**23  # that they count, a level; whole songs are drawn up to about so many
@@ -73,8 +72,7 @@ class Held:
     def __init__(self, subject: Subject, config: PriorConfig, fingerprint: str) -> None:
         labels = subject.directory.labels(config.level) if config.labels else None
         self.config, self.codes = config, subject.codes
-        split = int(np.prod([subject.mesh.shape[axis] for axis in BATCH]))
-        self.batch = -(-subject.batch // split) * split
+        self.batch = subject.batch
         self.arguments = {
             "batch_size": self.batch,
             "expect_fingerprint": fingerprint,
@@ -243,5 +241,5 @@ SUITE = Suite(
     scores=likelihood_report.scores,
     needs=("vqvae", "codes", "priors", "labels"),
     alike=("vqvae",),
-    definition=3,
+    definition=4,
 )

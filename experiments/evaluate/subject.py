@@ -20,6 +20,7 @@ from jukejax.checkpoint import CheckpointError
 from jukejax.config import PriorConfig
 from jukejax.evaluation.report import Figure, Score, Table
 from jukejax.model_dir import LoadedPrior, LoadedVQVAE, ModelDir, load_experiment, load_vqvae
+from jukejax.parallel.mesh import batch_ways
 
 Result = dict[str, Any]
 
@@ -43,7 +44,9 @@ class Subject:
         batch: int = 8,
         samples: tuple[Path, ...] = (),
     ) -> None:
-        self.directory, self.mesh, self.out, self.batch = directory, mesh, out, batch
+        ways = batch_ways(mesh)
+        self.directory, self.mesh, self.out = directory, mesh, out
+        self.batch = -(-batch // ways) * ways  # what the mesh divides
         self.samples = samples
         self._songs, self._codes = songs, codes
         self.once: Callable[[str, Callable[[], Any]], Any] = lambda key, compute: compute()

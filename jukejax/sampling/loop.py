@@ -178,8 +178,7 @@ class Loop:
     def start(self, params: Any, batch: Batch, given: int) -> Stream:
         """`decode.prefill` of a batch of numpy arrays, in the loop's layouts."""
         batch = jax.device_put(batch, self.formats[2].sharding)
-        # one program at a time: with several under way, a CPU's few threads can leave collectives
-        # of each waiting for those of the other, and their temporaries add up anywhere
+        # one program at a time: temporaries of several would add up
         with jax.set_mesh(self.mesh):
             return jax.block_until_ready(self.starting(params, batch, np.int32(given)))
 

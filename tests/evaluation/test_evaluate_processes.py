@@ -22,7 +22,9 @@ pytestmark = pytest.mark.slow
 
 NAMES = ("a", "b", "c", "d")
 MESH = ("--mesh.fsdp=4", "--mesh.tensor=2")
-SUITES = ("reconstruction", "likelihood", "alignment", "labels", "memorisation", "features")
+SUITES = (
+    "reconstruction", "likelihood", "cascade", "alignment", "labels", "memorisation", "features",
+)  # fmt: skip
 # of a result: what it cost, and where it was written
 FREE = {"build_s", "lookup_s", "model", "folders"}
 
@@ -54,9 +56,11 @@ def folder(trained, make_run, tell_songs, tmp_path_factory):
     write_model_dir(folder / "model", folder / "vqvae", runs, labels)
     copied = read_song_codes(folder / "codes", "b")[2][40:100]
     made = np.stack([copied, np.random.default_rng(3).integers(0, 16, 60)])
-    weights = f"VQ-VAE {info.fingerprint}, run of level 2 step 2"
+    weights = f"VQ-VAE {info.fingerprint}, run a singer step 2"
     levels = [{"level": 2, "name": "top", "tokens": 60, "weights": weights}]
-    sample = SampleDir(folder / "sample", Job(items=(Item(), Item())), 44_100, levels)
+    items = (Item("a", lyrics="la la a"), Item("b", lyrics="la la b"))
+    job = Job(items=items, seconds=60 * info.hops[2] / 44_100, levels=(2,))
+    sample = SampleDir(folder / "sample", job, 44_100, levels)
     sample.save(2, made, np.array([60, 60]))
     return folder
 

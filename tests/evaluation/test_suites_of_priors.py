@@ -186,7 +186,7 @@ def test_samples_are_judged_while_a_prior_trains(trained, folder, tmp_path, band
     experiment, _ = load_experiment(trained / "prior_2")
     settings = TrainConfig(steps=2, batch=8, evaluate_every=2, evaluate_batches=1)
     experiment = dataclasses.replace(experiment, train=settings, mesh=MeshConfig(data=4, fsdp=2))
-    suites, lines = ("generation", "memorisation"), []
+    suites, lines = ("generation", "cascade", "memorisation"), []
 
     def trains(where, **beside):
         train.run(
@@ -196,7 +196,7 @@ def test_samples_are_judged_while_a_prior_trains(trained, folder, tmp_path, band
 
     trains("alone")
     left = [line for line in lines if "left out" in line]
-    assert len(left) == 2 and "--evaluate-songs" in left[0] and "--evaluate-vqvae" in left[1]
+    assert len(left) == 3 and "--evaluate-songs" in left[0] and "--evaluate-vqvae" in left[2]
     trains("run", evaluate_vqvae=trained / "vqvae", evaluate_songs=folder / "songs")
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     metrics = {key: value for row in rows for key, value in row.items()}

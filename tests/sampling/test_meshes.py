@@ -75,7 +75,7 @@ def alone(sample):
     return sample("")[-1].codes
 
 
-def first_difference(weights, item, one, other, chains=1):
+def assert_same_but_for_rounding(weights, item, one, other, chains=1):
     upper = UPPER[[item]]
     return windows.assert_differs_by_rounding_alone(
         CONFIG, weights, lambda w, codes: window_batch(CONFIG, w, codes, upper, nothing),
@@ -89,7 +89,7 @@ def test_a_mesh_changes_codes_by_rounding_alone_and_kills_change_none(sample, al
     whole = steps[-1].codes
     assert len(np.unique(whole)) > 4
     for item in range(SONGS):
-        first_difference(weights, item, whole[item], alone[item])
+        assert_same_but_for_rounding(weights, item, whole[item], alone[item])
     for stopped in steps[5:-1:9]:  # inside windows and between them
         np.testing.assert_array_equal(sample(name, progress=stopped)[-1].codes, whole)
 
@@ -101,7 +101,7 @@ def test_chains_are_split_as_songs_are(sample, weights, name):
     one = sample("", songs, chains=2)[-1].codes
     steps = sample(name, songs, chains=2)
     for item in (0, 1):
-        first_difference(weights, item, steps[-1].codes[item], one[item], chains=2)
+        assert_same_but_for_rounding(weights, item, steps[-1].codes[item], one[item], chains=2)
     for stopped in steps[5:-1:9]:
         again = sample(name, songs, stopped, chains=2)
         np.testing.assert_array_equal(again[-1].codes, steps[-1].codes)
@@ -112,7 +112,7 @@ def test_a_batch_cut_in_parts_differs_by_rounding_alone(sample, alone, weights, 
     for songs in (slice(0, 3), slice(3, 4)):
         codes = sample(name, songs)[-1].codes
         for item, one in zip(range(SONGS)[songs], codes, strict=True):
-            first_difference(weights, item, one, alone[item])
+            assert_same_but_for_rounding(weights, item, one, alone[item])
 
 
 def test_another_token_is_told_from_rounding(alone, weights):
@@ -120,8 +120,8 @@ def test_another_token_is_told_from_rounding(alone, weights):
         wrong = alone[1].copy()
         wrong[place] = (wrong[place] + 1) % CODES
         with pytest.raises(AssertionError, match=f"position {place}: tokens"):
-            first_difference(weights, 1, wrong, alone[1])
-    assert first_difference(weights, 1, alone[1], alone[1]) is None
+            assert_same_but_for_rounding(weights, 1, wrong, alone[1])
+    assert assert_same_but_for_rounding(weights, 1, alone[1], alone[1]) is None
 
 
 @pytest.mark.parametrize("fmt", ["bfloat16", "int8"])
