@@ -26,11 +26,15 @@ def read_job(path: Path) -> tuple[dict[str, Any], Job]:
     """What a job.json holds, and the request in it.
 
     Raises:
-      ConfigError: the file is no job.json of a sample directory.
+      ConfigError: there is no such file, or it is no job.json of a sample directory.
     """
     try:
         record = json.loads(path.read_text("utf-8"))
         request = dict(record["request"])
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path} is not there; name a folder that experiments.sample made."
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{path} is no job.json that this command wrote ({error!r}); name another, or give "

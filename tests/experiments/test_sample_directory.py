@@ -183,3 +183,8 @@ def test_cut_or_foreign_codes_are_refused_with_a_sentence(tmp_path):
     file.write_bytes(file.read_bytes()[:50])
     with pytest.raises(ConfigError, match="cannot be read"):
         directory.load(0, (2, 8))
+
+
+def test_a_folder_without_a_job_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"job\.json is not there; name a folder that"):
+        SampleDir.open(tmp_path)
