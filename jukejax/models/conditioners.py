@@ -10,15 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from jukejax.config import PriorConfig
-from jukejax.models.layers import (
-    UpBlock,
-    dense,
-    dense_params,
-    layer_norm,
-    norm_params,
-    table,
-    whole,
-)
+from jukejax.models.dense import NARROW, dense, dense_params, layer_norm, norm_params
+from jukejax.models.layers import UpBlock, table, whole
 from jukejax.models.transformer import Stack, lyric_stack
 
 
@@ -158,8 +151,8 @@ class LyricEncoder(nn.Module):
         start = self.param("start", table(1, lc.width, 0.01 * s, "position"))
         x = shift_right(whole(tokens)[lyrics], start[None]) + whole(position)
         x, _ = Stack(lyric_stack(c), name="stack")(x)
-        project = dense_params(lc.width, c.width, 0.02 * s, ("inner", "embed"))
-        x = dense(self.param("project", project), x)
+        project = dense_params(lc.width, c.width, 0.02 * s, NARROW)
+        x = dense(self.param("project", project), x, NARROW)
         encoded = layer_norm(self.param("norm", norm_params(c.width)), x)
         output = self.param("output", table(lc.vocabulary, c.width, 0.02 * c.init_scale))
         return encoded, encoded @ output.T

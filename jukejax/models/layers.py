@@ -1,8 +1,7 @@
 """Layers as pure functions of parameter trees, and the initialisers that make those trees.
 
 B batch, T time or tokens, W width. A Linen module asks for a tree with
-`self.param(name, dense_params(...))` and hands it to the function; decoding hands over the same
-tree without Linen, so there is one definition of the maths.
+`self.param(name, conv_params(...))` and hands it to the function.
 """
 
 from __future__ import annotations
@@ -10,145 +9,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.ad_checkpoint import checkpoint_name
 
 Params = dict[str, Any]
 Init = Callable[[jax.Array], Params]
 
-NORM = "norm"  # the name that rematerialisation policies know a norm's moments by
-_ROWS = 8  # of a tile of a TPU's memory; of a matrix product that stays one
 
-
-def _boxed(init: Callable, axes: tuple[str | None, ...]) -> Callable:
+def boxed(init: Callable, axes: tuple[str | None, ...]) -> Callable:
     return nn.with_logical_partitioning(init, axes)
-
-
-def dense_params(
-    n_in: int, n_out: int, std: float, axes: tuple[str, str], zero: bool = False
-) -> Init:
-    """Kernel (n_in, n_out) ~ N(0, std^2) (or zeros) and bias (n_out,) of zeros."""
-    kernel = nn.initializers.zeros if zero else nn.initializers.normal(std)
-
-    def init(key: jax.Array) -> Params:
-        return {
-            "kernel": _boxed(kernel, axes)(key, (n_in, n_out)),
-            "bias": _boxed(nn.initializers.zeros, axes[1:])(key, (n_out,)),
-        }
-
-    return init
-
-
-def dense(p: Params, x: jax.Array) -> jax.Array:
-    """x (..., n_in) -> (..., n_out) in x's dtype.
-
-    A kernel of whole numbers comes with "scale" (n_out,): see `jukejax.sampling.weights`.
-    """
-    if "scale" in p:
-        y = jnp.matmul(x, p["kernel"].astype(x.dtype), preferred_element_type=jnp.float32)
-        return (y * p["scale"] + p["bias"]).astype(x.dtype)
-    out: jax.Array = _affine(x, p["kernel"].astype(x.dtype), p["bias"].astype(jnp.float32))
-    return out
-
-
-@jax.custom_vjp
-def _affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """x kernel + bias (float32), with a gradient whose sum over tokens is a matrix product."""
-    return x @ kernel + bias.astype(x.dtype)
-
-
-def _affine_forward(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> tuple[jax.Array, Any]:
-    # what a product reads is computed once: fused into it, once for every tile of the output
-    x = lax.optimization_barrier(x)
-    return _affine(x, kernel, bias), (x, kernel)
-
-
-def _affine_backward(kept: Any, dy: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    x, kernel = kept
-    dy = lax.optimization_barrier(dy)
-    tokens, out = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
-    # a sum over tokens crosses lanes, which vector units do slowly and matrix units at once
-    ones = jnp.ones((_ROWS, len(out)), out.dtype)
-    sums = jnp.matmul(ones, out, preferred_element_type=jnp.float32)[0]
-    return dy @ kernel.T, tokens.T @ out, sums
-
-
-_affine.defvjp(_affine_forward, _affine_backward)
-
-
-def norm_params(width: int) -> Init:
-    """Scale and bias (width,) of a layer norm."""
-
-    def init(key: jax.Array) -> Params:
-        return {
-            "scale": _boxed(nn.initializers.ones, ("embed",))(key, (width,)),
-            "bias": _boxed(nn.initializers.zeros, ("embed",))(key, (width,)),
-        }
-
-    return init
-
-
-def layer_norm(p: Params, x: jax.Array) -> jax.Array:
-    """Layer norm over the last axis, computed in float32, returned in x's dtype.
-
-    Without "scale" and "bias" in p it ends with mean 0 and variance 1: see `absorb`.
-    """
-    if not p:
-        y: jax.Array = _normalise(x)
-        return y
-    return (_normalise(x.astype(jnp.float32)) * p["scale"] + p["bias"]).astype(x.dtype)
-
-
-def absorb(norm: Params, p: Params) -> Params:
-    """The dense layer that maps `layer_norm({}, x)` to `dense(p, layer_norm(norm, x))`.
-
-    Scale and bias then cost operations on weights instead of activations, and so do their
-    gradients, which sharded weights have computed where they are stored.
-    """
-    kernel = p["kernel"].astype(jnp.float32)
-    bias = p["bias"] + norm["bias"] @ kernel
-    return {"kernel": norm["scale"][:, None] * kernel, "bias": bias}
-
-
-def _moments(x: jax.Array, eps: float = 1e-5) -> tuple[jax.Array, jax.Array]:
-    """Mean and 1/deviation over the last axis, (..., 1) float32, of one pass over x."""
-    x = x.astype(jnp.float32)
-    mean = jnp.mean(x, -1, keepdims=True)
-    variance = jnp.mean(x * x, -1, keepdims=True) - mean * mean
-    found: tuple[jax.Array, jax.Array] = checkpoint_name(
-        (mean, lax.rsqrt(jnp.maximum(variance, 0.0) + eps)), NORM
-    )
-    return found
-
-
-@jax.custom_vjp
-def _normalise(x: jax.Array) -> jax.Array:
-    mean, scale = _moments(x)
-    return ((x.astype(jnp.float32) - mean) * scale).astype(x.dtype)
-
-
-def _normalise_forward(x: jax.Array) -> tuple[jax.Array, Any]:
-    mean, scale = _moments(x)
-    return ((x.astype(jnp.float32) - mean) * scale).astype(x.dtype), (x, mean, scale)
-
-
-def _normalise_backward(kept: Any, dy: jax.Array) -> tuple[jax.Array]:
-    """dx = scale (dy - mean(dy) - y mean(dy y)): both means of one pass."""
-    x, mean, scale = kept
-    y = (x.astype(jnp.float32) - mean) * scale
-    # one of the sums would be fused into the product that dy comes from, and slow it down
-    d = lax.optimization_barrier(dy).astype(jnp.float32)
-    along = jnp.mean(d * y, -1, keepdims=True)
-    return (((d - jnp.mean(d, -1, keepdims=True) - y * along) * scale).astype(x.dtype),)
-
-
-_normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
@@ -159,7 +32,7 @@ def quick_gelu(x: jax.Array) -> jax.Array:
 
 def table(rows: int, width: int, std: float, row_axis: str = "vocabulary") -> Callable:
     """Initialiser of an embedding table (rows, width) ~ N(0, std^2)."""
-    init = _boxed(nn.initializers.normal(std), (row_axis, "embed"))
+    init = boxed(nn.initializers.normal(std), (row_axis, "embed"))
     return lambda key: init(key, (rows, width))
 
 
@@ -173,44 +46,6 @@ def whole(table: jax.Array) -> jax.Array:
     return found
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _gather(x: jax.Array, here: tuple, stored: tuple) -> jax.Array:
-    """x, stored by the logical axes `stored`, laid out by `here`; and its gradient by `stored`.
-
-    So the sum over devices is scattered; a plain constraint is one on the gradient too, which
-    every device would be sent whole. Barriers keep what is done before and after where it is.
-    """
-    x = lax.optimization_barrier(nn.with_logical_constraint(x, stored))
-    found: jax.Array = lax.optimization_barrier(nn.with_logical_constraint(x, here))
-    return found
-
-
-def _gather_backward(here: tuple, stored: tuple, _: None, dx: jax.Array) -> tuple[jax.Array]:
-    return (lax.optimization_barrier(nn.with_logical_constraint(dx, stored)),)
-
-
-_gather.defvjp(lambda x, here, stored: (_gather(x, here, stored), None), _gather_backward)
-
-
-def gathered(kernel: jax.Array, axes: tuple[str, str], ways: int) -> jax.Array:
-    """A kernel of logical `axes` whose "embed" axis is stored in `ways` shards, on every device.
-
-    Shards are padded to whole tiles of 8 rows for the way: the 75 rows of a 64th of 4800 would
-    travel one row a tile, and be sorted into tiles at a sixth of the memory's speed.
-    """
-    at = axes.index("embed")
-    rows, rest = divmod(kernel.shape[at], ways)
-    pad = -rows % _ROWS
-    if ways == 1 or rest or not pad:
-        return _gather(kernel, axes, tuple("stored" if a == "embed" else a for a in axes))
-    x = jnp.moveaxis(kernel, at, 0)  # (embed, inner)
-    shards = x.reshape(ways, rows, -1)
-    shards = nn.with_logical_constraint(shards, ("stored", None, "inner"))
-    shards = jnp.pad(shards, ((0, 0), (0, pad), (0, 0)))
-    shards = _gather(shards, (None, None, "inner"), ("stored", None, "inner"))
-    return jnp.moveaxis(shards[:, :rows].reshape(x.shape), 0, at)
-
-
 # --- 1-D convolutions: (B, T, channels), zero padding ---------------------------------------------
 
 
@@ -221,7 +56,7 @@ def linear_kernel(n_in: int, n_out: int, axes: tuple[str, str]) -> Callable:
     def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
-    init = _boxed(uniform, axes)
+    init = boxed(uniform, axes)
     return lambda key: init(key, (n_in, n_out))
 
 
@@ -231,8 +66,8 @@ def conv_params(size: int, n_in: int, n_out: int, fan_in: int | None = None) -> 
 
     def init(key: jax.Array) -> Params:
         return {
-            "kernel": _boxed(bound, (None, None, None))(key, (size, n_in, n_out)),
-            "bias": _boxed(bound, (None,))(key, (n_out,)),
+            "kernel": boxed(bound, (None, None, None))(key, (size, n_in, n_out)),
+            "bias": boxed(bound, (None,))(key, (n_out,)),
         }
 
     return init

@@ -13,21 +13,23 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from jukejax.config import PriorConfig
 from jukejax.models import attention
-from jukejax.models.layers import (
+from jukejax.models.dense import (
+    NARROW,
     NORM,
-    Params,
+    WIDE,
     absorb,
     dense,
     dense_params,
     gathered,
-    layer_norm,
     norm_params,
-    quick_gelu,
+    normed_dense,
 )
+from jukejax.models.layers import Params, quick_gelu
 from jukejax.patterns import CROSS, PRIME, layer_patterns, segments
 
 # Names of a layer's intermediates.
@@ -106,15 +108,16 @@ def split_heads(x: jax.Array, heads: int) -> jax.Array:
 
 
 def project(
-    p: Params, h: jax.Array, pattern: str, encoded: jax.Array | None
+    p: Params, x: jax.Array, pattern: str, encoded: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Queries, keys and values, each (B, T or E, A), from normed h (B, T, W)."""
+    """Queries, keys and values, each (B, T or E, A), from the residual stream x (B, T, W)."""
+    found = normed_dense(p["norm_0"], p["qkv"], x, QKV)
     if pattern == CROSS:
         assert encoded is not None
-        kv = checkpoint_name(dense(p["encoder_kv"], encoded.astype(h.dtype)), QKV)
+        kv = checkpoint_name(dense(p["encoder_kv"], encoded.astype(x.dtype), WIDE), QKV)
         k, v = jnp.split(kv, 2, axis=-1)
-        return checkpoint_name(dense(p["qkv"], h), QKV), k, v
-    q, k, v = jnp.split(checkpoint_name(dense(p["qkv"], h), QKV), 3, axis=-1)
+        return found, k, v
+    q, k, v = jnp.split(found, 3, axis=-1)
     return q, k, v
 
 
@@ -125,16 +128,13 @@ def layer(p: Params, x: jax.Array, residual: float, attend: Callable) -> tuple[j
       p: the layer's parameters.
       x: (B, T, W).
       residual: factor of a + m.
-      attend: maps normed x to (attention output (B, T, A), anything to hand back).
+      attend: maps x to (attention output (B, T, A), anything to hand back).
     """
-    mixed, kept = attend(layer_norm(p["norm_0"], x))
-    a = checkpoint_name(dense(p["attn_out"], checkpoint_name(mixed, ATTENDED)), ATTN_OUT)
-    m = checkpoint_name(dense(p["mlp_in"], layer_norm(p["norm_1"], x + a)), MLP_IN)
-    m = dense(p["mlp_out"], quick_gelu(m))
-    return x + (residual * (a + m)).astype(x.dtype), kept
-
-
-_WIDE, _NARROW = ("embed", "inner"), ("inner", "embed")
+    mixed, kept = attend(x)
+    a = dense(p["attn_out"], checkpoint_name(mixed, ATTENDED), NARROW)
+    h = checkpoint_name(x + a, ATTN_OUT)
+    m = dense(p["mlp_out"], quick_gelu(normed_dense(p["norm_1"], p["mlp_in"], h, MLP_IN)), NARROW)
+    return (h + m if residual == 1 else x + (residual * (a + m)).astype(x.dtype)), kept
 
 
 def ready(p: Params, dtype: str) -> Params:
@@ -146,13 +146,13 @@ def ready(p: Params, dtype: str) -> Params:
     """
     if "scale" in p["qkv"]:
         return p
-    qkv, mlp_in = absorb(p["norm_0"], p["qkv"]), absorb(p["norm_1"], p["mlp_in"])
+    qkv = absorb(p["norm_0"], p["qkv"], dtype)
+    mlp_in = absorb(p["norm_1"], p["mlp_in"], dtype)
     p = {**p, "norm_0": {}, "norm_1": {}, "qkv": qkv, "mlp_in": mlp_in}
-    ways = jax.sharding.get_abstract_mesh().shape.get("fsdp", 1)
 
     def whole(name: str, kernel: jax.Array) -> jax.Array:
-        axes = _NARROW if name in ("attn_out", "mlp_out") else _WIDE
-        return gathered(kernel.astype(dtype), axes, ways)
+        axes = NARROW if name in ("attn_out", "mlp_out") else WIDE
+        return gathered(kernel.astype(dtype), axes)
 
     return {
         name: {**one, "kernel": whole(name, one["kernel"])} if one else one
@@ -173,15 +173,15 @@ class Layer(nn.Module):
         cross = self.pattern == CROSS
         inits = {
             "norm_0": norm_params(c.width),
-            "qkv": dense_params(c.width, (1 if cross else 3) * c.attn_width, std, _WIDE),
+            "qkv": dense_params(c.width, (1 if cross else 3) * c.attn_width, std, WIDE),
             # added lyric layers begin as the identity (paper section 5.2)
-            "attn_out": dense_params(c.attn_width, c.width, std, _NARROW, zero=cross),
+            "attn_out": dense_params(c.attn_width, c.width, std, NARROW, zero=cross),
             "norm_1": norm_params(c.width),
-            "mlp_in": dense_params(c.width, c.mlp_width, std, _WIDE),
-            "mlp_out": dense_params(c.mlp_width, c.width, std, _NARROW, zero=cross),
+            "mlp_in": dense_params(c.width, c.mlp_width, std, WIDE),
+            "mlp_out": dense_params(c.mlp_width, c.width, std, NARROW, zero=cross),
         }
         if cross:
-            inits["encoder_kv"] = dense_params(c.width, 2 * c.attn_width, std, _WIDE)
+            inits["encoder_kv"] = dense_params(c.width, 2 * c.attn_width, std, WIDE)
         return {name: self.param(name, init) for name, init in inits.items()}
 
     @nn.compact
@@ -189,14 +189,16 @@ class Layer(nn.Module):
         c, p = self.config, ready(self._params(), self.config.dtype)
         x = nn.with_logical_constraint(x, ("batch", "length", "embed"))
 
-        def attend(h: jax.Array) -> tuple[jax.Array, Any]:
-            q, k, v = project(p, h, self.pattern, encoded)
+        def attend(x: jax.Array) -> tuple[jax.Array, Any]:
+            q, k, v = project(p, x, self.pattern, encoded)
             q_h, k_h, v_h = (split_heads(a, c.heads) for a in (q, k, v))  # (B, T, H, D)
             out = attention.attend(self.pattern, q_h, k_h, v_h, c.rows, c.visible)
+            # or its layout is moved into the product that its gradient comes from
+            out = lax.optimization_barrier(out.reshape(q.shape))
             if self.keep == KEEP_LYRICS and self.pattern in (CROSS, PRIME):
                 seen = c.visible if self.pattern == PRIME else k.shape[1]
-                return out.reshape(q.shape), (q[:, c.prefix :], k[:, :seen])
-            return out.reshape(q.shape), ((k, v) if self.keep == KEEP_KV else None)
+                return out, (q[:, c.prefix :], k[:, :seen])
+            return out, ((k, v) if self.keep == KEEP_KV else None)
 
         x, kept = layer(p, x, c.residual, attend)
         if self.keep == KEEP_MEAN:

@@ -19,9 +19,10 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from jukejax.config import PriorConfig
-from jukejax.models.layers import Params, dense
+from jukejax.models.dense import normed_dense
+from jukejax.models.layers import Params
 from jukejax.models.prior import Batch, Prior
-from jukejax.models.transformer import KEEP_KV, StackConfig, layer, prior_stack
+from jukejax.models.transformer import KEEP_KV, QKV, StackConfig, layer, prior_stack
 from jukejax.patterns import COLUMN, CROSS, DENSE, PREVIOUS_ROW, PRIME, ROW
 from jukejax.sampling.draw import Control, choose
 
@@ -127,11 +128,12 @@ def _layer_step(
 ) -> tuple[jax.Array, Cache]:  # fmt: skip
     """One layer for one position: x (B, W) -> (B, W), and its cache with the position in it."""
 
-    def attend(h: jax.Array) -> tuple[jax.Array, Cache]:
+    def attend(x: jax.Array) -> tuple[jax.Array, Cache]:
+        projected = normed_dense(p["norm_0"], p["qkv"], x, QKV)
         if pattern == CROSS:
             keys, values = cache
-            return _attend_one(dense(p["qkv"], h), keys[i], values[i], config.heads, None), cache
-        q, k, v = jnp.split(dense(p["qkv"], h), 3, axis=-1)
+            return _attend_one(projected, keys[i], values[i], config.heads, None), cache
+        q, k, v = jnp.split(projected, 3, axis=-1)
         write, read, last = _place(pattern, i, position, columns, config.visible)
         new = tuple(
             c.at[write].set(one.astype(c.dtype), mode="drop")

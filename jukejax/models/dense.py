@@ -1,0 +1,278 @@
+"""Dense layers and norms of the transformers, with gradients that accelerators compute well.
+
+B batch, T tokens, W width. Kernels have the logical axes `WIDE` or `NARROW`: "embed" is the width
+of the residual stream, which is stored in shards, "inner" a layer's own. A Linen module asks for a
+tree with `self.param(name, dense_params(...))` and hands it to the function; decoding hands over
+the same tree without Linen, so there is one definition of the maths.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+
+from jukejax.models.layers import Init, Params, boxed
+
+Axes = tuple[str, str]
+WIDE: Axes = ("embed", "inner")
+NARROW: Axes = ("inner", "embed")
+
+NORM = "norm"  # the name that rematerialisation policies know a norm's moments by
+_ROWS = 8  # of a tile of a TPU's memory; of a matrix product that stays one
+
+
+def dense_params(n_in: int, n_out: int, std: float, axes: Axes, zero: bool = False) -> Init:
+    """Kernel (n_in, n_out) ~ N(0, std^2) (or zeros) and bias (n_out,) of zeros."""
+    kernel = nn.initializers.zeros if zero else nn.initializers.normal(std)
+
+    def init(key: jax.Array) -> Params:
+        return {
+            "kernel": boxed(kernel, axes)(key, (n_in, n_out)),
+            "bias": boxed(nn.initializers.zeros, axes[1:])(key, (n_out,)),
+        }
+
+    return init
+
+
+def norm_params(width: int) -> Init:
+    """Scale and bias (width,) of a layer norm."""
+
+    def init(key: jax.Array) -> Params:
+        return {
+            "scale": boxed(nn.initializers.ones, ("embed",))(key, (width,)),
+            "bias": boxed(nn.initializers.zeros, ("embed",))(key, (width,)),
+        }
+
+    return init
+
+
+# --- what layers compute --------------------------------------------------------------------------
+
+
+def dense(p: Params, x: jax.Array, axes: Axes) -> jax.Array:
+    """x (..., n_in) -> (..., n_out) in x's dtype, by a kernel of logical `axes`.
+
+    A kernel of whole numbers comes with "scale" (n_out,): see `jukejax.sampling.weights`.
+    """
+    if "scale" in p:
+        y = jnp.matmul(x, p["kernel"].astype(x.dtype), preferred_element_type=jnp.float32)
+        return (y * p["scale"] + p["bias"]).astype(x.dtype)
+    out: jax.Array = _affine(x, p["kernel"].astype(x.dtype), p["bias"].astype(jnp.float32), axes)
+    return out
+
+
+def layer_norm(p: Params, x: jax.Array) -> jax.Array:
+    """Layer norm over the last axis, computed in float32, returned in x's dtype."""
+    mean, scale = _moments(x)
+    return ((x.astype(jnp.float32) - mean) * scale * p["scale"] + p["bias"]).astype(x.dtype)
+
+
+def normed_dense(norm: Params, p: Params, x: jax.Array, name: str) -> jax.Array:
+    """dense(p, layer_norm(norm, x), WIDE), known to rematerialisation by `name`.
+
+    With an empty `norm`, which p has taken in (see `absorb`), it has a gradient of its own.
+    """
+    if norm:
+        return checkpoint_name(dense(p, layer_norm(norm, x), WIDE), name)
+    out: jax.Array = _normed_affine(x, p["kernel"], p["bias"], p["sums"], name)
+    return out
+
+
+def absorb(norm: Params, p: Params, dtype: str) -> Params:
+    """The dense layer that maps a standardised x to `dense(p, layer_norm(norm, x))`.
+
+    Scale and bias then cost operations on weights instead of activations, and so do their
+    gradients, which sharded weights have computed where they are stored. "sums" (n_out,) are those
+    of the kernel's columns.
+    """
+    kernel = p["kernel"].astype(jnp.float32)
+    bias = p["bias"] + norm["bias"] @ kernel
+    kernel = (norm["scale"][:, None] * kernel).astype(dtype)
+    sums = lax.stop_gradient(kernel).sum(0, dtype=jnp.float32)
+    return {"kernel": kernel, "bias": bias, "sums": sums}
+
+
+# --- and their gradients --------------------------------------------------------------------------
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _affine(x: jax.Array, kernel: jax.Array, bias: jax.Array, axes: Axes) -> jax.Array:
+    """x kernel + bias (float32), with a gradient whose sums over tokens are matrix products."""
+    y = jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
+    return (y + bias).astype(x.dtype)
+
+
+def _affine_forward(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, axes: Axes
+) -> tuple[jax.Array, Any]:
+    # what a product reads is computed once: fused into it, once for every tile of the output
+    x = lax.optimization_barrier(x)
+    return _affine(x, kernel, bias, axes), (x, kernel)
+
+
+def _affine_backward(axes: Axes, kept: Any, dy: jax.Array) -> tuple[jax.Array, ...]:
+    x, kernel = kept
+    dy = lax.optimization_barrier(dy)
+    return dy @ kernel.T, *_parameter_gradients(x, dy, jnp.ones_like(x[..., :1]), axes)
+
+
+_affine.defvjp(_affine_forward, _affine_backward)
+
+
+def _moments(x: jax.Array, eps: float = 1e-5) -> tuple[jax.Array, jax.Array]:
+    """Mean and 1/deviation over the last axis, (..., 1) float32, of one pass over x."""
+    x = x.astype(jnp.float32)
+    mean = jnp.mean(x, -1, keepdims=True)
+    variance = jnp.mean(x * x, -1, keepdims=True) - mean * mean
+    return mean, lax.rsqrt(jnp.maximum(variance, 0.0) + eps)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _normed_affine(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, sums: jax.Array, name: str
+) -> jax.Array:
+    """standardised x kernel + bias, of a kernel whose columns have these sums (all float32).
+
+    (x - mean) scale kernel = scale (x kernel - mean sums): x is multiplied as it is, and what is
+    standardised is the product, on its way out.
+    """
+    return _of_moments(x, kernel, bias, sums, *_moments(x))
+
+
+def _of_moments(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, sums: jax.Array,
+    mean: jax.Array, scale: jax.Array,
+) -> jax.Array:  # fmt: skip
+    product = jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
+    return (scale * (product - mean * sums) + bias).astype(x.dtype)
+
+
+def _normed_affine_forward(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, sums: jax.Array, name: str
+) -> tuple[jax.Array, Any]:
+    moments = checkpoint_name(_moments(x), NORM)
+    x = lax.optimization_barrier(x)
+    z = checkpoint_name(_of_moments(x, kernel, bias, sums, *moments), name)
+    return z, (x, moments, kernel, bias, sums, z)
+
+
+def _normed_affine_backward(name: str, kept: Any, dz: jax.Array) -> tuple[jax.Array, ...]:
+    """dx = scale (dy - mean(dy) - y mean(dy y)), of y standardised x and dy = dz kernel^T.
+
+    Both means are known before dy is, so no pass over dy is spent on them: dy y and dz (z - bias)
+    have the same sum, for z - bias = y kernel.
+    """
+    x, (mean, scale), kernel, bias, sums, z = kept
+    dz = lax.optimization_barrier((scale * dz.astype(jnp.float32)).astype(dz.dtype))
+    d, width = dz.astype(jnp.float32), x.shape[-1]
+    level = jnp.sum(d * sums, -1, keepdims=True) / width
+    along = jnp.sum(d * (z.astype(jnp.float32) - bias), -1, keepdims=True) / width
+    level, along = lax.optimization_barrier((level, scale * along))
+    dx = jnp.matmul(dz, kernel.T, preferred_element_type=jnp.float32)
+    dx = (dx - level - (x.astype(jnp.float32) - mean) * along).astype(x.dtype)
+    rows = jnp.concatenate([1 / scale, mean], -1)
+    return dx, *_parameter_gradients(x, dz, rows, WIDE), jnp.zeros_like(sums)
+
+
+_normed_affine.defvjp(_normed_affine_forward, _normed_affine_backward)
+
+
+def _over_tokens(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The sum of the outer products of x (..., n) and y (..., m) over all but the last axis."""
+    over = tuple(range(x.ndim - 1))  # not flattened: of two examples that is a copy on TPUs
+    return lax.dot_general(x, y, ((over, over), ((), ())), preferred_element_type=jnp.float32)
+
+
+def _parameter_gradients(
+    x: jax.Array, dy: jax.Array, rows: jax.Array, axes: Axes
+) -> tuple[jax.Array, jax.Array]:
+    """Gradients of a kernel of `axes` and of its bias, summed over tokens and devices.
+
+    Args:
+      x: (..., n_in), less what its second row says.
+      dy: (..., n_out).
+      rows: (..., 1 or 2): what dy counts in the bias's gradient, and the mean of x.
+
+    Returns:
+      (n_in, n_out) in x's dtype, left where the kernel is stored, and (n_out,) float32.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    at, ways = axes.index("embed"), mesh.shape.get("fsdp", 1)
+    sizes = (x.shape[-1], dy.shape[-1])
+    less = rows.shape[-1] > 1
+    rows = jnp.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, _ROWS - rows.shape[-1])])
+
+    def here(x: jax.Array, dy: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # a sum over tokens crosses lanes, which vector units do slowly and matrix units at once
+        sums = _over_tokens(rows.astype(dy.dtype), dy)
+        kernel = _over_tokens(x, dy)
+        return (kernel - sums[1] if less else kernel).astype(x.dtype), sums[0]
+
+    if ways == 1 or sizes[at] % ways or sizes[1 - at] % mesh.shape.get("tensor", 1):
+        return here(x, dy, rows)
+
+    def scattered(x: jax.Array, dy: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # by hand, for XLA now and then sends every device the whole sum
+        kernel, bias = here(x, dy, rows)
+        kernel = jnp.moveaxis(kernel, at, 0)
+        kernel = lax.psum_scatter(kernel.reshape(ways, sizes[at] // ways, -1), "fsdp")
+        return jnp.moveaxis(lax.psum(kernel, "data"), 0, at), lax.psum(bias, ("data", "fsdp"))
+
+    def lies(*axes: str | None) -> Any:
+        return nn.logical_to_mesh_axes(axes)
+
+    between = (None,) * (x.ndim - 2)
+    specs = tuple(lies("batch", *between, axis) for axis in (*axes, None))
+    stored = lies(*("stored" if axis == "embed" else axis for axis in axes))
+    found: tuple[jax.Array, jax.Array] = jax.shard_map(
+        scattered, in_specs=specs, out_specs=(stored, lies(axes[1]))
+    )(x, dy, rows)
+    return found
+
+
+# --- gathering kernels ----------------------------------------------------------------------------
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gather(x: jax.Array, here: tuple, stored: tuple) -> jax.Array:
+    """x, stored by the logical axes `stored`, laid out by `here`; and its gradient by `stored`.
+
+    A plain constraint is one on the gradient too, which every device would be sent whole. Barriers
+    keep what is done before and after where it is.
+    """
+    x = lax.optimization_barrier(nn.with_logical_constraint(x, stored))
+    found: jax.Array = lax.optimization_barrier(nn.with_logical_constraint(x, here))
+    return found
+
+
+def _gather_backward(here: tuple, stored: tuple, _: None, dx: jax.Array) -> tuple[jax.Array]:
+    return (lax.optimization_barrier(nn.with_logical_constraint(dx, stored)),)
+
+
+_gather.defvjp(lambda x, here, stored: (_gather(x, here, stored), None), _gather_backward)
+
+
+def gathered(kernel: jax.Array, axes: Axes) -> jax.Array:
+    """A kernel of logical `axes`, whose "embed" axis is stored in shards, on every device.
+
+    Shards are padded to whole tiles of 8 rows for the way: the 75 rows of a 64th of 4800 would
+    travel one row a tile, and be sorted into tiles at a sixth of the memory's speed.
+    """
+    at = axes.index("embed")
+    ways = jax.sharding.get_abstract_mesh().shape.get("fsdp", 1)
+    rows, rest = divmod(kernel.shape[at], ways)
+    pad = -rows % _ROWS
+    if ways == 1 or rest or not pad:
+        return _gather(kernel, axes, tuple("stored" if a == "embed" else a for a in axes))
+    x = jnp.moveaxis(kernel, at, 0)  # (embed, inner)
+    shards = x.reshape(ways, rows, -1)
+    shards = nn.with_logical_constraint(shards, ("stored", None, "inner"))
+    shards = jnp.pad(shards, ((0, 0), (0, pad), (0, 0)))
+    shards = _gather(shards, (None, None, "inner"), ("stored", None, "inner"))
+    return jnp.moveaxis(shards[:, :rows].reshape(x.shape), 0, at)
