@@ -46,11 +46,11 @@ def column(q: jax.Array, k: jax.Array, v: jax.Array, rows: int) -> jax.Array:
 def previous_row(q: jax.Array, k: jax.Array, v: jax.Array, rows: int) -> jax.Array:
     """A position sees the whole row above its own; the first row sees zeros and gets zeros."""
     b, t, h, d = q.shape
-    c = t // rows
-    # shifted as (B, T, A), which TPUs pad less than heads
-    k, v = (jnp.pad(x.reshape(b, t, h * d)[:, :-c], ((0, 0), (c, 0), (0, 0))) for x in (k, v))
-    q, k, v = (x.reshape(b * rows, c, h, d) for x in (q, k, v))
-    return _attend(q, k, v).reshape(b, t, h, d)
+    k, v = (jnp.roll(_grid(x, rows), 1, axis=1) for x in (k, v))
+    q, k, v = (x.reshape(b * rows, t // rows, h, d) for x in (q, k, v))
+    out = _attend(q, k, v).reshape(b, t, h, d)
+    first = jnp.arange(t)[:, None, None] < t // rows
+    return jnp.where(first, 0, out)
 
 
 def cross(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:

@@ -157,8 +157,8 @@ def _normed_affine_forward(
     x: jax.Array, kernel: jax.Array, bias: jax.Array, sums: jax.Array, name: str
 ) -> tuple[jax.Array, Any]:
     moments = checkpoint_name(_moments(x), NORM)
-    x = lax.optimization_barrier(x)
-    z = checkpoint_name(_of_moments(x, kernel, bias, sums, *moments), name)
+    z = _of_moments(lax.optimization_barrier(x), kernel, bias, sums, *moments)
+    z = checkpoint_name(z, name)
     return z, (x, moments, kernel, bias, sums, z)
 
 
@@ -169,12 +169,11 @@ def _normed_affine_backward(name: str, kept: Any, dz: jax.Array) -> tuple[jax.Ar
     have the same sum, for z - bias = y kernel.
     """
     x, (mean, scale), kernel, bias, sums, z = kept
-    dz = lax.optimization_barrier((scale * dz.astype(jnp.float32)).astype(dz.dtype))
-    d, width = dz.astype(jnp.float32), x.shape[-1]
+    d, width = scale * dz.astype(jnp.float32), x.shape[-1]
     level = jnp.sum(d * sums, -1, keepdims=True) / width
     along = jnp.sum(d * (z.astype(jnp.float32) - bias), -1, keepdims=True) / width
-    level, along = lax.optimization_barrier((level, scale * along))
-    dx = jnp.matmul(dz, kernel.T, preferred_element_type=jnp.float32)
+    dz, level, along = lax.optimization_barrier((d.astype(dz.dtype), level, scale * along))
+    dx = lax.optimization_barrier(dz @ kernel.T).astype(jnp.float32)
     dx = (dx - level - (x.astype(jnp.float32) - mean) * along).astype(x.dtype)
     rows = jnp.concatenate([1 / scale, mean], -1)
     return dx, *_parameter_gradients(x, dz, rows, WIDE), jnp.zeros_like(sums)
