@@ -173,6 +173,7 @@ def _normed_affine_backward(name: str, kept: Any, dz: jax.Array) -> tuple[jax.Ar
     level = jnp.sum(d * sums, -1, keepdims=True) / width
     along = jnp.sum(d * (z.astype(jnp.float32) - bias), -1, keepdims=True) / width
     dz, level, along = lax.optimization_barrier((d.astype(dz.dtype), level, scale * along))
+    # on its way out of the product the rest would slow it down more than a pass of its own takes
     dx = lax.optimization_barrier(dz @ kernel.T).astype(jnp.float32)
     dx = (dx - level - (x.astype(jnp.float32) - mean) * along).astype(x.dtype)
     rows = jnp.concatenate([1 / scale, mean], -1)
