@@ -23,7 +23,7 @@ Axes = tuple[str, str]
 WIDE: Axes = ("embed", "inner")
 NARROW: Axes = ("inner", "embed")
 
-NORM = "norm"  # the name that rematerialisation policies know a norm's moments by
+NORM = "norm"  # the name that rematerialisation policies know what is small of a norm by
 _ROWS = 8  # of a tile of a TPU's memory; of a matrix product that stays one
 
 
@@ -95,6 +95,7 @@ def absorb(norm: Params, p: Params, dtype: str) -> Params:
     bias = p["bias"] + norm["bias"] @ kernel
     kernel = (norm["scale"][:, None] * kernel).astype(dtype)
     sums = lax.stop_gradient(kernel).sum(0, dtype=jnp.float32)
+    bias, sums = checkpoint_name((bias, sums), NORM)  # every shard has a part of them
     return {"kernel": kernel, "bias": bias, "sums": sums}
 
 

@@ -15,7 +15,7 @@ from jukejax.config import (
     PriorConfig,
     UpperConfig,
 )
-from jukejax.models import layers, prior
+from jukejax.models import dense, layers, prior
 from jukejax.parallel.mesh import create_sharded, make_mesh, put_batch, storage_shardings
 
 
@@ -89,11 +89,11 @@ def test_create_sharded_stores_by_the_table():
 
     def init(key):
         return {
-            "wide": layers.dense_params(8, 12, 0.1, ("embed", "inner"))(key),
-            "narrow": layers.dense_params(12, 8, 0.1, ("inner", "embed"))(key),
+            "wide": dense.dense_params(8, 12, 0.1, ("embed", "inner"))(key),
+            "narrow": dense.dense_params(12, 8, 0.1, ("inner", "embed"))(key),
             "artists": layers.table(4111, 8, 0.1)(key),
             "position": layers.table(16, 8, 0.1, "position")(key),
-            "odd": layers.dense_params(7, 4, 0.1, ("embed", "inner"))(key),
+            "odd": dense.dense_params(7, 4, 0.1, ("embed", "inner"))(key),
             "conv": layers.conv_params(3, 4, 4)(key),
         }
 
