@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from jukejax.config import PriorConfig
 from jukejax.models.dense import NARROW, dense, dense_params, layer_norm, norm_params
-from jukejax.models.layers import UpBlock, table, whole
+from jukejax.models.gathering import whole
+from jukejax.models.layers import UpBlock, table
 from jukejax.models.transformer import Stack, lyric_stack
 
 

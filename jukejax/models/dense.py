@@ -17,14 +17,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
+from jukejax.models.gathering import ROWS, Axes
 from jukejax.models.layers import Init, Params, boxed
 
-Axes = tuple[str, str]
 WIDE: Axes = ("embed", "inner")
 NARROW: Axes = ("inner", "embed")
 
 NORM = "norm"  # the name that rematerialisation policies know what is small of a norm by
-_ROWS = 8  # of a tile of a TPU's memory; of a matrix product that stays one
 
 
 def dense_params(n_in: int, n_out: int, std: float, axes: Axes, zero: bool = False) -> Init:
@@ -207,7 +206,7 @@ def _parameter_gradients(
     at, ways = axes.index("embed"), mesh.shape.get("fsdp", 1)
     sizes = (x.shape[-1], dy.shape[-1])
     less = rows.shape[-1] > 1
-    rows = jnp.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, _ROWS - rows.shape[-1])])
+    rows = jnp.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, ROWS - rows.shape[-1])])
 
     def here(x: jax.Array, dy: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
         # a sum over tokens crosses lanes, which vector units do slowly and matrix units at once
@@ -235,45 +234,3 @@ def _parameter_gradients(
         scattered, in_specs=specs, out_specs=(stored, lies(axes[1]))
     )(x, dy, rows)
     return found
-
-
-# --- gathering kernels ----------------------------------------------------------------------------
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _gather(x: jax.Array, here: tuple, stored: tuple) -> jax.Array:
-    """x, stored by the logical axes `stored`, laid out by `here`; and its gradient by `stored`.
-
-    A plain constraint is one on the gradient too, which every device would be sent whole. Barriers
-    keep what is done before and after where it is.
-    """
-    x = lax.optimization_barrier(nn.with_logical_constraint(x, stored))
-    found: jax.Array = lax.optimization_barrier(nn.with_logical_constraint(x, here))
-    return found
-
-
-def _gather_backward(here: tuple, stored: tuple, _: None, dx: jax.Array) -> tuple[jax.Array]:
-    return (lax.optimization_barrier(nn.with_logical_constraint(dx, stored)),)
-
-
-_gather.defvjp(lambda x, here, stored: (_gather(x, here, stored), None), _gather_backward)
-
-
-def gathered(kernel: jax.Array, axes: Axes) -> jax.Array:
-    """A kernel of logical `axes`, whose "embed" axis is stored in shards, on every device.
-
-    Shards are padded to whole tiles of 8 rows for the way: the 75 rows of a 64th of 4800 would
-    travel one row a tile, and be sorted into tiles at a sixth of the memory's speed.
-    """
-    at = axes.index("embed")
-    ways = jax.sharding.get_abstract_mesh().shape.get("fsdp", 1)
-    rows, rest = divmod(kernel.shape[at], ways)
-    pad = -rows % _ROWS
-    if ways == 1 or rest or not pad:
-        return _gather(kernel, axes, tuple("stored" if a == "embed" else a for a in axes))
-    x = jnp.moveaxis(kernel, at, 0)  # (embed, inner)
-    shards = x.reshape(ways, rows, -1)
-    shards = nn.with_logical_constraint(shards, ("stored", None, "inner"))
-    shards = jnp.pad(shards, ((0, 0), (0, pad), (0, 0)))
-    shards = _gather(shards, (None, None, "inner"), ("stored", None, "inner"))
-    return jnp.moveaxis(shards[:, :rows].reshape(x.shape), 0, at)

@@ -36,16 +36,6 @@ def table(rows: int, width: int, std: float, row_axis: str = "vocabulary") -> Ca
     return lambda key: init(key, (rows, width))
 
 
-def whole(table: jax.Array) -> jax.Array:
-    """A table (rows, width) gathered on every device, as looking rows up in it wants.
-
-    Tables are stored split by width and looked up by batches split by example. Left to itself XLA
-    exchanges the rows looked up (B, T, width), which are larger than the table.
-    """
-    found: jax.Array = nn.with_logical_constraint(table, (None, "embed"))
-    return found
-
-
 # --- 1-D convolutions: (B, T, channels), zero padding ---------------------------------------------
 
 

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 
 from jukejax.config import PriorConfig
 from jukejax.models.conditioners import Labels, LyricEncoder, Upper, shift_right
-from jukejax.models.layers import linear_kernel, spread, table, whole
+from jukejax.models.gathering import whole
+from jukejax.models.layers import linear_kernel, spread, table
 from jukejax.models.transformer import Stack, prior_stack
 
 Batch = dict[str, jax.Array]

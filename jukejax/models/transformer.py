@@ -26,10 +26,10 @@ from jukejax.models.dense import (
     absorb,
     dense,
     dense_params,
-    gathered,
     norm_params,
     normed_dense,
 )
+from jukejax.models.gathering import gathered
 from jukejax.models.layers import Params, quick_gelu
 from jukejax.patterns import CROSS, PRIME, layer_patterns, segments
 

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jukejax.config import MeshConfig
-from jukejax.models import dense
+from jukejax.models import dense, gathering
 from jukejax.parallel.mesh import BATCH, COMPUTE, make_mesh
 
 
@@ -155,7 +155,7 @@ def test_gathered_kernels_are_the_stored_ones(axes, width):
 
     def loss(kernel):
         with nn.logical_axis_rules(list(COMPUTE)):
-            return jnp.sum(jnp.sin(dense.gathered(kernel, axes)))
+            return jnp.sum(jnp.sin(gathering.gathered(kernel, axes)))
 
     with jax.set_mesh(mesh):
         value, gradient = jax.jit(jax.value_and_grad(loss))(kernel)

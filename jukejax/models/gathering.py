@@ -1,0 +1,71 @@
+"""Stored parameters on every device, and their gradients back where they are stored.
+
+Parameters have logical axes: "embed", the width of the residual stream, is stored in shards (see
+`jukejax.parallel.mesh`).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Axes = tuple[str | None, str | None]
+ROWS = 8  # of a tile of a TPU's memory; of a matrix product that stays one
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gather(x: jax.Array, here: tuple, stored: tuple) -> jax.Array:
+    """x, stored by the logical axes `stored`, laid out by `here`; and its gradient by `stored`.
+
+    A plain constraint is one on the gradient too, which every device would be sent whole.
+    """
+    found: jax.Array = nn.with_logical_constraint(nn.with_logical_constraint(x, stored), here)
+    return found
+
+
+def _gather_backward(here: tuple, stored: tuple, _: None, dx: jax.Array) -> tuple[jax.Array]:
+    return (nn.with_logical_constraint(dx, stored),)
+
+
+_gather.defvjp(lambda x, here, stored: (_gather(x, here, stored), None), _gather_backward)
+
+
+def _apart(x: jax.Array, here: tuple, stored: tuple) -> jax.Array:
+    """`_gather`, fused neither with what is done before nor with what is done after."""
+    x = lax.optimization_barrier(x)
+    found: jax.Array = lax.optimization_barrier(_gather(x, here, stored))
+    return found
+
+
+def gathered(kernel: jax.Array, axes: Axes) -> jax.Array:
+    """A kernel of logical `axes`, whose "embed" axis is stored in shards, on every device.
+
+    Shards are padded to whole tiles of 8 rows for the way: the 75 rows of a 64th of 4800 would
+    travel one row a tile, and be sorted into tiles at a sixth of the memory's speed.
+    """
+    at = axes.index("embed")
+    ways = jax.sharding.get_abstract_mesh().shape.get("fsdp", 1)
+    rows, rest = divmod(kernel.shape[at], ways)
+    pad = -rows % ROWS
+    if ways == 1 or rest or not pad:
+        return _apart(kernel, axes, tuple("stored" if a == "embed" else a for a in axes))
+    x = jnp.moveaxis(kernel, at, 0)  # (embed, inner)
+    shards = x.reshape(ways, rows, -1)
+    shards = nn.with_logical_constraint(shards, ("stored", None, "inner"))
+    shards = jnp.pad(shards, ((0, 0), (0, pad), (0, 0)))
+    shards = _apart(shards, (None, None, "inner"), ("stored", None, "inner"))
+    return jnp.moveaxis(shards[:, :rows].reshape(x.shape), 0, at)
+
+
+def whole(table: jax.Array) -> jax.Array:
+    """A table (rows, width) gathered on every device, as looking rows up in it wants.
+
+    Tables are stored split by width and looked up by batches split by example. Left to itself XLA
+    exchanges the rows looked up (B, T, width), which are larger than the table.
+    """
+    found: jax.Array = _gather(table, (None, "embed"), (None, "stored"))
+    return found
