@@ -6,6 +6,7 @@ Parameters have logical axes: "embed", the width of the residual stream, is stor
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -62,10 +63,33 @@ def gathered(kernel: jax.Array, axes: Axes) -> jax.Array:
 
 
 def whole(table: jax.Array) -> jax.Array:
-    """A table (rows, width) gathered on every device, as looking rows up in it wants.
-
-    Tables are stored split by width and looked up by batches split by example. Left to itself XLA
-    exchanges the rows looked up (B, T, width), which are larger than the table.
-    """
+    """A table (rows, width) on every device."""
     found: jax.Array = _gather(table, (None, "embed"), (None, "stored"))
     return found
+
+
+def with_whole(
+    function: Callable[..., jax.Array], table: jax.Array, *batched: jax.Array
+) -> jax.Array:
+    """function(table, *batched) (B, ...), by every device with the whole table for its examples.
+
+    Tables (rows, width) are stored split by width, and batches by example. Left to itself XLA
+    exchanges the rows looked up (B, T, width), which are larger than the table, and sends every
+    device the whole gradient of some tables.
+    """
+    ways = jax.sharding.get_abstract_mesh().shape.get("fsdp", 1)
+    if ways == 1 or table.shape[1] % ways:
+        return function(whole(table), *batched)
+
+    def here(shard: jax.Array, *batched: jax.Array) -> jax.Array:
+        return function(lax.all_gather(shard, "fsdp", axis=1, tiled=True), *batched)
+
+    stored, split = (nn.logical_to_mesh_axes(axes) for axes in ((None, "stored"), ("batch",)))
+    specs = (stored, *(split for _ in batched))
+    found: jax.Array = jax.shard_map(here, in_specs=specs, out_specs=split)(table, *batched)
+    return found
+
+
+def rows(table: jax.Array, ids: jax.Array) -> jax.Array:
+    """Rows of a table (rows, width) by ids (...): (..., width)."""
+    return table[ids]

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from jukejax.config import PriorConfig
 from jukejax.models.conditioners import Labels, LyricEncoder, Upper, shift_right
-from jukejax.models.gathering import whole
+from jukejax.models.gathering import rows, whole, with_whole
 from jukejax.models.layers import linear_kernel, spread, table
 from jukejax.models.transformer import Stack, prior_stack
 
@@ -80,10 +80,9 @@ class Prior(nn.Module):
         encoded = lyric_logits = None
         if c.lyric_encoder:
             encoded, lyric_logits = self.lyric_encoder(batch["lyrics"])
-        position = whole(self.position)
         return Conditions(
             start=start,
-            add=position if add is None else position + add,
+            add=whole(self.position) if add is None else with_whole(jnp.add, self.position, add),
             output_add=add if c.tied_output else None,
             encoded=encoded,
             lyric_logits=lyric_logits,
@@ -104,7 +103,7 @@ class Prior(nn.Module):
 
     def hidden(self, batch: Batch, conditions: Conditions, keep: str = "") -> tuple[jax.Array, Any]:
         """States (B, L, W) that `head` reads, and what the stack keeps (`transformer.Stack`)."""
-        x = whole(self.token)[self.sequence(batch)]
+        x = with_whole(rows, self.token, self.sequence(batch))
         x = shift_right(x, conditions.start) + conditions.add
         x, kept = self.stack(x, conditions.encoded, keep)
         return x if conditions.output_add is None else x + conditions.output_add, kept
