@@ -82,7 +82,8 @@ def with_whole(
         return function(whole(table), *batched)
 
     def here(shard: jax.Array, *batched: jax.Array) -> jax.Array:
-        return function(lax.all_gather(shard, "fsdp", axis=1, tiled=True), *batched)
+        shards = lax.all_gather(shard, "fsdp")  # (ways, rows, width / ways)
+        return function(shards.swapaxes(0, 1).reshape(table.shape), *batched)
 
     stored, split = (nn.logical_to_mesh_axes(axes) for axes in ((None, "stored"), ("batch",)))
     specs = (stored, *(split for _ in batched))
