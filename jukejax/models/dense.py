@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from jukejax.models.gathering import ROWS, Axes
+from jukejax.models.gathering import ROWS, Axes, ways
 from jukejax.models.layers import Init, Params, boxed
 
 WIDE: Axes = ("embed", "inner")
@@ -202,8 +202,8 @@ def _parameter_gradients(
     Returns:
       (n_in, n_out) in x's dtype, left where the kernel is stored, and (n_out,) float32.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    at, ways = axes.index("embed"), mesh.shape.get("fsdp", 1)
+    at, n = axes.index("embed"), ways()
+    tensor = jax.sharding.get_abstract_mesh().shape.get("tensor", 1)
     sizes = (x.shape[-1], dy.shape[-1])
     less = rows.shape[-1] > 1
     rows = jnp.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, ROWS - rows.shape[-1])])
@@ -214,14 +214,14 @@ def _parameter_gradients(
         kernel = _over_tokens(x, dy)
         return (kernel - sums[1] if less else kernel).astype(x.dtype), sums[0]
 
-    if ways == 1 or sizes[at] % ways or sizes[1 - at] % mesh.shape.get("tensor", 1):
+    if n == 1 or sizes[at] % n or sizes[1 - at] % tensor:
         return here(x, dy, rows)
 
     def scattered(x: jax.Array, dy: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
         # by hand, for XLA now and then sends every device the whole sum
         kernel, bias = here(x, dy, rows)
         kernel = jnp.moveaxis(kernel, at, 0)
-        kernel = lax.psum_scatter(kernel.reshape(ways, sizes[at] // ways, -1), "fsdp")
+        kernel = lax.psum_scatter(kernel.reshape(n, sizes[at] // n, -1), "fsdp")
         return jnp.moveaxis(lax.psum(kernel, "data"), 0, at), lax.psum(bias, ("data", "fsdp"))
 
     def lies(*axes: str | None) -> Any:

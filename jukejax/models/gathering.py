@@ -18,6 +18,12 @@ Axes = tuple[str | None, str | None]
 ROWS = 8  # of a tile of a TPU's memory; of a matrix product that stays one
 
 
+def ways() -> int:
+    """The number of shards that the width of the residual stream is stored in."""
+    (axis,) = nn.logical_to_mesh_axes(("stored",)) or (None,)
+    return jax.sharding.get_abstract_mesh().shape.get(axis, 1)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _gather(x: jax.Array, here: tuple, stored: tuple) -> jax.Array:
     """x, stored by the logical axes `stored`, laid out by `here`; and its gradient by `stored`.
@@ -49,13 +55,13 @@ def gathered(kernel: jax.Array, axes: Axes) -> jax.Array:
     travel one row a tile, and be sorted into tiles at a sixth of the memory's speed.
     """
     at = axes.index("embed")
-    ways = jax.sharding.get_abstract_mesh().shape.get("fsdp", 1)
-    rows, rest = divmod(kernel.shape[at], ways)
+    n = ways()
+    rows, rest = divmod(kernel.shape[at], n)
     pad = -rows % ROWS
-    if ways == 1 or rest or not pad:
+    if n == 1 or rest or not pad:
         return _apart(kernel, axes, tuple("stored" if a == "embed" else a for a in axes))
     x = jnp.moveaxis(kernel, at, 0)  # (embed, inner)
-    shards = x.reshape(ways, rows, -1)
+    shards = x.reshape(n, rows, -1)
     shards = nn.with_logical_constraint(shards, ("stored", None, "inner"))
     shards = jnp.pad(shards, ((0, 0), (0, pad), (0, 0)))
     shards = _apart(shards, (None, None, "inner"), ("stored", None, "inner"))
@@ -77,8 +83,7 @@ def with_whole(
     exchanges the rows looked up (B, T, width), which are larger than the table, and sends every
     device the whole gradient of some tables.
     """
-    ways = jax.sharding.get_abstract_mesh().shape.get("fsdp", 1)
-    if ways == 1 or table.shape[1] % ways:
+    if ways() == 1 or table.shape[1] % ways():
         return function(whole(table), *batched)
 
     def here(shard: jax.Array, *batched: jax.Array) -> jax.Array:

@@ -34,7 +34,7 @@ from jukejax.models.layers import Params, quick_gelu
 from jukejax.patterns import CROSS, PRIME, layer_patterns, segments
 
 # Names of a layer's intermediates.
-QKV, ATTENDED, ATTN_OUT, MLP_IN = "qkv", "attended", "attn_out", "mlp_in"
+QKV, ATTENDED, AFTER_ATTENTION, MLP_IN = "qkv", "attended", "after_attention", "mlp_in"
 
 # What a stack hands back of every layer, beside its output (see `Stack`).
 KEEP_KV, KEEP_LYRICS, KEEP_MEAN = "kv", "lyrics", "mean"
@@ -125,7 +125,7 @@ def project(
 
 
 def layer(p: Params, x: jax.Array, residual: float, attend: Callable) -> tuple[jax.Array, Any]:
-    """One pre-norm layer: a = attention, m = mlp(norm(x + a)), x + a + m.
+    """One pre-norm layer: a = attention(norm(x)), m = mlp(norm(x + a)), x + a + m.
 
     Args:
       p: the layer's parameters.
@@ -135,7 +135,7 @@ def layer(p: Params, x: jax.Array, residual: float, attend: Callable) -> tuple[j
     """
     mixed, kept = attend(x)
     a = dense(p["attn_out"], checkpoint_name(mixed, ATTENDED), NARROW)
-    h = checkpoint_name(x + a, ATTN_OUT)
+    h = checkpoint_name(x + a, AFTER_ATTENTION)
     m = dense(p["mlp_out"], quick_gelu(normed_dense(p["norm_1"], p["mlp_in"], h, MLP_IN)), NARROW)
     return (h + m if residual == 1 else x + (residual * (a + m)).astype(x.dtype)), kept
 
@@ -213,7 +213,7 @@ class Layer(nn.Module):
 _KEPT = {
     "layer": (),
     "attention": (NORM, QKV, ATTENDED),
-    "dots": (NORM, QKV, ATTENDED, ATTN_OUT, MLP_IN),
+    "dots": (NORM, QKV, ATTENDED, AFTER_ATTENTION, MLP_IN),
 }
 
 

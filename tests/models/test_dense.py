@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jukejax.config import MeshConfig
-from jukejax.models import dense, gathering
+from jukejax.models import dense
 from jukejax.parallel.mesh import BATCH, COMPUTE, make_mesh
 
 
@@ -144,22 +144,3 @@ def test_gradients_on_a_mesh_lie_where_kernels_are_stored(mesh):
     tables = re.findall(r"f32\[(\d+),(\d+)\]", reduced)
     assert reduced
     assert all(int(n) * int(m) < 24 * 8 // tensor for n, m in tables)  # of no whole gradient
-
-
-@pytest.mark.parametrize("axes", [("embed", "inner"), ("inner", "embed")])
-@pytest.mark.parametrize("width", [24, 20])  # 3 rows a shard; no whole number of rows
-def test_gathered_kernels_are_the_stored_ones(axes, width):
-    mesh = make_mesh(MeshConfig(data=1, fsdp=8))
-    kernel = np.random.default_rng(0).normal(size=(width, 6) if axes[0] == "embed" else (6, width))
-    kernel = kernel.astype(np.float32)
-
-    def loss(kernel):
-        with nn.logical_axis_rules(list(COMPUTE)):
-            return jnp.sum(jnp.sin(gathering.gathered(kernel, axes)))
-
-    with jax.set_mesh(mesh):
-        value, gradient = jax.jit(jax.value_and_grad(loss))(kernel)
-    np.testing.assert_allclose(value, np.sin(kernel).sum(), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(gradient, np.cos(kernel), rtol=1e-5, atol=1e-5)
-    if width == 24:
-        assert gradient.sharding.spec[axes.index("embed")] == "fsdp"
