@@ -87,6 +87,8 @@ def with_whole(
         return function(whole(table), *batched)
 
     def here(shard: jax.Array, *batched: jax.Array) -> jax.Array:
+        # of the gradient, shards are summed over fsdp first, and what is left over data
+        shard = lax.pcast(shard, "data", to="varying")
         shards = lax.all_gather(shard, "fsdp")  # (ways, rows, width / ways)
         return function(shards.swapaxes(0, 1).reshape(table.shape), *batched)
 

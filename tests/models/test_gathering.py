@@ -32,9 +32,9 @@ def test_gathered_kernels_are_the_stored_ones(axes, width):
         assert gradient.sharding.spec[axes.index("embed")] == "fsdp"
 
 
-@pytest.mark.parametrize("width", [24, 20])  # 20: no whole number of columns
+@pytest.mark.parametrize("width", [24, 22])  # 22: no whole number of columns
 def test_rows_are_looked_up_where_the_examples_are(width):
-    mesh = make_mesh(MeshConfig(data=1, fsdp=8))
+    mesh = make_mesh(MeshConfig(data=2, fsdp=4))
     rng = np.random.default_rng(0)
     table, ids = rng.normal(size=(5, width)).astype(np.float32), rng.integers(0, 5, (8, 3))
 
@@ -51,6 +51,6 @@ def test_rows_are_looked_up_where_the_examples_are(width):
     np.testing.assert_allclose(value, np.sin(table[ids]).sum(), rtol=1e-5)
     np.testing.assert_allclose(gradient, wanted, rtol=1e-5, atol=1e-5)
     if width == 24:
-        assert gradient.sharding.shard_shape(gradient.shape) == (5, 3)
+        assert gradient.sharding.shard_shape(gradient.shape) == (5, 6)
         assert "reduce-scatter" in text
         assert "f32[5,24]" not in "".join(re.findall(r"= (.*) all-reduce\(", text))
