@@ -109,7 +109,7 @@ def test_flops_are_within_2_percent_of_xlas_count_on_an_unrolled_toy(name, monke
 def _beside(experiment):
     """FLOPs of products that are no part of the model: sums over tokens, and absorbed norms.
 
-    The gradient of a bias multiplies by eight rows of ones (`layers.dense`). What `layers.absorb`
+    The gradient of a bias multiplies by eight rows of ones (`dense.dense`). What `dense.absorb`
     adds to a bias is a product of one row, and has two gradients.
     """
     config, total = experiment.model, 0

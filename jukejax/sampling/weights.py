@@ -3,7 +3,7 @@
 Only the kernels of the stacks' dense layers change, which are nearly all that a token reads;
 embeddings, norms, biases, convolutions and the output stay float32. int8 is symmetric, one scale an
 output channel: kernel ~ q scale, |q| <= 127, scale = max |kernel| / 127 (Dettmers et al. 2022,
-section 2, vector-wise). `layers.dense` multiplies by q and scales the product.
+section 2, vector-wise). `dense.dense` multiplies by q and scales the product.
 """
 
 from __future__ import annotations
