@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from jukejax.models.gathering import ROWS, Axes, ways
 from jukejax.models.layers import Init, Params, boxed
@@ -72,14 +73,18 @@ def layer_norm(p: Params, x: jax.Array) -> jax.Array:
     return ((x.astype(jnp.float32) - mean) * scale * p["scale"] + p["bias"]).astype(x.dtype)
 
 
-def normed_dense(norm: Params, p: Params, x: jax.Array, name: str) -> jax.Array:
+def normed_dense(
+    norm: Params, p: Params, x: jax.Array, name: str, by_row: bool = False
+) -> jax.Array:
     """dense(p, layer_norm(norm, x), WIDE), known to rematerialisation by `name`.
 
-    With an empty `norm`, which p has taken in (see `absorb`), it has a gradient of its own.
+    With an empty `norm`, which p has taken in (see `absorb`), it has a gradient of its own; and
+    `by_row` says that training wants the output token by token in memory: left to itself XLA lays
+    tokens in a TPU's lanes.
     """
     if norm:
         return checkpoint_name(dense(p, layer_norm(norm, x), WIDE), name)
-    out: jax.Array = _normed_affine(x, p["kernel"], p["bias"], p["sums"], name)
+    out: jax.Array = _normed_affine(x, p["kernel"], p["bias"], p["sums"], name, by_row)
     return out
 
 
@@ -133,9 +138,9 @@ def _moments(x: jax.Array, eps: float = 1e-5) -> tuple[jax.Array, jax.Array]:
     return mean, lax.rsqrt(jnp.maximum(variance, 0.0) + eps)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _normed_affine(
-    x: jax.Array, kernel: jax.Array, bias: jax.Array, sums: jax.Array, name: str
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, sums: jax.Array, name: str, by_row: bool
 ) -> jax.Array:
     """standardised x kernel + bias, of a kernel whose columns have these sums (all float32).
 
@@ -153,22 +158,30 @@ def _of_moments(
     return (scale * (product - mean * sums) + bias).astype(x.dtype)
 
 
+def _by_row(x: jax.Array) -> jax.Array:
+    found: jax.Array = with_layout_constraint(x, Layout(tuple(range(x.ndim))))
+    return found
+
+
 def _normed_affine_forward(
-    x: jax.Array, kernel: jax.Array, bias: jax.Array, sums: jax.Array, name: str
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, sums: jax.Array, name: str, by_row: bool
 ) -> tuple[jax.Array, Any]:
     moments = checkpoint_name(_moments(x), NORM)
     z = _of_moments(lax.optimization_barrier(x), kernel, bias, sums, *moments)
     z = checkpoint_name(z, name)
-    return z, (x, moments, kernel, bias, sums, z)
+    return _by_row(z) if by_row else z, (x, moments, kernel, bias, sums, z)
 
 
-def _normed_affine_backward(name: str, kept: Any, dz: jax.Array) -> tuple[jax.Array, ...]:
+def _normed_affine_backward(
+    name: str, by_row: bool, kept: Any, dz: jax.Array
+) -> tuple[jax.Array, ...]:
     """dx = scale (dy - mean(dy) - y mean(dy y)), of y standardised x and dy = dz kernel^T.
 
     Both means are known before dy is, so no pass over dy is spent on them: dy y and dz (z - bias)
     have the same sum, for z - bias = y kernel.
     """
     x, (mean, scale), kernel, bias, sums, z = kept
+    dz = _by_row(dz) if by_row else dz
     d, width = scale * dz.astype(jnp.float32), x.shape[-1]
     level = jnp.sum(d * sums, -1, keepdims=True) / width
     along = jnp.sum(d * (z.astype(jnp.float32) - bias), -1, keepdims=True) / width

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
-from jax.experimental.layout import Layout, with_layout_constraint
 
 from jukejax.config import PriorConfig
 from jukejax.models import attention
@@ -112,9 +111,8 @@ def project(
     p: Params, x: jax.Array, pattern: str, encoded: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Queries, keys and values, each (B, T or E, A), from the residual stream x (B, T, W)."""
-    found = normed_dense(p["norm_0"], p["qkv"], x, QKV)
-    # attention cuts rows of tokens: elsewhere TPUs would keep tokens in lanes, and copy
-    found = with_layout_constraint(found, Layout((0, 1, 2)))
+    # attention cuts rows of tokens
+    found = normed_dense(p["norm_0"], p["qkv"], x, QKV, by_row=True)
     if pattern == CROSS:
         assert encoded is not None
         kv = checkpoint_name(dense(p["encoder_kv"], encoded.astype(x.dtype), WIDE), QKV)
