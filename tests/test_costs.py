@@ -110,7 +110,8 @@ def _beside(experiment):
     """FLOPs of products that are no part of the model: sums over tokens, and absorbed norms.
 
     The gradient of a bias multiplies by eight rows of ones (`dense.dense`). What `dense.absorb`
-    adds to a bias is a product of one row, and has two gradients.
+    adds to a bias is a product of one row, and has two gradients. Less those of a row that has none
+    above it.
     """
     config, total = experiment.model, 0
     stacks = [(transformer.prior_stack(config), config.seq_len)]
@@ -123,6 +124,8 @@ def _beside(experiment):
             attend = (1 if cross else 3) * stack.attn_width
             total += 2 * 8 * tokens * (attend + 2 * stack.width + stack.mlp_width)
             total += 3 * 2 * stack.width * (attend + stack.mlp_width)
+            if pattern == "previous_row":  # of which the first row sees nothing
+                total -= 3 * 4 * (tokens // stack.rows) ** 2 * stack.attn_width
             if cross:
                 total += 2 * 8 * config.lyrics.tokens * 2 * stack.attn_width
     return total
