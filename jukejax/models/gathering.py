@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 
 import flax.linen as nn
 import jax
@@ -18,10 +19,11 @@ Axes = tuple[str | None, str | None]
 ROWS = 8  # of a tile of a TPU's memory; of a matrix product that stays one
 
 
-def ways() -> int:
-    """The number of shards that the width of the residual stream is stored in."""
-    (axis,) = nn.logical_to_mesh_axes(("stored",)) or (None,)
-    return jax.sharding.get_abstract_mesh().shape.get(axis, 1)
+def ways(axis: str = "stored") -> int:
+    """The number of shards of a logical axis; of the residual stream's width, as it is stored."""
+    (axes,) = nn.logical_to_mesh_axes((axis,)) or (None,)
+    shape = jax.sharding.get_abstract_mesh().shape
+    return prod(shape.get(name, 1) for name in ([axes] if isinstance(axes, str) else axes or []))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -81,9 +83,10 @@ def with_whole(
 
     Tables (rows, width) are stored split by width, and batches by example. Left to itself XLA
     exchanges the rows looked up (B, T, width), which are larger than the table, and sends every
-    device the whole gradient of some tables.
+    device the whole gradient of some tables. It is left to itself where devices do not divide the
+    examples, as in sampling.
     """
-    if ways() == 1 or table.shape[1] % ways():
+    if ways() == 1 or table.shape[1] % ways() or len(batched[0]) % ways("batch"):
         return function(whole(table), *batched)
 
     def here(shard: jax.Array, *batched: jax.Array) -> jax.Array:

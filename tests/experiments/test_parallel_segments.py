@@ -17,7 +17,7 @@ from jukejax.config import ConfigError
 from jukejax.sampling import cascade
 from jukejax.sampling.sample_dir import SampleDir
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = [pytest.mark.usefixtures("quick"), pytest.mark.slow]
 SECONDS, CHAINS = 0.0751, 3  # 38, 76 and 152 codes, top first; windows of 16
 TOTALS = {2: 38, 1: 76, 0: 152}
 SEAMS = {1: [24, 50], 0: [50, 100]}  # whole codes of the level above; worked out by hand

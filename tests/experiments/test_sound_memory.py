@@ -73,6 +73,7 @@ print(json.dumps({"peak": peak, "codes": codes.nbytes, "sound": 4 * codes.size *
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_does_not_grow_with_the_song(tmp_path):
     """40 minutes take what 20 seconds do, and the codes; their sound would take 146 MiB a layer."""

@@ -32,11 +32,12 @@ def test_gathered_kernels_are_the_stored_ones(axes, width):
         assert gradient.sharding.spec[axes.index("embed")] == "fsdp"
 
 
-@pytest.mark.parametrize("width", [24, 22])  # 22: no whole number of columns
-def test_rows_are_looked_up_where_the_examples_are(width):
+# 22: no whole number of columns; 3: of examples
+@pytest.mark.parametrize(("width", "examples"), [(24, 8), (22, 8), (24, 3)])
+def test_rows_are_looked_up_where_the_examples_are(width, examples):
     mesh = make_mesh(MeshConfig(data=2, fsdp=4))
     rng = np.random.default_rng(0)
-    table, ids = rng.normal(size=(5, width)).astype(np.float32), rng.integers(0, 5, (8, 3))
+    table, ids = rng.normal(size=(5, width)).astype(np.float32), rng.integers(0, 5, (examples, 3))
 
     def loss(table):
         with nn.logical_axis_rules(list(COMPUTE)):
@@ -50,7 +51,7 @@ def test_rows_are_looked_up_where_the_examples_are(width):
         text = step.lower(table).compile().as_text()
     np.testing.assert_allclose(value, np.sin(table[ids]).sum(), rtol=1e-5)
     np.testing.assert_allclose(gradient, wanted, rtol=1e-5, atol=1e-5)
-    if width == 24:
+    if (width, examples) == (24, 8):
         assert gradient.sharding.shard_shape(gradient.shape) == (5, 6)
         assert "reduce-scatter" in text
         assert "f32[5,24]" not in "".join(re.findall(r"= (.*) all-reduce\(", text))
