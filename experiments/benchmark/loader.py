@@ -51,7 +51,7 @@ class Command:
     """Steps that are digested."""
     seconds: float = 5.0
     """For each measurement of speed."""
-    plan: str = "prior_5b_lyrics-v5p_4x4x8"
+    plan: str = "prior_5b_lyrics-v5p_4x4x8-remat_dots-batch_256"
     """A compiled plan (experiments/plans): its step is what loading is measured against."""
     host_devices: int = 4
     """Devices that a host of that plan feeds; 4 chips of a v5p."""
