@@ -113,7 +113,7 @@ def fit(name: str, experiment: Experiment, topology: aot.Topology, say: Any) -> 
         available = None if plan["fits"] else m["peak"] - m["short"]
         return aot.Memory(plan["fits"], m["arguments"], m["temporaries"], m["peak"], available)
 
-    share = mesh["data"] * mesh["fsdp"]
+    share = mesh["data"] * mesh["fsdp"] * experiment.train.accumulate
     tried = planning.largest_batch(attempt, experiment.train.batch, share, topology.chip.memory)
     return plans[max(a.batch for a in tried if a.memory.fits)]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,6 @@ from jukejax.config import (
     Experiment,
     PriorConfig,
     PriorExperiment,
-    TrainConfig,
     VQVAEConfig,
     VQVAEExperiment,
 )
@@ -40,7 +38,7 @@ from jukejax.model_dir import load_experiment
 from jukejax.models import vqvae
 from jukejax.parallel import distributed
 from jukejax.parallel.distributed import check_shared
-from jukejax.parallel.mesh import BATCH, host_rows, make_mesh, replicated
+from jukejax.parallel.mesh import check_batch, host_rows, make_mesh, replicated
 from jukejax.spectrogram import log_spectrogram, to_image
 from jukejax.training.loop import Hook, train
 from jukejax.training.metrics import MetricsWriter
@@ -153,7 +151,8 @@ def run(
     if start_from is not None:
         check_start(experiment, note, start_from, log, vocabulary)
     mesh = make_mesh(experiment.mesh)
-    rows = check_batch(experiment.train, mesh)
+    check_batch(mesh, experiment.train)
+    rows = host_rows(mesh, experiment.train.batch).tolist()
     held_out: Any = None
     hooks: tuple[Hook, ...] = ()
     if len(songs.prepared_songs(data_dir).of_split("test")):
@@ -174,22 +173,6 @@ def run(
     return train(
         experiment, mesh, workdir, train_batches, held_out, hooks, note, start_from, log, profile
     )
-
-
-def check_batch(config: TrainConfig, mesh: Mesh) -> list[int]:
-    """The rows of a global batch that this host reads.
-
-    Raises:
-      ConfigError: the devices cannot share the batch, or its microbatches, evenly.
-    """
-    shares = math.prod(mesh.shape[axis] for axis in BATCH)
-    if config.batch % (shares * config.accumulate):
-        parts = f" in {config.accumulate} parts (train.accumulate)" if config.accumulate > 1 else ""
-        raise ConfigError(
-            f"train.batch is {config.batch}, but the mesh splits a batch {shares} ways "
-            f"(data x fsdp){parts}; give a multiple of {shares * config.accumulate}."
-        )
-    return host_rows(mesh, config.batch).tolist()
 
 
 def check_same(

@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 
 from jukejax import costs, hlo_counts
 from jukejax.config import ConfigError, Experiment, PriorExperiment
-from jukejax.parallel.mesh import local_bytes, make_mesh
+from jukejax.parallel.mesh import check_batch, local_bytes, make_mesh
 from jukejax.sampling import loop
 from jukejax.sampling.draw import Control
 from jukejax.sampling.weights import held
@@ -64,12 +64,7 @@ def check(experiment: Experiment, mesh: Mesh) -> None:
                 "lyrics.alphabet 'characters' takes them from the data; say "
                 "'characters:' followed by them, or any of their number."
             )
-    shares = mesh.shape["data"] * mesh.shape["fsdp"]
-    if experiment.train.batch % shares:
-        raise ConfigError(
-            f"train.batch is {experiment.train.batch}, but the mesh splits a batch {shares} ways "
-            "(data x fsdp); give a multiple."
-        )
+    check_batch(mesh, experiment.train)
 
 
 def lower_train(experiment: Experiment, topology: Topology) -> Program:

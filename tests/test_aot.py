@@ -164,6 +164,8 @@ def test_what_a_preset_leaves_open_is_asked_for(here):
         aot.lower_train(replace(PRIOR, model=replace(PRIOR.model, labels=labels)), here)
     with pytest.raises(ConfigError, match="splits a batch 4 ways"):
         aot.lower_train(replace(PRIOR, train=TrainConfig(batch=6)), here)
+    with pytest.raises(ConfigError, match=r"in 2 parts .* give a multiple of 8"):
+        aot.lower_train(replace(PRIOR, train=TrainConfig(batch=4, accumulate=2)), here)
 
 
 def test_the_lowered_step_takes_what_a_device_holds(here, capfd):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jukejax.config import PriorConfig
 from jukejax.models.dense import NARROW, dense, dense_params, layer_norm, norm_params
-from jukejax.models.gathering import rows, with_whole
+from jukejax.models.gathering import look_up, with_whole
 from jukejax.models.layers import UpBlock, table
 from jukejax.models.transformer import Stack, lyric_stack
 
@@ -89,12 +89,12 @@ class Labels(nn.Module):
         std = 0.01 * c.init_scale
         artists = self.param("artist", table(labels.artists, c.width, std))
         bag = self.param("genre", table(labels.genres, c.width, std))
-        start = with_whole(rows, artists, artist)[:, None]  # (B, 1, W)
+        start = with_whole(look_up, artists, artist)[:, None]  # (B, 1, W)
         start = start + with_whole(bag_sum, bag, genres)
         if labels.years:
             assert year is not None
             years = self.param("year", table(labels.years, c.width, std))
-            start = start + with_whole(rows, years, year)[:, None]
+            start = start + with_whole(look_up, years, year)[:, None]
         if labels.tags:
             assert tags is not None
             named = self.param("tag", table(labels.tags, c.width, std))
@@ -107,7 +107,7 @@ class Labels(nn.Module):
             strict=True,
         )
         tables = [
-            with_whole(rows, self.param(name, table(labels.timing_bins, c.width, std)), bins)
+            with_whole(look_up, self.param(name, table(labels.timing_bins, c.width, std)), bins)
             for name, bins in bins_of
         ]
         return start, tables[0] + tables[1] + tables[2]  # (B, T, W)
@@ -123,7 +123,7 @@ class Upper(nn.Module):
         c, upper = self.config, self.config.upper
         assert upper is not None
         tokens = self.param("token", table(c.codes, c.width, 0.02 * c.init_scale))
-        x = with_whole(rows, tokens, codes)
+        x = with_whole(look_up, tokens, codes)
         x = UpBlock(
             stages=upper.stages,
             width=upper.width,
@@ -153,7 +153,7 @@ class LyricEncoder(nn.Module):
         tokens = self.param("token", table(lc.vocabulary, lc.width, 0.02 * s))
         position = self.param("position", table(lc.tokens, lc.width, 0.01 * s, "position"))
         start = self.param("start", table(1, lc.width, 0.01 * s, "position"))
-        x = shift_right(with_whole(rows, tokens, lyrics), start[None])
+        x = shift_right(with_whole(look_up, tokens, lyrics), start[None])
         x = with_whole(jnp.add, position, x)
         x, _ = Stack(lyric_stack(c), name="stack")(x)
         project = dense_params(lc.width, c.width, 0.02 * s, NARROW)

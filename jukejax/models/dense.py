@@ -147,10 +147,10 @@ def _normed_affine(
     (x - mean) scale kernel = scale (x kernel - mean sums): x is multiplied as it is, and what is
     standardised is the product, on its way out.
     """
-    return _of_moments(x, kernel, bias, sums, *_moments(x))
+    return _standardised_product(x, kernel, bias, sums, *_moments(x))
 
 
-def _of_moments(
+def _standardised_product(
     x: jax.Array, kernel: jax.Array, bias: jax.Array, sums: jax.Array,
     mean: jax.Array, scale: jax.Array,
 ) -> jax.Array:  # fmt: skip
@@ -167,7 +167,7 @@ def _normed_affine_forward(
     x: jax.Array, kernel: jax.Array, bias: jax.Array, sums: jax.Array, name: str, by_row: bool
 ) -> tuple[jax.Array, Any]:
     moments = checkpoint_name(_moments(x), NORM)
-    z = _of_moments(lax.optimization_barrier(x), kernel, bias, sums, *moments)
+    z = _standardised_product(lax.optimization_barrier(x), kernel, bias, sums, *moments)
     z = checkpoint_name(z, name)
     return _by_row(z) if by_row else z, (x, moments, kernel, bias, sums, z)
 
@@ -208,9 +208,10 @@ def _parameter_gradients(
     """Gradients of a kernel of `axes` and of its bias, summed over tokens and devices.
 
     Args:
-      x: (..., n_in), less what its second row says.
+      x: (..., n_in).
       dy: (..., n_out).
-      rows: (..., 1 or 2): what dy counts in the bias's gradient, and the mean of x.
+      rows: (..., 1): what dy counts in the gradient of the bias; or (..., 2): that, and the mean
+        that x is less in the gradient of the kernel.
 
     Returns:
       (n_in, n_out) in x's dtype, left where the kernel is stored, and (n_out,) float32.
@@ -218,14 +219,14 @@ def _parameter_gradients(
     at, n = axes.index("embed"), ways()
     tensor = jax.sharding.get_abstract_mesh().shape.get("tensor", 1)
     sizes = (x.shape[-1], dy.shape[-1])
-    less = rows.shape[-1] > 1
+    centred = rows.shape[-1] > 1
     rows = jnp.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, ROWS - rows.shape[-1])])
 
     def here(x: jax.Array, dy: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
         # a sum over tokens crosses lanes, which vector units do slowly and matrix units at once
         sums = _over_tokens(rows.astype(dy.dtype), dy)
         kernel = _over_tokens(x, dy)
-        return (kernel - sums[1] if less else kernel).astype(x.dtype), sums[0]
+        return (kernel - sums[1] if centred else kernel).astype(x.dtype), sums[0]
 
     if n == 1 or sizes[at] % n or sizes[1 - at] % tensor:
         return here(x, dy, rows)

@@ -101,6 +101,6 @@ def with_whole(
     return found
 
 
-def rows(table: jax.Array, ids: jax.Array) -> jax.Array:
+def look_up(table: jax.Array, ids: jax.Array) -> jax.Array:
     """Rows of a table (rows, width) by ids (...): (..., width)."""
     return table[ids]

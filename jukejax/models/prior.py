@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from jukejax.config import PriorConfig
 from jukejax.models.conditioners import Labels, LyricEncoder, Upper, shift_right
-from jukejax.models.gathering import rows, whole, with_whole
+from jukejax.models.gathering import look_up, whole, with_whole
 from jukejax.models.layers import linear_kernel, spread, table
 from jukejax.models.transformer import Stack, prior_stack
 
@@ -103,7 +103,7 @@ class Prior(nn.Module):
 
     def hidden(self, batch: Batch, conditions: Conditions, keep: str = "") -> tuple[jax.Array, Any]:
         """States (B, L, W) that `head` reads, and what the stack keeps (`transformer.Stack`)."""
-        x = with_whole(rows, self.token, self.sequence(batch))
+        x = with_whole(look_up, self.token, self.sequence(batch))
         x = shift_right(x, conditions.start) + conditions.add
         x, kept = self.stack(x, conditions.encoded, keep)
         return x if conditions.output_add is None else x + conditions.output_add, kept

@@ -18,7 +18,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jukejax.config import ConfigError, MeshConfig
+from jukejax.config import ConfigError, MeshConfig, TrainConfig
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")
@@ -123,6 +123,17 @@ def local_bytes(tree: Any) -> int:
 def batch_ways(mesh: Mesh) -> int:
     """Into how many parts the mesh splits a batch, which must be a multiple of it."""
     return math.prod(mesh.shape[axis] for axis in BATCH)
+
+
+def check_batch(mesh: Mesh, config: TrainConfig) -> None:
+    """Raises ConfigError where devices cannot share a batch, or its microbatches, evenly."""
+    ways, parts = batch_ways(mesh), config.accumulate
+    if config.batch % (ways * parts):
+        cut = f" in {parts} parts (train.accumulate)" if parts > 1 else ""
+        raise ConfigError(
+            f"train.batch is {config.batch}, but the mesh splits a batch {ways} ways "
+            f"(data x fsdp){cut}; give a multiple of {ways * parts}."
+        )
 
 
 def host_rows(mesh: Mesh, batch: int) -> np.ndarray[Any, Any]:

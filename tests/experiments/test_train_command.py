@@ -8,8 +8,7 @@ import pytest
 from experiments import train
 from jukejax import presets
 from jukejax.checkpoint import CheckpointError, save_mapped
-from jukejax.config import ConfigError, MeshConfig, OptimizerConfig, TrainConfig, to_dict
-from jukejax.parallel.mesh import make_mesh
+from jukejax.config import OptimizerConfig, to_dict
 
 EXPERIMENT = presets.demo_upsampler_level_0()
 NOTE = {"fingerprint": "abc"}
@@ -43,17 +42,6 @@ def test_another_batch_or_seed_is_said_and_let_be(tmp_path):
     other = replace(EXPERIMENT, train=replace(EXPERIMENT.train, batch=16, steps=9))
     train.check_same(other, NOTE, tmp_path, said.append)
     assert len(said) == 1 and said[0].startswith("train.batch was 8 and is 16")
-
-
-def test_a_batch_that_devices_cannot_share_is_refused():
-    mesh = make_mesh(MeshConfig(data=4, tensor=2))
-    assert train.check_batch(TrainConfig(batch=8), mesh) == list(range(8))
-    with pytest.raises(ConfigError, match=r"splits a batch 4 ways .* multiple of 4\."):
-        train.check_batch(TrainConfig(batch=6), mesh)
-    with pytest.raises(
-        ConfigError, match=r"in 6 parts \(train.accumulate\); give a multiple of 48"
-    ):
-        train.check_batch(TrainConfig(batch=24, accumulate=6), make_mesh(MeshConfig()))
 
 
 def test_a_start_may_differ_in_how_it_trains(imported):

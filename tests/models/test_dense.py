@@ -75,7 +75,7 @@ def absorbed(norm, p, x):
     return dense.normed_dense({}, dense.absorb(norm, p, x.dtype), x, "")
 
 
-def close(found, wanted, tolerance):
+def assert_close(found, wanted, tolerance):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(
             np.asarray(a, np.float64), b, rtol=tolerance, atol=tolerance * np.abs(b).max()
@@ -97,7 +97,7 @@ def test_gradients_of_dense_after_a_norm(function, mean):
     def found(f):
         return jax.value_and_grad(lambda *a: jnp.sum(dy * f(*a)), (0, 1, 2))(norm, p, x)
 
-    close(found(function), found(defined), 2e-5)
+    assert_close(found(function), found(defined), 2e-5)
 
 
 def test_a_norm_in_bfloat16_rounds_no_more_than_its_inputs_do():
@@ -113,7 +113,7 @@ def test_a_norm_in_bfloat16_rounds_no_more_than_its_inputs_do():
 
         return jax.grad(loss, (0, 1))(p, x.astype(dtype))
 
-    close(found(absorbed, jnp.bfloat16), found(defined, jnp.float32), 0.02)
+    assert_close(found(absorbed, jnp.bfloat16), found(defined, jnp.float32), 0.02)
 
 
 @pytest.mark.parametrize("mesh", [(1, 8, 1), (2, 2, 2), (4, 2, 1)], ids=str)
@@ -135,7 +135,7 @@ def test_gradients_on_a_mesh_lie_where_kernels_are_stored(mesh):
         step = jax.jit(jax.value_and_grad(partial(loss, absorbed), (0, 1, 2)))
         found = step(wide, narrow, x)
         text = step.lower(wide, narrow, x).compile().as_text()
-    close(found, wanted, 2e-5)
+    assert_close(found, wanted, 2e-5)
     _, (d_wide, d_narrow, _) = found
     assert d_wide["kernel"].sharding.shard_shape((24, 8)) == (24 // fsdp, 8 // tensor)
     assert d_narrow["kernel"].sharding.shard_shape((8, 24)) == (8 // tensor, 24 // fsdp)

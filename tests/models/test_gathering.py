@@ -41,7 +41,7 @@ def test_rows_are_looked_up_where_the_examples_are(width, examples):
 
     def loss(table):
         with nn.logical_axis_rules(list(COMPUTE)):
-            return jnp.sum(jnp.sin(gathering.with_whole(gathering.rows, table, ids)))
+            return jnp.sum(jnp.sin(gathering.with_whole(gathering.look_up, table, ids)))
 
     wanted = np.zeros_like(table)
     np.add.at(wanted, ids, np.cos(table[ids]))

@@ -13,10 +13,17 @@ from jukejax.config import (
     LyricsConfig,
     MeshConfig,
     PriorConfig,
+    TrainConfig,
     UpperConfig,
 )
 from jukejax.models import dense, layers, prior
-from jukejax.parallel.mesh import create_sharded, make_mesh, put_batch, storage_shardings
+from jukejax.parallel.mesh import (
+    check_batch,
+    create_sharded,
+    make_mesh,
+    put_batch,
+    storage_shardings,
+)
 
 
 @pytest.mark.parametrize(
@@ -153,3 +160,14 @@ def test_put_batch_splits_over_data_and_fsdp():
         shards = {tuple(np.asarray(s.data).ravel()) for s in array.addressable_shards}
         assert len(shards) == 4
         assert {s.data.shape[0] for s in array.addressable_shards} == {2}
+
+
+def test_a_batch_that_devices_cannot_share_is_refused():
+    mesh = make_mesh(MeshConfig(data=4, tensor=2))
+    check_batch(mesh, TrainConfig(batch=8))
+    with pytest.raises(ConfigError, match=r"splits a batch 4 ways .* multiple of 4\."):
+        check_batch(mesh, TrainConfig(batch=6))
+    with pytest.raises(
+        ConfigError, match=r"in 6 parts \(train.accumulate\); give a multiple of 48"
+    ):
+        check_batch(make_mesh(MeshConfig()), TrainConfig(batch=24, accumulate=6))
