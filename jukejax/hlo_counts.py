@@ -17,7 +17,7 @@ from jukejax.hlo_groups import groups
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _BRANCHES = re.compile(r"(?:branch_computations=\{([^}]*)\}|(?:true|false)_computation=([^,]*))")
 
-VERSION = 1  # of the counts: to be raised where a program would be counted otherwise
+VERSION = 2  # of the counts: to be raised where a program would be counted otherwise
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 BETWEEN_SLICES = "between slices"  # goes over the network of the data centre
@@ -328,10 +328,12 @@ class _Walk:
     ) -> None:
         inside = self.computations.get(operation.called or "", {}).values()
         text = " ".join([operation.text, *(i.text for i in inside)])
-        # an asynchronous collective is cloned into every fusion that overlaps with it
+        # an asynchronous collective is cloned into every fusion that overlaps with it; XLA numbers
+        # its own from 2, and JAX gives all that are written out in a shard_map the number 1
         channel = re.search(r"channel_id=(\d+)", text)
-        shared = channel is not None and kind not in ("collective-permute", BETWEEN_SLICES)
-        key = (kind, channel[1] if channel is not None and shared else operation.name)
+        shared = kind not in ("collective-permute", BETWEEN_SLICES)
+        number = channel[1] if channel and shared and channel[1] != "1" else operation.name
+        key = (kind, number)
         size = times * sent(kind, operation, scope, len(groups(text, self.devices)[0]))
         if key not in counts.collectives or size > counts.collectives[key].bytes:
             far = size if kind == BETWEEN_SLICES else 0

@@ -86,6 +86,14 @@ def test_collectives_are_counted_once_each_trip_with_the_bytes_they_send():
     }
 
 
+def test_collectives_of_a_shard_map_are_told_apart_though_jax_numbers_all_of_them_1():
+    # two more like the first
+    line = next(x for x in GPU.splitlines() if "all-reduce-start" in x)
+    more = "".join(f"{line.replace('%start', f'%more.{i}')}\n" for i in range(2))
+    total, _ = hlo_counts.count(GPU.replace(line, f"{more}{line}"), 8)
+    assert [c.bytes for c in total.collectives.values()] == [2 * 64 * 48 * 2 * 3 // 4] * 3
+
+
 def test_bytes_are_those_in_hbm_with_the_padding_of_tiles():
     total, _ = hlo_counts.count(MODULE, 8)
     tile = 8 * 128
