@@ -37,7 +37,7 @@ from jukejax.config import (
 from jukejax.model_dir import load_experiment
 from jukejax.models import vqvae
 from jukejax.parallel import distributed
-from jukejax.parallel.distributed import check_shared
+from jukejax.parallel.distributed import check_folder, check_shared
 from jukejax.parallel.mesh import check_batch, host_rows, make_mesh, replicated
 from jukejax.spectrogram import log_spectrogram, to_image
 from jukejax.training.loop import Hook, train
@@ -77,18 +77,25 @@ class Command(Generic[E]):
 
 
 def parse(preset: str, arguments: list[str]) -> Command[Any]:
-    """A command with the values of a preset, or of the run in a workdir, as defaults."""
+    """A command with the values of a preset, or of the run in a workdir, as defaults.
+
+    Raises:
+      ConfigError: no such preset; data or workdir in a bucket that is not mounted.
+    """
     is_run = directory(preset).is_dir()
     experiment: Any = load_experiment(preset)[0] if is_run else presets.get(preset)
     missing: Any = tyro.MISSING
     cls: Any = Command
-    return tyro.cli(
+    parsed: Command[Any] = tyro.cli(
         cls[type(experiment)],
         args=arguments,
         default=Command(missing, missing, experiment),
         prog=f"python -m experiments.train {preset}",
         config=(tyro.conf.AvoidSubcommands,),
     )
+    for folder in (parsed.data, parsed.workdir):
+        check_folder(folder)
+    return parsed
 
 
 def reconstruction_hook(

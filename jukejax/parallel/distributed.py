@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from glob import glob
@@ -145,14 +146,23 @@ def together(what: str) -> None:
         multihost_utils.sync_global_devices(what)
 
 
+def check_folder(folder: str | Path) -> None:
+    """Refuses a bucket's address, which as a path would be a folder here of that name.
+
+    Raises:
+      ConfigError: gs://... or the like.
+    """
+    if re.match(r"\w+:/", str(folder)):  # a Path has lost one of the two slashes
+        raise ConfigError(f"{folder} is no folder; mount the bucket (gcsfuse) and give its path.")
+
+
 def check_shared(folder: str | Path) -> None:
     """Refuses a folder that the processes do not share: each host would have a part of the run.
 
     Raises:
-      ConfigError: some process does not see what the first one writes.
+      ConfigError: a bucket's address; some process does not see what the first one writes.
     """
-    if "://" in str(folder):
-        raise ConfigError(f"{folder} is no folder; mount the bucket (gcsfuse) and give its path.")
+    check_folder(folder)
     if jax.process_count() == 1:
         return
     token = multihost_utils.broadcast_one_to_all(np.int32(secrets.randbelow(2**31)))

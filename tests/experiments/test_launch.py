@@ -53,9 +53,10 @@ def test_options_of_the_target_and_of_training_are_told_apart():
     [
         (["prior_5b", *TRAIN, "--workdir", "w"], "--on is ''; it must be one of local"),
         (["prior_5b", "--on=mars", *TRAIN, "--workdir", "w"], "--on is 'mars'"),
+        (["prior_5b", "--on=local", *TRAIN, "--workdir=gs://b/w"], "b/w is no folder; mount the"),
     ],
 )
-def test_a_target_must_be_named(arguments, words):
+def test_where_to_run_and_what_to_write_must_be_there(arguments, words):
     with pytest.raises(ConfigError, match=words):
         launch.parse(arguments)
 

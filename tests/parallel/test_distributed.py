@@ -1,5 +1,7 @@
 """Starting on many hosts: who says so, and what is missing where nobody does clearly."""
 
+from pathlib import Path
+
 import pytest
 
 from jukejax.config import ConfigError, MeshConfig
@@ -94,7 +96,8 @@ def test_alone_nothing_is_started_and_agreements_are_ones_own(monkeypatch):
 
 
 def test_a_bucket_is_no_folder(tmp_path):
-    with pytest.raises(ConfigError, match="gs://bucket/run is no folder; mount"):
-        check_shared("gs://bucket/run")
+    for bucket in ("gs://bucket/run", Path("gs://bucket/run")):
+        with pytest.raises(ConfigError, match=r"gs:/+bucket/run is no folder; mount"):
+            check_shared(bucket)
     check_shared(tmp_path / "any")
     assert not list(tmp_path.iterdir())
