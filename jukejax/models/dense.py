@@ -159,6 +159,10 @@ def _standardised_product(
 
 
 def _by_row(x: jax.Array) -> jax.Array:
+    """x laid out row by row on TPUs; elsewhere it is, and the constraint would gather its shards."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    if device is None or device.platform != "tpu":
+        return x
     found: jax.Array = with_layout_constraint(x, Layout(tuple(range(x.ndim))))
     return found
 
