@@ -159,7 +159,7 @@ def _standardised_product(
 
 
 def _by_row(x: jax.Array) -> jax.Array:
-    """x laid out row by row on TPUs; elsewhere it is, and the constraint would gather its shards."""
+    """x laid out row by row on TPUs; elsewhere it is, and to say so would gather its shards."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     if device is None or device.platform != "tpu":
         return x

@@ -72,7 +72,7 @@ def apart(norm, p, x):
 
 
 def absorbed(norm, p, x):
-    return dense.normed_dense({}, dense.absorb(norm, p, x.dtype), x, "")
+    return dense.normed_dense({}, dense.absorb(norm, p, x.dtype), x, "", by_row=True)
 
 
 def assert_close(found, wanted, tolerance):
@@ -144,3 +144,4 @@ def test_gradients_on_a_mesh_lie_where_kernels_are_stored(mesh):
     tables = re.findall(r"f32\[(\d+),(\d+)\]", reduced)
     assert reduced
     assert all(int(n) * int(m) < 24 * 8 // tensor for n, m in tables)  # of no whole gradient
+    assert not re.search(r"= f32\[\d+,5,\d+\]\S* all-gather\(", text)  # nor activations of others
