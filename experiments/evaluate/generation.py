@@ -80,8 +80,8 @@ def measure(subject: Subject) -> Result:
             "n": len(vectors[name]),
             "sounds": len(found[name]["sounds"]),
             "fad": plain._asdict(),
-            "fad_infinity": limit._asdict(),
-            "line": line._asdict(),
+            "fad_infinity": limit and limit._asdict(),
+            "line": line and line._asdict(),
             "log_spectral_db": counts[REAL].distance(counts[name]),
             **frechet.neighbours(vectors[REAL], vectors[name]),
         }

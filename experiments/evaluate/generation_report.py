@@ -8,12 +8,17 @@ import numpy as np
 
 from experiments.evaluate.subject import Result
 from jukejax.evaluation import plots
+from jukejax.evaluation.frechet import LEAST
 from jukejax.evaluation.report import Figure, Score, Table
 
 PITCHES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 
-def _interval(found: dict[str, float]) -> str:
+def _interval(found: dict[str, float] | None) -> str:
+    if found is None:
+        return "–"
+    if found["low"] is None:
+        return f"{found['value']:.1f}"
     return f"{found['value']:.1f} [{found['low']:.1f}, {found['high']:.1f}]"
 
 
@@ -29,9 +34,10 @@ def tables(result: Result) -> list[Table]:
 def _distances(result: Result) -> Table:
     title = (
         f"Beside {result['real_n']} windows of training songs ({result['window']:.2f} s each, "
-        f"{result['embedder']}): FAD with 95 % interval over songs, and its limit for infinite n, "
-        "lower is better; log-spectral distance (LSD), lower is better; precision, recall, "
-        "density, coverage, higher is better. Compare FAD at the same n only."
+        f"{result['embedder']}): FAD with 95 % interval over songs, and its limit for infinite n "
+        f"(of {LEAST} windows and more), lower is better; log-spectral distance (LSD), lower is "
+        "better; precision, recall, density, coverage, higher is better. Compare FAD at the same "
+        "n only."
     )
     header = ("", "n", "FAD", "FAD infinity", "LSD dB", "prec.", "recall", "dens.", "cover.")
     rows = [
@@ -115,6 +121,8 @@ def figures(result: Result) -> list[Figure]:
     lines: dict[str, Any] = {}
     for name, row in result["sets"].items():
         line = row["line"]
+        if line is None:
+            continue
         inverse = [1 / n for n in line["sizes"]]
         lines[name] = ([*inverse[::-1]], line["distances"][::-1])
         lines[f"{name}: line"] = (
@@ -160,11 +168,12 @@ def scores(result: Result) -> list[Score]:
 
     def score(name: str, key: str) -> Score:
         found = row[key]
-        return Score(name, found["value"], "lower", interval=(found["low"], found["high"]))
+        interval = None if found["low"] is None else (found["low"], found["high"])
+        return Score(name, found["value"], "lower", interval=interval)
 
     out = [
         score("FAD of samples", "fad"),
-        score("FAD of samples at infinite n", "fad_infinity"),
+        *([score("FAD of samples at infinite n", "fad_infinity")] if row["fad_infinity"] else []),
         Score("log-spectral distance of samples, dB", row["log_spectral_db"], "lower"),
     ]
     for key in ("precision", "recall", "density", "coverage"):

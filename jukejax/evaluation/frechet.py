@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Vectors = NDArray[np.float64]
 SIZES = 8  # of subsets, from a quarter of the set to all of it
+LEAST = 8  # vectors that have subsets of several sizes, none of fewer than two
 DRAWS = 100  # of the bootstrap
 
 
@@ -57,10 +58,14 @@ class Limit(NamedTuple):
 
 
 def limit(real: Gaussian, vectors: NDArray[Any], seed: int = 0) -> Limit:
-    """Fréchet distances of random subsets of several sizes, and their line over 1/n at 0."""
+    """Fréchet distances of random subsets of several sizes, and their line over 1/n at 0.
+
+    Args:
+      vectors: (n, D), n of at least `LEAST`.
+    """
     rng = np.random.default_rng(seed)
     n = len(vectors)
-    sizes = [max(2, round(x)) for x in np.linspace(n / 4, n, SIZES)]
+    sizes = [round(x) for x in np.linspace(n / 4, n, SIZES)]
     found = [distance(real, vectors[rng.permutation(n)[:size]]) for size in sizes]
     slope, value = np.polyfit(1.0 / np.array(sizes), found, 1)
     return Limit(float(value), float(slope), sizes, found)
@@ -68,20 +73,24 @@ def limit(real: Gaussian, vectors: NDArray[Any], seed: int = 0) -> Limit:
 
 class Estimate(NamedTuple):
     value: float
-    low: float
-    high: float  # 95 %
+    low: float | None
+    high: float | None  # 95 %; None of one song
 
 
 def _basic(value: float, draws: list[float]) -> Estimate:
     """The basic bootstrap interval, from 0 on: it takes away the bias that redrawing adds."""
+    if not draws:
+        return Estimate(value, None, None)
     low, high = np.quantile(draws, (0.025, 0.975))
     return Estimate(value, max(0.0, float(2 * value - high)), max(0.0, float(2 * value - low)))
 
 
 def estimate(
     real: Gaussian, vectors: NDArray[Any], songs: NDArray[Any], seed: int = 0
-) -> tuple[Estimate, Estimate, Limit]:
+) -> tuple[Estimate, Estimate | None, Limit | None]:
     """The distance of a set (n, D) and its limit for infinite n, with 95 % intervals.
+
+    Of fewer than `LEAST` vectors no limit is known, and of one song no interval.
 
     Args:
       songs: (n,) of which song each vector is; songs are redrawn, with all their vectors.
@@ -89,14 +98,18 @@ def estimate(
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(songs == song) for song in np.unique(songs)]
     plain, limits = [], []
-    for draw in range(DRAWS):
+    for draw in range(DRAWS if len(members) > 1 else 0):
         chosen = rng.integers(0, len(members), len(members))
         some = vectors[np.concatenate([members[i] for i in chosen])]
         if len(some) > 1:
             plain.append(distance(real, some))
+        if len(some) >= LEAST:
             limits.append(limit(real, some, seed=draw).value)
+    found = _basic(distance(real, vectors), plain)
+    if len(vectors) < LEAST:
+        return found, None, None
     line = limit(real, vectors, seed)
-    return _basic(distance(real, vectors), plain), _basic(line.value, limits), line
+    return found, _basic(line.value, limits), line
 
 
 def neighbours(real: NDArray[Any], made: NDArray[Any], k: int = 5) -> dict[str, float]:

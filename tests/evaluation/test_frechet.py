@@ -57,6 +57,17 @@ def test_intervals_hold_the_truth_and_redraw_songs():
     assert by_song.high - by_song.low > 1.5 * (by_window.high - by_window.low)
 
 
+def test_what_few_vectors_cannot_tell_is_not_told():
+    rng = np.random.default_rng(4)
+    real = frechet.fit(rng.normal(size=(50, 3)))
+    made = rng.normal(size=(8, 3))
+    few, limit, line = frechet.estimate(real, made[:7], np.arange(7))
+    assert few.low < few.value and limit is line is None
+    song, limit, line = frechet.estimate(real, made, np.zeros(8))
+    assert (song.low, song.high) == (limit.low, limit.high) == (None, None)
+    assert sorted(set(line.sizes)) == list(range(2, 9))
+
+
 def test_neighbours_in_known_cases():
     rng = np.random.default_rng(3)
     real, same = rng.normal(size=(2, 400, 4))
