@@ -228,7 +228,15 @@ def test_progress_comes_with_every_token(level, name):
         assert rounds == sum(stop <= count for *_, stop in WINDOWS)
 
 
-@pytest.mark.parametrize(("name", "chains"), [*((name, 1) for name in CONFIGS), ("upsampler", 2)])
+@pytest.mark.parametrize(
+    ("name", "chains"),
+    [
+        ("top", 1),
+        ("upsampler", 2),
+        pytest.param("upsampler", 1, marks=pytest.mark.slow),
+        pytest.param("prefix", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_going_on_from_anywhere_gives_the_same_codes(level, name, chains):
     """Interrupted after every chunk, many times in the same window, and begun anew each time."""
     x = level(name)

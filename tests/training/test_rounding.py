@@ -96,6 +96,7 @@ def test_training_follows_that_in_float32():
     assert sizes[1] == 2 * sizes[0]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_the_other_dtype_and_its_model_is_float32(tmp_path):
     mesh = make_mesh(EXPERIMENT.mesh, jax.devices()[:2])
 
