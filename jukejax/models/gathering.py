@@ -1,4 +1,4 @@
-"""Stored parameters on every device, and their gradients back where they are stored.
+"""Stored parameters on every device, and their gradients back; what a device does of its own.
 
 Parameters have logical axes: "embed", the width of the residual stream, is stored in shards (see
 `jukejax.parallel.mesh`).
@@ -98,6 +98,18 @@ def with_whole(
     stored, split = (nn.logical_to_mesh_axes(axes) for axes in ((None, "stored"), ("batch",)))
     specs = (stored, *(split for _ in batched))
     found: jax.Array = jax.shard_map(here, in_specs=specs, out_specs=split)(table, *batched)
+    return found
+
+
+def by_device(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """function(x) of examples x (B, ...), by every device of its own ones alone.
+
+    Of some functions, FFTs among them, XLA knows no parts, and sends every device all examples.
+    """
+    if ways("batch") == 1 or len(x) % ways("batch"):
+        return function(x)
+    split = nn.logical_to_mesh_axes(("batch",))
+    found: jax.Array = jax.shard_map(function, in_specs=(split,), out_specs=split)(x)
     return found
 
 

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jukejax.models.gathering import by_device
+
 # (n_fft, hop, window) of the multi-resolution loss and of the plain one (paper section 3.3)
 RESOLUTIONS = ((2048, 240, 1200), (1024, 120, 600), (512, 50, 240))
 PLAIN = (2048, 256, 1536)
@@ -34,7 +36,7 @@ def magnitudes(audio: jax.Array, n_fft: int, hop: int, window: int) -> jax.Array
     x = x.reshape(x.shape[0], frames + parts - 1, hop)
     x = jnp.concatenate([x[:, i : i + frames] for i in range(parts)], -1)[..., :window]
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
-    z = jnp.fft.rfft(x * hann.astype(np.float32), n_fft)
+    z = by_device(lambda x: jnp.fft.rfft(x, n_fft), x * hann.astype(np.float32))
     return safe_sqrt(z.real**2 + z.imag**2)
 
 

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jukejax.config import MeshConfig
 from jukejax.models import gathering
-from jukejax.parallel.mesh import COMPUTE, make_mesh
+from jukejax.parallel.mesh import BATCH, COMPUTE, make_mesh
 
 
 @pytest.mark.parametrize("axes", [("embed", "inner"), ("inner", "embed")])
@@ -55,3 +57,28 @@ def test_rows_are_looked_up_where_the_examples_are(width, examples):
         assert gradient.sharding.shard_shape(gradient.shape) == (5, 6)
         assert "reduce-scatter" in text
         assert "f32[5,24]" not in "".join(re.findall(r"= (.*) all-reduce\(", text))
+
+
+@pytest.mark.parametrize("examples", [8, 3])
+def test_every_device_transforms_its_own_examples(examples):
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    x = np.random.default_rng(0).normal(size=(examples, 5, 12)).astype(np.float32)
+
+    def loss(x):
+        with nn.logical_axis_rules(list(COMPUTE)):
+            return jnp.sum(jnp.abs(gathering.by_device(jnp.fft.rfft, x)) ** 2)
+
+    with jax.set_mesh(mesh):
+        step = jax.jit(jax.value_and_grad(loss))
+        if examples == 8:
+            x = jax.device_put(x, NamedSharding(mesh, P(BATCH)))
+        value, gradient = step(x)
+        text = step.lower(x).compile().as_text()
+    wanted = np.fft.rfft(np.asarray(x, np.float64))
+    np.testing.assert_allclose(value, (np.abs(wanted) ** 2).sum(), rtol=1e-5)
+    # bins 1 to 5 stand for two of the 12 each, but are counted once
+    np.testing.assert_allclose(
+        gradient, 12 * np.fft.irfft(wanted * [2, 1, 1, 1, 1, 1, 2]), atol=1e-3
+    )
+    if examples == 8:
+        assert "all-gather" not in text
