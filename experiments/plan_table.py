@@ -82,6 +82,7 @@ ENTRIES = (
     Entry("upsampler_level_0", "v5e:8x8", fsdp=16),
     Entry("vqvae", "v5e:8x8"),
     Entry("vqvae", "v5e:16x16"),
+    Entry("vqvae", "h100:8x8"),
     Entry("prior_5b", "h100:8", fsdp=8, batch=32),
     Entry("prior_5b", "h100:8x8", fsdp=8, batch=256),
     Entry("upsampler_level_0", "h100:8", fsdp=8, accumulate=3),
