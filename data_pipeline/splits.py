@@ -17,7 +17,7 @@ Bools = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.uint64]
 
 
-class Labelled(Protocol):
+class Splittable(Protocol):
     """What of a song its split depends on."""
 
     @property
@@ -30,7 +30,7 @@ class Labelled(Protocol):
     def split(self) -> str: ...
 
 
-def in_test(songs: Sequence[Labelled], test_fraction: float, seed: int = 0) -> Bools:
+def in_test(songs: Sequence[Splittable], test_fraction: float, seed: int = 0) -> Bools:
     """Which songs, given in the order of their ids, are for testing: (n,) bool.
 
     Songs of one group are never parted. A split given in the manifest wins for its whole group
@@ -66,7 +66,9 @@ def in_test(songs: Sequence[Labelled], test_fraction: float, seed: int = 0) -> B
     return of_song
 
 
-def _columns(songs: Sequence[Labelled], seed: int) -> tuple[Hashes, Hashes, npt.NDArray[np.uint8]]:
+def _columns(
+    songs: Sequence[Splittable], seed: int
+) -> tuple[Hashes, Hashes, npt.NDArray[np.uint8]]:
     """Hashes of group and artist, and the split asked for, of every song: (n,) each."""
     group, artist = np.zeros(len(songs), np.uint64), np.zeros(len(songs), np.uint64)
     asked = np.zeros(len(songs), np.uint8)
@@ -78,7 +80,7 @@ def _columns(songs: Sequence[Labelled], seed: int) -> tuple[Hashes, Hashes, npt.
     return group, artist, asked
 
 
-def conflicts(songs: Sequence[Labelled]) -> list[str]:
+def conflicts(songs: Sequence[Splittable]) -> list[str]:
     """Sentences about groups whose songs ask for different splits; goes over the songs twice."""
     asked = (
         _short(0, "asked", song.group) & ~1 | (song.split == "test")
