@@ -9,7 +9,6 @@ a process of its own, so that the growth in bytes a song can be told.
 from __future__ import annotations
 
 import multiprocessing
-import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -22,6 +21,7 @@ import numpy as np
 from data_pipeline import files
 from experiments.benchmark import sounds
 from jukejax.config import ConfigError
+from jukejax.host_memory import peak_bytes
 
 _BAD = 100_000  # one line in so many is bad, in one of three ways
 _WORDS = ("love", "night", "moon", "river", "road", "home", "sun", "rain", "heart", "dance")
@@ -75,12 +75,6 @@ def generate(path: Path, lines: int, audio: Path) -> None:
             yield entry
 
     files.write_json_lines(path, entries())
-
-
-def peak_bytes() -> int:
-    """The most resident memory this process has had (Linux)."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found[1]) * 1024 if found else 0
 
 
 def measure(manifest: Path, batch: int, samples: int) -> dict[str, Any]:

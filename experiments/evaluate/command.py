@@ -29,7 +29,7 @@ from experiments.evaluate.subject import Lacking, Subject, Suite
 from jukejax.checkpoint import CheckpointError
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.evaluation import report
-from jukejax.evaluation.memory import peak_mib, reset_peak
+from jukejax.host_memory import peak_bytes, reset_peak
 from jukejax.model_dir import read_model_dir
 from jukejax.parallel import distributed
 from jukejax.parallel.mesh import make_mesh
@@ -106,7 +106,11 @@ def run_suite(name: str, subject: Subject) -> dict[str, Any]:
         subject.once = journal.once
         began, whole = time.monotonic(), reset_peak()
         result = suite.measure(subject) | {"model": str(subject.directory.path)}
-        cost = {"seconds": time.monotonic() - began, "peak_mib": peak_mib(), "alone": whole}
+        cost = {
+            "seconds": time.monotonic() - began,
+            "peak_mib": peak_bytes() / 2**20,
+            "alone": whole,
+        }
         end = f"written to {path}"
         if first:
             report.write_result(out, name, source, result, cost)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ import jax
 
 from jukejax import costs
 from jukejax.config import Experiment, PriorExperiment
+from jukejax.host_memory import peak_bytes
 from jukejax.training.metrics import FILE_NAME, read_metrics
 
 STARTS = "starts.jsonl"  # a line for each start of a run
@@ -37,9 +36,11 @@ def work(experiment: Experiment) -> tuple[str, float]:
 
 
 def memory() -> dict[str, float]:
-    """Peaks of this process and, where the backend counts it, of its fullest device."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    found = {"host_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB}
+    """Peaks of this process and, where the backend counts it, of its fullest device.
+
+    A suite of evaluation counts its own peak, so after one the process's begins anew.
+    """
+    found = {"host_gib": peak_bytes() / GIB}
     devices = [device.memory_stats() or {} for device in jax.local_devices()]
     peaks = [stats["peak_bytes_in_use"] for stats in devices if "peak_bytes_in_use" in stats]
     return found | ({"device_gib": max(peaks) / GIB} if peaks else {})
