@@ -183,6 +183,8 @@ def _open(path: Path) -> soundfile.SoundFile:
         sound = soundfile.SoundFile(path)
     except (soundfile.LibsndfileError, TypeError, ValueError, OSError) as error:
         why = getattr(error, "error_string", str(error)).strip().rstrip(".")
+        if path.is_file() and why.startswith("File does not exist"):
+            why = "Format not recognised"  # libsndfile's words for an MP3 file without a frame
         raise DataError(
             f"{path} is not a sound file that can be read ({why}); "
             "convert it to wav, flac, ogg, mp3 or opus, or remove it"

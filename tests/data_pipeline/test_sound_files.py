@@ -127,6 +127,13 @@ def test_text_called_wav(tmp_path, content):
         decoded(tmp_path / "a.wav")
 
 
+@pytest.mark.parametrize("name", ["a.mp3", "a.ogg", "a.flac"])
+def test_text_of_another_name_is_said_to_be_no_sound(tmp_path, name):
+    (tmp_path / name).write_text("these are words")
+    with pytest.raises(DataError, match=rf"{name} is not a sound .* \(Format not recognised\)"):
+        decoded(tmp_path / name)
+
+
 def test_silence_and_short_clips(tmp_path):
     soundfile.write(tmp_path / "quiet.wav", np.full((RATE * 2, 2), 9e-5), RATE, subtype="FLOAT")
     with pytest.raises(DataError, match="silent"):
