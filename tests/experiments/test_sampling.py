@@ -89,6 +89,7 @@ def test_batches_draw_by_item_not_by_batch(song, model, tmp_path):
     assert_same(song, out)
 
 
+@pytest.mark.slow
 def test_one_prior_is_in_memory_at_a_time(model, tmp_path, monkeypatch):
     alive, most = [], []
 

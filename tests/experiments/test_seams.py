@@ -82,6 +82,7 @@ def test_a_song_is_made_again_in_chains_and_measured(sample):
     assert [row["h100_seconds"] for row in rows if row["chains"] == 2] == bound[1::-1]
 
 
+@pytest.mark.slow
 def test_songs_of_chains_are_no_measure(sample, tmp_path):
     command = Command(tmp_path / "cut", job=None, upsample=sample, parallel_segments=2)
     run(make_request(command), command.out)

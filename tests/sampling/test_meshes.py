@@ -94,7 +94,7 @@ def test_a_mesh_changes_codes_by_rounding_alone_and_kills_change_none(sample, al
         np.testing.assert_array_equal(sample(name, progress=stopped)[-1].codes, whole)
 
 
-@pytest.mark.parametrize("name", ["data", "mixed"])
+@pytest.mark.parametrize("name", [pytest.param("data", marks=pytest.mark.slow), "mixed"])
 def test_chains_are_split_as_songs_are(sample, weights, name):
     """Two songs of two chains; as in a song of one chain, the first chain's first window."""
     songs = slice(0, 2)

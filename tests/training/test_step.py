@@ -246,8 +246,13 @@ def test_a_gradient_that_is_no_number_changes_nothing(prepare, start, experiment
 
 @pytest.mark.parametrize(
     ("experiment", "parts", "name"),
-    [(CROSS, 2, None), (VQVAE, 4, None), (VQVAE, 2, "data4")],
-    ids=["cross", "vqvae", "vqvae-meshed"],
+    [
+        pytest.param(CROSS, 2, None, marks=pytest.mark.slow),
+        (DENSE, 2, None),
+        (VQVAE, 4, None),
+        (VQVAE, 2, "data4"),
+    ],
+    ids=["cross", "dense", "vqvae", "vqvae-meshed"],
 )
 def test_microbatches_do_what_the_whole_batch_does(run, start, experiment, parts, name):
     train = replace(experiment.train, accumulate=parts)
