@@ -11,8 +11,8 @@ import soundfile
 import soxr
 
 from data_pipeline import ogg
-from data_pipeline.errors import DataError
 from data_pipeline.songs import SAMPLE_RATE
+from jukejax.errors import DataError
 
 BLOCK = 65_536  # frames read at a time
 SILENCE = 1e-4  # a song whose peak stays below this is silence

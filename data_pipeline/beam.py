@@ -6,9 +6,9 @@ that are there already are left out, so a pipeline that was killed is started ag
 
 from collections.abc import Sequence
 
-from data_pipeline.errors import DataError
 from data_pipeline.plan import Plan, ShardTask
 from data_pipeline.shards import build_shard
+from jukejax.errors import DataError
 
 
 def run_tasks(plan: Plan, runner: str, flags: Sequence[str]) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_pipeline import lyrics, records, windows
+from data_pipeline import records, windows
 from data_pipeline.codes import codes_info, codes_length
-from data_pipeline.errors import DataError
-from data_pipeline.labels import Vocabulary
 from data_pipeline.records import Arrays
 from data_pipeline.windows import Ints, Share, Windows
-from data_pipeline.word_times import WordTimes, word_times
+from jukejax.errors import DataError
+from jukejax.text import lyrics
+from jukejax.text.labels import Vocabulary
+from jukejax.text.word_times import WordTimes, word_times
 
 Batch = dict[str, npt.NDArray[Any]]
 _LOG = logging.getLogger(__name__)

@@ -22,10 +22,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from data_pipeline import files, records, songs
-from data_pipeline.errors import DataError
-from data_pipeline.files import file_size
+from data_pipeline import records, songs
 from data_pipeline.songs import PreparedSong, prepared_songs
+from jukejax import files
+from jukejax.errors import DataError
+from jukejax.files import file_size
 
 Codes = npt.NDArray[np.uint16]
 Count = TypeVar("Count", int, npt.NDArray[np.int64])

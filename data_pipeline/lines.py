@@ -12,7 +12,7 @@ from typing import IO, Any, Generic, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from data_pipeline.errors import DataError
+from jukejax.errors import DataError
 
 PLACE = np.dtype([("offset", np.int64), ("length", np.int32)])  # of a line, in bytes
 _SORTED_AT_ONCE, _READ_AT_ONCE = 20_000, 100  # texts, of a run

@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from data_pipeline import records, windows
 from data_pipeline.code_loader import code_batches, code_token_counts, code_windows
-from data_pipeline.errors import DataError
 from data_pipeline.song_files import FileReader, SongFiles
 from data_pipeline.songs import require_audio
 from data_pipeline.windows import Ints, Share, Windows
+from jukejax.errors import DataError
 
 __all__ = ["audio_batches", "audio_windows", "code_batches", "code_token_counts", "code_windows"]
 

@@ -16,16 +16,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data_pipeline import files, lines
-from data_pipeline.errors import DataError
+from data_pipeline import lines
 from data_pipeline.lines import Lines
-from data_pipeline.lyrics import strip_lrc
+from jukejax import files
+from jukejax.errors import DataError
+from jukejax.text.lyrics import read_lyrics
+from jukejax.text.word_times import Word
 
 SPLITS = ("train", "test")
 _LONGEST_SECONDS = 1e6
 LONG_LYRICS = 50_000  # characters; more is usually a wrong file, and is said but kept
-
-Word = tuple[str, float, float]  # text, start and end in seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,25 +179,6 @@ def _escape_errors(line: bytes, entry: Any) -> list[str]:
     except UnicodeEncodeError:
         return ["a \\u escape is half of a pair and is no character; write the text as UTF-8"]
     return []
-
-
-def read_lyrics(path: Path) -> str:
-    """The text of a lyrics file in UTF-8; of an .lrc file without its line times.
-
-    Raises:
-      DataError: the file is missing or is not UTF-8.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(
-            f"the lyrics file {path} cannot be read ({error.strerror}); mend the path"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"the lyrics file {path} is not UTF-8 (byte {error.start}); save it as UTF-8"
-        ) from error
-    return strip_lrc(text) if path.suffix.lower() == ".lrc" else text
 
 
 def _is_file(path: Path) -> bool:

@@ -12,12 +12,13 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from data_pipeline import files, records
-from data_pipeline.files import file_size
+from data_pipeline import records
 from data_pipeline.lines import Lines
 from data_pipeline.manifest import Manifest, Song, audio_state
 from data_pipeline.songs import SAMPLE_RATE
 from data_pipeline.splits import in_test
+from jukejax import files
+from jukejax.files import file_size
 
 VERSION = 1  # of the records; a change makes prepared data be built again
 # Seconds of music in one shard, about: a 32nd of the whole, so that workers share small sets too,

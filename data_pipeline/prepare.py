@@ -19,15 +19,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_pipeline import beam, files, records, songs
-from data_pipeline.errors import DataError
-from data_pipeline.labels import Vocabulary, song_labels
+from data_pipeline import beam, records, songs
 from data_pipeline.manifest import Manifest, Song, read_manifest, write_manifest
 from data_pipeline.plan import Options, Plan, ShardTask, make_plan
 from data_pipeline.scan import scan_folder
 from data_pipeline.shards import build_shard
 from data_pipeline.songs import PreparedSong
 from data_pipeline.splits import conflicts
+from jukejax import files
+from jukejax.errors import DataError
+from jukejax.text.labels import Vocabulary, song_labels
 
 SCANNED = "scanned.jsonl"  # the manifest of a folder, written before it is prepared
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_pipeline import files
 from data_pipeline.audio import Pcm
-from data_pipeline.errors import DataError
 from data_pipeline.songs import PreparedSong, PreparedSongs, prepared_songs, require_audio
+from jukejax import files
+from jukejax.errors import DataError
 
 SEGMENT = 16_384  # samples in an audio record
 DATASET = "songs"

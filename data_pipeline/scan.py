@@ -12,8 +12,9 @@ from typing import Any
 import mutagen
 import soundfile
 
-from data_pipeline.errors import DataError
-from data_pipeline.manifest import Song, read_lyrics
+from data_pipeline.manifest import Song
+from jukejax.errors import DataError
+from jukejax.text.lyrics import read_lyrics
 
 _LOG = logging.getLogger(__name__)
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")

@@ -7,12 +7,13 @@ from typing import IO, Any
 
 import numpy as np
 
-from data_pipeline import audio, files, records
+from data_pipeline import audio, records
 from data_pipeline.audio import Pcm
-from data_pipeline.errors import DataError
-from data_pipeline.files import file_size
 from data_pipeline.manifest import guess_seconds
 from data_pipeline.plan import ShardTask
+from jukejax import files
+from jukejax.errors import DataError
+from jukejax.files import file_size
 
 _IN_MEMORY = 64 << 20  # bytes; a song of up to six minutes never touches the disk on its way
 

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline import audio
-from data_pipeline.errors import DataError
 from data_pipeline.manifest import read_manifest
 from data_pipeline.plan import Options, make_plan
 from data_pipeline.windows import Ints
+from jukejax.errors import DataError
 
 _LOG = logging.getLogger(__name__)
 _LENGTHS_KEPT = 4096  # of files that many songs refer to

@@ -10,10 +10,11 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from data_pipeline import files, lines
-from data_pipeline.errors import DataError
+from data_pipeline import lines
 from data_pipeline.lines import Lines
-from data_pipeline.manifest import Word
+from jukejax import files
+from jukejax.errors import DataError
+from jukejax.text.word_times import Word
 
 NAME = "songs.jsonl"
 SAMPLE_RATE = 44_100  # Hz, where no other is asked for

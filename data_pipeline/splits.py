@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from data_pipeline.labels import normalise
+from jukejax.text.labels import normalise
 
 _ASKED = {"": 0, "train": 1, "test": 2}
 _HASHES_KEPT = 4096

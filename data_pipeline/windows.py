@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_pipeline.errors import DataError
 from data_pipeline.records import Arrays, Source
+from jukejax.errors import DataError
 
 Ints = npt.NDArray[np.int64]
 UNIFORMS = 3  # random numbers an example gets: shift, downmix, label dropout

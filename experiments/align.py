@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from data_pipeline.alignment.songs import LINEAR, Options, align_manifest
+from data_pipeline.align.songs import LINEAR, Options, align_manifest
 from experiments import cli
 
 

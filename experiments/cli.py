@@ -22,9 +22,8 @@ def command(main: Callable[..., Any]) -> Callable[..., Any]:
     """
     import jax
 
-    from data_pipeline.errors import DataError
-    from jukejax.checkpoint import CheckpointError
     from jukejax.config import ConfigError
+    from jukejax.errors import CheckpointError, DataError
     from jukejax.training.stopping import Diverged, Interrupted, Preempted
 
     @functools.wraps(main)

@@ -30,8 +30,10 @@ os.environ |= {
 import tyro
 
 from experiments import cli, plan_table, sharding_table
-from jukejax import aot, costs, planning, presets
+from jukejax import costs, presets
 from jukejax.config import ConfigError, Experiment, PriorExperiment
+from jukejax.planning import aot
+from jukejax.planning import plans as planning
 from jukejax.sampling.job import Weights
 
 USAGE = "python -m experiments.compile PRESET --topology v5e:16x16 [--section.field value ...]"

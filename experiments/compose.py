@@ -25,9 +25,9 @@ import tyro
 
 from experiments import cli
 from experiments.sample import run
-from experiments.sampling.request import Command, Request, make_request, vqvae_config
 from jukejax.config import ConfigError
 from jukejax.sampling.job import Job
+from jukejax.sampling.request import Command, Request, make_request, vqvae_config
 from jukejax.sampling.sample_dir import read_job
 
 

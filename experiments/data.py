@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_pipeline import lyrics
 from data_pipeline.codes import CodesInfo
-from data_pipeline.labels import TABLES, Vocabulary
 from data_pipeline.songs import prepared_songs
 from jukejax.config import (
     ConfigError,
@@ -23,25 +19,10 @@ from jukejax.config import (
     PriorExperiment,
     VQVAEExperiment,
 )
+from jukejax.text import lyrics
+from jukejax.text.labels import TABLES, Vocabulary
 
 HostBatch = dict[str, np.ndarray]
-
-
-def used_names(vocabulary: Vocabulary, labels: LabelsConfig | None) -> Vocabulary:
-    """A vocabulary without the tables that a prior does not read."""
-    used = labels.tables if labels else {}
-    return vocabulary.first(**{name: 0 for name in ("years", "tags") if name not in used})
-
-
-def labels_digest(vocabulary: Vocabulary, labels: LabelsConfig | None = None) -> str:
-    """16 hexadecimal digits that change when a label's name or place does.
-
-    Of a prior with `labels` (None: without) they tell what it reads: names of years and tags that
-    songs have gained since do not matter to one without.
-    """
-    vocabulary = used_names(vocabulary, labels)
-    names = json.dumps(vocabulary.to_json(), ensure_ascii=False)
-    return hashlib.sha256(names.encode()).hexdigest()[:16]
 
 
 def check_rate(sample_rate: int, data: str | Path) -> None:

@@ -22,12 +22,11 @@ from data_pipeline import prepare, songs
 from experiments import cli, encode, sample, train
 from experiments.evaluate.command import Evaluation
 from experiments.evaluate.command import run as run_evaluation
-from experiments.sampling.request import Command, make_request
-from experiments.sampling.setup import level_name
-from jukejax import atomic, presets
-from jukejax.evaluation.report import table
+from jukejax import files, presets
+from jukejax.formatting import format_seconds, table
 from jukejax.model_dir import write_model_dir
-from jukejax.training.metrics import format_seconds
+from jukejax.sampling.request import Command, make_request
+from jukejax.sampling.resolve import level_name
 
 MUSIC = Path(prepare.__file__).parent / "demo_music" / "songs.jsonl"
 PRIORS = {2: "demo_prior", 1: "demo_upsampler_level_1", 0: "demo_upsampler_level_0"}
@@ -56,7 +55,7 @@ def steps(out: Path) -> list[tuple[str, str, Callable[[], Any]]]:
 
     def sampled() -> Path | None:
         song = held_out_song(data)
-        atomic.write_text(words, song.lyrics)
+        files.write_text(words, song.lyrics)
         write_model_dir(
             model,
             out / "demo_vqvae",

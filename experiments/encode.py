@@ -28,9 +28,9 @@ from data_pipeline.records import read_audio
 from data_pipeline.songs import PreparedSong
 from experiments import cli
 from experiments.data import check_rate
+from jukejax.codec import Encoder, Sound
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.model_dir import LoadedVQVAE, load_vqvae
-from jukejax.models.encoding import Encoder, Sound
 from jukejax.parallel import distributed
 from jukejax.parallel.mesh import make_mesh
 

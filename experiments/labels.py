@@ -14,10 +14,10 @@ from pathlib import Path
 
 import tyro
 
-from data_pipeline.errors import DataError
-from data_pipeline.labels import TABLES, Vocabulary, song_labels
 from data_pipeline.songs import prepared_songs
 from experiments import cli
+from jukejax.errors import DataError
+from jukejax.text.labels import TABLES, Vocabulary, song_labels
 
 app = tyro.extras.SubcommandApp()
 

@@ -24,7 +24,7 @@ import tyro
 from experiments import cli, train
 from experiments.launch_targets import TARGETS, Job, Local
 from experiments.supervise import Supervisor
-from jukejax import atomic
+from jukejax import files
 from jukejax.config import ConfigError
 
 COMMAND_USAGE = "python -m experiments.launch PRESET --on TARGET --data DIR --workdir DIR [...]"
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> None:
         if target.dry_run:
             print(f"# --- {folder / name}\n{text}")
         else:
-            atomic.write_text(folder / name, text)
+            files.write_text(folder / name, text)
     print("# --- submit with" if target.dry_run else "Submit with:")
     print(target.submit(job, folder))
 

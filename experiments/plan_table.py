@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jukejax import atomic, costs, presets
+from jukejax import costs, files, presets
 from jukejax.config import ConfigError, Experiment, MeshConfig, PriorExperiment
-from jukejax.planning import Plan
+from jukejax.planning.plans import Plan
 
 FOLDER = Path(__file__).parent / "plans"
 _DEMO_LABELS = 8  # artists and genres of the demo's presets here, which take them from the data
@@ -127,8 +127,8 @@ def regenerate(
         plan = make(known[name], kept)
         say(f"{name}: {'unchanged' if plan is kept else 'compiled'}")
         if plan is not kept:
-            atomic.write_json(folder / f"{name}.json", plan)
-            atomic.write_text(folder / "README.md", table(folder))
+            files.write_json(folder / f"{name}.json", plan)
+            files.write_text(folder / "README.md", table(folder))
 
 
 def table(folder: Path = FOLDER) -> str:

@@ -14,12 +14,12 @@ from pathlib import Path
 import tyro
 
 from data_pipeline import prepare
-from data_pipeline.errors import DataError
 from data_pipeline.manifest import write_manifest
 from data_pipeline.plan import Options
 from data_pipeline.scan import other_kinds, scan_folder
 from data_pipeline.songs import SAMPLE_RATE
 from experiments import cli
+from jukejax.errors import DataError
 
 app = tyro.extras.SubcommandApp()
 

@@ -20,17 +20,17 @@ import numpy as np
 import tyro
 
 from experiments import cli
-from experiments.sampling import sound
-from experiments.sampling.alignment import align_sample, is_aligned, with_words
-from experiments.sampling.making import Board, load_prior, make
-from experiments.sampling.planning import check_memory, memory_text, plan_text
-from experiments.sampling.request import Command, Request, make_request, plan_presets
-from experiments.sampling.setup import describe_level, set_up
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.evaluation.page import write_page
 from jukejax.model_dir import LoadedVQVAE, ModelDir, load_vqvae, read_model_dir
 from jukejax.parallel.mesh import Mesh, make_mesh
+from jukejax.sampling import sound
+from jukejax.sampling.making import Board, load_prior, make
+from jukejax.sampling.planning import check_memory, memory_text, plan_text
+from jukejax.sampling.request import Command, Request, make_request, plan_presets
+from jukejax.sampling.resolve import describe_level, set_up
 from jukejax.sampling.sample_dir import SampleDir
+from jukejax.sampling.words import align_sample, is_aligned, with_words
 
 
 def run(

@@ -20,9 +20,9 @@ from jax.extend.core import Jaxpr, jaxprs_in_params
 from jax.sharding import AbstractMesh, AxisType
 
 from experiments.plan_table import ENTRIES, FOLDER, Entry
-from jukejax import atomic
+from jukejax import files
 from jukejax.parallel.mesh import AXES, COMPUTE, STORAGE, batch_ways
-from jukejax.planning import mesh_sizes, with_batch
+from jukejax.planning.plans import mesh_sizes, with_batch
 from jukejax.training.step import abstract_batch, abstract_state
 from jukejax.training.tasks import make_task
 
@@ -135,4 +135,4 @@ def path(name: str, folder: Path = FOLDER) -> Path:
 def regenerate(folder: Path = FOLDER) -> None:
     """Writes the files of all plans."""
     for name, entry in entries().items():
-        atomic.write_text(path(name, folder), text(entry))
+        files.write_text(path(name, folder), text(entry))

@@ -22,10 +22,8 @@ from jax.sharding import Mesh
 
 from data_pipeline import songs
 from data_pipeline.codes import codes_info
-from data_pipeline.labels import TABLES, Vocabulary
 from experiments import cli, data
 from jukejax import presets
-from jukejax.checkpoint import CheckpointError, directory, open_existing
 from jukejax.config import (
     ConfigError,
     Experiment,
@@ -34,12 +32,15 @@ from jukejax.config import (
     VQVAEConfig,
     VQVAEExperiment,
 )
+from jukejax.errors import CheckpointError
+from jukejax.evaluation.spectrogram import log_spectrogram, to_image
 from jukejax.model_dir import load_experiment
 from jukejax.models import vqvae
 from jukejax.parallel import distributed
 from jukejax.parallel.distributed import check_folder, check_shared
 from jukejax.parallel.mesh import check_batch, host_rows, make_mesh, replicated
-from jukejax.spectrogram import log_spectrogram, to_image
+from jukejax.text.labels import TABLES, Vocabulary, labels_digest
+from jukejax.training.checkpoint import directory, open_existing
 from jukejax.training.loop import Hook, train
 from jukejax.training.metrics import MetricsWriter
 from jukejax.training.step import TrainState
@@ -147,7 +148,7 @@ def run(
         data.check_codes(experiment.model, info, data_dir)
         experiment = data.fit_labels(experiment, vocabulary)
         experiment = data.fit_alphabet(experiment, data_dir)
-        digest = data.labels_digest(vocabulary, experiment.model.labels)
+        digest = labels_digest(vocabulary, experiment.model.labels)
         note = {"fingerprint": info.fingerprint, "labels": digest}
     else:
         if labels:
@@ -266,7 +267,7 @@ def check_start(
     if grown:
         assert vocabulary is not None
         old = vocabulary.first(**{name: getattr(now.labels, name) for name in TABLES})
-        if found_note.get("labels") != data.labels_digest(old, now.labels):
+        if found_note.get("labels") != labels_digest(old, now.labels):
             raise CheckpointError(
                 f"{start_from} has fewer label names, and the names do not begin with its own: its "
                 "rows would come to mean others. Grow its labels.json (`python -m "

@@ -1,5 +1,21 @@
-"""Errors whose message tells a user what to mend."""
+"""Errors that users can mend: each message says what is wrong, where, and how to mend it."""
 
 
-class ConfigError(ValueError):
-    """A config that cannot be: the sentence says which field, why, and what would do."""
+class JukejaxError(ValueError):
+    """The root of the errors that a command prints as one sentence and a caller may catch."""
+
+
+class ConfigError(JukejaxError):
+    """A config or an option has a value that is not possible."""
+
+
+class CheckpointError(JukejaxError):
+    """A checkpoint or a model directory is missing, damaged or of another model."""
+
+
+class DataError(JukejaxError):
+    """Songs, labels, lyrics or prepared data are missing, damaged or do not fit."""
+
+
+class InteropError(CheckpointError):
+    """A file of another project cannot be imported, or a model cannot be exported to its format."""

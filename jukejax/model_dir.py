@@ -21,8 +21,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jukejax import atomic
-from jukejax.checkpoint import CheckpointError, open_existing
+from jukejax import files
 from jukejax.config import (
     Experiment,
     PriorConfig,
@@ -32,7 +31,9 @@ from jukejax.config import (
     from_dict,
     to_dict,
 )
+from jukejax.errors import CheckpointError
 from jukejax.models.bottleneck import Codebook
+from jukejax.training.checkpoint import open_existing
 from jukejax.training.step import abstract_state
 from jukejax.training.tasks import make_task
 
@@ -188,7 +189,7 @@ def write_model_dir(
         "priors": by_level(priors),
         "labels": by_level(labels) if isinstance(labels, Mapping) else relative(labels),
     }
-    atomic.write_json(folder / NAME, value)
+    files.write_json(folder / NAME, value)
 
 
 def read_model_dir(path: str | Path) -> ModelDir:

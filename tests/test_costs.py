@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from jukejax import costs, hlo_counts, presets
+from jukejax import costs, presets
 from jukejax.config import (
     LabelsConfig,
     LyricsConfig,
@@ -21,6 +21,7 @@ from jukejax.config import (
 )
 from jukejax.models import transformer
 from jukejax.patterns import layer_patterns
+from jukejax.planning import hlo_counts
 from jukejax.sampling import decode
 from jukejax.training.tasks import make_task
 

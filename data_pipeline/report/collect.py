@@ -19,10 +19,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_pipeline import files
-from data_pipeline.errors import DataError
 from data_pipeline.report.measure import VERSION, measure
 from data_pipeline.songs import PreparedSong, prepared_songs, require_audio
+from jukejax import files
+from jukejax.errors import DataError
 
 NAME = "measures.sqlite"
 _COMMIT = 64  # songs after which what was measured is safe

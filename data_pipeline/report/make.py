@@ -6,9 +6,10 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-from data_pipeline import files, songs
-from data_pipeline.errors import DataError
+from data_pipeline import songs
 from data_pipeline.report import collect, fingerprint, page, summary
+from jukejax import files
+from jukejax.errors import DataError
 
 
 def make_report(

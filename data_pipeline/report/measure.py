@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.audio import Pcm
-from data_pipeline.errors import DataError
 from data_pipeline.records import read_audio
 from data_pipeline.report.fingerprint import fingerprint
 from data_pipeline.songs import PreparedSong
+from jukejax.errors import DataError
 
 VERSION = 1  # of what is measured; a change makes songs be measured again
 _BLOCK_SECONDS = 30

@@ -20,14 +20,15 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from data_pipeline import render_songs, singing
-from data_pipeline.alignment.songs import LINEAR, Options, align_manifest
-from data_pipeline.errors import DataError
-from data_pipeline.files import read_json, write_json, write_json_lines, write_text
+from data_pipeline.align.songs import LINEAR, Options, align_manifest
 from data_pipeline.manifest import Song
-from data_pipeline.singing_audio import RATE, reverberate
-from data_pipeline.singing_band import play
-from data_pipeline.singing_voice import MissingTool
+from data_pipeline.render import scores as singing
+from data_pipeline.render import songs as render_songs
+from data_pipeline.render.band import play
+from data_pipeline.render.sound import RATE, reverberate
+from data_pipeline.render.voice import MissingTool
+from jukejax.errors import DataError
+from jukejax.files import read_json, write_json, write_json_lines, write_text
 
 VOICES = tuple(render_songs.ARTISTS)
 CONDITIONS: dict[str, float | None] = {

@@ -19,10 +19,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from experiments.benchmark.processes import measured
-from jukejax import atomic, presets
-from jukejax.checkpoint import Checkpoints, open_existing
+from jukejax import files, presets
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.parallel.mesh import make_mesh
+from jukejax.training.checkpoint import Checkpoints, open_existing
 from jukejax.training.step import abstract_state
 from jukejax.training.tasks import make_task
 
@@ -111,7 +111,7 @@ def run(command: Command) -> dict[str, Any]:
     """Both parts as processes, or one here."""
     if command.part != "all":
         found = (save if command.part == "save" else restore)(command)
-        atomic.write_json(command.folder / f"{command.part}.json", found)
+        files.write_json(command.folder / f"{command.part}.json", found)
         return {command.part: found}
     if command.folder.exists():
         raise ConfigError(f"{command.folder} is there already; choose another --folder.")
@@ -126,8 +126,8 @@ def run(command: Command) -> dict[str, Any]:
         process = measured("experiments.benchmark", ["checkpoint", *arguments, "--part", part])
         inside = json.loads((command.folder / f"{part}.json").read_text())
         told[part] = {**inside, "peak_anonymous_gib": process["peak_anonymous_gib"]}
-    files = (p for p in command.folder.rglob("*") if p.is_file())
-    return {**told, "bytes_on_disk": sum(p.stat().st_size for p in files)}
+    written = (p for p in command.folder.rglob("*") if p.is_file())
+    return {**told, "bytes_on_disk": sum(p.stat().st_size for p in written)}
 
 
 def lines(found: dict[str, Any]) -> list[str]:

@@ -22,11 +22,11 @@ from data_pipeline.songs import prepared_songs
 from experiments.data import check_rate
 from experiments.encode import make_encoder, sound_of
 from jukejax import presets
+from jukejax.codec import Sound
 from jukejax.config import ConfigError, MeshConfig, VQVAEExperiment
 from jukejax.model_dir import LoadedVQVAE, load_vqvae
 from jukejax.models import vqvae
 from jukejax.models.bottleneck import Codebook
-from jukejax.models.encoding import Sound
 from jukejax.parallel.mesh import make_mesh
 
 TIE = 1e-4  # two codes whose distances differ by less are a tie, relative to the vector's square

@@ -22,10 +22,11 @@ import numpy as np
 import soundfile
 import soxr
 
-from data_pipeline import files, prepare, records
+from data_pipeline import prepare, records
 from data_pipeline.plan import Options
 from data_pipeline.songs import PreparedSong, prepared_songs
 from experiments.benchmark import sounds
+from jukejax import files
 
 _WHOLE = 10  # every tenth file is not damaged
 _KINDS = {

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from jukejax import costs, presets
 from jukejax.config import PriorConfig, PriorExperiment
-from jukejax.evaluation.report import table
+from jukejax.formatting import table
 from jukejax.sampling.plan import plan_rounds
 
 CHIPS = {**costs.GPUS, **costs.CHIPS}

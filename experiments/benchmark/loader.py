@@ -23,9 +23,9 @@ import numpy as np
 
 from data_pipeline import loader, records, windows
 from data_pipeline.codes import codes_info
-from data_pipeline.labels import Vocabulary
 from jukejax.config import ConfigError
-from jukejax.evaluation.report import table
+from jukejax.formatting import table
+from jukejax.text.labels import Vocabulary
 
 PLANS = Path(__file__).parents[1] / "plans"
 SHARDS = (1, 2, 4, 8)

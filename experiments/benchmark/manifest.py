@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline import files
 from experiments.benchmark import sounds
+from jukejax import files
 from jukejax.config import ConfigError
 from jukejax.host_memory import peak_bytes
 

@@ -23,19 +23,19 @@ from jax.sharding import Mesh
 from numpy.typing import NDArray
 
 from experiments.benchmark import limits
-from experiments.sampling import sound
-from experiments.sampling.request import Source, open_source
-from experiments.sampling.setup import LevelSetup, set_up
 from jukejax import costs, presets
 from jukejax.config import ConfigError, MeshConfig, PriorConfig
 from jukejax.evaluation import bootstrap, likelihood
-from jukejax.evaluation.report import table
+from jukejax.formatting import table
 from jukejax.model_dir import LoadedPrior, LoadedVQVAE, load_vqvae, read_model_dir
 from jukejax.parallel.mesh import batch_ways, make_mesh
+from jukejax.sampling import sound
 from jukejax.sampling.cascade import Level, begin, by_chain, sample_level, window_batch
 from jukejax.sampling.job import Job
 from jukejax.sampling.loop import make_loop
 from jukejax.sampling.plan import Plan, Window, plan_rounds
+from jukejax.sampling.request import Source, open_source
+from jukejax.sampling.resolve import LevelSetup, set_up
 
 JOIN_SECONDS, FLOOR_DB = 0.025, -80.0
 PARTS = (1, 8, 64)  # tokens after a seam: the first of them, to 8, to 64, to half a window

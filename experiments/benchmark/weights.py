@@ -20,7 +20,7 @@ from experiments.evaluate.likelihood import Held
 from experiments.evaluate.subject import Subject
 from jukejax.config import MeshConfig
 from jukejax.evaluation import bootstrap, likelihood
-from jukejax.evaluation.report import table
+from jukejax.formatting import table
 from jukejax.model_dir import read_model_dir
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.job import WEIGHTS

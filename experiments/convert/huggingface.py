@@ -6,15 +6,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_pipeline.labels import Vocabulary
 from experiments.convert import tokenizer
 from experiments.convert.model import check_digests, check_out, prior_config, write_model
 from experiments.convert.names import IdFiles, vocabularies
-from jukejax import atomic
+from jukejax import files
 from jukejax.config import MeshConfig
 from jukejax.interop import exporting, huggingface, torch_files
 from jukejax.model_dir import read_model_dir
 from jukejax.parallel.mesh import make_mesh
+from jukejax.text.labels import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,13 @@ def run_export(command: Export) -> None:
             level: stack.enter_context(exporting.open_run(path, mesh))
             for level, path in model.priors.items()
         }
-        place = stack.enter_context(atomic.atomic_folder(command.out))
+        place = stack.enter_context(files.atomic_folder(command.out))
         huggingface.write(place, vqvae, priors)
         names = {
             i: Vocabulary.load(model.labels(i)) for i, config in configs.items() if config.labels
         }
         for name, value in tokenizer.files(names, configs).items():
-            atomic.write_json(place / name, value)
+            files.write_json(place / name, value)
     weights = command.out / huggingface.WEIGHTS
     print(f"{weights}: sha256 {torch_files.sha256(weights)}")
 

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.labels import Vocabulary
-from experiments.data import labels_digest
-from jukejax import atomic
+from jukejax import files
 from jukejax.config import ConfigError, PriorConfig, PriorExperiment
+from jukejax.errors import InteropError
 from jukejax.interop import importing, torch_files
-from jukejax.interop.errors import InteropError
 from jukejax.interop.importing import Opened
 from jukejax.model_dir import NAME, write_model_dir
+from jukejax.text.labels import Vocabulary, labels_digest
 
 
 def prior_config(opened: Opened) -> PriorConfig:
@@ -78,7 +77,7 @@ def write_model(
       origins: format and digest of the VQ-VAE, then of each prior.
       names: label names of the priors that have labels, by level.
     """
-    with atomic.atomic_folder(out) as place:
+    with files.atomic_folder(out) as place:
         mark = importing.save_vqvae(vqvae, place / "vqvae", origins[0])
         print(f"vqvae: codes {mark}. Loudness is not in the file; it is set to 1.")
         runs: dict[int, str | Path] = {}

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from data_pipeline.labels import Vocabulary
 from experiments.convert.model import prior_config
 from jukejax.config import ConfigError
 from jukejax.interop.importing import Opened
+from jukejax.text.labels import Vocabulary
 
 IdFiles = tuple[Path, Path]  # of artists and of genres, lines of name;id
 

@@ -9,8 +9,8 @@ from experiments.convert.model import check_digests, check_levels, check_out, wr
 from experiments.convert.names import IdFiles, vocabularies
 from jukejax import presets
 from jukejax.config import ConfigError, MeshConfig, PriorExperiment, VQVAEExperiment
+from jukejax.errors import InteropError
 from jukejax.interop import exporting, importing, torch_files
-from jukejax.interop.errors import InteropError
 from jukejax.interop.importing import Opened
 from jukejax.interop.tensors import Checkpoint
 from jukejax.model_dir import read_model_dir

@@ -9,17 +9,17 @@ from typing import Any
 
 import jax
 
-from data_pipeline.labels import Vocabulary
-from data_pipeline.lyrics import ALPHABETS, BYTES
 from experiments.convert.model import check_out
-from experiments.sampling.labels import check_labels
-from jukejax import atomic
+from jukejax import files
 from jukejax.config import CHARACTERS, MeshConfig, PriorConfig
 from jukejax.interop import stablehlo
 from jukejax.interop.stablehlo import Artefact
 from jukejax.interop.torch_files import sha256
 from jukejax.model_dir import LoadedVQVAE, ModelDir, load_vqvae, read_model_dir
 from jukejax.parallel.mesh import make_mesh
+from jukejax.sampling.labels import check_labels
+from jukejax.text.labels import Vocabulary
+from jukejax.text.lyrics import ALPHABETS, BYTES
 
 NAME = "manifest.json"
 VERSION = 1
@@ -117,7 +117,7 @@ def run_export(command: Export) -> None:
     folder = read_model_dir(command.model)
     model = load_vqvae(folder.vqvae, make_mesh(MeshConfig()))
     priors = checked_priors(folder, model)
-    with atomic.atomic_folder(command.out) as place:
+    with files.atomic_folder(command.out) as place:
         weights = "vqvae.safetensors"
         stablehlo.write_vqvae_weights(model, place / weights)
         entries = write_artefacts(place, weights, stablehlo.vqvae_artefacts(model.config))
@@ -143,7 +143,7 @@ def run_export(command: Export) -> None:
                 for path in sorted(place.iterdir())
             },
         }
-        atomic.write_json(place / NAME, manifest)
+        files.write_json(place / NAME, manifest)
     for name, file in manifest["files"].items():
         print(f"{name}: {file['bytes']:,} bytes, sha256 {file['sha256']}")
     print(f"Manifest: {command.out / NAME}")

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from data_pipeline import lyrics
-from data_pipeline.errors import DataError
-from data_pipeline.labels import Vocabulary
 from jukejax.config import PriorConfig
+from jukejax.errors import DataError
+from jukejax.text import lyrics
+from jukejax.text.labels import Vocabulary
 
 ARTISTS, GENRES, LYRICS = "artists.json", "genres.json", "lyrics.json"
 SETTINGS = "tokenizer_config.json"

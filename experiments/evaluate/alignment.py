@@ -10,11 +10,9 @@ import numpy as np
 
 from data_pipeline import records
 from data_pipeline.codes import read_song_codes
-from data_pipeline.labels import Vocabulary
 from data_pipeline.songs import PreparedSong
 from experiments.evaluate.pictures import png, subplots
 from experiments.evaluate.subject import Lacking, Result, Subject, Suite
-from experiments.sampling.alignment import of_text, sung
 from jukejax.config import PriorConfig
 from jukejax.evaluation.player import find_words
 from jukejax.evaluation.report import Figure, Score, Table
@@ -23,6 +21,8 @@ from jukejax.sampling import alignment
 from jukejax.sampling.alignment import Found, Head
 from jukejax.sampling.inside import Reader, make_reader
 from jukejax.sampling.plan import plan_windows
+from jukejax.sampling.words import of_text, sung
+from jukejax.text.labels import Vocabulary
 
 SONGS = 64  # held-out songs that are looked at, at most, evenly spread
 HOP = 0.5  # of a window: how far windows move

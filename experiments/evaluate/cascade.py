@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from experiments.evaluate import generation_sets, likelihood_report
 from experiments.evaluate.subject import Subject, Suite
 from experiments.evaluate.worth import differences
-from experiments.sampling.setup import LevelSetup, set_up
-from jukejax.checkpoint import CheckpointError
+from jukejax.errors import CheckpointError
 from jukejax.evaluation import conditions, likelihood
 from jukejax.evaluation.report import Figure, Table
 from jukejax.sampling.cascade import window_batch
+from jukejax.sampling.resolve import LevelSetup, set_up
 from jukejax.sampling.sample_dir import SampleDir, read_job
 
 WINDOWS = 256  # of a level, evenly over its songs, at most

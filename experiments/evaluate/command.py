@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import jax
 import tyro
 
-from data_pipeline.errors import DataError
 from experiments import cli
 from experiments.evaluate import (
     alignment,
@@ -26,14 +25,14 @@ from experiments.evaluate import (
 )
 from experiments.evaluate.page import write_page
 from experiments.evaluate.subject import Lacking, Subject, Suite
-from jukejax.checkpoint import CheckpointError
 from jukejax.config import ConfigError, MeshConfig
+from jukejax.errors import CheckpointError, DataError
 from jukejax.evaluation import report
+from jukejax.formatting import format_seconds, table
 from jukejax.host_memory import peak_bytes, reset_peak
 from jukejax.model_dir import read_model_dir
 from jukejax.parallel import distributed
 from jukejax.parallel.mesh import make_mesh
-from jukejax.training.metrics import format_seconds
 
 SUITES: dict[str, Suite] = {
     "reconstruction": reconstruction.SUITE,
@@ -172,7 +171,7 @@ def costs(names: Any, out: Path) -> str:
         for name, cost in found.items()
         if cost
     ]
-    return report.table(("suite", "time", "peak MiB"), rows)
+    return table(("suite", "time", "peak MiB"), rows)
 
 
 @cli.command

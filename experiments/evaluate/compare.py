@@ -15,9 +15,9 @@ import tyro
 from experiments import cli
 from experiments.evaluate.command import SUITES
 from experiments.evaluate.likelihood_report import spread
-from jukejax import atomic
-from jukejax.checkpoint import CheckpointError
+from jukejax import files
 from jukejax.config import ConfigError
+from jukejax.errors import CheckpointError
 from jukejax.evaluation import comparison, report
 from jukejax.evaluation.report import Table
 from jukejax.evaluation.report_page import Section, write_report
@@ -110,7 +110,7 @@ def run(arguments: Compare) -> list[dict[str, Any]]:
             "evaluate the models with the same suites first."
         )
     if arguments.out is not None:
-        atomic.write_json(arguments.out / "comparison.json", rows)
+        files.write_json(arguments.out / "comparison.json", rows)
         print(f"Report: {write_report(arguments.out, 'Comparison of evaluations', sections)}")
     return rows
 

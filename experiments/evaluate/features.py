@@ -27,9 +27,9 @@ from data_pipeline.songs import PreparedSong, prepared_songs
 from experiments.evaluate.labels import sklearn
 from experiments.evaluate.pictures import png, subplots
 from experiments.evaluate.subject import Lacking, Result, Subject, Suite
-from jukejax import atomic
-from jukejax.checkpoint import CheckpointError
+from jukejax import files
 from jukejax.config import PriorConfig
+from jukejax.errors import CheckpointError
 from jukejax.evaluation.report import Figure, Score, Table
 from jukejax.models.transformer import KEEP_MEAN
 from jukejax.parallel.distributed import together
@@ -105,7 +105,7 @@ def rows_of(subject: Subject, level: int, songs: list[PreparedSong]) -> NDArray[
                 some = songs[first : first + PART]
                 codes = [read_song_codes(subject.codes, song.id)[level] for song in some]
                 rows = pooled(config, read, codes, layer_of(config), subject.batch)
-                with atomic.atomic_path(file) as path:
+                with files.atomic_path(file) as path:
                     np.save(path, rows)
             yield np.load(file)
 
@@ -126,16 +126,16 @@ def export(
     out: Path, rows: NDArray[np.float32], ids: list[str], level: int, layer: int
 ) -> list[str]:
     """Writes the features; returns the names of the files."""
-    with atomic.atomic_path(out / "features.npy") as path:
+    with files.atomic_path(out / "features.npy") as path:
         np.save(path, rows)
-    atomic.write_json(out / "features.ids.json", {"level": level, "layer": layer, "songs": ids})
+    files.write_json(out / "features.ids.json", {"level": level, "layer": layer, "songs": ids})
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
         return ["features.npy", "features.ids.json"]
     values = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.ravel()), rows.shape[1])
-    with atomic.atomic_path(out / "features.parquet") as path:
+    with files.atomic_path(out / "features.parquet") as path:
         pyarrow.parquet.write_table(pyarrow.table({"song": ids, "features": values}), path)
     return ["features.npy", "features.ids.json", "features.parquet"]
 

@@ -15,17 +15,17 @@ from tqdm import tqdm
 
 from data_pipeline import records
 from data_pipeline.codes import read_song_codes
-from data_pipeline.labels import Vocabulary
 from data_pipeline.songs import PreparedSong
 from experiments import sample
 from experiments.evaluate.reconstruction import mean_downmix
 from experiments.evaluate.subject import Lacking, Subject, digest_files
-from experiments.sampling.request import Request
-from experiments.sampling.setup import plan_level
 from jukejax.evaluation import melody, reconstruction, sounds
 from jukejax.evaluation.embedding import Embedder
 from jukejax.sampling.job import Item, Job
+from jukejax.sampling.request import Request
+from jukejax.sampling.resolve import plan_level
 from jukejax.sampling.sample_dir import SampleDir, read_job
+from jukejax.text.labels import Vocabulary
 
 SONGS, SECONDS = 200, 45.0  # of a split: songs at most, and so much from the middle of each
 MELODY_SECONDS = 12.0  # of each sound

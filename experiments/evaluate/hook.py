@@ -13,13 +13,12 @@ import jax
 from jax.sharding import Mesh
 
 from data_pipeline.codes import codes_info
-from data_pipeline.errors import DataError
 from data_pipeline.songs import prepared_songs
 from experiments import encode
 from experiments.evaluate.command import SUITES, known, run_suite
 from experiments.evaluate.subject import Lacking, Subject
-from jukejax.checkpoint import CheckpointError
 from jukejax.config import ConfigError, Experiment, PriorConfig, PriorExperiment
+from jukejax.errors import CheckpointError, DataError
 from jukejax.model_dir import LoadedPrior, LoadedVQVAE, ModelDir, fingerprint, load_vqvae
 from jukejax.parallel.mesh import replicated
 from jukejax.training.loop import Hook

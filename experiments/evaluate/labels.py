@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.labels import Vocabulary
 from experiments.evaluate.pictures import png, subplots
 from experiments.evaluate.subject import Lacking, Result, Subject, Suite
-from jukejax import atomic
-from jukejax.checkpoint import CheckpointError
+from jukejax import files
+from jukejax.errors import CheckpointError
 from jukejax.evaluation import player
 from jukejax.evaluation.report import Figure, Table
 from jukejax.parallel.distributed import gathered
+from jukejax.text.labels import Vocabulary
 
 KINDS = {"artist": "artists", "genre": "genres"}  # a table's name, and its names'
 NEIGHBOURS = 5
@@ -117,7 +117,7 @@ def measure(subject: Subject) -> Result:
     if not result["kinds"]:
         raise Lacking(f"{subject.directory.labels(level)} names fewer than 3 artists and genres.")
     text = player.templates().get_template("labels.html.j2").render(kinds=result["kinds"])
-    atomic.write_text(subject.out / "labels.html", text)
+    files.write_text(subject.out / "labels.html", text)
     return result
 
 

@@ -14,7 +14,6 @@ from tqdm import tqdm
 from data_pipeline import records
 from data_pipeline.code_loader import code_windows
 from data_pipeline.codes import codes_info, codes_length, read_song_codes
-from data_pipeline.labels import Vocabulary
 from data_pipeline.songs import PreparedSong, prepared_songs
 from experiments.data import code_arguments, prior_inputs
 from experiments.evaluate import likelihood_report
@@ -22,6 +21,7 @@ from experiments.evaluate.subject import Subject, Suite
 from experiments.evaluate.worth import differences
 from jukejax.config import PriorConfig
 from jukejax.evaluation import bootstrap, conditions, counting, likelihood
+from jukejax.text.labels import Vocabulary
 
 ORDERS = (3, 5)  # of Kneser-Ney n-grams
 NGRAM_TOKENS = 2**23  # that they count, a level; whole songs are drawn up to about so many

@@ -15,11 +15,10 @@ from tqdm import tqdm
 
 from data_pipeline import records
 from data_pipeline.codes import read_song_codes
-from data_pipeline.errors import DataError
 from experiments.evaluate import generation_sets
 from experiments.evaluate.pictures import png, subplots
 from experiments.evaluate.subject import Lacking, Result, Subject, Suite
-from jukejax.checkpoint import CheckpointError
+from jukejax.errors import CheckpointError, DataError
 from jukejax.evaluation.code_index import CodeIndex, nearest
 from jukejax.evaluation.report import Figure, Score, Table
 from jukejax.parallel.distributed import together

@@ -15,7 +15,7 @@ from data_pipeline.codes import read_song_codes
 from data_pipeline.records import read_audio
 from data_pipeline.songs import PreparedSong
 from experiments.evaluate.subject import Lacking, Subject
-from jukejax import atomic
+from jukejax import files
 from jukejax.evaluation import codecs
 from jukejax.evaluation import reconstruction as figures_of
 from jukejax.evaluation.distances import distances
@@ -103,7 +103,7 @@ def measure(subject: Subject, songs: Sequence[PreparedSong]) -> dict[str, Any]:
     if not items:
         return {"excerpts": [], "count": 0, "seconds": 0.0}
     value = {"model": str(subject.directory.path), "step": subject.vqvae.step, "items": items}
-    atomic.write_json(subject.out / "sounds" / "sounds.json", value)
+    files.write_json(subject.out / "sounds" / "sounds.json", value)
     real = {f"level {level}": kbps[level] for level in subject.levels}
     real |= {f"{c} near level {i}": n / seconds / 1000 for (c, i), n in bits.items()}
     order = [f"{prefix}{i}" for i in subject.levels
@@ -123,7 +123,7 @@ def _write(
     sounds = {"original": sound} | {f"level_{i}": y for i, y in enumerate(rebuilt)}
     paths = {name: f"song_{song.index}/{name}.wav" for name in sounds}
     for name, samples in sounds.items():
-        with atomic.atomic_path(folder / paths[name]) as path:
+        with files.atomic_path(folder / paths[name]) as path:
             soundfile.write(path, np.clip(samples, -1.0, 1.0), rate, subtype="PCM_16")
     begin, end = start / rate, (start + len(sound)) / rate
     return {

@@ -14,10 +14,9 @@ from jax.sharding import Mesh
 
 from data_pipeline import records
 from data_pipeline.codes import codes_info
-from data_pipeline.errors import DataError
 from data_pipeline.songs import PreparedSong, prepared_songs
-from jukejax.checkpoint import CheckpointError
 from jukejax.config import PriorConfig
+from jukejax.errors import CheckpointError, DataError
 from jukejax.evaluation.report import Figure, Score, Table
 from jukejax.model_dir import LoadedPrior, LoadedVQVAE, ModelDir, load_experiment, load_vqvae
 from jukejax.parallel.mesh import batch_ways

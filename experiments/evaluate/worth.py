@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.labels import Vocabulary
 from experiments.data import prior_inputs
 from experiments.evaluate.subject import Subject
 from jukejax.config import PriorConfig
 from jukejax.evaluation import bootstrap, conditions, likelihood
+from jukejax.text.labels import Vocabulary
 
 Score = Callable[[conditions.Windows], NDArray[np.float64]]
 

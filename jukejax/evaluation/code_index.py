@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jukejax import atomic
+from jukejax import files
 from jukejax.config import ConfigError
 
 END = 65_535  # stands after each song; no code
@@ -70,7 +70,7 @@ class Shard:
         parts = [part for _, codes in songs for part in (codes, np.array([END], np.uint16))]
         codes = np.concatenate(parts)
         lengths = np.array([len(codes) + 1 for _, codes in songs])
-        with atomic.atomic_folder(path) as folder:
+        with files.atomic_folder(path) as folder:
             np.save(folder / "codes.npy", codes)
             np.save(folder / "order.npy", suffix_order(codes))
             np.save(folder / "starts.npy", np.cumsum(lengths) - lengths)
@@ -138,7 +138,7 @@ class CodeIndex:
         self.folder = Path(folder)
         note = self.folder / NAME
         if not note.exists():
-            atomic.write_json(note, {"source": source})
+            files.write_json(note, {"source": source})
         if (found := json.loads(note.read_text("utf-8"))["source"]) != source:
             raise ConfigError(
                 f"{folder} holds an index of {found}, not of {source}; remove it, or choose "

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jukejax.checkpoint import CheckpointError
+from jukejax.errors import CheckpointError
 
 ALPHAS = tuple(2.0**k for k in range(-6, 25))
 Keys = NDArray[np.uint64]

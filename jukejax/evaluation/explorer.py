@@ -23,7 +23,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jukejax import atomic
+from jukejax import files
 from jukejax.config import ConfigError
 from jukejax.evaluation import page, player
 
@@ -180,7 +180,7 @@ def _place(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # another file system
-        with atomic.atomic_path(target) as temporary:
+        with files.atomic_path(target) as temporary:
             shutil.copy2(source, temporary)
 
 
@@ -244,7 +244,7 @@ def make_item(source: Source, folder: Path) -> dict[str, Any]:
 
 def _write_script(path: Path, before: str, value: Any, after: str) -> None:
     """JSON in a script; ASCII, so that no character ends a line or a string of the script."""
-    atomic.write_text(path, f"{before}{json.dumps(value)}{after}")
+    files.write_text(path, f"{before}{json.dumps(value)}{after}")
 
 
 def _kept_or_made(source: Source, folder: Path) -> dict[str, Any]:
@@ -259,7 +259,7 @@ def _kept_or_made(source: Source, folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError):
         pass
     row = make_item(source, folder)
-    atomic.write_json(kept, {"made_from": mark, "row": row})
+    files.write_json(kept, {"made_from": mark, "row": row})
     return row
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import NDArray
 
-from jukejax.checkpoint import CheckpointError
 from jukejax.config import PriorConfig
+from jukejax.errors import CheckpointError
 from jukejax.models.prior import token_bits
 from jukejax.parallel.mesh import COMPUTE, host_rows, put_batch, replicated
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from jukejax.config import ConfigError
 from jukejax.evaluation import player
-from jukejax.training.metrics import format_seconds
+from jukejax.formatting import format_seconds
 
 JOB_DEFAULTS: dict[str, Any] = {
     "model": "", "seed": None, "seconds": None, "sample_rate": 44_100, "created": "",

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jukejax import atomic
+from jukejax import files
 from jukejax.config import ConfigError
-from jukejax.spectrogram import HIGH_HZ, LOW_HZ, log_spectrogram, loudest, to_image
-from jukejax.training.metrics import format_seconds
+from jukejax.evaluation.spectrogram import HIGH_HZ, LOW_HZ, log_spectrogram, loudest, to_image
+from jukejax.formatting import format_seconds
 
 if TYPE_CHECKING:
     import jinja2
@@ -148,7 +148,7 @@ def draw_sounds(pairs: Sequence[tuple[Path, Path]]) -> list[Sound]:
         spectra = [log_spectrogram(s, rate, frames=FRAMES, bins=BINS) for s, rate in sounds]
         top = max(loudest(spectrum) for spectrum in spectra)
         for (_, picture), spectrum in zip(pairs, spectra, strict=True):
-            with atomic.atomic_path(picture) as temporary:
+            with files.atomic_path(picture) as temporary:
                 matplotlib.image.imsave(temporary, to_image(spectrum, top=top))
     peak = max((float(np.abs(s).max(initial=0.0)) for s, _ in sounds), default=0.0)
     return [
@@ -172,7 +172,7 @@ def draw_attention(alignment: Alignment, seconds: float, picture: Path) -> None:
     row = np.searchsorted(starts, times, side="right") - 1
     last = starts[-1] + (np.median(np.diff(starts)) if len(starts) > 1 else seconds)
     image = np.where(((row >= 0) & (times < last))[None], weights[row].T, 0.0)
-    with atomic.atomic_path(picture) as temporary:
+    with files.atomic_path(picture) as temporary:
         matplotlib.image.imsave(temporary, image, cmap="magma", vmin=0.0, vmax=1.0)
 
 
@@ -316,5 +316,5 @@ def write_html(path: Path, template: str, **values: Any) -> Path:
     """Renders a template to a page; returns its path."""
     html = templates().get_template(template).render(values)
     # Half a surrogate pair in a name cannot be UTF-8; as a reference it harms nothing.
-    atomic.write_bytes(path, html.encode("utf-8", "xmlcharrefreplace"))
+    files.write_bytes(path, html.encode("utf-8", "xmlcharrefreplace"))
     return path

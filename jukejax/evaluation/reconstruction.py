@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jukejax.checkpoint import CheckpointError
 from jukejax.config import VQVAEConfig
+from jukejax.errors import CheckpointError
 from jukejax.models import spectral, vqvae
 from jukejax.models.bottleneck import Codebook
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jukejax import atomic
+from jukejax import files
+from jukejax.formatting import table
 
 
 class Table(NamedTuple):
@@ -72,7 +73,7 @@ def write_result(
     """
     path = result_path(folder, suite)
     value = {"suite": suite, "version": code_version(), "source": source, "result": result}
-    atomic.write_json(path, value | {"cost": cost or {}})
+    files.write_json(path, value | {"cost": cost or {}})
     return path
 
 
@@ -116,21 +117,9 @@ class Journal:
             self.parts[key] = json.loads(json.dumps(compute(), allow_nan=False))
             if self.write:
                 value = {"source": self.source, "parts": self.parts}
-                atomic.write_json(self.path, value, indent=None)
+                files.write_json(self.path, value, indent=None)
         return self.parts[key]
 
     def close(self) -> None:
         """Removes the file: the result is whole."""
         self.path.unlink(missing_ok=True)
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lines of columns: the first aligned to the left, the others to the right."""
-    widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        first = cells[0].ljust(widths[0])
-        others = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
-        return "  ".join((first, *others)).rstrip()
-
-    return "\n".join(line(cells) for cells in (header, *rows))

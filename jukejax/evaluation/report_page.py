@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jukejax import atomic
+from jukejax import files
 from jukejax.evaluation.report import Figure, Table
 
 
@@ -44,7 +44,7 @@ def write_report(folder: str | Path, title: str, sections: Sequence[Section]) ->
     source = resources.files("jukejax.evaluation").joinpath("report.html.j2").read_text("utf-8")
     html = environment.from_string(source).render(title=title, sections=sections)
     path = Path(folder) / "index.html"
-    atomic.write_bytes(path, html.encode("utf-8", "xmlcharrefreplace"))
+    files.write_bytes(path, html.encode("utf-8", "xmlcharrefreplace"))
     return path
 
 

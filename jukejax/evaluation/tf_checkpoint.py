@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from jukejax.checkpoint import CheckpointError
+from jukejax.errors import CheckpointError
 
 _MAGIC = 0xDB4775248B80FB57
 _DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}  # of types.proto

@@ -15,7 +15,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from jukejax.checkpoint import CheckpointError
+from jukejax.errors import CheckpointError
 
 
 class NotFetched(CheckpointError):

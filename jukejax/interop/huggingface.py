@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jukejax import atomic
+from jukejax import files
 from jukejax.config import PriorConfig, PriorExperiment, VQVAEConfig, VQVAEExperiment
+from jukejax.errors import InteropError
 from jukejax.interop import (
     huggingface_settings,
     importing,
@@ -22,7 +23,6 @@ from jukejax.interop import (
     safetensors_files,
     torch_files,
 )
-from jukejax.interop.errors import InteropError
 from jukejax.interop.exporting import Exported
 from jukejax.interop.importing import Opened
 from jukejax.interop.tensors import Checkpoint, Source, Tensor
@@ -251,7 +251,7 @@ def write(folder: Path, vqvae: Exported, priors: Mapping[int, Exported]) -> None
         if name not in exported.origin.get("absent", ())
     }
     safetensors_files.write(folder / WEIGHTS, sources)
-    atomic.write_json(folder / CONFIG, config)
+    files.write_json(folder / CONFIG, config)
 
 
 def _both_names(exported: Exported) -> Iterator[tuple[str, Source]]:

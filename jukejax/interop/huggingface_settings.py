@@ -34,8 +34,8 @@ from jukejax.config import (
     VQVAEConfig,
     VQVAEExperiment,
 )
+from jukejax.errors import InteropError
 from jukejax.interop import openai, openai_settings
-from jukejax.interop.errors import InteropError
 
 Settings = dict[str, Any]
 Table = Mapping[str, tuple[str | None, Any]]

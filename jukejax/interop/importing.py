@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from jukejax import checkpoint, presets
+from jukejax import presets
 from jukejax.config import (
     Experiment,
     PriorConfig,
@@ -27,12 +27,13 @@ from jukejax.config import (
     VQVAEExperiment,
     to_dict,
 )
+from jukejax.errors import InteropError
 from jukejax.interop import openai, openai_settings
-from jukejax.interop.errors import InteropError
 from jukejax.interop.openai import BOOKS, Entry
 from jukejax.interop.tensors import Array, Checkpoint
 from jukejax.model_dir import fingerprint
 from jukejax.models.bottleneck import restored_book
+from jukejax.training import checkpoint
 from jukejax.training.losses import Bandwidth
 from jukejax.training.tasks import VQVAEExtra
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from jukejax import presets
 from jukejax.config import PriorConfig, VQVAEConfig
-from jukejax.interop.errors import InteropError
+from jukejax.errors import InteropError
 from jukejax.interop.tensors import Array, Tensor
 from jukejax.models import prior, vqvae
 from jukejax.models.transformer import StackConfig, lyric_stack, prior_stack

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jukejax.config import Experiment, PriorConfig, VQVAEConfig, VQVAEExperiment, from_dict
-from jukejax.interop.errors import InteropError
+from jukejax.errors import InteropError
 
 Settings = Mapping[str, Any]
 

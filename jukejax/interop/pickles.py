@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from jukejax.interop.errors import InteropError
+from jukejax.errors import InteropError
 
 # PyTorch's names of storages -> numpy's names of dtypes
 STORAGES = {

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from tqdm import tqdm
 
-from jukejax import atomic
+from jukejax import files
+from jukejax.errors import InteropError
 from jukejax.interop import pickles
-from jukejax.interop.errors import InteropError
 from jukejax.interop.pickles import Storage, TensorRecord
 from jukejax.interop.tensors import Checkpoint, Source
 
@@ -236,7 +236,7 @@ def write(
     model = records | {name: records[other] for name, other in shared.items()}
     value = {"model": model, "opt": None, "step": step} | ({"hps": hps} if hps is not None else {})
     with (
-        atomic.atomic_path(path) as temporary,
+        files.atomic_path(path) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
     ):
         archive.writestr("archive/data.pkl", pickles.write(value))

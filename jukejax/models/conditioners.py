@@ -11,9 +11,9 @@ import jax.numpy as jnp
 
 from jukejax.config import PriorConfig
 from jukejax.models.dense import NARROW, dense, dense_params, layer_norm, norm_params
-from jukejax.models.gathering import look_up, with_whole
 from jukejax.models.layers import UpBlock, table
 from jukejax.models.transformer import Stack, lyric_stack
+from jukejax.parallel.gathering import look_up, with_whole
 
 
 def shift_right(x: jax.Array, start: jax.Array) -> jax.Array:

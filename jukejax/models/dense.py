@@ -18,8 +18,8 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from jukejax.models.gathering import ROWS, Axes, ways
 from jukejax.models.layers import Init, Params, boxed
+from jukejax.parallel.gathering import ROWS, Axes, ways
 
 WIDE: Axes = ("embed", "inner")
 NARROW: Axes = ("inner", "embed")

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 
 from jukejax.config import PriorConfig
 from jukejax.models.conditioners import Labels, LyricEncoder, Upper, shift_right
-from jukejax.models.gathering import look_up, whole, with_whole
 from jukejax.models.layers import linear_kernel, spread, table
 from jukejax.models.transformer import Stack, prior_stack
+from jukejax.parallel.gathering import look_up, whole, with_whole
 
 Batch = dict[str, jax.Array]
 

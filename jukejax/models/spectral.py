@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jukejax.models.gathering import by_device
+from jukejax.parallel.gathering import by_device
 
 # (n_fft, hop, window) of the multi-resolution loss and of the plain one (paper section 3.3)
 RESOLUTIONS = ((2048, 240, 1200), (1024, 120, 600), (512, 50, 240))

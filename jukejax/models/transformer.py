@@ -28,8 +28,8 @@ from jukejax.models.dense import (
     norm_params,
     normed_dense,
 )
-from jukejax.models.gathering import gathered
 from jukejax.models.layers import Params, quick_gelu
+from jukejax.parallel.gathering import gathered
 from jukejax.patterns import CROSS, PRIME, layer_patterns, segments
 
 # Names of a layer's intermediates.

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jukejax.checkpoint import CheckpointError
 from jukejax.config import PriorConfig
+from jukejax.errors import CheckpointError
 from jukejax.models import attention
 from jukejax.patterns import CROSS, PRIME, layer_patterns
 from jukejax.sampling.cascade import Describe, window_batch

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from jukejax import atomic
+from jukejax import files
 from jukejax.config import ConfigError, from_dict, to_dict
 from jukejax.sampling.job import Job
 
@@ -132,7 +132,7 @@ class SampleDir:
         self.save_job()
 
     def save_job(self) -> None:
-        atomic.write_json(self.path / "job.json", self.record)
+        files.write_json(self.path / "job.json", self.record)
 
     def load(self, level: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """Codes (N, T) of a level, and how many from the first on are made, (N,).
@@ -170,7 +170,7 @@ class SampleDir:
         self, level: int, codes: np.ndarray, done: np.ndarray, made: np.ndarray | None = None
     ) -> None:
         """Codes (N, T), how many from the first on are made, (N,), and how many at all."""
-        with atomic.atomic_path(self.path / f"level_{level}" / "codes.npz") as file:
+        with files.atomic_path(self.path / f"level_{level}" / "codes.npz") as file:
             np.savez(
                 file, codes=codes.astype(np.uint16), done=done, made=done if made is None else made
             )
@@ -192,7 +192,7 @@ class SampleDir:
         if not drawn.shape[1]:
             (self.path / f"level_{level}" / f"window_{item}.npz").unlink(missing_ok=True)
             return
-        with atomic.atomic_path(self.path / f"level_{level}" / f"window_{item}.npz") as file:
+        with files.atomic_path(self.path / f"level_{level}" / f"window_{item}.npz") as file:
             np.savez(file, drawn=drawn.astype(np.uint16), place=np.array([item, done]))
 
     def add_time(self, level: int, steps: int, seconds: float) -> None:
@@ -227,7 +227,7 @@ class SampleDir:
     def finish_sound(self, level: int) -> None:
         """The growing sounds of a level are whole: they become `item_I.wav`."""
         for target in self.sounds(level):
-            atomic.put(_part(target), target)
+            files.put(_part(target), target)
 
 
 def _part(sound: Path) -> Path:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jukejax.checkpoint import Checkpoints
+from jukejax.training.checkpoint import Checkpoints
 
 LABELS = "labels"  # where a prior's tables of names lie among its parameters
 TABLES = ("artist", "genre", "year", "tag")

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jukejax.checkpoint import Checkpoints, open_existing
 from jukejax.config import Experiment, to_dict
 from jukejax.parallel.distributed import Agreement
 from jukejax.parallel.mesh import put_batch
+from jukejax.training.checkpoint import Checkpoints, open_existing
 from jukejax.training.clock import Clock, Trace
 from jukejax.training.growing import restore_grown
 from jukejax.training.metrics import MetricsWriter, Progress

@@ -17,7 +17,8 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from jukejax import atomic
+from jukejax import files
+from jukejax.formatting import format_seconds
 
 FILE_NAME = "metrics.jsonl"
 RESERVED = ("step", "time")
@@ -60,7 +61,7 @@ def trim(path: Path, last_step: int | None) -> None:
             continue
         kept.append(line.rstrip(b"\r\n") + b"\n")
     if kept != lines:
-        atomic.write_bytes(path, b"".join(kept))
+        files.write_bytes(path, b"".join(kept))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -190,18 +191,6 @@ class MetricsWriter:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def format_seconds(seconds: float) -> str:
-    """A duration in its two largest units: 9s, 4m35s, 2h03m, 3d04h."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
 
 
 class Progress:

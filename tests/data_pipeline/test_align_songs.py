@@ -9,10 +9,10 @@ import pytest
 from sounds import write_lines, write_song
 
 import data_pipeline
-from data_pipeline.alignment import judge, sphinx
-from data_pipeline.alignment.songs import Options, align_manifest
-from data_pipeline.errors import DataError
+from data_pipeline.align import judge, sphinx
+from data_pipeline.align.songs import Options, align_manifest
 from data_pipeline.manifest import read_manifest
+from jukejax.errors import DataError
 
 # An aligner that counts its runs, and misbehaves as the first word of the lyrics tells it to.
 TOOL = """

@@ -7,9 +7,9 @@ import pytest
 import soundfile
 from sounds import write_song
 
-from data_pipeline.alignment import external, text, voice
-from data_pipeline.errors import DataError
+from data_pipeline.align import external, text, voice
 from data_pipeline.manifest import Song
+from jukejax.errors import DataError
 
 # From the tools' documentation and their users' files: they have not been run here.
 AUTOLYRIX = "9.69 10.53 NO\n10.53 11.52 MORE\n11.52 12.03 BREATH*\n12.03 12.81 CARE\n"

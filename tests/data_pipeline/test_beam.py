@@ -5,8 +5,8 @@ import importlib.util
 import pytest
 
 from data_pipeline import plan, prepare
-from data_pipeline.errors import DataError
 from data_pipeline.plan import Options
+from jukejax.errors import DataError
 
 OPTIONS = Options(min_seconds=0.25)
 EMBEDDED = ["--job_endpoint=embed", "--environment_type=LOOPBACK"]

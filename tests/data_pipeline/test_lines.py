@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from sounds import write_lines, write_song
 
 from data_pipeline import lines, plan
-from data_pipeline.errors import DataError
 from data_pipeline.manifest import read_manifest
 from data_pipeline.plan import Options, make_plan
 from data_pipeline.songs import prepared_songs
+from jukejax.errors import DataError
 
 
 @given(st.lists(st.binary(max_size=9).map(lambda x: x.replace(b"\n", b"")), max_size=20))

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from sounds import RATE, sound, write_lines, write_song
 
 from data_pipeline import audio, plan, prepare, records, shards
-from data_pipeline.errors import DataError
-from data_pipeline.labels import Vocabulary
 from data_pipeline.plan import Options
 from data_pipeline.songs import prepared_songs
+from jukejax.errors import DataError
+from jukejax.text.labels import Vocabulary
 
 
 def build(manifest, out, **options):

@@ -11,10 +11,10 @@ import soundfile
 import soxr
 
 from data_pipeline import prepare
-from data_pipeline.errors import DataError
 from data_pipeline.plan import Options
 from data_pipeline.report import collect, make, page
 from data_pipeline.report.fingerprint import fingerprint
+from jukejax.errors import DataError
 
 RATE = 44_100
 MUSIC = Path(prepare.__file__).parent / "demo_music" / "songs.jsonl"

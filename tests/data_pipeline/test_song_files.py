@@ -6,9 +6,9 @@ import soundfile
 from sounds import RATE, sound, write_lines, write_song
 
 from data_pipeline import audio, loader
-from data_pipeline.errors import DataError
 from data_pipeline.plan import Options
 from data_pipeline.song_files import SongFiles
+from jukejax.errors import DataError
 
 OPTIONS = Options(min_seconds=0.25)
 

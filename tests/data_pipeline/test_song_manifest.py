@@ -4,10 +4,10 @@ import pytest
 import soundfile
 from sounds import RATE, sound, write_lines, write_song
 
-from data_pipeline.errors import DataError
 from data_pipeline.manifest import read_manifest, write_manifest
 from data_pipeline.scan import scan_folder
 from experiments.prepare import scan
+from jukejax.errors import DataError
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import soxr
 from sounds import RATE, sound, write_song
 
 from data_pipeline import audio
-from data_pipeline.errors import DataError
+from jukejax.errors import DataError
 
 
 def decoded(path, **options):

@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline import codes, lyrics, records, windows
-from data_pipeline.errors import DataError
-from data_pipeline.labels import Vocabulary
+from data_pipeline import codes, records, windows
 from data_pipeline.loader import (
     audio_batches,
     audio_windows,
@@ -19,6 +17,9 @@ from data_pipeline.loader import (
     code_windows,
 )
 from data_pipeline.songs import prepared_songs
+from jukejax.errors import DataError
+from jukejax.text import lyrics
+from jukejax.text.labels import Vocabulary
 
 AUDIO = {"split": "train", "samples": 20_000, "batch_size": 8, "seed": 3}
 CODES = {

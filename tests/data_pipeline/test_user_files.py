@@ -5,8 +5,8 @@ from sounds import write_lines, write_song
 
 from data_pipeline import prepare, records
 from data_pipeline.codes import CodesWriter
-from data_pipeline.errors import DataError
 from experiments.prepare import scan
+from jukejax.errors import DataError
 
 
 def contents(folder):

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from data_pipeline import lyrics
 from data_pipeline.code_loader import code_windows
-from data_pipeline.word_times import word_times
+from jukejax.text import lyrics
+from jukejax.text.word_times import word_times
 
 TEXT = "Oh, my\nBonnie lies"
 WORDS = (("oh", 1.0, 2.0), ("My", 2.0, 3.0), ("Bonnie!", 5.0, 8.0), ("lies", 8.0, 9.0))

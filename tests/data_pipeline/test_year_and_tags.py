@@ -8,10 +8,10 @@ from sounds import write_lines, write_song
 
 from data_pipeline import prepare
 from data_pipeline.codes import CodesWriter, codes_length
-from data_pipeline.errors import DataError
-from data_pipeline.labels import Vocabulary
 from data_pipeline.loader import code_batches, code_windows
 from data_pipeline.songs import prepared_songs
+from jukejax.errors import DataError
+from jukejax.text.labels import Vocabulary
 
 MANY = Vocabulary.build(
     ["Björk", "BJÖRK", "Nina"], ["rock", "rock", "jazz"], [1999, 1990, 2003, None],

@@ -12,7 +12,6 @@ import soundfile
 from data_pipeline import prepare
 from data_pipeline.codes import CodesWriter, codes_info, codes_length
 from data_pipeline.plan import Options
-from jukejax.checkpoint import Checkpoints
 from jukejax.config import (
     LabelsConfig,
     MeshConfig,
@@ -25,6 +24,7 @@ from jukejax.config import (
 )
 from jukejax.model_dir import load_vqvae, write_model_dir
 from jukejax.parallel.mesh import make_mesh
+from jukejax.training.checkpoint import Checkpoints
 from jukejax.training.step import abstract_state
 from jukejax.training.tasks import make_task
 

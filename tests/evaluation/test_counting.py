@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from jukejax.checkpoint import CheckpointError
+from jukejax.errors import CheckpointError
 from jukejax.evaluation import counting
 
 

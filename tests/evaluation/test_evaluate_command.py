@@ -14,17 +14,18 @@ import pytest
 
 from data_pipeline.code_loader import code_token_counts
 from data_pipeline.codes import read_song_codes
-from data_pipeline.labels import Vocabulary
 from data_pipeline.songs import prepared_songs
 from experiments import encode, train
 from experiments.evaluate import command, compare, reconstruction_excerpts, subject
 from experiments.evaluate import likelihood as suite
-from jukejax.checkpoint import CheckpointError, Checkpoints
 from jukejax.config import ConfigError, MeshConfig, TrainConfig
+from jukejax.errors import CheckpointError
 from jukejax.evaluation import likelihood, report
 from jukejax.model_dir import load_experiment, load_vqvae, read_model_dir, write_model_dir
 from jukejax.models import prior
 from jukejax.parallel.mesh import make_mesh
+from jukejax.text.labels import Vocabulary
+from jukejax.training.checkpoint import Checkpoints
 from jukejax.training.metrics import read_metrics
 
 

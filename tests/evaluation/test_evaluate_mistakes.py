@@ -10,9 +10,9 @@ import pytest
 from data_pipeline import songs as prepared
 from experiments.evaluate import command
 from experiments.evaluate.subject import Suite
-from jukejax.checkpoint import Checkpoints, open_existing
 from jukejax.evaluation.report import Table
 from jukejax.model_dir import write_model_dir
+from jukejax.training.checkpoint import Checkpoints, open_existing
 
 NAMES = Suite(
     title="Names",

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from jukejax.checkpoint import CheckpointError
 from jukejax.config import LabelsConfig, LyricsConfig, MeshConfig, PriorConfig, UpperConfig
+from jukejax.errors import CheckpointError
 from jukejax.evaluation import conditions, likelihood
 from jukejax.models import prior
 from jukejax.parallel.mesh import make_mesh

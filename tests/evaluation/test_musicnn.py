@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from jukejax.checkpoint import CheckpointError
+from jukejax.errors import CheckpointError
 from jukejax.evaluation import musicnn, tf_checkpoint, wheels
 
 

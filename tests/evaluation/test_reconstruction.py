@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from jukejax.checkpoint import CheckpointError
 from jukejax.config import VQVAEConfig
+from jukejax.errors import CheckpointError
 from jukejax.evaluation import reconstruction
 from jukejax.evaluation.reconstruction import Song
 from jukejax.models import vqvae

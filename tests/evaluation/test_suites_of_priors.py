@@ -14,7 +14,6 @@ import soundfile
 
 from data_pipeline import songs as prepared
 from data_pipeline.codes import codes_info, read_song_codes
-from data_pipeline.labels import Vocabulary
 from data_pipeline.records import read_audio
 from experiments import train
 from experiments.evaluate import command, generation, subject
@@ -26,6 +25,7 @@ from jukejax.model_dir import load_experiment, load_prior, load_vqvae, write_mod
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.job import Item, Job
 from jukejax.sampling.sample_dir import SampleDir
+from jukejax.text.labels import Vocabulary
 from jukejax.training.metrics import read_metrics
 
 NAMES = ["a", "b", "c", "d"]

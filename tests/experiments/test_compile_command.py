@@ -12,8 +12,9 @@ import pytest
 from experiments import compile as command
 from experiments import plan_table
 from experiments.plan_table import CHEAP, ENTRIES, FOLDER, Entry, load, table
-from jukejax import aot, costs
+from jukejax import costs
 from jukejax.config import ConfigError
+from jukejax.planning import aot
 
 ROOT = Path(__file__).parents[2]
 DEMO = ("demo_prior", "--model.labels.artists", "8", "--model.labels.genres", "8")

@@ -17,11 +17,11 @@ import tiny_model
 from data_pipeline import plan, prepare, records
 from data_pipeline.code_loader import code_batches, code_windows
 from data_pipeline.codes import codes_info, read_song_codes
-from data_pipeline.errors import DataError
 from data_pipeline.plan import Options
 from data_pipeline.songs import prepared_songs
 from experiments import encode
 from jukejax.config import ConfigError, MeshConfig
+from jukejax.errors import DataError
 from jukejax.model_dir import load_vqvae
 from jukejax.models import vqvae
 from jukejax.parallel.mesh import make_mesh

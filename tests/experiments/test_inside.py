@@ -10,13 +10,10 @@ import numpy as np
 import pytest
 import tiny_model
 
-from data_pipeline import lyrics as text
 from experiments import sample
 from experiments.evaluate import alignment as of_suite
 from experiments.evaluate import features, labels, memorisation
 from experiments.evaluate.subject import Lacking
-from experiments.sampling.alignment import is_aligned, most_monotone, of_text
-from experiments.sampling.request import Command, make_request
 from jukejax.config import LyricsConfig, MeshConfig
 from jukejax.evaluation import player
 from jukejax.models.prior import init_params, kept
@@ -24,7 +21,10 @@ from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling import alignment
 from jukejax.sampling.alignment import Found, Head
 from jukejax.sampling.inside import make_reader
+from jukejax.sampling.request import Command, make_request
 from jukejax.sampling.sample_dir import SampleDir
+from jukejax.sampling.words import is_aligned, most_monotone, of_text
+from jukejax.text import lyrics as text
 
 pytest.importorskip("sklearn")
 LYRICS = LyricsConfig(tokens=8, width=8, depth=1, heads=1, blocks=2, attn_order=0)

@@ -10,14 +10,9 @@ import soundfile
 
 from data_pipeline import prepare
 from data_pipeline.codes import CodesWriter, codes_length
-from data_pipeline.errors import DataError
-from data_pipeline.labels import Vocabulary
 from data_pipeline.plan import Options
 from experiments import data, train
 from experiments import labels as command
-from experiments.data import labels_digest
-from experiments.sampling.labels import describer
-from jukejax.checkpoint import CheckpointError, open_existing, save_mapped
 from jukejax.config import (
     ConfigError,
     LabelsConfig,
@@ -28,12 +23,15 @@ from jukejax.config import (
     VQVAEConfig,
     to_dict,
 )
+from jukejax.errors import CheckpointError, DataError, InteropError
 from jukejax.interop import huggingface_settings
-from jukejax.interop.errors import InteropError
 from jukejax.interop.openai_settings import prior_settings
 from jukejax.model_dir import load_experiment
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.job import Item, Job
+from jukejax.sampling.labels import describer
+from jukejax.text.labels import Vocabulary, labels_digest
+from jukejax.training.checkpoint import open_existing, save_mapped
 from jukejax.training.step import abstract_state
 from jukejax.training.tasks import make_task
 

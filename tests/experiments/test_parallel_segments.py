@@ -11,10 +11,9 @@ from tiny_model import HOPS, N_CTX, RATE, assert_same, codes, sample
 
 from experiments import sample as command
 from experiments.sample import run
-from experiments.sampling import making
-from experiments.sampling.request import Command, make_request, plan_presets
 from jukejax.config import ConfigError
-from jukejax.sampling import cascade
+from jukejax.sampling import cascade, making
+from jukejax.sampling.request import Command, make_request, plan_presets
 from jukejax.sampling.sample_dir import SampleDir
 
 pytestmark = [pytest.mark.usefixtures("quick"), pytest.mark.slow]
@@ -163,7 +162,7 @@ def test_the_sound_of_what_is_there_can_be_heard_while_a_level_is_made(
     model, whole, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(cascade._Pace, "learn", lambda self, *_: setattr(self, "tokens", 7))
-    from experiments.sampling import sound
+    from jukejax.sampling import sound
 
     monkeypatch.setattr(sound, "PIECE_SECONDS", 0.004)  # 32 samples, beside the overlap
     heard = []

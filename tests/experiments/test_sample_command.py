@@ -7,16 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipeline import lyrics as text
-from data_pipeline.errors import DataError
-from data_pipeline.labels import Vocabulary
 from experiments import sample
-from experiments.data import labels_digest
-from experiments.sampling import labels, setup, sound
-from experiments.sampling.labels import describer
-from experiments.sampling.request import Command, make_request
 from jukejax import presets
-from jukejax.checkpoint import CheckpointError
 from jukejax.config import (
     ConfigError,
     LabelsConfig,
@@ -25,11 +17,18 @@ from jukejax.config import (
     UpperConfig,
     VQVAEConfig,
 )
+from jukejax.errors import CheckpointError, DataError
 from jukejax.model_dir import LoadedVQVAE, read_model_dir, write_model_dir
 from jukejax.models import vqvae
 from jukejax.models.bottleneck import Codebook
+from jukejax.sampling import labels, sound
+from jukejax.sampling import resolve as setup
 from jukejax.sampling.job import Item, Job
+from jukejax.sampling.labels import describer
+from jukejax.sampling.request import Command, make_request
 from jukejax.sampling.sample_dir import SampleDir
+from jukejax.text import lyrics as text
+from jukejax.text.labels import Vocabulary, labels_digest
 
 soundfile = pytest.importorskip("soundfile")
 

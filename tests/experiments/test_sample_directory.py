@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from experiments.sampling.request import Command, make_request
 from jukejax.config import ConfigError
 from jukejax.sampling.job import Item, Job
+from jukejax.sampling.request import Command, make_request
 from jukejax.sampling.sample_dir import SampleDir
 
 soundfile = pytest.importorskip("soundfile")

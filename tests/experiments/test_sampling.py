@@ -13,14 +13,13 @@ import soundfile
 from tiny_model import HOPS, RATE, assert_same, codes, sample
 
 from experiments.sample import run
-from experiments.sampling import making
-from experiments.sampling.request import Command, make_request
-from experiments.sampling.setup import set_up
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.model_dir import ModelDir, load_vqvae, read_model_dir
 from jukejax.parallel.mesh import local_bytes, make_mesh
-from jukejax.sampling import cascade
+from jukejax.sampling import cascade, making
 from jukejax.sampling.job import Item, Job
+from jukejax.sampling.request import Command, make_request
+from jukejax.sampling.resolve import set_up
 
 pytestmark = pytest.mark.usefixtures("quick")
 DRAWN = {"hop_fraction": (0.5, 0.5, 0.5), "temperature": (3.0, 3.0, 3.0)}
@@ -375,7 +374,7 @@ def test_a_plan_takes_the_speed_that_was_measured(song, model, capsys):
 
 
 def test_a_job_that_cannot_fit_says_so_before_it_starts(model, tmp_path, monkeypatch):
-    from experiments.sampling import planning
+    from jukejax.sampling import planning
 
     monkeypatch.setattr(planning, "free_memory", lambda: 5_000)
     request = make_request(Command(out=tmp_path / "a", model=model, count=8, **BATCH))

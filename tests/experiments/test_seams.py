@@ -9,8 +9,8 @@ from tiny_model import MIDDLE
 
 from experiments.benchmark import limits, seams
 from experiments.sample import run
-from experiments.sampling.request import Command, make_request
 from jukejax.config import ConfigError
+from jukejax.sampling.request import Command, make_request
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from experiments.sampling import sound
 from jukejax.config import VQVAEConfig
 from jukejax.model_dir import LoadedVQVAE
 from jukejax.models import vqvae
 from jukejax.models.bottleneck import Codebook
+from jukejax.sampling import sound
 from jukejax.sampling.job import Item, Job
 from jukejax.sampling.sample_dir import SampleDir
 

@@ -7,8 +7,9 @@ import pytest
 
 from experiments import train
 from jukejax import presets
-from jukejax.checkpoint import CheckpointError, save_mapped
 from jukejax.config import OptimizerConfig, to_dict
+from jukejax.errors import CheckpointError
+from jukejax.training.checkpoint import save_mapped
 
 EXPERIMENT = presets.demo_upsampler_level_0()
 NOTE = {"fingerprint": "abc"}

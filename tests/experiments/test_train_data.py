@@ -9,10 +9,8 @@ import soundfile
 
 from data_pipeline import prepare
 from data_pipeline.codes import CodesWriter, codes_length
-from data_pipeline.labels import Vocabulary
 from data_pipeline.plan import Options
 from experiments import train
-from experiments.data import labels_digest
 from jukejax import presets
 from jukejax.config import (
     ConfigError,
@@ -22,6 +20,7 @@ from jukejax.config import (
     TrainConfig,
     VQVAEExperiment,
 )
+from jukejax.text.labels import Vocabulary, labels_digest
 
 HOPS = (8, 32, 128)
 PRIOR = PriorExperiment(

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from reference import FOLDER, GOLDEN, arrays, assert_within
 
-from data_pipeline import lyrics
 from data_pipeline.code_loader import _Labeller
-from data_pipeline.errors import DataError
-from data_pipeline.labels import Vocabulary, normalise
-from experiments.sampling.labels import describer
 from jukejax import presets
 from jukejax.config import LyricsConfig
+from jukejax.errors import DataError
 from jukejax.interop import openai_settings
 from jukejax.sampling.job import Item, Job
+from jukejax.sampling.labels import describer
+from jukejax.text import lyrics
+from jukejax.text.labels import Vocabulary, normalise
 
 pytestmark = GOLDEN
 LABELLERS = {

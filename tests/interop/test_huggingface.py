@@ -18,7 +18,6 @@ from small_model import (
     save_torch,
 )
 
-from data_pipeline.labels import Vocabulary
 from jukejax import presets
 from jukejax.config import PriorExperiment
 from jukejax.interop import (
@@ -29,6 +28,7 @@ from jukejax.interop import (
     torch_files,
 )
 from jukejax.model_dir import load_experiment, read_model_dir
+from jukejax.text.labels import Vocabulary
 
 # --- names ----------------------------------------------------------------------------------------
 

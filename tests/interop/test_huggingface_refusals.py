@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from small_model import PRIORS, VQVAE, assert_refused, changed, copied, export, run, save
 
+from jukejax.errors import InteropError
 from jukejax.interop import huggingface, huggingface_settings, safetensors_files, torch_files
-from jukejax.interop.errors import InteropError
 
 
 def set_at(*path, to):

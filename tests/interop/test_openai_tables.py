@@ -7,8 +7,8 @@ import pytest
 
 from jukejax import presets
 from jukejax.config import ConfigError
+from jukejax.errors import InteropError
 from jukejax.interop import openai, openai_settings
-from jukejax.interop.errors import InteropError
 from jukejax.interop.openai import Entry
 from jukejax.models.bottleneck import restored_book
 

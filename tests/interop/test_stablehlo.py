@@ -19,9 +19,8 @@ import windows
 from jax import export
 from safetensors.numpy import load_file
 
-from data_pipeline.labels import Vocabulary
 from experiments import convert as command
-from jukejax import checkpoint, presets
+from jukejax import presets
 from jukejax.config import (
     LabelsConfig,
     LyricsConfig,
@@ -38,6 +37,8 @@ from jukejax.models import prior, vqvae
 from jukejax.models.bottleneck import restored_book
 from jukejax.models.prior import Prior
 from jukejax.sampling.draw import Control, choose
+from jukejax.text.labels import Vocabulary
+from jukejax.training import checkpoint
 from jukejax.training.losses import Bandwidth
 from jukejax.training.tasks import VQVAEExtra
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jukejax.errors import InteropError
 from jukejax.interop import pickles, torch_files
-from jukejax.interop.errors import InteropError
 from jukejax.interop.pickles import Storage, TensorRecord
 from jukejax.interop.tensors import Source
 

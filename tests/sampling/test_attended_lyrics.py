@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from jukejax.checkpoint import CheckpointError
 from jukejax.config import LyricsConfig, MeshConfig, PriorConfig
+from jukejax.errors import CheckpointError
 from jukejax.models.prior import init_params
 from jukejax.models.transformer import KEEP_LYRICS
 from jukejax.parallel.mesh import make_mesh

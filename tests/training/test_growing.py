@@ -6,10 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from jukejax.checkpoint import CheckpointError, Checkpoints, open_existing
 from jukejax.config import LabelsConfig, MeshConfig, PriorConfig, PriorExperiment
+from jukejax.errors import CheckpointError
 from jukejax.models.prior import Prior
 from jukejax.parallel.mesh import make_mesh
+from jukejax.training.checkpoint import Checkpoints, open_existing
 from jukejax.training.growing import restore_grown
 from jukejax.training.step import abstract_state
 from jukejax.training.tasks import make_task

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 
-from jukejax.checkpoint import CheckpointError, Checkpoints, directory, open_existing
 from jukejax.config import (
     MeshConfig,
     OptimizerConfig,
@@ -19,9 +18,11 @@ from jukejax.config import (
     VQVAEConfig,
     VQVAEExperiment,
 )
+from jukejax.errors import CheckpointError
 from jukejax.model_dir import load_experiment, load_vqvae
 from jukejax.parallel.mesh import make_mesh
 from jukejax.training import loop
+from jukejax.training.checkpoint import Checkpoints, directory, open_existing
 from jukejax.training.loop import train
 from jukejax.training.metrics import read_metrics
 from jukejax.training.step import abstract_state

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jukejax.training.metrics import MetricsWriter, Progress, format_seconds, read_metrics
+from jukejax.formatting import format_seconds
+from jukejax.training.metrics import MetricsWriter, Progress, read_metrics
 
 
 def lines(workdir: Path) -> list[dict]:

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jukejax.checkpoint import open_existing
 from jukejax.config import (
     ConfigError,
     LabelsConfig,
@@ -20,6 +19,7 @@ from jukejax.config import (
 from jukejax.model_dir import load_prior
 from jukejax.models import prior
 from jukejax.parallel.mesh import make_mesh, put_batch
+from jukejax.training.checkpoint import open_existing
 from jukejax.training.loop import train
 from jukejax.training.rounding import rounded
 from jukejax.training.step import abstract_state, create_state, make_eval_step, make_train_step

@@ -1,0 +1,246 @@
+"""Word times for the songs of a manifest: one song in a process of its own, results in a journal.
+
+A song that cannot be aligned keeps no words, which the loader reads as "linear in time", and
+says why. The journal beside the output makes a run that was killed go on where it was.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import multiprocessing
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future
+from pathlib import Path
+from typing import Any
+
+import soundfile
+from tqdm import tqdm
+
+from data_pipeline.align import external, judge, sphinx, text
+from data_pipeline.align.voice import RATE, SEPARATORS, Sound, voice
+from data_pipeline.manifest import Song, read_manifest, write_manifest
+from jukejax import files
+from jukejax.errors import DataError
+from jukejax.text.word_times import Word
+
+ALIGNERS = ("pocketsphinx", *external.ALIGNERS)
+LINEAR = "linear"
+_ENOUGH = 0.5  # of the words must be in what an external aligner wrote
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How songs are aligned; commands are empty for a tool's usual one."""
+
+    separator: str = "stem"
+    aligner: str = "pocketsphinx"
+    separator_command: str = ""
+    aligner_command: str = ""
+    time_limit: float = 1800.0
+    """Seconds a song may take."""
+
+    def check(self) -> None:
+        """Raises DataError for an unknown choice and for a tool that is not installed."""
+        choices = (("separator", SEPARATORS), ("aligner", ALIGNERS))
+        for name, known in choices:
+            chosen = getattr(self, name)
+            if chosen not in known:
+                raise DataError(f"--{name} is {chosen!r}; choose from {', '.join(known)}")
+            if chosen in external.COMMANDS:
+                external.program(chosen, getattr(self, f"{name}_command"))
+        for package in ("pocketsphinx", "espeakng_loader", "pebble"):
+            if importlib.util.find_spec(package) is None:
+                raise DataError(f"{package} is missing: pip install 'jukejax[align]'")
+        if not self.time_limit > 0:
+            raise DataError(f"--time-limit is {self.time_limit}; give seconds over 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Aligned:
+    """What was found for a song: its words' times, or none and the reason in `alignment`."""
+
+    words: tuple[Word, ...]
+    alignment: dict[str, Any]
+
+
+def fallback(reason: str) -> Aligned:
+    """No word times: lyrics are read linearly."""
+    return Aligned((), {"method": LINEAR, "reason": reason})
+
+
+def align_song(song: Song, options: Options) -> Aligned:
+    """Aligns one song; DataError where its sound or a tool fails."""
+    printed = text.lyric_words(song.lyrics)
+    plain = [text.spoken(word) for word in printed]
+    if not any(plain):
+        return fallback("no words" if not printed else "no words in Latin letters")
+    sound, source = voice(song, options.separator, options.separator_command)
+    if options.aligner == "pocketsphinx":
+        times, alignment = _with_sphinx(sound, plain)
+    else:
+        times, alignment = _with_tool(sound, plain, options)
+    if times is None:
+        return Aligned((), {"method": LINEAR, "voice": source, **alignment})
+    guessed = [word for word, time in zip(printed, times, strict=True) if time is None]
+    words = text.fill_gaps(printed, times, len(sound) / RATE)
+    alignment = {"method": options.aligner, "voice": source, **alignment}
+    return Aligned(words, alignment | ({"interpolated": guessed} if guessed else {}))
+
+
+def _with_sphinx(
+    sound: Sound, plain: Sequence[str]
+) -> tuple[external.Times | None, dict[str, Any]]:
+    known = sphinx.known(plain)
+    words = [word for word, is_known in zip(plain, known, strict=True) if is_known]
+    if not words:
+        return None, {"reason": "no word could be pronounced"}
+    samples = sphinx.pcm(sound)
+    path = sphinx.best_path(samples, words)
+    if path is None:
+        return None, {"reason": "no path"}
+    found = judge.score_words(samples, words, path.score)
+    scores = {"score": round(found.score, 4), "adherence": round(found.adherence, 4)}
+    if not found.aligned:
+        return None, {"reason": "shuffled lyrics fit nearly as well", **scores}
+    times = iter(path.times)
+    return [next(times) if is_known else None for is_known in known], scores
+
+
+def _with_tool(
+    sound: Sound, plain: Sequence[str], options: Options
+) -> tuple[external.Times | None, dict[str, Any]]:
+    said = [word for word in plain if word]
+    with tempfile.TemporaryDirectory() as folder:
+        wav = Path(folder) / "voice.wav"
+        soundfile.write(wav, sound, RATE, subtype="PCM_16")
+        work = Path(folder) / "work"
+        work.mkdir()
+        found = external.align(options.aligner, wav, said, work, options.aligner_command)
+    share = sum(time is not None for time in found) / len(found)
+    if share < _ENOUGH:
+        return None, {"reason": f"{options.aligner} placed {share:.0%} of the words"}
+    times = iter(found)
+    return [next(times) if word else None for word in plain], {}
+
+
+def align_manifest(
+    manifest: Path,
+    out: Path,
+    options: Options,
+    *,
+    workers: int = 1,
+    replace: bool = False,
+    show_progress: bool = True,
+) -> list[Song]:
+    """Writes `manifest` with word times to `out` and returns its songs.
+
+    Songs that have words keep them, unless `replace`. Finished songs are in a journal beside
+    `out`, and are not done again while sound, lyrics and options stay the same.
+
+    Raises:
+      DataError: the manifest cannot be read, a tool is missing, an option is out of range.
+    """
+    options.check()
+    if workers < 1:
+        raise DataError(f"--workers is {workers}; give 1 or more")
+    if out.resolve() == manifest.resolve():
+        raise DataError(f"--out is the manifest {manifest} itself; give another file")
+    listed = read_manifest(manifest)
+    lost = [str(problem) for problem in listed.problems if problem.skipped]
+    if lost:
+        raise DataError("mend these lines of the manifest first:\n  " + "\n  ".join(lost[:20]))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    journal = Journal(out.with_name(out.name + ".journal"))
+    wanted = [song for song in listed.songs if song.lyrics and (replace or not song.words)]
+    keys = {song.id: song_key(song, options) for song in wanted}
+    pending = [song for song in wanted if keys[song.id] not in journal.done]
+    with tqdm(
+        total=len(wanted),
+        initial=len(wanted) - len(pending),
+        unit="song",
+        desc="align",
+        disable=not show_progress,
+    ) as bar:
+        for song, found in _isolated(pending, options, workers):
+            journal.add(keys[song.id], found)
+            bar.update()
+    songs = []
+    for song in listed.songs:
+        if song.id in keys:
+            found = journal.done[keys[song.id]]
+            song = dataclasses.replace(song, words=found.words, alignment=found.alignment)
+        songs.append(song)
+    write_manifest(songs, out)
+    return songs
+
+
+def song_key(song: Song, options: Options) -> str:
+    """A digest of all that a song's alignment depends on."""
+    paths = [song.audio, *(path for name, path in song.stems if name == "vocals")]
+    state = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    how = [dataclasses.asdict(options), judge.SHUFFLES, judge.LEAST_ADHERENCE]
+    return hashlib.sha256(json.dumps([state, song.lyrics, how]).encode()).hexdigest()[:32]
+
+
+class Journal:
+    """Finished songs by key, one JSON line each; a line that was cut short is left out."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.done = path, {}
+        content = path.read_text(encoding="utf-8") if path.exists() else ""
+        lines = content.split("\n")
+        for line in lines[:-1]:
+            row = json.loads(line)
+            words = tuple((text, start, end) for text, start, end in row["words"])
+            self.done[row["key"]] = Aligned(words, row["alignment"])
+        if lines[-1]:
+            files.write_text(path, content[: -len(lines[-1])])
+
+    def add(self, key: str, found: Aligned) -> None:
+        """Keeps a song, on disk too."""
+        row = {"key": key, "words": found.words, "alignment": found.alignment}
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self.done[key] = found
+
+
+def _isolated(
+    songs: Sequence[Song], options: Options, workers: int
+) -> Iterator[tuple[Song, Aligned]]:
+    """Aligns songs in processes; one that dies or takes too long costs one song."""
+    import pebble
+
+    context = multiprocessing.get_context("spawn")
+    running: dict[Future[Aligned], Song] = {}
+    waiting = iter(songs)
+    with pebble.ProcessPool(workers, context=context) as pool:
+        try:
+            while True:
+                while len(running) < 2 * workers and (song := next(waiting, None)) is not None:
+                    limit = options.time_limit
+                    running[pool.schedule(align_song, [song, options], timeout=limit)] = song
+                if not running:
+                    return
+                ready, _ = concurrent.futures.wait(running, return_when=FIRST_COMPLETED)
+                for future in ready:
+                    yield running.pop(future), _outcome(future, options)
+        finally:
+            pool.stop()
+
+
+def _outcome(future: Future[Aligned], options: Options) -> Aligned:
+    import pebble
+
+    try:
+        return future.result()
+    except DataError as error:
+        return fallback(str(error))
+    except TimeoutError:
+        return fallback(f"not done after {options.time_limit:g} s")
+    except pebble.ProcessExpired:
+        return fallback("the aligner crashed")

@@ -1,0 +1,91 @@
+"""Forced alignment with pocketsphinx: the model in its wheel, words in a given order.
+
+The decoder is native code: call it in a process that may die (`workers`). N samples at 16 kHz.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.align.text import pronounce
+from data_pipeline.align.voice import Sound
+from jukejax.errors import DataError
+
+_FRAMES = 100  # a second
+_PEAK = 0.7
+_SCALE = 2**10  # pocketsphinx keeps log likelihoods in units of this
+_NO_BEAMS = {"beam": 0.0, "pbeam": 0.0, "wbeam": 0.0}
+
+
+@dataclass(frozen=True)
+class Path:
+    """The best path through a text: times of its words, mean log likelihood of their frames.
+
+    Frames of silence do not count: a wrong path that hurries through the words to rest in silence
+    would look good.
+    """
+
+    times: tuple[tuple[float, float], ...]
+    score: float
+
+
+@functools.cache
+def _decoder() -> Any:
+    try:
+        import pocketsphinx
+    except ImportError as error:
+        raise DataError("pocketsphinx is missing: pip install 'jukejax[align]'") from error
+    # Scoring all senones takes most of the time, so that beams would save little and lose paths.
+    # A frame's scores are relative to the best of the senones that are looked at: with all of them
+    # paths of different texts can be compared. The search of the lattice for a yet better path
+    # (bestpath) loses words at the end.
+    how = {"remove_noise": False, "compallsen": True, "bestpath": False, "loglevel": "FATAL"}
+    return pocketsphinx.Decoder(lm=None, **how, **_NO_BEAMS)
+
+
+def known(words: Sequence[str]) -> list[bool]:
+    """Whether each word has a pronunciation; those of espeak are added to the dictionary."""
+    decoder = _decoder()
+    out = []
+    for word in words:
+        if word and decoder.lookup_word(word) is None:
+            phones = pronounce(word)
+            if phones:
+                decoder.add_word(word, phones, True)
+        out.append(bool(word) and decoder.lookup_word(word) is not None)
+    return out
+
+
+def pcm(sound: Sound) -> bytes:
+    """Sound (N,) as little-endian int16, its peak brought to one level."""
+    scaled = sound * (_PEAK / max(float(np.abs(sound).max()), 1e-9))
+    return np.rint(scaled * 32767).astype("<i2").tobytes()
+
+
+def best_path(samples: bytes, words: Sequence[str]) -> Path | None:
+    """The best path of `words` through the sound, or None where pocketsphinx has none.
+
+    Args:
+      samples: of `pcm`.
+      words: all `known`, none empty (an empty one would crash pocketsphinx).
+    """
+    if not words or not all(words):
+        raise ValueError("words must be there and not be empty")
+    decoder = _decoder()
+    decoder.set_align_text(" ".join(words))
+    decoder.start_utt()
+    decoder.process_raw(samples, full_utt=True)
+    decoder.end_utt()
+    segments = list(decoder.seg()) if decoder.hyp() is not None else []
+    sung = [s for s in segments if s.word[0] not in "<[+"]
+    if len(sung) < len(words):
+        return None
+    frames = sum(s.end_frame - s.start_frame + 1 for s in sung)
+    score = _SCALE * sum(math.log(s.ascore) for s in sung) / frames
+    return Path(tuple((s.start_frame / _FRAMES, (s.end_frame + 1) / _FRAMES) for s in sung), score)

@@ -1,0 +1,111 @@
+"""Render the sung songs of the demo set: `python -m data_pipeline.render.songs --out DIR`.
+
+Every score in demo_music/scores becomes DIR/audio/ID.ogg (44.1 kHz stereo) and a row of
+DIR/songs.jsonl with lyrics and exact word times. Needs flite, fluidsynth and
+fluidr3mono-gm-soundfont (Debian) and pyworld, soundfile, soxr (PyPI). The same versions of these
+tools give the same samples. About 1 s of work for 1 s of music, on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.render import scores as singing
+from data_pipeline.render.band import play
+from data_pipeline.render.sound import (
+    RATE,
+    fade,
+    level,
+    reverberate,
+    rms,
+    update_manifest,
+    write_ogg,
+)
+from data_pipeline.render.voice import VOICE_RATE, MissingTool, sing
+
+SCORES = Path(__file__).parents[1] / "demo_music" / "scores"
+ARTISTS = {"rms": "Flite RMS", "slt": "Flite SLT", "awb": "Flite AWB", "kal16": "Flite KAL16"}
+LICENCE = "MIT-Festival AND MIT"  # flite's voices and FluidR3Mono's samples
+ALBUM = "Rendered songs"
+VOICE_OVER_BAND_DB = 8.0
+TAIL_S = 1.5  # reverberation after the last chord
+COMPRESSION = 0.68  # Vorbis, about 90 kb/s
+
+
+def render_voice(score: dict[str, Any]) -> tuple[np.ndarray, list[tuple[float, float]]]:
+    """The dry voice (N,) at RATE of a score and the (start, end) seconds of its words."""
+    try:
+        import soxr
+    except ImportError as error:
+        raise MissingTool("soxr is missing: run `pip install soxr`.") from error
+    words = singing.score_words(score)
+    syllables = singing.score_syllables(score)
+    seconds = singing.score_seconds(score) + TAIL_S
+    voice, segments = sing(words, syllables, score["singer"], seconds, score.get("phones"))
+    voice = soxr.resample(voice, VOICE_RATE, RATE, quality="VHQ")
+    out = np.zeros(round(seconds * RATE))
+    n = min(len(out), len(voice))
+    out[:n] = voice[:n]
+    return out, singing.word_times(segments, len(words))
+
+
+def mix(voice: np.ndarray, band: np.ndarray) -> np.ndarray:
+    """Voice (N,) over band (N, 2), VOICE_OVER_BAND_DB louder while it sings: (N, 2), levelled."""
+    sung = reverberate(voice)
+    gain = rms(band) / rms(sung) * 10 ** (VOICE_OVER_BAND_DB / 20)
+    return level(fade(sung * gain + band, 0.01, TAIL_S))
+
+
+def manifest_row(score: dict[str, Any], times: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """The songs.jsonl row of a rendered score."""
+    words = singing.score_words(score)
+    return {
+        "id": score["id"],
+        "audio": f"audio/{score['id']}.ogg",
+        "artist": ARTISTS[score["singer"]],
+        "album": ALBUM,
+        "genres": score["genres"],
+        "year": score["year"],
+        "tags": score["tags"],
+        "lyrics": singing.score_lyrics(score),
+        "words": [[w, round(a, 3), round(b, 3)] for w, (a, b) in zip(words, times, strict=True)],
+        "licence": LICENCE,
+        "group": score["id"],
+        "split": score["split"],
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line: render all the scores, or those named by --only."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder for audio/ and songs.jsonl")
+    parser.add_argument("--scores", type=Path, default=SCORES, help="folder of score JSON files")
+    parser.add_argument("--only", nargs="*", help="ids of the songs to render")
+    args = parser.parse_args(argv)
+    rows = []
+    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        for path in sorted(args.scores.glob("*.json")):
+            score = singing.load_score(path)
+            if args.only and score["id"] not in args.only:
+                continue
+            voice, times = render_voice(score)
+            sound = mix(voice, play(score, len(voice) / RATE))
+            rows.append(manifest_row(score, times))
+            write_ogg(args.out / rows[-1]["audio"], sound, COMPRESSION)
+            print(f"{score['id']}: {len(sound) / RATE:.1f} s, {len(times)} words")
+    except MissingTool as error:
+        print(error, file=sys.stderr)
+        return 1
+    update_manifest(args.out / "songs.jsonl", rows)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,258 @@
+"""Compiles the real train step, or the decoding loop, for TPUs or GPUs that are not there.
+
+libtpu and XLA's CUDA plugin compile on a machine without a TPU or GPU. What comes back is the
+compiler's own: memory by device, the scheduled program with all collectives, and of a TPU an
+estimate of cycles. Nothing is run: no time is measured; `bounds` says what the program cannot be
+faster than.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import re
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from jukejax import costs
+from jukejax.config import ConfigError, Experiment, PriorExperiment
+from jukejax.parallel.mesh import check_batch, local_bytes, make_mesh
+from jukejax.planning import hlo_counts
+from jukejax.planning.topologies import CUDA, Topology
+from jukejax.planning.topologies import topology as topology
+from jukejax.sampling import loop
+from jukejax.sampling.draw import Control
+from jukejax.sampling.weights import held
+from jukejax.training.step import abstract_batch, abstract_state, jit_train_step
+from jukejax.training.tasks import make_task
+
+BETWEEN_HOSTS = "between hosts"
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+
+
+# --- lowering: the same functions that train and sample, on abstract arguments --------------------
+
+
+@dataclass(frozen=True)
+class Program:
+    """A lowered program and the bytes of its arguments on one device."""
+
+    lowered: Any
+    arguments: int
+    topology: Topology
+
+
+def check(experiment: Experiment, mesh: Mesh) -> None:
+    """Raises ConfigError for what a preset leaves to the data, and batches that do not divide."""
+    if isinstance(experiment, PriorExperiment):
+        labels = experiment.model.labels
+        if labels is not None and not labels.sized:
+            raise ConfigError(
+                "This preset takes the number of artists and genres from the data; say them: "
+                "--model.labels.artists N --model.labels.genres N (and years and tags, if used)."
+            )
+        lyrics = experiment.model.lyrics
+        if lyrics is not None and not lyrics.vocabulary:
+            raise ConfigError(
+                "lyrics.alphabet 'characters' takes them from the data; say "
+                "'characters:' followed by them, or any of their number."
+            )
+    check_batch(mesh, experiment.train)
+
+
+def lower_train(experiment: Experiment, topology: Topology) -> Program:
+    """The train step of `jukejax.training.step`, lowered for a topology."""
+    mesh = make_mesh(experiment.mesh, topology.devices)
+    check(experiment, mesh)
+    task = make_task(experiment)
+    state = abstract_state(task, experiment, mesh)
+    batch = abstract_batch(task, experiment, mesh)
+    step = jit_train_step(task, experiment, mesh)
+    with jax.set_mesh(mesh):
+        return Program(step.lower(state, batch), local_bytes((state, batch)), topology)
+
+
+def lower_decode(
+    experiment: PriorExperiment, topology: Topology, windows: int, weights: str
+) -> Program:
+    """The loop of `jukejax.sampling.loop` over `windows` windows at once, lowered for a topology.
+
+    Parameters lie where training stores them, held in `weights`.
+    """
+    config = experiment.model
+    mesh = make_mesh(experiment.mesh, topology.devices)
+    check(experiment, mesh)
+    task = make_task(experiment)
+    stored = abstract_state(task, experiment, mesh).ema
+    params = held(stored, weights)
+    control = jax.eval_shape(lambda: Control(jnp.float32(1)))
+    arguments = loop.abstract_arguments(config, mesh, params, windows, control)
+    return Program(loop.lower(config, mesh, arguments), local_bytes(arguments), topology)
+
+
+def versions(topology: Topology) -> dict[str, str]:
+    """What compiles."""
+    return {name: importlib.metadata.version(name) for name in ("jax", topology.compiler)}
+
+
+def fingerprint(program: Program) -> str:
+    """SHA-256 of what is compiled and with what: StableHLO, jax and the compiler."""
+    names = [f"{name} {version}" for name, version in versions(program.topology).items()]
+    text = "\n".join([*names, program.lowered.as_text()])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# --- compiling ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device. `peak` is an estimate where the program did not fit."""
+
+    fits: bool
+    arguments: int
+    temporaries: int
+    peak: int
+    available: int | None = None  # said by the compiler where the program did not fit
+
+
+def out_of_memory(message: str, arguments: int) -> Memory | None:
+    """What the compiler's message of a program that does not fit says, or None for another.
+
+    The message speaks of temporaries, but counts arguments and outputs as well (a test shows it).
+    """
+    number = r"\(([\d.]+)([KMG]?)\)"
+    found = re.search(rf"total memory required for .*? {number} exceeds .*? {number}", message)
+    if not found:
+        return None
+    peak = int(float(found[1]) * _UNITS[found[2]])
+    available = int(float(found[3]) * _UNITS[found[4]])
+    return Memory(False, arguments, peak - arguments, peak, available)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What the compiler says of a program; `text` is its schedule, or "" where it did not fit."""
+
+    memory: Memory
+    text: str
+    seconds: float
+
+
+def compile_program(program: Program) -> Compiled:
+    """Compiles; a program that does not fit is an answer, not an error."""
+    if program.topology.compiler == CUDA:
+        return _compile_gpu(program)
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="jukejax_aot_") as folder:
+        options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        try:
+            compiled = program.lowered.compile(compiler_options=options)
+        except jax.errors.JaxRuntimeError as error:
+            memory = out_of_memory(str(error), program.arguments)
+            if memory is None:
+                raise
+            return Compiled(memory, "", time.monotonic() - start)
+        # the dump, for as_text() fails where jaxlib is older than libtpu; it has the cycles too
+        found = sorted(Path(folder).glob("*.after_codegen.txt"), key=lambda p: p.stat().st_size)
+        if not found:
+            raise RuntimeError("libtpu wrote no after_codegen.txt: this version cannot be read.")
+        text = found[-1].read_text()
+    return Compiled(_memory(compiled), text, time.monotonic() - start)
+
+
+def _memory(compiled: Any) -> Memory:
+    """What a compiled program needs."""
+    m = compiled.memory_analysis()
+    new = m.output_size_in_bytes - m.alias_size_in_bytes
+    peak = m.argument_size_in_bytes + m.temp_size_in_bytes + new
+    return Memory(True, m.argument_size_in_bytes, m.temp_size_in_bytes, peak)
+
+
+def _compile_gpu(program: Program) -> Compiled:
+    """Compiles for GPUs, whose compiler refuses no size."""
+    start = time.monotonic()
+    # Triton's tiles are tuned on a device; without one matrix products are cuBLAS's
+    options = {"xla_gpu_enable_triton_gemm": False}
+    try:
+        compiled = program.lowered.compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError as error:
+        if "No PTX compilation provider" not in str(error):
+            raise
+        raise ConfigError(
+            "XLA's GPU compiler finds no ptxas, NVIDIA's assembler: pip install "
+            "'jukejax[aot-gpu]' brings one."
+        ) from error
+    memory, room = _memory(compiled), program.topology.chip.memory
+    if memory.peak > room:
+        memory = replace(memory, fits=False, available=room)
+    return Compiled(memory, compiled.as_text(), time.monotonic() - start)
+
+
+# --- what a compiled program implies --------------------------------------------------------------
+
+
+def bounds(counts: hlo_counts.Counts, chip: costs.Chip) -> dict[str, float]:
+    """Seconds that one device cannot do without, by what it would be busy with.
+
+    `compute` is the compiler's cycles; operations that it does not cost are charged
+    max(FLOPs / peak, bytes / bandwidth), on a GPU all. `interconnect` has every link of a chip
+    busy; `network` is between slices or hosts, where its speed is published.
+    """
+    charged = sum(_charge(chip, f, b) for _, f, b in counts.uncosted)
+    sent = sum(c.bytes for c in counts.collectives.values())
+    far = sum(c.network for c in counts.collectives.values())
+    seconds = {
+        "matrix_peak": counts.flops / chip.flops,
+        "compute": counts.cycles / chip.clock + charged,
+        "hbm": counts.hbm_bytes / chip.bandwidth,
+        "interconnect": (sent - far) / chip.interconnect,
+    }
+    if far and chip.network is not None:
+        seconds["network"] = far / chip.network
+    return seconds
+
+
+def _charge(chip: costs.Chip, flops: int, moved: int) -> float:
+    return max(flops / chip.flops, moved / chip.bandwidth)
+
+
+def traffic(counts: hlo_counts.Counts) -> dict[str, dict[str, int]]:
+    """Collectives by kind: how many a run, and the bytes that a device sends.
+
+    What of it goes from one host of GPUs to another is told once more, as "between hosts".
+    """
+    number: Counter[str] = Counter()
+    size: Counter[str] = Counter()
+    for c in counts.collectives.values():
+        number[c.kind] += c.times
+        size[c.kind] += c.bytes
+        if c.network and c.kind != hlo_counts.BETWEEN_SLICES:
+            number[BETWEEN_HOSTS] += c.times
+            size[BETWEEN_HOSTS] += c.network
+    return {kind: {"count": number[kind], "bytes": size[kind]} for kind in sorted(number)}
+
+
+def heaviest(counts: hlo_counts.Counts, top: int = 5) -> list[dict[str, Any]]:
+    """The collectives that send most."""
+    found = sorted(counts.collectives.values(), key=lambda c: -c.bytes)[:top]
+    return [{"kind": c.kind, "times": c.times, "bytes": c.bytes, "of": c.source} for c in found]
+
+
+def operations(counts: hlo_counts.Counts, chip: costs.Chip, top: int = 8) -> dict[str, float]:
+    """Shares of the compiler's cycles by operation, largest first; of the charges on a GPU."""
+    spent: Counter[str] | dict[str, float] = counts.operations
+    if not spent:
+        spent = {}
+        for name, flops, moved in counts.uncosted:
+            spent[name] = spent.get(name, 0.0) + _charge(chip, flops, moved)
+    total = max(sum(spent.values()), 1e-30)
+    return {name: round(c / total, 4) for name, c in Counter(spent).most_common(top)}

@@ -1,0 +1,149 @@
+"""What a job would make, by numbers alone: windows, memory, time."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import jax.numpy as jnp
+
+from jukejax import costs
+from jukejax.config import ConfigError, VQVAEConfig
+from jukejax.formatting import format_seconds, size_text, table
+from jukejax.parallel.mesh import Mesh
+from jukejax.sampling.job import Job
+from jukejax.sampling.memory import bandwidth, free_memory
+from jukejax.sampling.plan import Plan, Window
+from jukejax.sampling.resolve import LevelSetup
+from jukejax.sampling.sample_dir import SampleDir
+
+
+def peak_bytes(job: Job, setups: list[LevelSetup], mesh: Mesh, stream: bool) -> int:
+    """The most that a job takes on a device: its largest level, or all weights and caches."""
+    made = [setup for setup in setups if setup.plan.rounds]
+    memories = [setup.memory(len(job.items), mesh) for setup in made]
+    if not stream:
+        return max((m.peak for m in memories), default=0)
+    kept = sum(m.weights + len(s.batches) * m.caches for s, m in zip(made, memories, strict=True))
+    return kept + max((max(m.prefill, m.loading) for m in memories), default=0)
+
+
+def memory_text(job: Job, setups: list[LevelSetup], mesh: Mesh, stream: bool) -> str:
+    """The most that a job takes at once beside what there is."""
+    free = free_memory()
+    there = f" of {size_text(free)} free" if free else ""
+    return f"At most {size_text(peak_bytes(job, setups, mesh, stream))} at once{there}."
+
+
+def check_memory(job: Job, setups: list[LevelSetup], mesh: Mesh, stream: bool) -> None:
+    """Raises ConfigError where a job cannot fit into the device's memory, or the host's."""
+    needed, free = peak_bytes(job, setups, mesh, stream), free_memory()
+    if not free or needed <= free:
+        return
+    songs = max(len(job.items[some]) for setup in setups for some in setup.batches)
+    rows = max(setup.rows(len(job.items)) for setup in setups)
+    chains = any(setup.plan.chains > 1 for setup in setups)
+    ways = ["leave out --stream"] * stream
+    ways += [f"give a --max-batch below {rows}"] * (songs > 1)
+    ways += ["give fewer --parallel-segments"] * chains
+    raise ConfigError(
+        f"The job takes about {size_text(needed)}, but {size_text(free)} are free; "
+        f"{', or '.join(ways) or 'use a machine with more memory'}. --plan shows what takes how "
+        "much."
+    )
+
+
+def window_lines(windows: tuple[Window, ...]) -> list[str]:
+    """Windows in words, equal ones counted."""
+    lines = []
+    groups = itertools.groupby(windows, lambda w: (w.given - w.start, w.stop - w.given))
+    for (given, made), group in groups:
+        some = list(group)
+        first, last = some[0], some[-1]
+        count = "1 window " if len(some) == 1 else f"{len(some)} windows"
+        each = "" if len(some) == 1 else " each"
+        lines.append(
+            f"  {count:>12} given {given:,} made {made:,}{each}: tokens {first.given:,} to "
+            f"{last.stop:,}"
+        )
+    return lines
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """A level's windows in words, those of chains by rounds."""
+    if plan.chains == 1:
+        return window_lines(plan.windows) or ["  nothing to make: its codes are given"]
+    lengths = [sum(w.stop - w.given for w in line) for line in zip(*plan.rounds, strict=True)]
+    each = " to ".join(f"{n:,}" for n in sorted({min(lengths), max(lengths)}))
+    return [
+        f"  {plan.chains} chains side by side of {each} tokens, in {len(plan.rounds)} "
+        f"round{'s' * (len(plan.rounds) != 1)} of one window each; the first and the last:",
+        *(f"  {x}" for i in (0, -1) for x in window_lines(_chain(plan, i))),
+    ]
+
+
+def _chain(plan: Plan, number: int) -> tuple[Window, ...]:
+    """The windows of one chain that make something."""
+    line = [round[number] for round in plan.rounds]
+    return tuple(window for window in line if window.stop > window.given)
+
+
+def measured_speed(out: Path, level: int) -> float:
+    """Tokens a second (of a batch at once) that a sample directory saw; 0: none."""
+    if not (out / "job.json").exists():
+        return 0.0
+    for entry in SampleDir.open(out).record["levels"]:
+        if entry["level"] == level and entry.get("steps") and entry["seconds_to_sample"]:
+            return entry["steps"] / entry["seconds_to_sample"]
+    return 0.0
+
+
+def plan_text(
+    job: Job, config: VQVAEConfig, setups: list[LevelSetup], mesh: Mesh, out: Path, stream: bool
+) -> str:
+    """Windows, memory on a device and time of a job."""
+    samples = job.samples(config.sample_rate, config.hops[-1])
+    songs = len(job.items)
+    lines = [
+        f"{songs} song{'s' * (songs != 1)} of {job.seconds:g} s; codes for "
+        f"{samples / config.sample_rate:g} s, cut to length in the sound."
+    ]
+    rows, total, speed = [], 0.0, bandwidth()
+    for setup in setups:
+        memory, plan = setup.memory(songs, mesh), setup.plan
+        batches = [len(job.items[some]) for some in setup.batches]
+        measured = measured_speed(out, setup.level)
+        cached = jnp.dtype(setup.config.dtype).itemsize
+        keys = costs.decode_bytes(setup.config, setup.rows(songs), 0, cached)
+        rate = measured or speed / (memory.read + keys)
+        seconds = plan.steps() * len(batches) / rate
+        total += seconds
+        lines += [
+            f"level {setup.level}: {plan.total:,} tokens a song, "
+            f"{' + '.join(map(str, batches))} sampled at once"
+        ]
+        lines += plan_lines(plan)
+        sizes = (memory.weights, memory.caches, memory.prefill, memory.peak)
+        rows.append(
+            (
+                str(setup.level),
+                f"{plan.total - plan.given:,}",
+                f"{setup.rows(songs):,}",
+                f"{plan.steps():,}",
+                *(size_text(size) for size in sizes),
+                f"{rate:.3g} {'measured' if measured else 'at best'}",
+                format_seconds(seconds),
+            )
+        )
+    head = ("level", "to make", "batch", "steps", "weights", "caches", "prefill", "peak",
+            "steps/s", "time")  # fmt: skip
+    lines += [
+        "",
+        table(head, rows),
+        "",
+        f"{memory_text(job, setups, mesh, stream)} Time: {format_seconds(total)} without "
+        "prefills. A step makes a token of each row of a batch; 'at best' reads each weight, and "
+        f"the keys and values attended to, once a step at the {speed / 1e9:.1f} GB/s measured now, "
+        f"'measured' is what {out} saw so far.",
+    ]
+    return "\n".join(lines)

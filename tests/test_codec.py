@@ -1,0 +1,127 @@
+"""Songs encoded piece by piece in shared batches against each whole song, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jukejax.codec import Encoder, Sound
+from jukejax.config import MeshConfig, VQVAEConfig
+from jukejax.models import vqvae
+from jukejax.models.bottleneck import Codebook
+from jukejax.parallel.mesh import make_mesh
+
+CONFIG = VQVAEConfig(
+    sample_rate=1000, downs=(2, 1), multipliers=(2, 1), width=4, depth=1, emb_width=3, codes=64
+)
+HOPS, TOP = (4, 8), 8
+# shorter than a code, a code, beside it, a piece, two and beside it, many: all in one call
+LENGTHS = [1, 7, 8, 9, 40, 41, 79, 80, 81, 333, 0, 200]
+
+
+@pytest.fixture(scope="module")
+def model(oracle):
+    params = oracle.random_params(lambda key: vqvae.init_params(CONFIG, key), scale=0.5)
+    codes = np.random.default_rng(1).normal(size=(2, 64, 3)).astype(np.float32)
+    return params, tuple(Codebook(jnp.asarray(c), jnp.asarray(c), jnp.ones(64)) for c in codes)
+
+
+@pytest.fixture(scope="module")
+def songs():
+    rng = np.random.default_rng(0)
+    return [rng.uniform(-1, 1, length).astype(np.float32) for length in LENGTHS]
+
+
+def sounds_of(songs):
+    return [Sound(lambda a, b, x=x: x[a:b], len(x)) for x in songs]
+
+
+def encoder(model, devices=1, **more):
+    mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
+    return Encoder(CONFIG, *model, mesh, **{"seconds": 0.04, "per_device": 4} | more)
+
+
+def whole(oracle, params, song, level):
+    """Vectors (T, E) of a whole song, tap by tap in float64."""
+    x = np.zeros((1, -(-len(song) // TOP) * TOP, 1))
+    x[0, : len(song), 0] = song
+    for i, stages in enumerate(CONFIG.downs[: level + 1]):
+        block = params[f"encoders_{level}"][f"block_{i}"]
+        for stage in range(stages):
+            x = oracle.conv(block[f"down_{stage}"], x, stride=2, pad=1)
+            x = oracle.resnet(block[f"resnet_{stage}"], x, [[1, 3], [1]][level])
+        x = oracle.conv(block["out"], x, pad=1)
+    return x[0]
+
+
+def off(oracle, model, songs, found):
+    """(codes compared, differences that are no near tie of distances)."""
+    params, books = model
+    compared = wrong = 0
+    for song, levels in zip(songs, found, strict=True):
+        for level, codes in enumerate(levels):
+            assert codes.dtype == np.uint16
+            assert codes.shape == (-(-len(song) // TOP) * TOP // HOPS[level],)
+            if not len(codes):
+                continue
+            x = whole(oracle, params, song, level)
+            distances = ((x[:, None] - np.float64(books[level].codes)) ** 2).sum(-1)  # (T, K)
+            beyond = distances[np.arange(len(codes)), codes] - distances.min(1)
+            compared, wrong = compared + len(codes), wrong + int((beyond > 1e-4).sum())
+    return compared, wrong
+
+
+@pytest.mark.parametrize(
+    ("devices", "seconds", "per_device"), [(1, 0.04, 4), (1, 0.008, 1), (8, 0.1, 1)]
+)
+def test_codes_are_those_of_whole_songs(oracle, model, songs, devices, seconds, per_device):
+    encode = encoder(model, devices, seconds=seconds, per_device=per_device)
+    told = []
+    found = encode(sounds_of(songs), told.append)
+    assert off(oracle, model, songs, found) == (sum(-(-n // 8) * 3 for n in LENGTHS), 0)
+    assert sum(told) == sum(LENGTHS)
+    assert encode._encode._cache_size() == 1  # one program for all lengths
+
+
+@pytest.mark.parametrize("fault", ["reach", "borders"])
+def test_a_fault_would_show(oracle, model, songs, fault):
+    encode = encoder(model)
+    if fault == "reach":
+        encode.reaches = [8, 8]
+    else:  # silence around the song instead of the network's own zero padding
+        read = encode._read
+        encode._read = lambda places: (
+            read(places) | {"begin": np.zeros(4, np.int32), "end": np.full(4, 10**6, np.int32)}
+        )
+    assert off(oracle, model, songs, encode(sounds_of(songs)))[1] > 0
+
+
+def test_the_same_songs_give_the_same_codes(model, songs):
+    encode = encoder(model)
+    for a, b in zip(encode(sounds_of(songs)), encode(sounds_of(songs)), strict=True):
+        for level in range(2):
+            np.testing.assert_array_equal(a[level], b[level])
+    assert encode([]) == []
+
+
+@pytest.mark.slow
+def test_the_published_shape(oracle):
+    config = VQVAEConfig()
+    params = oracle.random_params(lambda key: vqvae.init_params(config, key), scale=0.1)
+    rng = np.random.default_rng(3)
+    song = rng.uniform(-0.5, 0.5, 99_991).astype(np.float32)
+    padded = np.zeros((1, -(-len(song) // 128) * 128, 1), np.float32)
+    padded[0, : len(song), 0] = song
+    vectors = [np.asarray(vqvae.to_vectors(config, params, padded, i))[0] for i in range(3)]
+    codes = [
+        x[rng.choice(len(x), 2048)] + 0.1 * x.std() * rng.normal(size=(2048, 64)) for x in vectors
+    ]
+    codes = [jnp.asarray(c, jnp.float32) for c in codes]
+    books = tuple(Codebook(c, c, jnp.ones(2048)) for c in codes)
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    found = Encoder(config, params, books, mesh, seconds=1.0)(sounds_of([song]))[0]
+    for x, book, chosen in zip(vectors, map(np.asarray, codes), found, strict=True):
+        distances = (x**2).sum(1)[:, None] - 2 * x @ book.T + (book**2).sum(1)
+        beyond = distances[np.arange(len(chosen)), chosen] - distances.min(1)
+        assert (beyond <= 1e-4 * (x**2).sum(1)).all()
+        assert len(np.unique(chosen)) > 200

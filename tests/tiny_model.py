@@ -1,0 +1,115 @@
+"""A model directory of three levels with random weights, and what the command makes with it."""
+
+import dataclasses
+import functools
+
+import numpy as np
+from jax.sharding import Mesh
+
+from experiments.sample import run
+from jukejax.config import (
+    LabelsConfig,
+    MeshConfig,
+    PriorConfig,
+    PriorExperiment,
+    UpperConfig,
+    VQVAEConfig,
+    VQVAEExperiment,
+    to_dict,
+)
+from jukejax.model_dir import ModelDir, load_vqvae, write_model_dir
+from jukejax.parallel.mesh import make_mesh
+from jukejax.sampling.request import Command, make_request
+from jukejax.text.labels import Vocabulary
+from jukejax.training.checkpoint import Checkpoints
+from jukejax.training.step import abstract_state
+from jukejax.training.tasks import make_task
+
+RATE, HOPS, N_CTX = 8000, (4, 8, 16), 16
+VQVAE = VQVAEConfig(
+    sample_rate=RATE, downs=(2, 1, 1), multipliers=(1, 1, 1), width=4, depth=1, emb_width=4,
+    codes=11,
+)  # fmt: skip
+_BASE = {
+    "sample_rate": RATE, "n_ctx": N_CTX, "width": 8, "blocks": 4, "codes": 11, "heads": 2,
+    "attn_ratio": 0.5,
+}  # fmt: skip
+TOP = PriorConfig(
+    **_BASE, level=2, hop=16, depth=3, attn_order=2,
+    labels=LabelsConfig(artists=3, genres=3, max_genres=2, timing_bins=5, min_seconds=0.0),
+)  # fmt: skip
+MIDDLE = PriorConfig(
+    **_BASE, level=1, hop=8, depth=3, attn_order=2, upper=UpperConfig(ratio=2, width=4, depth=1)
+)
+BOTTOM = PriorConfig(
+    **_BASE, level=0, hop=4, depth=3, attn_order=2, upper=UpperConfig(ratio=2, width=4, depth=1)
+)
+
+
+def _save(workdir, experiment, oracle, note=None, scale=0.5):
+    abstract = abstract_state(make_task(experiment), experiment, make_mesh(experiment.mesh))
+    weights = oracle.random_params(lambda key: abstract.ema, scale=scale)
+    extra = oracle.random_params(lambda key: abstract.extra)
+    trees = {"params": weights, "ema": weights, "opt_state": {}, "extra": extra}
+    with Checkpoints(workdir) as checkpoints:
+        checkpoints.save(2, trees, {"experiment": to_dict(experiment), **(note or {})})
+
+
+def write(folder, oracle, scale=0.5, **larger):
+    """`folder`/model; returns it. `scale` is of the priors' weights, `larger` replaces sizes."""
+    _save(folder / "vqvae", VQVAEExperiment(model=VQVAE), oracle)
+    mark = load_vqvae(folder / "vqvae", make_mesh(MeshConfig())).fingerprint
+    priors = {}
+    for small in (TOP, MIDDLE, BOTTOM):
+        config = dataclasses.replace(small, **larger)
+        priors[config.level] = folder / f"prior_{config.level}"
+        experiment = PriorExperiment(model=config)
+        _save(priors[config.level], experiment, oracle, {"fingerprint": mark}, scale)
+    Vocabulary.build(["Ella", "Elvis"], ["Jazz", "Soul"]).save(folder / "labels.json")
+    write_model_dir(folder / "model", folder / "vqvae", priors, folder / "labels.json")
+    return folder / "model"
+
+
+def read_once(patch, command):
+    """Makes experiments.sample (`command`) read a VQ-VAE, and each level's prior, once a mesh."""
+
+    def once(function):
+        known = {}
+
+        def call(self, *arguments):
+            key = (self.path, arguments[-1], *(x for x in arguments if isinstance(x, Mesh)))
+            if key not in known:
+                known[key] = function(self, *arguments)
+            return known[key]
+
+        return call
+
+    patch.setattr(command, "load_vqvae", functools.cache(load_vqvae))
+    patch.setattr(ModelDir, "load_prior", once(ModelDir.load_prior))
+    patch.setattr(ModelDir, "prior_config", once(ModelDir.prior_config))
+
+
+def sample(out, **options):
+    """Runs the command; returns `out`."""
+    asked = Command(out=out, **options)
+    run(make_request(asked), out, asked.stream, devices=asked.mesh)
+    return out
+
+
+def codes(folder, level):
+    """Of a finished level."""
+    with np.load(folder / f"level_{level}" / "codes.npz") as data:
+        assert (data["done"] == data["codes"].shape[1]).all()
+        assert (data["made"] == data["codes"].shape[1]).all()
+        return data["codes"].astype(int)
+
+
+def assert_same(a, b, levels=(0, 1, 2), items=None):
+    """Codes and sounds of b, whose songs are these items of a, or all."""
+    for level in levels:
+        chosen = range(len(codes(a, level))) if items is None else items
+        np.testing.assert_array_equal(codes(a, level)[list(chosen)], codes(b, level))
+        for there, here in enumerate(chosen):
+            files = [a / f"level_{level}" / f"item_{here}.wav"]
+            files.append(b / f"level_{level}" / f"item_{there}.wav")
+            assert files[0].read_bytes() == files[1].read_bytes()
