@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pytest
 
 from jukejax.codec import Encoder, Sound
@@ -20,7 +21,7 @@ LENGTHS = [1, 7, 8, 9, 40, 41, 79, 80, 81, 333, 0, 200]
 
 
 @pytest.fixture(scope="module")
-def model(oracle):
+def model():
     params = oracle.random_params(lambda key: vqvae.init_params(CONFIG, key), scale=0.5)
     codes = np.random.default_rng(1).normal(size=(2, 64, 3)).astype(np.float32)
     return params, tuple(Codebook(jnp.asarray(c), jnp.asarray(c), jnp.ones(64)) for c in codes)
@@ -41,7 +42,7 @@ def encoder(model, devices=1, **more):
     return Encoder(CONFIG, *model, mesh, **{"seconds": 0.04, "per_device": 4} | more)
 
 
-def whole(oracle, params, song, level):
+def whole(params, song, level):
     """Vectors (T, E) of a whole song, tap by tap in float64."""
     x = np.zeros((1, -(-len(song) // TOP) * TOP, 1))
     x[0, : len(song), 0] = song
@@ -54,7 +55,7 @@ def whole(oracle, params, song, level):
     return x[0]
 
 
-def off(oracle, model, songs, found):
+def off(model, songs, found):
     """(codes compared, differences that are no near tie of distances)."""
     params, books = model
     compared = wrong = 0
@@ -64,7 +65,7 @@ def off(oracle, model, songs, found):
             assert codes.shape == (-(-len(song) // TOP) * TOP // HOPS[level],)
             if not len(codes):
                 continue
-            x = whole(oracle, params, song, level)
+            x = whole(params, song, level)
             distances = ((x[:, None] - np.float64(books[level].codes)) ** 2).sum(-1)  # (T, K)
             beyond = distances[np.arange(len(codes)), codes] - distances.min(1)
             compared, wrong = compared + len(codes), wrong + int((beyond > 1e-4).sum())
@@ -74,17 +75,17 @@ def off(oracle, model, songs, found):
 @pytest.mark.parametrize(
     ("devices", "seconds", "per_device"), [(1, 0.04, 4), (1, 0.008, 1), (8, 0.1, 1)]
 )
-def test_codes_are_those_of_whole_songs(oracle, model, songs, devices, seconds, per_device):
+def test_codes_are_those_of_whole_songs(model, songs, devices, seconds, per_device):
     encode = encoder(model, devices, seconds=seconds, per_device=per_device)
     told = []
     found = encode(sounds_of(songs), told.append)
-    assert off(oracle, model, songs, found) == (sum(-(-n // 8) * 3 for n in LENGTHS), 0)
+    assert off(model, songs, found) == (sum(-(-n // 8) * 3 for n in LENGTHS), 0)
     assert sum(told) == sum(LENGTHS)
     assert encode._encode._cache_size() == 1  # one program for all lengths
 
 
 @pytest.mark.parametrize("fault", ["reach", "borders"])
-def test_a_fault_would_show(oracle, model, songs, fault):
+def test_a_fault_would_show(model, songs, fault):
     encode = encoder(model)
     if fault == "reach":
         encode.reaches = [8, 8]
@@ -93,7 +94,7 @@ def test_a_fault_would_show(oracle, model, songs, fault):
         encode._read = lambda places: (
             read(places) | {"begin": np.zeros(4, np.int32), "end": np.full(4, 10**6, np.int32)}
         )
-    assert off(oracle, model, songs, encode(sounds_of(songs)))[1] > 0
+    assert off(model, songs, encode(sounds_of(songs)))[1] > 0
 
 
 def test_the_same_songs_give_the_same_codes(model, songs):
@@ -105,7 +106,7 @@ def test_the_same_songs_give_the_same_codes(model, songs):
 
 
 @pytest.mark.slow
-def test_the_published_shape(oracle):
+def test_the_published_shape():
     config = VQVAEConfig()
     params = oracle.random_params(lambda key: vqvae.init_params(config, key), scale=0.1)
     rng = np.random.default_rng(3)

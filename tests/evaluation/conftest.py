@@ -2,10 +2,10 @@
 write them, with made-up sound."""
 
 import dataclasses
-import functools
 import json
 
 import numpy as np
+import oracle
 import pytest
 import soundfile
 
@@ -138,7 +138,7 @@ def write_songs(folder):
     return manifest
 
 
-def save_run(workdir, experiment, oracle, note=None):
+def save_run(workdir, experiment, note=None):
     """A checkpoint of random weights, as training for 2 steps would leave it."""
     abstract = abstract_state(make_task(experiment), experiment, make_mesh(experiment.mesh))
     trees = abstract._asdict()
@@ -151,9 +151,9 @@ def save_run(workdir, experiment, oracle, note=None):
 
 
 @pytest.fixture(scope="session")
-def make_run(oracle):
+def make_run():
     """make_run(workdir, experiment, note=...): `save_run`."""
-    return functools.partial(save_run, oracle=oracle)
+    return save_run
 
 
 def write_codes(folder):
@@ -171,13 +171,13 @@ def write_codes(folder):
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory, oracle):
+def trained(tmp_path_factory):
     """A folder with songs, a random VQ-VAE, codes, two random priors, model directories."""
     folder = tmp_path_factory.mktemp("trained")
     options = Options(min_seconds=0.5)
     prepare.build(write_songs(folder), folder / "songs", options=options, show_progress=False)
     model = VQVAEConfig(width=4, depth=1, multipliers=(1, 1, 1), emb_width=4, codes=16)
-    save_run(folder / "vqvae", VQVAEExperiment(model=model), oracle)
+    save_run(folder / "vqvae", VQVAEExperiment(model=model))
     write_codes(folder)
     small = PriorConfig(codes=16, n_ctx=16, width=8, depth=1, blocks=4, attn_ratio=1.0)
     labels = LabelsConfig(artists=5, genres=1, timing_bins=4, min_seconds=0.1)
@@ -187,7 +187,7 @@ def trained(tmp_path_factory, oracle):
     for config in (top, middle):
         run = folder / f"prior_{config.level}"
         note = {"fingerprint": fingerprint, "run": f"run of level {config.level}"}
-        save_run(run, PriorExperiment(model=config), oracle, note)
+        save_run(run, PriorExperiment(model=config), note)
     labels_file = folder / "songs" / "labels.json"
     runs = {level: folder / f"prior_{level}" for level in (1, 2)}
     write_model_dir(folder / "model", folder / "vqvae", runs, labels_file)

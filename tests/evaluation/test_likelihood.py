@@ -6,6 +6,7 @@ import json
 
 import jax
 import numpy as np
+import oracle
 import pytest
 
 from jukejax.config import LabelsConfig, LyricsConfig, MeshConfig, PriorConfig, UpperConfig
@@ -21,7 +22,7 @@ TINY = PriorConfig(
 
 
 @pytest.fixture(scope="module")
-def params(oracle):
+def params():
     return oracle.random_params(functools.partial(prior.init_params, TINY))
 
 

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pytest
 import scipy.signal
 
@@ -48,7 +49,7 @@ def in_pieces(x: np.ndarray, y: np.ndarray, sizes: list[int]):
 
 
 @pytest.fixture(scope="module")
-def tiny(oracle):
+def tiny():
     """(config, parameters, codebooks) with random numbers."""
     params = oracle.random_params(functools.partial(vqvae.init_params, TINY), scale=0.3)
     rng = np.random.default_rng(1)

@@ -7,8 +7,8 @@ from experiments import sample as command
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory, oracle):
-    return tiny_model.write(tmp_path_factory.mktemp("tiny"), oracle)
+def model(tmp_path_factory):
+    return tiny_model.write(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

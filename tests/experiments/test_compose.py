@@ -17,9 +17,9 @@ def codes(song, node, level=2):
 
 
 @pytest.fixture(scope="module")
-def song(tmp_path_factory, oracle):
+def song(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compose")
-    model = tiny_model.write(folder, oracle)
+    model = tiny_model.write(folder)
     song = folder / "song"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sample, "write_page", lambda out: out)

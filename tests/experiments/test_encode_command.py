@@ -32,10 +32,10 @@ LENGTHS = {"a": 4001, "b": 160, "c": 5007, "d": 31, "e": 4000, "f": 2000}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, oracle):
+def folder(tmp_path_factory):
     """A tiny model, and stereo songs whose channels have nothing in common."""
     folder, rng, lines = tmp_path_factory.mktemp("encode"), np.random.default_rng(0), []
-    tiny_model.write(folder, oracle)
+    tiny_model.write(folder)
     for name, length in LENGTHS.items():
         soundfile.write(folder / f"{name}.wav", rng.uniform(-0.9, 0.9, (length, 2)), RATE)
         line = {"id": name, "audio": f"{name}.wav", "artist": f"artist {name}"}

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import jax
 import numpy as np
+import oracle
 import pytest
 import tiny_model
 
@@ -35,11 +36,11 @@ SINGING = dataclasses.replace(tiny_model.TOP, depth=4, attn_order=6, lyrics=LYRI
 
 
 @pytest.mark.slow
-def test_samples_of_a_prior_with_lyrics_get_alignments(tmp_path, oracle, monkeypatch):
+def test_samples_of_a_prior_with_lyrics_get_alignments(tmp_path, monkeypatch):
     pytest.importorskip("soundfile")
     monkeypatch.setattr(tiny_model, "TOP", SINGING)
     monkeypatch.setattr(sample, "write_page", lambda out: out)
-    model = tiny_model.write(tmp_path, oracle)
+    model = tiny_model.write(tmp_path)
     words = "Oh — wé all live\nin a yellow submarine"
     (tmp_path / "words.txt").write_text(words)
     command = Command(
@@ -151,7 +152,7 @@ def test_the_map_page_holds_names_safely():
 # --- features -------------------------------------------------------------------------------------
 
 
-def test_features_are_means_over_whole_windows_of_a_song_told_nothing(oracle):
+def test_features_are_means_over_whole_windows_of_a_song_told_nothing():
     config = SINGING
     params = oracle.random_params(lambda key: init_params(config, key), scale=0.3)
     read = make_reader(config, params, make_mesh(MeshConfig()), "mean")

@@ -5,6 +5,7 @@ import json
 
 import jax
 import numpy as np
+import oracle
 import pytest
 
 from experiments import sample
@@ -238,7 +239,7 @@ def test_labels_must_fit_the_prior(tmp_path):
 # --- sounds ---------------------------------------------------------------------------------------
 
 
-def test_sound_in_pieces_equals_the_whole_but_for_clipping(oracle):
+def test_sound_in_pieces_equals_the_whole_but_for_clipping():
     config = VQVAEConfig(
         sample_rate=8, downs=(1, 1), multipliers=(1, 1), width=4, depth=1, emb_width=4, codes=6
     )

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pytest
 import soundfile
 import windows
@@ -88,7 +89,7 @@ def batch_of(config, size, seed=0):
 
 
 @pytest.fixture(scope="module")
-def exported(oracle):
+def exported():
     """kind -> config, params, the two functions with their weights, and the two artefacts."""
 
     @functools.cache
@@ -180,7 +181,7 @@ def test_published_priors_export_without_their_weights(name):
 
 
 @pytest.fixture(scope="module")
-def autoencoder(oracle):
+def autoencoder():
     params = oracle.random_params(lambda key: vqvae.init_params(VQVAE, key))
     noise = np.random.default_rng(1).uniform(-1, 1, (1, 8 * CODES, 1)).astype(np.float32)
     vectors = [jax.jit(vqvae.to_vectors, static_argnums=(0, 3))(VQVAE, params, noise, i)

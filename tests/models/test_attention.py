@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ def queries_keys_values(seed, batch, t, e, heads, width=4):
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize(("rows", "columns", "heads"), [(4, 3, 2), (2, 8, 1), (6, 1, 3)])
-def test_pattern_is_masked_dense_attention(oracle, pattern, rows, columns, heads):
+def test_pattern_is_masked_dense_attention(pattern, rows, columns, heads):
     t = rows * columns
     q, k, v = queries_keys_values(0, 2, t, t, heads)
     visible = min(t, rows + 1)
@@ -37,14 +38,14 @@ def test_pattern_is_masked_dense_attention(oracle, pattern, rows, columns, heads
     pattern=st.sampled_from(["row", "column", "previous_row"]),
     seed=st.integers(0, 99),
 )
-def test_any_grid(oracle, rows, columns, heads, pattern, seed):
+def test_any_grid(rows, columns, heads, pattern, seed):
     q, k, v = queries_keys_values(seed, 1, rows * columns, rows * columns, heads)
     out = attend(pattern, q, k, v, rows, 0)
     expected = oracle.attend(q, k, v, oracle.mask(pattern, rows, columns))
     np.testing.assert_allclose(out, expected, atol=2e-6)
 
 
-def test_cross_sees_every_encoder_state(oracle):
+def test_cross_sees_every_encoder_state():
     q, k, v = queries_keys_values(1, 2, 6, 5, 2)
     out = attend("cross", q, k, v, 3, 0)
     np.testing.assert_allclose(out, oracle.attend(q, k, v, np.ones((6, 5), bool)), atol=2e-6)
@@ -58,7 +59,7 @@ def test_first_row_of_previous_row_is_zero():
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_a_position_feels_what_it_sees_and_nothing_else(oracle, pattern):
+def test_a_position_feels_what_it_sees_and_nothing_else(pattern):
     rows, columns, visible = 4, 3, 8
     t = rows * columns
     q, k, v = (np.repeat(x, t + 1, 0) for x in queries_keys_values(3, 1, t, t, 2))

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import oracle
 import pytest
 
 from jukejax import presets
@@ -107,7 +108,7 @@ TOP = PriorConfig(
 
 
 @pytest.fixture(scope="module")
-def labels(oracle):
+def labels():
     """Parameters of the labels and their output for two songs."""
     batch = {
         "artist": np.array([2, 0], np.int32),
@@ -152,7 +153,7 @@ def test_upsamplers_have_no_timing():
 
 
 @pytest.mark.parametrize(("ratio", "scaled"), [(4, True), (2, False)])
-def test_upper_is_a_stack_of_convolutions(oracle, ratio, scaled):
+def test_upper_is_a_stack_of_convolutions(ratio, scaled):
     upper = UpperConfig(
         ratio=ratio, width=4, depth=3, dilation_growth=2, dilation_cycle=2, scale_residual=scaled
     )
@@ -170,7 +171,7 @@ def test_upper_is_a_stack_of_convolutions(oracle, ratio, scaled):
     np.testing.assert_allclose(out, oracle.layer_norm(params["norm"], x), rtol=1e-4, atol=1e-4)
 
 
-def test_lyrics_encoder(oracle):
+def test_lyrics_encoder():
     lyrics = LyricsConfig(tokens=6, width=8, depth=2, heads=2, blocks=2, attn_order=1)
     config = PriorConfig(
         n_ctx=8, width=12, heads=1, blocks=4, attn_ratio=0.5, depth=1, lyrics=lyrics

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -21,7 +22,7 @@ def arrays(seed, *shapes):
     return [rng.normal(size=shape).astype(np.float32) for shape in shapes]
 
 
-def test_dense_and_norm(oracle):
+def test_dense_and_norm():
     x, kernel, bias = arrays(0, (3, 5, 8), (8, 8), (8,))
     p = {"kernel": kernel, "bias": bias}
     np.testing.assert_allclose(dense.dense(p, x, dense.WIDE), oracle.dense(p, x), atol=1e-5)

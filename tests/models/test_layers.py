@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pytest
 from jax import lax
 
@@ -23,7 +24,7 @@ def test_quick_gelu():
 @pytest.mark.parametrize(
     ("size", "stride", "dilation", "pad"), [(4, 2, 1, 1), (3, 1, 1, 1), (3, 1, 9, 9), (1, 1, 1, 0)]
 )
-def test_conv(oracle, size, stride, dilation, pad):
+def test_conv(size, stride, dilation, pad):
     x, kernel, bias = arrays(2, (2, 12, 3), (size, 3, 5), (5,))
     p = {"kernel": kernel, "bias": bias}
     out = layers.conv(p, x, stride, dilation, pad)
@@ -32,7 +33,7 @@ def test_conv(oracle, size, stride, dilation, pad):
 
 
 @pytest.mark.parametrize("length", [1, 2, 7])
-def test_conv_up_is_a_transposed_convolution(oracle, length):
+def test_conv_up_is_a_transposed_convolution(length):
     x, kernel, bias = arrays(3, (2, length, 3), (4, 3, 5), (5,))
     p = {"kernel": kernel, "bias": bias}
     out = layers.conv_up(p, x)
@@ -51,7 +52,7 @@ def test_dilations_of_the_published_networks():
 
 
 @pytest.mark.parametrize(("reverse", "scaled"), [(False, False), (True, True)])
-def test_resnet(oracle, reverse, scaled):
+def test_resnet(reverse, scaled):
     net = layers.Resnet1D(4, 3, 2, reverse=reverse, scale_residual=scaled)
     (x,) = arrays(4, (2, 9, 4))
     params = oracle.random_params(lambda key: net.init(key, x)["params"])

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import numpy as np
+import oracle
 import pytest
 
 from jukejax.config import LabelsConfig, LyricsConfig, PriorConfig, UpperConfig
@@ -65,7 +66,7 @@ def make_batch(config):
 
 
 @pytest.fixture(scope="module")
-def run(oracle):
+def run():
     """kind -> parameters, batch, logits, lyric logits, bits of tokens, (loss, metrics)."""
 
     @functools.cache
@@ -93,7 +94,7 @@ def timing(p):
     return (p["total_length"][5 * 700 // 2000] + absolute + relative)[None]
 
 
-def expected_stack(kind, p, batch, oracle):
+def expected_stack(kind, p, batch):
     """What goes into the stack, by the published rules, in float64.
 
     Layers, input (B, L, W), how many positions `prime` sees, lyric states, the lyrics encoder's
@@ -130,10 +131,10 @@ def expected_stack(kind, p, batch, oracle):
     return layers, x, visible, encoded, lyric_logits, add
 
 
-def expected_logits(kind, p, batch, oracle):
+def expected_logits(kind, p, batch):
     """Logits (B, L, K) and those of the lyrics encoder."""
     config = KINDS[kind][0]
-    layers, x, visible, encoded, lyric_logits, add = expected_stack(kind, p, batch, oracle)
+    layers, x, visible, encoded, lyric_logits, add = expected_stack(kind, p, batch)
     h, _ = oracle.stack(layers, x, 2, ROWS, visible, encoded)
     if not config.tied_output:
         return h @ np.asarray(p["output"], np.float64), lyric_logits
@@ -148,9 +149,9 @@ def bits_of(logits, targets):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_logits(run, oracle, kind):
+def test_logits(run, kind):
     params, batch, logits, lyric_logits, *_ = run(kind)
-    expected, expected_lyrics = expected_logits(kind, params, batch, oracle)
+    expected, expected_lyrics = expected_logits(kind, params, batch)
     columns = 79 + CODES if kind == "prefix" else CODES
     assert logits.shape == (len(batch["codes"]), T + (E if kind == "prefix" else 0), columns)
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
@@ -216,11 +217,11 @@ def test_music_depends_on_the_lyrics(run, kind):
 
 
 @pytest.mark.parametrize("kind", ["encoder", "prefix"])
-def test_attention_to_lyrics_is_the_softmax_of_queries_and_keys(run, oracle, kind):
+def test_attention_to_lyrics_is_the_softmax_of_queries_and_keys(run, kind):
     config = KINDS[kind][0]
     params, batch, *_ = run(kind)
     some = {name: x[:2] for name, x in batch.items()}
-    layers, x, visible, encoded, *_ = expected_stack(kind, params, some, oracle)
+    layers, x, visible, encoded, *_ = expected_stack(kind, params, some)
     before, (pattern, p) = layers[:-1], layers[-1]
     h, _ = oracle.stack(before, x, 2, ROWS, visible)
     h = oracle.layer_norm(p["norm_0"], h)
@@ -244,11 +245,11 @@ def test_attention_to_lyrics_is_the_softmax_of_queries_and_keys(run, oracle, kin
 
 
 @pytest.mark.parametrize("kind", ["upsampler", "prefix"])
-def test_kept_means_are_of_the_layers_outputs_over_music(run, oracle, kind):
+def test_kept_means_are_of_the_layers_outputs_over_music(run, kind):
     config = KINDS[kind][0]
     params, batch, *_ = run(kind)
     some = {name: x[:2] for name, x in batch.items()}
-    layers, x, visible, encoded, *_ = expected_stack(kind, params, some, oracle)
+    layers, x, visible, encoded, *_ = expected_stack(kind, params, some)
     found = jax.jit(kept, static_argnums=(0, 3))(config, params, some, "mean")
     assert len(found) == len(layers)
     for depth in (1, len(layers)):

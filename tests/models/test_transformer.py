@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pytest
 
 from jukejax.config import REMATS
@@ -49,7 +50,7 @@ def inputs(seed=0):
 
 
 @pytest.fixture(scope="module", params=[2, 6, 9, 10, 12])
-def case(request, oracle):
+def case(request):
     """(order, config, parameters, inputs, (output, keys and values)) of a stack of each order."""
     order = request.param
     c = config(order, residual=0.5 if order == 9 else 1.0)
@@ -60,7 +61,7 @@ def case(request, oracle):
     return order, c, params, (x, encoded), apply(params, x, encoded)
 
 
-def test_stack_is_its_layers_in_order(case, oracle):
+def test_stack_is_its_layers_in_order(case):
     order, c, params, (x, encoded), (out, kept) = case
     layers = oracle.unrolled(params, c.runs)
     assert [pattern for pattern, _ in layers] == ORDERS[order]
@@ -75,7 +76,7 @@ def test_stack_is_its_layers_in_order(case, oracle):
                     np.testing.assert_allclose(found[r], wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_reach_is_the_product_of_the_masks(case, oracle):
+def test_reach_is_the_product_of_the_masks(case):
     order, _, _, _, (out, _) = case
     out = np.asarray(out)
     changed = (out[1 : 1 + T] != out[:1]).any(-1)  # (j, p)
@@ -117,7 +118,7 @@ def test_layers_of_a_run_begin_with_different_numbers(born):
 
 
 @pytest.fixture(scope="module")
-def value_and_gradients(oracle):
+def value_and_gradients():
     """remat -> (loss, gradients) of a stack that scans one layer three times."""
     x, _ = inputs()
 

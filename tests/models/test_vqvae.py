@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ HOPS = (4, 8)
 
 
 @pytest.fixture(scope="module")
-def params(oracle):
+def params():
     return oracle.random_params(lambda key: vqvae.init_params(CONFIG, key))
 
 
@@ -55,7 +56,7 @@ def noise(length, batch=1):
 
 
 @pytest.mark.parametrize("level", [0, 1])
-def test_encoder_is_its_layers_in_order(params, encode, oracle, level):
+def test_encoder_is_its_layers_in_order(params, encode, level):
     audio = noise(48, 2)
     x, p = audio, params[f"encoders_{level}"]
     for i, stages in enumerate([2, 1][: level + 1]):
@@ -70,7 +71,7 @@ def test_encoder_is_its_layers_in_order(params, encode, oracle, level):
 
 
 @pytest.mark.parametrize("level", [0, 1])
-def test_decoder_is_its_layers_in_order(params, books, decode, oracle, level):
+def test_decoder_is_its_layers_in_order(params, books, decode, level):
     codes = np.random.default_rng(3).integers(0, 8, (2, 6))
     x, p = np.asarray(books[level].codes)[codes], params[f"decoders_{level}"]
     for i in reversed(range(level + 1)):

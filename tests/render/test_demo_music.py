@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-FOLDER = Path(__file__).parent.parent / "data_pipeline" / "demo_music"
+FOLDER = Path(__file__).parents[2] / "data_pipeline" / "demo_music"
 KEYS = {"id", "audio", "artist", "album", "genres", "year", "tags", "lyrics", "words"}
 KEYS |= {"licence", "group", "split"}
 PERMISSIVE = {"BSD-2-Clause", "MIT", "MIT-Festival AND MIT"}

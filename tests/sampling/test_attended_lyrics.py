@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import oracle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ CONFIG = PriorConfig(
 )  # fmt: skip
 
 
-def diagonal(oracle, sharpness):
+def diagonal(sharpness):
     """Parameters whose second head of layer 3 has music token t attend to lyric state t // 4.
 
     All is zero but position tables (unit vectors), the norms' scales, the lyrics' projection
@@ -62,8 +63,8 @@ def song(tokens, hop_fraction=0.5, characters=20):
 
 
 @pytest.fixture(scope="module")
-def read(oracle):
-    return make_reader(CONFIG, diagonal(oracle, 4.0), make_mesh(MeshConfig()), KEEP_LYRICS)
+def read():
+    return make_reader(CONFIG, diagonal(4.0), make_mesh(MeshConfig()), KEEP_LYRICS)
 
 
 def test_lyric_layers_are_those_that_look_at_lyrics():
@@ -121,8 +122,8 @@ def test_align_adds_up_the_weights_of_the_window_that_made_a_token(read):
         np.testing.assert_allclose(found[head].weights, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_attention_that_is_not_finite_is_refused(oracle):
-    params = diagonal(oracle, np.nan)
+def test_attention_that_is_not_finite_is_refused():
+    params = diagonal(np.nan)
     broken = make_reader(CONFIG, params, make_mesh(MeshConfig()), KEEP_LYRICS)
     with pytest.raises(CheckpointError, match="not finite"):
         align(CONFIG, broken, song(32), lyric_heads(CONFIG), batch=8)

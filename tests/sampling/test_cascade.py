@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pytest
 import scipy.stats
 import windows
@@ -127,7 +128,7 @@ def test_a_top_level_window_has_no_codes_above():
 
 
 @pytest.fixture(scope="module")
-def level(oracle):
+def level():
     """name -> config, parameters, codes above, and `sample` with all but `items` given."""
 
     @functools.cache

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pytest
 import scipy.stats
 import windows
@@ -86,7 +87,7 @@ def decoded(config, params, batch, given):
 
 
 @pytest.fixture(scope="module")
-def prior(oracle):
+def prior():
     """kind -> config, params, batch, and its logits by the full pass."""
 
     @functools.cache
@@ -120,7 +121,7 @@ def test_cached_logits_equal_those_of_the_full_pass(prior, kind, given):
     assert not logits[:, :given].any()
 
 
-def test_cached_logits_equal_float64_numpy(prior, oracle):
+def test_cached_logits_equal_float64_numpy(prior):
     """Row 0 above all: it has no row above, and its previous-row layers add the bias alone."""
     p = prior("factorized")
     params = jax.device_get(p.params)

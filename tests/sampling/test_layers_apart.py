@@ -1,5 +1,6 @@
 import jax
 import numpy as np
+import oracle
 import pytest
 import windows
 
@@ -18,7 +19,7 @@ U = np.random.default_rng(0).random((2, 16), np.float32)
 
 
 @pytest.mark.parametrize("weights", ["float32", "int8"])
-def test_layers_as_arrays_of_their_own_draw_the_same_tokens(oracle, monkeypatch, weights):
+def test_layers_as_arrays_of_their_own_draw_the_same_tokens(monkeypatch, weights):
     params = oracle.random_params(lambda key: init_params(CONFIG, key), scale=0.5)
     params, batch = hold(params, weights), jax.tree.map(np.array, example_batch(CONFIG, 2))
 
@@ -34,7 +35,7 @@ def test_layers_as_arrays_of_their_own_draw_the_same_tokens(oracle, monkeypatch,
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
-def test_layers_of_their_own_are_views_and_only_large_ones_on_one_cpu(oracle, monkeypatch):
+def test_layers_of_their_own_are_views_and_only_large_ones_on_one_cpu(monkeypatch):
     params = oracle.random_params(lambda key: init_params(CONFIG, key))
     mesh, params = windows.on_one_device(params)
     kernels = params["stack"]["run_0"]["layer_0"]["mlp_in"]["kernel"]  # (2, 16, 16)

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pytest
 import windows
 
@@ -37,7 +38,7 @@ def nothing(offset):
 
 
 @pytest.fixture(scope="module")
-def weights(oracle):
+def weights():
     return oracle.random_params(lambda key: init_params(CONFIG, key), scale=0.5)
 
 

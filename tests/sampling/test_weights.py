@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pytest
 import windows
 
@@ -26,7 +27,7 @@ CONFIG = PriorConfig(
 
 
 @pytest.fixture(scope="module")
-def params(oracle):
+def params():
     return oracle.random_params(lambda key: init_params(CONFIG, key), scale=0.5)
 
 
@@ -76,7 +77,7 @@ def test_a_product_is_scaled_before_it_is_rounded_to_bfloat16():
     np.testing.assert_allclose(found, wanted, rtol=2**-8, atol=1e-3)
 
 
-def test_decoding_draws_from_the_same_weights_as_the_forward_pass(oracle):
+def test_decoding_draws_from_the_same_weights_as_the_forward_pass():
     config = dataclasses.replace(CONFIG, lyrics=None, labels=None, attn_order=2, depth=3)
     params = oracle.random_params(lambda key: init_params(config, key), scale=0.5)
     held, batch = hold(params, "int8"), example_batch(config, 2)

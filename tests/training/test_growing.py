@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import jax
 import numpy as np
+import oracle
 import pytest
 
 from jukejax.config import LabelsConfig, MeshConfig, PriorConfig, PriorExperiment
@@ -30,7 +31,7 @@ def abstract(experiment):
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory, oracle):
+def weights(tmp_path_factory):
     """(workdir, parameters) of the small model."""
     workdir = tmp_path_factory.mktemp("small")
     params = oracle.random_params(lambda key: abstract(SMALL)["ema"], scale=0.5)

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pytest
 from scipy.signal import get_window
 
@@ -92,7 +93,7 @@ def test_linf_of_a_clip_shorter_than_k_is_the_mean(audio):
 
 
 @pytest.fixture(scope="module")
-def state(oracle):
+def state():
     """Parameters and codebooks."""
     params = oracle.random_params(lambda key: vqvae.init_params(CONFIG, key))
     codes = np.random.default_rng(1).normal(size=(2, 8, 3)).astype(np.float32)

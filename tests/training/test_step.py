@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import jax
 import numpy as np
+import oracle
 import pytest
 
 from jukejax.config import (
@@ -76,7 +77,7 @@ def batches(experiment):
 
 
 @pytest.fixture(scope="module")
-def start(oracle):
+def start():
     """experiment -> a state of host arrays to begin from."""
 
     @functools.cache

@@ -18,9 +18,9 @@ LABELS = {"a": ("ella", "jazz"), "b": ("elvis", "soul")}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory, oracle):
+def model(tmp_path_factory):
     """Weights so small that it draws this or that, and not always the same."""
-    return tiny_model.write(tmp_path_factory.mktemp("model"), oracle, scale=0.3)
+    return tiny_model.write(tmp_path_factory.mktemp("model"), scale=0.3)
 
 
 @pytest.fixture(scope="module")
