@@ -22,15 +22,13 @@ def command(main: Callable[..., Any]) -> Callable[..., Any]:
     """
     import jax
 
-    from jukejax.config import ConfigError
-    from jukejax.errors import CheckpointError, DataError
-    from jukejax.training.stopping import Diverged, Interrupted, Preempted
+    from jukejax.errors import Interrupted, JukejaxError, Preempted
 
     @functools.wraps(main)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return main(*args, **kwargs)
-        except (ConfigError, CheckpointError, DataError, Diverged) as error:
+        except JukejaxError as error:
             leave(f"error: {error}")
         except OSError as error:  # no such file, no space, no permission
             leave(f"error: {error}; mend that and run again, work done is kept.")

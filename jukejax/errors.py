@@ -19,3 +19,15 @@ class DataError(JukejaxError):
 
 class InteropError(CheckpointError):
     """A file of another project cannot be imported, or a model cannot be exported to its format."""
+
+
+class Diverged(JukejaxError):
+    """Training stopped: the loss or the gradient was not finite for too many steps in a row."""
+
+
+class Interrupted(Exception):
+    """Training was stopped by Ctrl-C after saving. No mistake: the same command continues it."""
+
+
+class Preempted(Interrupted):
+    """Training was stopped by SIGTERM after saving: the machine is needed elsewhere."""

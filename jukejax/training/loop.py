@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jukejax.config import Experiment, to_dict
+from jukejax.errors import Interrupted, Preempted
 from jukejax.parallel.distributed import Agreement
 from jukejax.parallel.mesh import put_batch
 from jukejax.training.checkpoint import Checkpoints, open_existing
@@ -29,7 +30,7 @@ from jukejax.training.step import (
     make_eval_step,
     make_train_step,
 )
-from jukejax.training.stopping import Interrupted, Preempted, Skips, StopSignal
+from jukejax.training.stopping import Skips, StopSignal
 from jukejax.training.tasks import make_task
 
 HostBatch = dict[str, np.ndarray]

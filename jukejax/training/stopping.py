@@ -8,17 +8,7 @@ from typing import Any
 
 import jax
 
-
-class Interrupted(Exception):
-    """The run was asked to stop; it has saved its state and goes on when started again."""
-
-
-class Preempted(Interrupted):
-    """It was asked by SIGTERM: the machine is taken away, and the launcher starts it elsewhere."""
-
-
-class Diverged(Exception):
-    """The loss or the gradient is no longer a number; nothing was saved of it."""
+from jukejax.errors import Diverged
 
 
 class StopSignal:

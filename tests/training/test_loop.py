@@ -18,7 +18,7 @@ from jukejax.config import (
     VQVAEConfig,
     VQVAEExperiment,
 )
-from jukejax.errors import CheckpointError
+from jukejax.errors import CheckpointError, Diverged, Interrupted, Preempted
 from jukejax.model_dir import load_experiment, load_vqvae
 from jukejax.parallel.mesh import make_mesh
 from jukejax.training import loop
@@ -26,7 +26,6 @@ from jukejax.training.checkpoint import Checkpoints, directory, open_existing
 from jukejax.training.loop import train
 from jukejax.training.metrics import read_metrics
 from jukejax.training.step import abstract_state
-from jukejax.training.stopping import Diverged, Interrupted, Preempted
 from jukejax.training.tasks import make_task
 
 # Orbax drops the reads of a checkpoint that it refuses, and Python remarks on that.
