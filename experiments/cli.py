@@ -1,28 +1,124 @@
-"""What the commands share: clean errors, presets on the command line."""
+"""What all commands share: parsing, help, exit codes, errors as sentences.
+
+Nothing here imports jax: `--help` answers at once, and jax starts with a command's work.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import functools
 import os
+import re
 import sys
+import textwrap
 import traceback
-from collections.abc import Callable
-from typing import Any, NoReturn
+import types
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from typing import Any, NoReturn, get_origin
 
-DONE, MISTAKE, USAGE, CRASH, RUN_AGAIN, STOPPED = 0, 1, 2, 70, 75, 130
+import tyro
+
+from jukejax.errors import Interrupted, JukejaxError, Preempted
+
+# Exit codes. Launchers start a command again after 70, 75 and the end by a signal, not for ever.
+DONE = 0
+MISTAKE = 1  # a mistake to mend: starting again would not help
+USAGE = 2  # the same, on the command line
+CRASH = 70  # one of several processes met an unforeseen error, mostly because another one is gone
+RUN_AGAIN = 75  # EX_TEMPFAIL: stopped by SIGTERM after saving; the same command continues
+STOPPED = 130  # Ctrl-C
+
+HELP = ("-h", "--help")
+HELP_ALL = "--help-all"
+# modules whose distribution has another name
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "tensorflow": "tensorflow-cpu"}
+
+
+def parse(
+    kind: Any, arguments: list[str], program: str, common: Sequence[str] = (), **options: Any
+) -> Any:
+    """A command from its command line, by tyro.
+
+    `--help` lists the options in `common` (all where that is empty), `--help-all` every one.
+
+    Args:
+      kind: a dataclass; or a function, which is called and has no `common`. Its docstring is the
+        help, and ends with an example.
+      arguments: without the program's name.
+      program: for the usage line, such as "jukejax train".
+      common: names of fields; those without a default belong to them.
+      options: of `tyro.cli`, such as `default`.
+    """
+    if HELP_ALL in arguments:
+        arguments = ["--help"]
+    elif common and any(word in arguments for word in HELP):
+        try:
+            tyro.cli(_shortened(kind, common), args=["--help"], prog=program)
+        finally:
+            print(f"All options: {program} {HELP_ALL}")
+    return tyro.cli(kind, args=arguments, prog=program, **options)
+
+
+def _shortened(kind: Any, common: Sequence[str]) -> type:
+    """A dataclass with the same help and the common fields alone."""
+    names = [field.name for field in dataclasses.fields(get_origin(kind) or kind)]
+    assert set(common) <= set(names), f"{set(common) - set(names)} are no fields of {kind}"
+    hidden = dict.fromkeys(name for name in names if name not in common)
+    body = {
+        "__doc__": kind.__doc__,
+        "__module__": kind.__module__,
+        "__annotations__": dict.fromkeys(hidden, tyro.conf.Suppress[None]),
+        **hidden,
+    }
+    name = (get_origin(kind) or kind).__name__
+    short = types.new_class(name, (kind,), exec_body=lambda namespace: namespace.update(body))
+    return dataclasses.dataclass(frozen=True, kw_only=True)(short)
+
+
+def choose(
+    choices: Mapping[str, str], arguments: list[str], usage: str, about: str = ""
+) -> tuple[str, list[str]]:
+    """The first argument, which must be one of `choices`, and the other arguments.
+
+    Args:
+      choices: what `--help` says of each, in one line.
+      usage: the usage line, such as "jukejax convert import|export ...".
+      about: what comes after it in the help.
+    """
+    if arguments and arguments[0] in choices:
+        return arguments[0], arguments[1:]
+    if not arguments or arguments[0].startswith("-"):
+        width = max(map(len, choices)) + 2
+        lines = [
+            textwrap.fill(line, 100, initial_indent=f"  {name:{width}}", subsequent_indent=" " * 8)
+            for name, line in choices.items()
+        ]
+        text = "\n\n".join(filter(None, [f"usage: {usage}", about, "\n".join(lines)]))
+        if arguments and arguments[0] in (*HELP, HELP_ALL):
+            print(text)
+            sys.exit(DONE)
+        print(text, file=sys.stderr)
+        sys.exit(USAGE)
+    near = difflib.get_close_matches(arguments[0], choices, 1)
+    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(choices)}."
+    print(f"error: there is no {arguments[0]!r}; {hint}", file=sys.stderr)
+    sys.exit(USAGE)
+
+
+def take_preset(arguments: list[str], usage: str) -> tuple[str, list[str]]:
+    """The name of a preset or the workdir of a run, which comes first, and the other arguments."""
+    if arguments and not arguments[0].startswith("-"):
+        return arguments[0], arguments[1:]
+    from jukejax.presets import PRESETS
+
+    lines = {name: (make.__doc__ or "").splitlines()[0] for name, make in PRESETS.items()}
+    return choose(lines, arguments, usage, "Presets (each has a --help of its own):")
 
 
 def command(main: Callable[..., Any]) -> Callable[..., Any]:
-    """Turns the errors that users can mend into one sentence, and how it went into an exit code.
-
-    0: done. 1 or 2: a mistake to mend; starting again would not help. 75 (`EX_TEMPFAIL`): stopped
-    by SIGTERM after saving: run me again. 130: Ctrl-C. Anything else is a crash: 70, one of many
-    processes met an error that is not foreseen, mostly because another is gone; or the end by a
-    signal. Launchers start those again too, not for ever.
-    """
-    import jax
-
-    from jukejax.errors import Interrupted, JukejaxError, Preempted
+    """Turns errors that users can mend into one sentence, and how it ended into an exit code."""
 
     @functools.wraps(main)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -30,31 +126,61 @@ def command(main: Callable[..., Any]) -> Callable[..., Any]:
             return main(*args, **kwargs)
         except JukejaxError as error:
             leave(f"error: {error}")
+        except ModuleNotFoundError as error:
+            sentence = missing(error.name or "")
+            if not sentence:
+                raise
+            leave(f"error: {sentence}")
         except OSError as error:  # no such file, no space, no permission
             leave(f"error: {error}; mend that and run again, work done is kept.")
-        except Preempted as error:
-            print(f"{error} The same command goes on from there.", file=sys.stderr)
-            sys.exit(RUN_AGAIN)
         except Interrupted as error:
-            print(f"{error} The same command goes on from there.", file=sys.stderr)
-            sys.exit(STOPPED)
+            print(f"{error} The same command continues from there.", file=sys.stderr)
+            sys.exit(RUN_AGAIN if isinstance(error, Preempted) else STOPPED)
         except KeyboardInterrupt:
-            print("Interrupted. The same command goes on where it was.", file=sys.stderr)
+            print("Interrupted. The same command continues where it was.", file=sys.stderr)
             at_once(STOPPED)  # not through the threads of a compiler that was cut short
         except Exception:
-            if not jax.distributed.is_initialized():
+            if not one_of_several():
                 raise
-            traceback.print_exc()  # mostly another process is gone: they are not waited for
+            traceback.print_exc()  # mostly another process is gone: do not wait for the others
             at_once(CRASH)
 
     return run
 
 
-def leave(sentence: str) -> NoReturn:
-    """Ends with a mistake; one process of many does not wait for the others, who wait for it."""
-    import jax
+def missing(module: str) -> str:
+    """What to install for a module that is missing; nothing where jukejax does not ask for it."""
+    root = module.partition(".")[0]
+    package = DISTRIBUTIONS.get(root, root).replace("_", "-")
+    try:
+        requirements = metadata.requires("jukejax") or []
+    except metadata.PackageNotFoundError:
+        return f"{root} is not installed, nor is jukejax: run `pip install --editable .` first."
+    extras, needed = [], False
+    for requirement in requirements:
+        if re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower() == package.lower():
+            needed = True
+            extras += re.findall(r"extra == [\"'](.+?)[\"']", requirement)
+    if not needed:
+        return ""
+    if not extras:
+        return f"{root}, which jukejax requires, is not installed: run `pip install {package}`."
+    others = f" ({', '.join(extras[1:])} too)" if len(extras) > 1 else ""
+    return (
+        f"{root} is not installed; the extra {extras[0]} has it{others}: "
+        f"run `pip install 'jukejax[{extras[0]}]'`."
+    )
 
-    if jax.distributed.is_initialized():
+
+def one_of_several() -> bool:
+    """Whether this process computes together with others, which wait for it."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
+
+
+def leave(sentence: str) -> NoReturn:
+    """Ends with a mistake; one process of several does not wait for the others."""
+    if one_of_several():
         print(sentence, file=sys.stderr)
         at_once(MISTAKE)
     sys.exit(sentence)
@@ -65,17 +191,3 @@ def at_once(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def take_preset(arguments: list[str], usage: str) -> tuple[str, list[str]]:
-    """The preset's name, which comes first, and the other arguments."""
-    if not arguments or arguments[0].startswith("-"):
-        from jukejax.presets import PRESETS
-
-        lines = [f"  {name:28}{(f.__doc__ or '').splitlines()[0]}" for name, f in PRESETS.items()]
-        text = f"usage: {usage}\n\nPresets:\n" + "\n".join(lines)
-        if arguments and arguments[0] in ("-h", "--help"):
-            print(text + "\n\n`PRESET --help` lists every field that can be overridden.")
-            sys.exit(0)
-        sys.exit(text)
-    return arguments[0], arguments[1:]
