@@ -18,7 +18,10 @@ from experiments import cli
 
 @dataclass(frozen=True)
 class Command:
-    """Find the word times of songs; run it again to go on after an interruption."""
+    """Find the word times of songs; after an interruption, run it again to continue.
+
+    Example: jukejax align --manifest songs.jsonl --out songs_aligned.jsonl --workers 4
+    """
 
     manifest: Path
     """A songs.jsonl with lyrics."""
@@ -33,7 +36,9 @@ class Command:
 
 @cli.command
 def main(arguments: list[str]) -> None:
-    command = tyro.cli(Command, args=arguments, prog="python -m experiments.align")
+    command: Command = cli.parse(
+        Command, arguments, "jukejax align", ("manifest", "out", "workers", "replace")
+    )
     songs = align_manifest(
         command.manifest,
         command.out,

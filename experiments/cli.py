@@ -16,7 +16,7 @@ import traceback
 import types
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
-from typing import Any, NoReturn, get_origin
+from typing import Annotated, Any, NoReturn, get_origin
 
 import tyro
 
@@ -69,7 +69,7 @@ def _shortened(kind: Any, common: Sequence[str]) -> type:
     body = {
         "__doc__": kind.__doc__,
         "__module__": kind.__module__,
-        "__annotations__": dict.fromkeys(hidden, tyro.conf.Suppress[None]),
+        "__annotations__": dict.fromkeys(hidden, Annotated[None, tyro.conf.Suppress]),
         **hidden,
     }
     name = (get_origin(kind) or kind).__name__

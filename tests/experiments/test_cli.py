@@ -1,0 +1,149 @@
+import sys
+from dataclasses import dataclass, field
+
+import pytest
+
+from experiments import cli
+from jukejax.config import MeshConfig
+from jukejax.errors import ConfigError, Interrupted, Preempted
+
+
+@dataclass(frozen=True)
+class Bake:
+    """Bake bread.
+
+    Example: bake --flour 500
+    """
+
+    flour: int
+    """Grams."""
+    salt: float = 0.02
+    """Part of the flour."""
+    seeds: tuple[str, ...] = ()
+    """On top."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+
+def shown(capsys, *arguments, common=("flour", "seeds")):
+    with pytest.raises(SystemExit) as stop:
+        cli.parse(Bake, list(arguments), "kitchen bake", common)
+    assert stop.value.code == cli.DONE
+    return capsys.readouterr().out
+
+
+def test_help_lists_common_options_an_example_and_where_the_others_are(capsys):
+    short = shown(capsys, "--help")
+    assert "usage: kitchen bake" in short and "Example: bake --flour 500" in short
+    assert "--flour INT" in short and "On top." in short and "kitchen bake --help-all" in short
+    assert "--salt" not in short and "--mesh" not in short
+    assert shown(capsys, "--flour", "3", "-h") == short
+
+
+def test_help_all_lists_every_option(capsys):
+    every = shown(capsys, "--help-all")
+    assert all(f"--{name}" in every for name in ("flour", "salt", "seeds", "mesh.fsdp"))
+    assert every == shown(capsys, "--help", common=())
+
+
+def test_options_that_short_help_does_not_list_are_parsed():
+    parsed = cli.parse(Bake, ["--flour=3", "--salt=1", "--mesh.fsdp=2"], "bake", ("flour",))
+    assert parsed == Bake(3, 1.0, mesh=MeshConfig(fsdp=2))
+
+
+def test_common_names_a_field():
+    with pytest.raises(AssertionError, match="sugar"):
+        cli.parse(Bake, ["--help"], "bake", ("sugar",))
+
+
+CHOICES = {"train": "Learn.", "encode": "Songs to codes."}
+
+
+def test_a_choice_and_what_follows():
+    assert cli.choose(CHOICES, ["train", "--help"], "jukejax ...") == ("train", ["--help"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], cli.USAGE, "usage: jukejax ..."),
+        (["--help"], cli.DONE, "encode  Songs to codes."),
+        (["trian"], cli.USAGE, "there is no 'trian'; did you mean train?"),
+        (["bake"], cli.USAGE, "there is no 'bake'; choose one of train, encode."),
+    ],
+)
+def test_no_choice_and_a_wrong_one(arguments, code, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.choose(CHOICES, arguments, "jukejax ...")
+    output = capsys.readouterr()
+    assert stop.value.code == code and words in (output.err if code else output.out)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("Width is 3; it must be even."), "error: Width is 3; it must be even."),
+        (FileNotFoundError(2, "No such file", "songs"), "error: [Errno 2] No such file: 'songs'; "),
+        (Preempted("Saved at step 3."), cli.RUN_AGAIN),
+        (Interrupted("Saved at step 3."), cli.STOPPED),
+    ],
+)
+def test_how_a_command_ends(error, code):
+    @cli.command
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        main()
+    left = stop.value.code
+    assert left == code if isinstance(code, int) else left.startswith(code)
+
+
+def test_an_error_that_is_not_foreseen_stays_one():
+    @cli.command
+    def main():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        main()
+
+
+REQUIRED = [
+    "numpy>=2.0",
+    'soxr>=1.0; extra == "data"',
+    'tensorflow-cpu>=2.21; (platform_system == "Linux") and extra == "data"',
+    "scikit-learn>=1.5; extra == 'evaluate'",
+    "soxr>=1.0; extra == 'evaluate'",
+]
+
+
+@pytest.mark.parametrize(
+    ("module", "sentence"),
+    [
+        ("soxr", "soxr is not installed; the extra data has it (evaluate too): run `pip install "),
+        ("tensorflow.io", "tensorflow is not installed; the extra data has it: run `pip install "),
+        ("sklearn.cluster", "sklearn is not installed; the extra evaluate has it: "),
+        ("numpy", "numpy, which jukejax requires, is not installed: run `pip install numpy`."),
+    ],
+)
+def test_a_missing_package_ends_in_a_sentence_that_names_the_extra(module, sentence, monkeypatch):
+    monkeypatch.setattr(cli.metadata, "requires", lambda name: REQUIRED)
+    monkeypatch.setitem(sys.modules, module, None)
+
+    @cli.command
+    def main():
+        __import__(module)
+
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code.startswith(f"error: {sentence}")
+
+
+def test_a_module_that_jukejax_does_not_require_is_a_crash(monkeypatch):
+    monkeypatch.setattr(cli.metadata, "requires", lambda name: REQUIRED)
+
+    @cli.command
+    def main():
+        import songs_and_nothing_else  # noqa: F401
+
+    with pytest.raises(ModuleNotFoundError):
+        main()
