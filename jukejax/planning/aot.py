@@ -1,9 +1,8 @@
-"""Compiles the real train step, or the decoding loop, for TPUs or GPUs that are not there.
+"""Ahead-of-time compilation of the train step or the decoding loop for TPUs or GPUs without one.
 
-libtpu and XLA's CUDA plugin compile on a machine without a TPU or GPU. What comes back is the
-compiler's own: memory by device, the scheduled program with all collectives, and of a TPU an
-estimate of cycles. Nothing is run: no time is measured; `bounds` says what the program cannot be
-faster than.
+libtpu and XLA's CUDA plugin compile on a machine that has no TPU or GPU. Memory by device and the
+scheduled program with all collectives are the compiler's own, and so, on a TPU, is an estimate of
+cycles. Nothing is run and no time is measured: `bounds` gives lower bounds on the program's time.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import hashlib
 import importlib.metadata
 import re
 import tempfile
-import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,12 +36,12 @@ BETWEEN_HOSTS = "between hosts"
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 
-# --- lowering: the same functions that train and sample, on abstract arguments --------------------
+# --- lowering: the functions that train and sample, on abstract arguments -------------------------
 
 
 @dataclass(frozen=True)
 class Program:
-    """A lowered program and the bytes of its arguments on one device."""
+    """A lowered program, and the bytes of its arguments on one device."""
 
     lowered: Any
     arguments: int
@@ -51,19 +49,19 @@ class Program:
 
 
 def check(experiment: Experiment, mesh: Mesh) -> None:
-    """Raises ConfigError for what a preset leaves to the data, and batches that do not divide."""
+    """Raises ConfigError for sizes that come from data, and for a batch that does not divide."""
     if isinstance(experiment, PriorExperiment):
         labels = experiment.model.labels
         if labels is not None and not labels.sized:
             raise ConfigError(
-                "This preset takes the number of artists and genres from the data; say them: "
+                "This preset takes the numbers of artists and genres from the data; set them: "
                 "--model.labels.artists N --model.labels.genres N (and years and tags, if used)."
             )
         lyrics = experiment.model.lyrics
         if lyrics is not None and not lyrics.vocabulary:
             raise ConfigError(
-                "lyrics.alphabet 'characters' takes them from the data; say "
-                "'characters:' followed by them, or any of their number."
+                "lyrics.alphabet 'characters' is filled in from the data; set it to "
+                "'characters:' followed by the characters, or by any of the same number."
             )
     check_batch(mesh, experiment.train)
 
@@ -83,28 +81,26 @@ def lower_train(experiment: Experiment, topology: Topology) -> Program:
 def lower_decode(
     experiment: PriorExperiment, topology: Topology, windows: int, weights: str
 ) -> Program:
-    """The loop of `jukejax.sampling.loop` over `windows` windows at once, lowered for a topology.
+    """The loop of `jukejax.sampling.loop` over a batch of `windows` windows, lowered.
 
-    Parameters lie where training stores them, held in `weights`.
+    Parameters are sharded as training stores them, in the format `weights`.
     """
     config = experiment.model
     mesh = make_mesh(experiment.mesh, topology.devices)
     check(experiment, mesh)
-    task = make_task(experiment)
-    stored = abstract_state(task, experiment, mesh).ema
-    params = held(stored, weights)
+    params = held(abstract_state(make_task(experiment), experiment, mesh).ema, weights)
     control = jax.eval_shape(lambda: Control(jnp.float32(1)))
     arguments = loop.abstract_arguments(config, mesh, params, windows, control)
     return Program(loop.lower(config, mesh, arguments), local_bytes(arguments), topology)
 
 
 def versions(topology: Topology) -> dict[str, str]:
-    """What compiles."""
+    """Versions of jax and the compiler."""
     return {name: importlib.metadata.version(name) for name in ("jax", topology.compiler)}
 
 
 def fingerprint(program: Program) -> str:
-    """SHA-256 of what is compiled and with what: StableHLO, jax and the compiler."""
+    """SHA-256 (16 digits) of the StableHLO and the versions of jax and the compiler."""
     names = [f"{name} {version}" for name, version in versions(program.topology).items()]
     text = "\n".join([*names, program.lowered.as_text()])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -115,43 +111,41 @@ def fingerprint(program: Program) -> str:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device. `peak` is an estimate where the program did not fit."""
+    """Bytes on one device. `peak` is an estimate where the program does not fit."""
 
     fits: bool
     arguments: int
     temporaries: int
     peak: int
-    available: int | None = None  # said by the compiler where the program did not fit
+    available: int | None = None  # from the compiler's message where the program does not fit
 
 
 def out_of_memory(message: str, arguments: int) -> Memory | None:
-    """What the compiler's message of a program that does not fit says, or None for another.
+    """Memory from the compiler's message about a program that does not fit; None for other errors.
 
-    The message speaks of temporaries, but counts arguments and outputs as well (a test shows it).
+    The message speaks of temporaries, but counts arguments and outputs as well (tested).
     """
     number = r"\(([\d.]+)([KMG]?)\)"
-    found = re.search(rf"total memory required for .*? {number} exceeds .*? {number}", message)
-    if not found:
+    match = re.search(rf"total memory required for .*? {number} exceeds .*? {number}", message)
+    if not match:
         return None
-    peak = int(float(found[1]) * _UNITS[found[2]])
-    available = int(float(found[3]) * _UNITS[found[4]])
+    peak = int(float(match[1]) * _UNITS[match[2]])
+    available = int(float(match[3]) * _UNITS[match[4]])
     return Memory(False, arguments, peak - arguments, peak, available)
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the compiler says of a program; `text` is its schedule, or "" where it did not fit."""
+    """Memory of a compiled program, and its schedule as text ("" where it does not fit)."""
 
     memory: Memory
     text: str
-    seconds: float
 
 
 def compile_program(program: Program) -> Compiled:
-    """Compiles; a program that does not fit is an answer, not an error."""
+    """Compiles a program; one that does not fit is a result, not an error."""
     if program.topology.compiler == CUDA:
         return _compile_gpu(program)
-    start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="jukejax_aot_") as folder:
         options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
         try:
@@ -160,27 +154,16 @@ def compile_program(program: Program) -> Compiled:
             memory = out_of_memory(str(error), program.arguments)
             if memory is None:
                 raise
-            return Compiled(memory, "", time.monotonic() - start)
-        # the dump, for as_text() fails where jaxlib is older than libtpu; it has the cycles too
-        found = sorted(Path(folder).glob("*.after_codegen.txt"), key=lambda p: p.stat().st_size)
-        if not found:
-            raise RuntimeError("libtpu wrote no after_codegen.txt: this version cannot be read.")
-        text = found[-1].read_text()
-    return Compiled(_memory(compiled), text, time.monotonic() - start)
-
-
-def _memory(compiled: Any) -> Memory:
-    """What a compiled program needs."""
-    m = compiled.memory_analysis()
-    new = m.output_size_in_bytes - m.alias_size_in_bytes
-    peak = m.argument_size_in_bytes + m.temp_size_in_bytes + new
-    return Memory(True, m.argument_size_in_bytes, m.temp_size_in_bytes, peak)
+            return Compiled(memory, "")
+        # read the dump: it has the cycles, and as_text() fails where jaxlib is older than libtpu
+        dumps = sorted(Path(folder).glob("*.after_codegen.txt"), key=lambda p: p.stat().st_size)
+        if not dumps:
+            raise RuntimeError("libtpu wrote no after_codegen.txt; this version is not supported.")
+        return Compiled(_memory(compiled), dumps[-1].read_text())
 
 
 def _compile_gpu(program: Program) -> Compiled:
-    """Compiles for GPUs, whose compiler refuses no size."""
-    start = time.monotonic()
-    # Triton's tiles are tuned on a device; without one matrix products are cuBLAS's
+    # Triton's tiles are tuned on a device; without one, matrix products are cuBLAS's
     options = {"xla_gpu_enable_triton_gemm": False}
     try:
         compiled = program.lowered.compile(compiler_options=options)
@@ -188,26 +171,33 @@ def _compile_gpu(program: Program) -> Compiled:
         if "No PTX compilation provider" not in str(error):
             raise
         raise ConfigError(
-            "XLA's GPU compiler finds no ptxas, NVIDIA's assembler: pip install "
-            "'jukejax[aot-gpu]' brings one."
+            "XLA's GPU compiler does not find ptxas, NVIDIA's assembler: pip install "
+            "'jukejax[aot-gpu]' installs one."
         ) from error
-    memory, room = _memory(compiled), program.topology.chip.memory
-    if memory.peak > room:
-        memory = replace(memory, fits=False, available=room)
-    return Compiled(memory, compiled.as_text(), time.monotonic() - start)
+    memory, available = _memory(compiled), program.topology.chip.memory
+    if memory.peak > available:  # the GPU compiler refuses no size
+        memory = replace(memory, fits=False, available=available)
+    return Compiled(memory, compiled.as_text())
+
+
+def _memory(compiled: Any) -> Memory:
+    m = compiled.memory_analysis()
+    outputs = m.output_size_in_bytes - m.alias_size_in_bytes
+    peak = m.argument_size_in_bytes + m.temp_size_in_bytes + outputs
+    return Memory(True, m.argument_size_in_bytes, m.temp_size_in_bytes, peak)
 
 
 # --- what a compiled program implies --------------------------------------------------------------
 
 
 def bounds(counts: hlo_counts.Counts, chip: costs.Chip) -> dict[str, float]:
-    """Seconds that one device cannot do without, by what it would be busy with.
+    """Lower bounds on the time of one device, in seconds, by resource.
 
-    `compute` is the compiler's cycles; operations that it does not cost are charged
-    max(FLOPs / peak, bytes / bandwidth), on a GPU all. `interconnect` has every link of a chip
-    busy; `network` is between slices or hosts, where its speed is published.
+    `compute` is the compiler's cycles; operations without an estimate (on a GPU all) are charged
+    max(FLOPs / peak, bytes / bandwidth). `interconnect` assumes that all links of a chip are busy;
+    `network` is between slices or hosts, where its speed is published.
     """
-    charged = sum(_charge(chip, f, b) for _, f, b in counts.uncosted)
+    charged = sum(_charge(chip, flops, moved) for _, flops, moved in counts.uncosted)
     sent = sum(c.bytes for c in counts.collectives.values())
     far = sum(c.network for c in counts.collectives.values())
     seconds = {
@@ -228,7 +218,7 @@ def _charge(chip: costs.Chip, flops: int, moved: int) -> float:
 def traffic(counts: hlo_counts.Counts) -> dict[str, dict[str, int]]:
     """Collectives by kind: how many a run, and the bytes that a device sends.
 
-    What of it goes from one host of GPUs to another is told once more, as "between hosts".
+    What GPUs send from host to host is included in its kind and listed as "between hosts" too.
     """
     number: Counter[str] = Counter()
     size: Counter[str] = Counter()
@@ -243,12 +233,12 @@ def traffic(counts: hlo_counts.Counts) -> dict[str, dict[str, int]]:
 
 def heaviest(counts: hlo_counts.Counts, top: int = 5) -> list[dict[str, Any]]:
     """The collectives that send most."""
-    found = sorted(counts.collectives.values(), key=lambda c: -c.bytes)[:top]
-    return [{"kind": c.kind, "times": c.times, "bytes": c.bytes, "of": c.source} for c in found]
+    largest = sorted(counts.collectives.values(), key=lambda c: -c.bytes)[:top]
+    return [{"kind": c.kind, "times": c.times, "bytes": c.bytes, "of": c.source} for c in largest]
 
 
 def operations(counts: hlo_counts.Counts, chip: costs.Chip, top: int = 8) -> dict[str, float]:
-    """Shares of the compiler's cycles by operation, largest first; of the charges on a GPU."""
+    """Shares of the compiler's cycles (on a GPU: of the charges) by operation, largest first."""
     spent: Counter[str] | dict[str, float] = counts.operations
     if not spent:
         spent = {}

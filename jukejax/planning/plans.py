@@ -1,4 +1,4 @@
-"""Plans: what a preset's program needs on a topology, as plain numbers that JSON can hold."""
+"""Plans: what a preset's program needs on a topology, as plain numbers for JSON."""
 
 from __future__ import annotations
 
@@ -8,82 +8,117 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from jukejax import costs
-from jukejax.config import ConfigError, Experiment, PriorExperiment
+from jukejax.config import ConfigError, Experiment, PriorConfig, PriorExperiment
 from jukejax.planning import aot, hlo_counts
-from jukejax.planning.aot import Compiled, Memory, Program, Topology
+from jukejax.planning.aot import Compiled, Memory, Topology
+from jukejax.planning.hlo_counts import Counts
 
 Plan = dict[str, Any]
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
+_MOST_BATCHES = 12  # that `fit` tries
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is planned: a preset's train step, or its decoding loop over a batch of windows."""
+
+    preset: str
+    experiment: Experiment
+    topology: Topology
+    windows: int | None = None  # None: the train step
+    weights: str = "float32"  # format of the stack's matrices when decoding
+
+    @property
+    def mesh(self) -> dict[str, int]:
+        return mesh_sizes(self.experiment, len(self.topology.devices))
 
 
 def mesh_sizes(experiment: Experiment, devices: int) -> dict[str, int]:
-    """The mesh with -1 replaced by what is left."""
+    """The mesh by axis; the axis of size -1 gets the remaining devices."""
     m = experiment.mesh
     sizes = {"data": m.data, "fsdp": m.fsdp, "tensor": m.tensor}
-    known = 1
-    for size in sizes.values():
-        known *= size if size != -1 else 1
+    known = math.prod(size for size in sizes.values() if size != -1)
     return {axis: devices // known if size == -1 else size for axis, size in sizes.items()}
 
 
-def _head(name: str, what: str, experiment: Experiment, topology: Topology) -> Plan:
-    chips = len(topology.devices)
-    return {
-        "preset": name,
-        "what": what,
-        "topology": topology.name,
-        "slices": topology.slices,
-        "devices": chips,
-        "mesh": mesh_sizes(experiment, chips),
-        "parameters": costs.parameters(experiment),
-        "versions": {**aot.versions(topology), "counts": hlo_counts.VERSION},
-    }
+def make(target: Target, known: Plan | None = None) -> Plan:
+    """Compiles the target's program; `known` is returned if it is a plan of the same program.
+
+    Raises:
+      ConfigError: the target cannot be lowered, or its compiler is not installed.
+    """
+    e, topology = target.experiment, target.topology
+    if target.windows is None:
+        program = aot.lower_train(e, topology)
+    elif isinstance(e, PriorExperiment):
+        program = aot.lower_decode(e, topology, target.windows, target.weights)
+    else:
+        raise ConfigError(f"{target.preset} is no prior: --what decode is the loop over tokens.")
+    fingerprint = aot.fingerprint(program)
+    if known is not None and _is_of(known, fingerprint):
+        return known
+    return of_compiled(target, fingerprint, aot.compile_program(program))
 
 
-def same(plan: Plan, program: Program) -> bool:
-    """Whether a plan is of this program, and counted as it would be now."""
+def _is_of(plan: Plan, fingerprint: str) -> bool:
     counted = plan["versions"].get("counts") == hlo_counts.VERSION
-    return counted and plan["fingerprint"] == aot.fingerprint(program)
+    return counted and plan["fingerprint"] == fingerprint
+
+
+def of_compiled(target: Target, fingerprint: str, compiled: Compiled) -> Plan:
+    """The plan of a compiled program; its times are of a step, or of one token of every window."""
+    chip, train = target.topology.chip, target.windows is None
+    about, figures = (_about_train, _train) if train else (_about_decode, _decode)
+    plan = {
+        "preset": target.preset,
+        "what": "train" if train else "decode",
+        "topology": target.topology.name,
+        "slices": target.topology.slices,
+        "devices": len(target.topology.devices),
+        "mesh": target.mesh,
+        "parameters": costs.parameters(target.experiment),
+        "versions": {**aot.versions(target.topology), "counts": hlo_counts.VERSION},
+        **about(target),
+        **_memory(compiled.memory, chip),
+        "fingerprint": fingerprint,
+    }
+    if not compiled.memory.fits:
+        advice = train_advice(target, compiled.memory) if train else decode_advice(target)
+        return {**plan, "advice": advice}
+    counts, trip = hlo_counts.count(compiled.text, plan["devices"], target.topology.host)
+    return plan | figures(target, plan, counts, trip)
 
 
 def _memory(memory: Memory, chip: costs.Chip) -> Plan:
-    available = memory.available or chip.memory
+    sizes = {
+        "arguments": memory.arguments,
+        "temporaries": memory.temporaries,
+        "peak": memory.peak,
+        "chip": chip.memory,
+    }
+    if not memory.fits:
+        sizes["short"] = memory.peak - (memory.available or chip.memory)
+    return {"fits": memory.fits, "memory": sizes}
+
+
+def _about_train(target: Target) -> Plan:
+    e = target.experiment
+    flops, parts = costs.train_flops(e), e.train.accumulate
     return {
-        "fits": memory.fits,
-        "memory": {
-            "arguments": memory.arguments,
-            "temporaries": memory.temporaries,
-            "peak": memory.peak,
-            "chip": chip.memory,
-            **({} if memory.fits else {"short": memory.peak - available}),
-        },
-    }
-
-
-def train_plan(
-    name: str, experiment: Experiment, topology: Topology, program: Program, done: Compiled
-) -> Plan:
-    """The plan of a compiled train step."""
-    chips, chip = len(topology.devices), topology.chip
-    flops, parts = costs.train_flops(experiment), experiment.train.accumulate
-    plan = {
-        **_head(name, "train", experiment, topology),
-        "batch": experiment.train.batch,
+        "batch": e.train.batch,
         **({"accumulate": parts} if parts > 1 else {}),
-        "remat": getattr(experiment.model, "remat", None),
-        "tokens_per_step": experiment.train.batch * costs.tokens(experiment),
-        "flops_per_token": flops / costs.tokens(experiment),
-        "flops_per_step": flops * experiment.train.batch,
-        **_memory(done.memory, chip),
-        "fingerprint": aot.fingerprint(program),
+        "remat": getattr(e.model, "remat", None),
+        "tokens_per_step": e.train.batch * costs.tokens(e),
+        "flops_per_token": flops / costs.tokens(e),
+        "flops_per_step": flops * e.train.batch,
     }
-    if not done.memory.fits:
-        return {**plan, "advice": advice(experiment, chips, done.memory)}
-    counts, _ = hlo_counts.count(done.text, chips, topology.host)
+
+
+def _train(target: Target, plan: Plan, counts: Counts, _: Counts | None) -> Plan:
+    chip = target.topology.chip
     seconds = aot.bounds(counts, chip)
     longest = max(seconds.values())
-    model_flops = flops * experiment.train.batch / chips
     return {
-        **plan,
         "compiled_flops": counts.flops,
         "hbm_bytes": counts.hbm_bytes,
         "collectives": aot.traffic(counts),
@@ -91,149 +126,151 @@ def train_plan(
         "operations": aot.operations(counts, chip),
         "bounds_s": seconds,
         "step_s": longest,
-        "mfu_ceiling": model_flops / chip.flops / longest,
+        "mfu_ceiling": plan["flops_per_step"] / plan["devices"] / chip.flops / longest,
     }
 
 
-def decode_plan(
-    name: str, experiment: PriorExperiment, topology: Topology, program: Program,
-    done: Compiled, windows: int, weights: str,
-) -> Plan:  # fmt: skip
-    """The plan of a compiled decoding loop; times are of one token of every window."""
-    chips, chip, c = len(topology.devices), topology.chip, experiment.model
-    sizes = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
-    weight, cached = sizes[weights], sizes[c.dtype]
-    share = mesh_sizes(experiment, chips)
+def _about_decode(target: Target) -> Plan:
+    c, windows = target.experiment.model, target.windows
+    assert isinstance(c, PriorConfig) and windows is not None
+    weight, cached = _BYTES[target.weights], _BYTES[c.dtype]
     # weights in another dtype than the activations' are converted once a call, before the loop
-    read = costs.decode_bytes(c, windows, min(weight, cached), cached) / share["tensor"]
-    plan = {
-        **_head(name, "decode", experiment, topology),
+    read = costs.decode_bytes(c, windows, min(weight, cached), cached) / target.mesh["tensor"]
+    return {
         "windows": windows,
-        "weights": weights,
+        "weights": target.weights,
         "cache_bytes": costs.cache_bytes(c, windows, cached),
         "read_bytes_per_token": read,
-        "tokens_per_s_if_read_once": windows * chip.bandwidth / read,
-        **_memory(done.memory, chip),
-        "fingerprint": aot.fingerprint(program),
+        "tokens_per_s_if_read_once": windows * target.topology.chip.bandwidth / read,
     }
-    if not done.memory.fits:
-        return {**plan, "advice": decode_advice(experiment, chips, windows, weights)}
-    call, trip = hlo_counts.count(done.text, chips, topology.host)
+
+
+def _decode(target: Target, plan: Plan, call: Counts, trip: Counts | None) -> Plan:
     if trip is None:
-        raise ValueError("the decoding loop was not found in the compiled program.")
+        raise ValueError("the compiled program has no loop of unknown length: not the decoding.")
+    chip = target.topology.chip
     seconds = aot.bounds(trip, chip)
     longest = max(seconds.values())
     return {
-        **plan,
         "hbm_bytes": trip.hbm_bytes,
-        "hbm_ratio": trip.hbm_bytes / read,
-        "hbm_bytes_per_call": call.hbm_bytes,  # beside the tokens': layouts changed and back
+        "hbm_ratio": trip.hbm_bytes / plan["read_bytes_per_token"],
+        "hbm_bytes_per_call": call.hbm_bytes,  # outside the loop: layouts changed and back
         "collectives": aot.traffic(trip),
         "operations": aot.operations(trip, chip),
         "bounds_s": seconds,
         "token_s": longest,
-        "tokens_per_s_ceiling": windows / longest,
+        "tokens_per_s_ceiling": plan["windows"] / longest,
     }
 
 
-# --- what does not fit ----------------------------------------------------------------------------
+# --- programs that do not fit ---------------------------------------------------------------------
 
 
-def advice(experiment: Experiment, devices: int, memory: Memory) -> list[str]:
-    """What would make a train step smaller, by arithmetic; nothing of it has been compiled."""
-    mesh, found = mesh_sizes(experiment, devices), []
-    shares = mesh["data"] * mesh["fsdp"]
-    each = experiment.train.batch // shares
+def train_advice(target: Target, memory: Memory) -> list[str]:
+    """What would make a train step smaller, by arithmetic; none of it has been compiled."""
+    e, mesh, advice = target.experiment, target.mesh, []
+    ways = mesh["data"] * mesh["fsdp"]
+    each = e.train.batch // ways
     if each > 1:
         less = memory.temporaries // each
-        found.append(
-            f"--train.batch {experiment.train.batch - shares} ({each - 1} examples a device in "
-            f"place of {each}): temporaries shrink by up to {less / costs.GIB:.1f} GiB; --fit "
-            "finds the largest batch."
+        advice.append(
+            f"--train.batch {e.train.batch - ways} ({each - 1} examples a device instead of "
+            f"{each}): temporaries shrink by up to {less / costs.GIB:.1f} GiB; --fit searches the "
+            "largest batch."
         )
-    width = experiment.model.width if isinstance(experiment, PriorExperiment) else 1
-    most = math.gcd(shares, width)  # where fsdp does not divide the width, tensors stay whole
+    width = e.model.width if isinstance(e, PriorExperiment) else 1
+    most = math.gcd(ways, width)  # arrays whose width fsdp does not divide are not split
     if mesh["fsdp"] < most:
         state = memory.arguments * (1 - mesh["fsdp"] / most)
-        found.append(
+        advice.append(
             f"--mesh.fsdp up to {most}: parameters and optimizer state shrink by up to "
             f"{state / costs.GIB:.1f} GiB."
         )
-    if isinstance(experiment, PriorExperiment) and experiment.model.remat != "layer":
-        found.append("--model.remat layer: of a layer's activations only its input is kept.")
-    if experiment.model.dtype == "float32":
-        found.append("--model.dtype bfloat16: activations take half the room.")
-    if experiment.train.state_dtype == "float32":
-        found.append(
+    if isinstance(e, PriorExperiment) and e.model.remat != "layer":
+        advice.append("--model.remat layer: of a layer's activations only its input is kept.")
+    if e.model.dtype == "float32":
+        advice.append("--model.dtype bfloat16: activations take half the memory.")
+    if e.train.state_dtype == "float32":
+        advice.append(
             "--train.state_dtype bfloat16: parameters and optimizer state shrink by up to "
             f"{memory.arguments / 2 / costs.GIB:.1f} GiB."
         )
-    return [*found, "a larger topology, or chips with more memory."]
+    return [*advice, "a larger topology, or chips with more memory."]
 
 
-def decode_advice(
-    experiment: PriorExperiment, devices: int, windows: int, weights: str
-) -> list[str]:
-    """What would make a decoding loop smaller; nothing of it has been compiled."""
-    c, found = experiment.model, []
-    if weights == "float32":
-        saved = 2 * costs.parameters(experiment) / mesh_sizes(experiment, devices)["tensor"]
-        found.append(f"--weights bfloat16: {saved / costs.GIB:.1f} GiB less a device.")
-    if windows > 1:
+def decode_advice(target: Target) -> list[str]:
+    """What would make a decoding loop smaller; none of it has been compiled."""
+    advice = []
+    if target.weights == "float32":
+        saved = 2 * costs.parameters(target.experiment) / target.mesh["tensor"]
+        advice.append(f"--weights bfloat16: {saved / costs.GIB:.1f} GiB less a device.")
+    c = target.experiment.model
+    if target.windows != 1 and isinstance(c, PriorConfig):
         each = costs.cache_bytes(c, 1, 2)
-        found.append(f"fewer --windows: each has {each / costs.GIB:.2f} GiB of caches in bfloat16.")
-    return [*found, "--mesh.tensor: weights and caches are split over that many chips."]
+        advice.append(
+            f"fewer --windows: the caches of one are {each / costs.GIB:.2f} GiB (bfloat16)."
+        )
+    return [*advice, "--mesh.tensor: weights and caches are split over that many chips."]
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """A batch that was tried."""
-
-    batch: int
-    memory: Memory
-
-
-def largest_batch(
-    attempt: Callable[[int], Memory], first: int, share: int, capacity: int, limit: int = 12
-) -> list[Attempt]:
-    """Tries multiples of `share` until the largest that fits is known, and that the next does not.
-
-    A batch that does not fit is refused in seconds, one that fits compiles for minutes; memory is
-    nearly linear in the batch, so the search interpolates. The last that fits is the answer.
+def fit(target: Target, say: Callable[[str], None]) -> Plan:
+    """The plan of the largest global batch that fits.
 
     Raises:
       ConfigError: not even one example a device fits.
     """
-    tried: dict[int, Memory] = {}
+    e = target.experiment
+
+    def attempt(batch: int) -> Plan:
+        train = replace(e.train, batch=batch)
+        plan = make(replace(target, experiment=replace(e, train=train)))
+        peak = plan["memory"]["peak"] / costs.GIB
+        say(f"batch {batch}: peak {peak:.2f} GiB, {'fits' if plan['fits'] else 'does not fit'}")
+        return plan
+
+    share = target.mesh["data"] * target.mesh["fsdp"] * e.train.accumulate
+    return largest_batch(attempt, e.train.batch, share)
+
+
+def largest_batch(attempt: Callable[[int], Plan], first: int, share: int) -> Plan:
+    """The plan of the largest multiple of `share` that fits; the next multiple has been tried too.
+
+    A batch that does not fit is refused in seconds, one that fits compiles for minutes. Memory is
+    nearly linear in the batch, so the search interpolates.
+
+    Raises:
+      ConfigError: not even one example a device fits.
+    """
+    plans: dict[int, Plan] = {}  # by multiple of `share`
 
     def fits(k: int) -> bool:
-        if k not in tried:
-            tried[k] = attempt(k * share)
-        return tried[k].fits
+        if k not in plans:
+            plans[k] = attempt(k * share)
+        return plans[k]["fits"]
+
+    def available(k: int) -> int:
+        memory = plans[k]["memory"]
+        return memory["peak"] - memory["short"] if "short" in memory else memory["chip"]
 
     low, high = 0, max(first // share, 1)
     while fits(high):
-        if len(tried) >= limit:
+        if len(plans) >= _MOST_BATCHES:
             raise ConfigError(f"batches of {high * share} and more fit; the search stops there.")
-        each = max(tried[high].temporaries / high, 1.0)
-        likely = int((capacity - tried[high].arguments) / each)
+        memory = plans[high]["memory"]
+        each = max(memory["temporaries"] / high, 1.0)
+        likely = int((memory["chip"] - memory["arguments"]) / each)
         low, high = high, max(likely, high) + 1
     while high - low > 1:
-        above = tried[high]
-        base = tried[low].peak if low else above.arguments
-        each = max((above.peak - base) / (high - low), 1.0)
-        likely = low + int(((above.available or capacity) - base) / each)
+        above = plans[high]["memory"]
+        base = plans[low]["memory"]["peak"] if low else above["arguments"]
+        each = max((above["peak"] - base) / (high - low), 1.0)
+        likely = low + int((available(high) - base) / each)
         guess = min(max(likely, low + 1), high - 1)
         low, high = (guess, high) if fits(guess) else (low, guess)
     if low == 0:
-        short = tried[high].peak - (tried[high].available or capacity)
+        short = plans[high]["memory"]["short"]
         raise ConfigError(
-            f"Not even one example a device fits: {short / costs.GIB:.1f} GiB are lacking. Split "
+            f"Not even one example a device fits: {short / costs.GIB:.1f} GiB are missing. Split "
             "the parameters further (--mesh.fsdp) or take a larger topology."
         )
-    return [Attempt(k * share, memory) for k, memory in tried.items()]
-
-
-def with_batch(experiment: Experiment, batch: int) -> Experiment:
-    """The experiment with another global batch."""
-    return replace(experiment, train=replace(experiment.train, batch=batch))
+    return plans[low]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments import compile as command
-from experiments import plan_table
-from experiments.plan_table import CHEAP, ENTRIES, FOLDER, Entry, load, table
+from experiments.compile import FOLDER
 from jukejax import costs
 from jukejax.config import ConfigError
-from jukejax.planning import aot
+from jukejax.planning import aot, plans, table
+from jukejax.planning.table import CHEAP, ENTRIES, Entry, load
+from jukejax.planning.text import render
 
 ROOT = Path(__file__).parents[2]
 DEMO = ("demo_prior", "--model.labels.artists", "8", "--model.labels.genres", "8")
@@ -33,14 +33,14 @@ def run(*arguments):
 # --- the kept table -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("entry", [e for e in ENTRIES if load(e)], ids=lambda e: e.name)
+@pytest.mark.parametrize("entry", [e for e in ENTRIES if load(e, FOLDER)], ids=lambda e: e.name)
 def test_a_kept_plan_is_of_its_entry(entry):
-    plan, experiment = load(entry), entry.experiment()
+    plan, experiment = load(entry, FOLDER), entry.experiment()
     assert (plan["preset"], plan["topology"], plan["slices"]) == (
         entry.preset, entry.topology, entry.slices,
     )  # fmt: skip
     assert plan["parameters"] == costs.parameters(experiment)
-    assert command.render(plan)
+    assert render(plan)
     if entry.windows is None:
         assert plan["batch"] == experiment.train.batch
         assert plan.get("accumulate", 1) == experiment.train.accumulate
@@ -52,52 +52,53 @@ def test_a_kept_plan_is_of_its_entry(entry):
 
 
 def test_the_table_is_made_of_the_kept_plans():
-    assert (FOLDER / "README.md").read_text() == table()
+    assert (FOLDER / "README.md").read_text() == table.markdown(FOLDER)
     assert {p.stem for p in FOLDER.glob("*.json")} <= {entry.name for entry in ENTRIES}
     assert len({entry.name for entry in ENTRIES}) == len(ENTRIES)
 
 
 def test_only_changed_programs_are_made_again(tmp_path, monkeypatch):
-    plan = load(CHEAP[0])
-    monkeypatch.setattr(plan_table, "ENTRIES", CHEAP[:1])
+    plan = load(CHEAP[0], FOLDER)
+    monkeypatch.setattr(table, "ENTRIES", CHEAP[:1])
     made, said = [], []
 
     def make(entry, kept):
         made.append(entry.name)
         return kept if kept and kept["fingerprint"] == "new" else {**plan, "fingerprint": "new"}
 
+    monkeypatch.setattr(Entry, "plan", make)
     for _ in range(2):
-        plan_table.regenerate(make, [], said.append, tmp_path)
+        table.regenerate(tmp_path, [], said.append)
     assert made == [CHEAP[0].name] * 2
     assert [line.split(": ")[1] for line in said] == ["compiled", "unchanged"]
     assert load(CHEAP[0], tmp_path)["fingerprint"] == "new"
     with pytest.raises(ConfigError, match="no plan 'x'"):
-        plan_table.regenerate(make, ["x"], said.append, tmp_path)
+        table.regenerate(tmp_path, ["x"], said.append)
 
 
 def test_a_plan_that_does_not_fit_says_what_is_lacking_and_what_would_help():
     entry = Entry("prior_5b_lyrics", "v5e:16x16", fsdp=64)
-    plan = load(entry)
-    text = command.render(plan)
+    plan = load(entry, FOLDER)
+    text = render(plan)
     assert not plan["fits"]
-    assert f"{plan['memory']['short'] / costs.GIB:.2f} GiB are lacking" in text
+    assert f"{plan['memory']['short'] / costs.GIB:.2f} GiB are missing" in text
     assert "would help: --train.batch 256" in text
 
 
 def test_fit_gives_the_plan_of_the_largest_batch(monkeypatch):
-    def plan_train(name, experiment, topology):
-        peak = costs.GIB + experiment.train.batch * costs.GIB // 80
-        lacking = peak - 15 * costs.GIB
+    def make(target):
+        batch = target.experiment.train.batch
+        peak = costs.GIB + batch * costs.GIB // 80
+        chip = 15 * costs.GIB
         memory = {"arguments": costs.GIB, "temporaries": peak - costs.GIB, "peak": peak}
-        fits = lacking <= 0
-        short = {} if fits else {"short": lacking}
-        return {"fits": fits, "memory": {**memory, **short}, "batch": experiment.train.batch}
+        short = {"short": peak - chip} if peak > chip else {}
+        return {"fits": not short, "memory": {**memory, "chip": chip, **short}, "batch": batch}
 
-    monkeypatch.setattr(command, "plan_train", plan_train)
+    monkeypatch.setattr(plans, "make", make)
     topology = aot.Topology("v5e:16x16", 1, costs.CHIPS["v5e"], [None] * 256)
     said = []
     experiment = Entry("prior_5b_lyrics", "v5e:16x16", fsdp=64).experiment()
-    plan = command.fit("prior_5b_lyrics", experiment, topology, said.append)
+    plan = plans.fit(plans.Target("prior_5b_lyrics", experiment, topology), said.append)
     assert plan["batch"] == 4 * 256  # 1 + 12.8 of 15 GiB; five examples a device want 17
     assert "batch 1280: peak 17.00 GiB, does not fit" in said
 
@@ -113,15 +114,15 @@ needs_libtpu = pytest.mark.skipif(
 @needs_libtpu
 @pytest.mark.parametrize("entry", CHEAP, ids=lambda e: e.name)
 def test_kept_plans_have_not_drifted(entry):
-    kept = load(entry)
+    kept = load(entry, FOLDER)
     here = aot.versions(aot.topology(entry.topology))
     if here.items() - kept["versions"].items():
         pytest.skip(f"kept with {kept['versions']}, here are {here}")
     code, _, errors = run("plans", entry.name)
     assert code == 0, errors
-    fresh = load(entry)
+    fresh = load(entry, FOLDER)
     (FOLDER / f"{entry.name}.json").write_text(json.dumps(kept, indent=2) + "\n")
-    (FOLDER / "README.md").write_text(table())
+    (FOLDER / "README.md").write_text(table.markdown(FOLDER))
     assert fresh == kept, "run `python -m experiments.compile plans` and commit what changed."
 
 

@@ -18,8 +18,7 @@ from jukejax.config import (
     TrainConfig,
 )
 from jukejax.parallel.mesh import make_mesh
-from jukejax.planning import aot, hlo_counts
-from jukejax.planning import plans as planning
+from jukejax.planning import aot, hlo_counts, plans
 from jukejax.planning.aot import Memory, Topology
 from jukejax.training.step import abstract_batch, abstract_state
 from jukejax.training.tasks import make_task
@@ -33,6 +32,11 @@ PRIOR = PriorExperiment(
     ),
     train=TrainConfig(batch=8), mesh=MeshConfig(data=2, fsdp=2, tensor=2),
 )  # fmt: skip
+
+
+def target(experiment, *decoding):
+    """On eight chips."""
+    return plans.Target("x", experiment, Topology("x", 1, CHIP, [None] * 8), *decoding)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +93,12 @@ def test_what_crosses_hosts_is_told_once_more():
     assert seconds["network"] == pytest.approx(10 / 50e9)
 
 
+def a_plan(arguments, peak, chip):
+    memory = {"arguments": arguments, "temporaries": peak - arguments, "peak": peak, "chip": chip}
+    short = {"short": peak - chip} if peak > chip else {}
+    return {"fits": not short, "memory": memory | short}
+
+
 @pytest.mark.parametrize("largest", [1, 2, 3, 7, 40])
 def test_the_search_finds_the_largest_batch_in_few_compiles(largest):
     share, capacity, state = 256, 16 * costs.GIB, costs.GIB
@@ -97,27 +107,26 @@ def test_the_search_finds_the_largest_batch_in_few_compiles(largest):
 
     def attempt(batch):
         k = batch // share
-        tried.append(k)
         peak = int(state + each * k * (1 + 0.1 / (largest + k)))
-        return Memory(peak <= capacity, state, peak - state, peak)
+        plan = a_plan(state, peak, capacity) | {"batch": batch}
+        tried.append((k, plan["fits"]))
+        return plan
 
-    found = planning.largest_batch(attempt, 2 * share, share, capacity)
-    assert max(a.batch for a in found if a.memory.fits) == largest * share
+    plan = plans.largest_batch(attempt, 2 * share, share)
+    assert plan["fits"] and plan["batch"] == largest * share
     assert len(tried) == len(set(tried)) <= 6
-    assert sum(a.memory.fits for a in found) <= 4  # those that take minutes
+    assert sum(fits for _, fits in tried) <= 4  # those that take minutes
 
 
 def test_the_search_says_when_nothing_fits():
-    with pytest.raises(ConfigError, match=r"Not even one example .* 4\.0 GiB are lacking"):
-        planning.largest_batch(
-            lambda batch: Memory(False, 0, 20, 20 * costs.GIB), 8, 8, 16 * costs.GIB
-        )
+    with pytest.raises(ConfigError, match=r"Not even one example .* 4\.0 GiB are missing"):
+        plans.largest_batch(lambda batch: a_plan(0, 20 * costs.GIB, 16 * costs.GIB), 8, 8)
 
 
 def test_advice_names_what_can_be_changed():
     memory = Memory(False, 8 * costs.GIB, 20 * costs.GIB, 28 * costs.GIB, 16 * costs.GIB)
     experiment = replace(PRIOR, mesh=MeshConfig(data=4, fsdp=2), train=TrainConfig(batch=32))
-    text = "\n".join(planning.advice(experiment, 8, memory))
+    text = "\n".join(plans.train_advice(target(experiment), memory))
     for part in (
         "--train.batch 24",
         "5.0 GiB",
@@ -133,7 +142,9 @@ def test_advice_names_what_can_be_changed():
         model=replace(PRIOR.model, remat="layer", dtype="bfloat16"),
         mesh=MeshConfig(data=1, fsdp=8), train=TrainConfig(batch=8, state_dtype="bfloat16"),
     )  # fmt: skip
-    assert planning.advice(lean, 8, memory) == ["a larger topology, or chips with more memory."]
+    assert plans.train_advice(target(lean), memory) == [
+        "a larger topology, or chips with more memory."
+    ]
 
 
 @pytest.mark.parametrize("name", ["v7:2x2", "v5litepod:4x4", "16x16"])
@@ -199,11 +210,11 @@ def test_a_lowered_program_has_a_name_of_its_own(here, monkeypatch):
 
 
 def test_advice_for_decoding():
-    found = planning.decode_advice(PRIOR, 8, 2, "float32")
+    found = plans.decode_advice(target(PRIOR, 2))
     assert [line.split(":")[0] for line in found] == [
         "--weights bfloat16", "fewer --windows", "--mesh.tensor",
     ]  # fmt: skip
-    assert planning.decode_advice(PRIOR, 8, 1, "bfloat16") == found[2:]
+    assert plans.decode_advice(target(PRIOR, 1, "bfloat16")) == found[2:]
 
 
 @pytest.mark.aot
@@ -226,7 +237,8 @@ def test_a_step_compiles_for_gpus_of_two_hosts():
         pytest.skip(str(error))
     experiment = replace(PRIOR, mesh=MeshConfig(data=2, fsdp=2, tensor=2))
     program = aot.lower_train(experiment, topology)
-    plan = planning.train_plan("x", experiment, topology, program, aot.compile_program(program))
+    on_hosts = plans.Target("x", experiment, topology)
+    plan = plans.of_compiled(on_hosts, "", aot.compile_program(program))
     assert plan["fits"] and plan["memory"]["arguments"] == program.arguments
     assert set(plan["versions"]) == {"jax", "jax-cuda12-plugin", "counts"}
     # nothing is computed again here, and no tile pads: the program multiplies what arithmetic says

@@ -1,8 +1,8 @@
-"""Kept texts of where everything of a train step lies, a preset and a mesh each.
+"""Kept texts of how all arrays of a train step are sharded, one for each preset and mesh.
 
-`experiments/plans/shardings/` has one for every preset and mesh of the table of plans: shape and
-dtype of each parameter, the mesh axes that split it and what one device holds of it, the same of
-the rest of the state and of the batch, and what the model asks of its activations. Nothing is
+The folder `shardings` beside the kept plans has one for every preset and mesh of the table: shape
+and dtype of each parameter, the mesh axes that split it and its shape on one device, the same of
+the rest of the state and of the batch, and the sharding constraints on activations. Nothing is
 compiled, and no device is needed.
 """
 
@@ -19,30 +19,30 @@ import jax
 from jax.extend.core import Jaxpr, jaxprs_in_params
 from jax.sharding import AbstractMesh, AxisType
 
-from experiments.plan_table import ENTRIES, FOLDER, Entry
 from jukejax import files
 from jukejax.parallel.mesh import AXES, COMPUTE, STORAGE, batch_ways
-from jukejax.planning.plans import mesh_sizes, with_batch
+from jukejax.planning.plans import mesh_sizes
+from jukejax.planning.table import ENTRIES, Entry
 from jukejax.training.step import abstract_batch, abstract_state
 from jukejax.training.tasks import make_task
 
 
 class Row(NamedTuple):
-    """An array and where it lies."""
+    """An array and its sharding."""
 
     path: tuple[str, ...]
     dtype: str
     shape: tuple[int, ...]
     axes: tuple[Any, ...]  # the mesh axes that split each dimension
-    held: tuple[int, ...]  # shape on one device
+    shard: tuple[int, ...]  # shape on one device
 
     def text(self) -> str:
         name = "/".join(self.path)
-        return f"  {name:58} {self.dtype:9} {self.shape!s:22} {self.axes!s:32} {self.held}"
+        return f"  {name:58} {self.dtype:9} {self.shape!s:22} {self.axes!s:32} {self.shard}"
 
 
 def mesh_of(entry: Entry) -> Any:
-    """The mesh of a plan without its devices: an AbstractMesh, in the place of a Mesh."""
+    """The mesh of a plan without its devices: an AbstractMesh where a Mesh is expected."""
     chips = math.prod(int(n) for n in entry.topology.split(":")[1].split("x")) * entry.slices
     sizes = mesh_sizes(entry.experiment(), chips)
     return AbstractMesh(
@@ -51,35 +51,34 @@ def mesh_of(entry: Entry) -> Any:
 
 
 def entries() -> dict[str, Entry]:
-    """One plan of every preset and mesh of more than one device, by the name of its file."""
-    found: dict[str, Entry] = {}
+    """One plan of every preset and mesh of more than one device, by the name of its text."""
+    by_name: dict[str, Entry] = {}
     for entry in ENTRIES:
         mesh = mesh_of(entry)
         name = f"{entry.preset}-" + "x".join(str(size) for size in mesh.axis_sizes)
         if mesh.size > 1:
-            found.setdefault(name, entry)
-    return found
+            by_name.setdefault(name, entry)
+    return by_name
 
 
 def _rows(tree: Any) -> list[Row]:
-    found = []
+    rows = []
     for path, x in jax.tree.leaves_with_path(tree):
         names = tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
         axes = (*x.sharding.spec, *(None,) * (x.ndim - len(x.sharding.spec)))
-        held = x.sharding.shard_shape(x.shape)
-        found.append(Row(names, str(x.dtype), x.shape, axes, held))
-    return found
+        rows.append(Row(names, str(x.dtype), x.shape, axes, x.sharding.shard_shape(x.shape)))
+    return rows
 
 
-def _beside(rows: list[Row], params: list[Row]) -> tuple[list[Row], int]:
-    """Rows that are not those of a parameter, and how many parameters' the others are."""
+def _unlike(rows: list[Row], params: list[Row]) -> tuple[list[Row], int]:
+    """Rows that repeat no parameter's, and how often the others repeat all parameters."""
     known = set(params)
     rest = [r for r in rows if not any(r._replace(path=r.path[i:]) in known for i in range(4))]
     return rest, (len(rows) - len(rest)) // len(params)
 
 
 def _constraints(jaxpr: Jaxpr) -> Iterator[str]:
-    """What a traced function asks of its arrays, in order."""
+    """The sharding constraints of a traced function, in order."""
     for equation in jaxpr.eqns:
         if equation.primitive.name == "sharding_constraint":
             array: Any = equation.outvars[0].aval
@@ -91,10 +90,9 @@ def _constraints(jaxpr: Jaxpr) -> Iterator[str]:
 
 
 def text(entry: Entry) -> str:
-    """The file of a plan's preset and mesh."""
+    """The text of a plan's preset and mesh."""
     mesh = mesh_of(entry)
-    whole = replace(entry, accumulate=1).experiment()
-    experiment = with_batch(whole, batch_ways(mesh))  # an example for every device
+    experiment: Any = replace(entry, batch=batch_ways(mesh), accumulate=1).experiment()
     task = make_task(experiment)
     state = abstract_state(task, experiment, mesh)
     batch = abstract_batch(task, experiment, mesh)
@@ -118,21 +116,21 @@ def text(entry: Entry) -> str:
         *(row.text() for row in params),
     ]
     for name in ("ema", "opt_state", "extra", "step"):
-        rest, times = _beside(_rows(getattr(state, name)), params)
+        rest, times = _unlike(_rows(getattr(state, name)), params)
         if rest or times:
             lines += [name, *(["  as params"] * times), *(row.text() for row in rest)]
     lines += ["batch", *(row.text() for row in _rows(batch))]
-    asked = list(_constraints(traced.jaxpr))
-    lines += ["asked of activations (the loss)", *asked] if asked else []
+    constraints = list(_constraints(traced.jaxpr))
+    lines += ["asked of activations (the loss)", *constraints] if constraints else []
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def path(name: str, folder: Path = FOLDER) -> Path:
-    """The file called `name`."""
+def path(folder: Path, name: str) -> Path:
+    """The file of the text called `name`, in the folder of the kept plans."""
     return folder / "shardings" / f"{name}.txt"
 
 
-def regenerate(folder: Path = FOLDER) -> None:
-    """Writes the files of all plans."""
+def regenerate(folder: Path) -> None:
+    """Writes the texts of all plans."""
     for name, entry in entries().items():
-        files.write_text(path(name, folder), text(entry))
+        files.write_text(path(folder, name), text(entry))
