@@ -131,6 +131,8 @@ def command(main: Callable[..., Any]) -> Callable[..., Any]:
             if not sentence:
                 raise
             leave(f"error: {sentence}")
+        except BrokenPipeError:  # such as `| head`: nobody reads what is printed
+            os._exit(CRASH)
         except OSError as error:  # no such file, no space, no permission
             leave(f"error: {error}; mend that and run again, work done is kept.")
         except Interrupted as error:
