@@ -8,13 +8,13 @@ checkpoints and job files carry.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jukejax.config_json import from_dict as from_dict
 from jukejax.config_json import to_dict as to_dict
 from jukejax.errors import ConfigError
-from jukejax.patterns import CROSS, PRIME, layer_patterns
+from jukejax.patterns import CROSS, PRIME, layer_patterns, prime_visible, segments
 
 CHARACTERS = "characters:"  # what a lyric alphabet of its own begins with
 REMATS = ("none", "dots", "attention", "layer")  # of growing work and shrinking memory
@@ -249,6 +249,36 @@ class PriorConfig:
     @property
     def attn_width(self) -> int:
         return int(self.attn_ratio * self.width)
+
+    @property
+    def mlp_width(self) -> int:
+        return int(self.mlp_ratio * self.width)
+
+    @property
+    def residual(self) -> float:
+        """Factor of what a layer adds to the residual stream."""
+        return 1.0 / self.depth if self.scale_residual else 1.0
+
+    @property
+    def prime_visible(self) -> int:
+        """Positions that "prime" layers attend to."""
+        return prime_visible(self.prefix_len, self.blocks)
+
+    @property
+    def runs(self) -> tuple[tuple[int, tuple[str, ...]], ...]:
+        """The stack as (repeats, pattern) runs, each one scan."""
+        return segments(layer_patterns(self.attn_order, self.depth))
+
+    @property
+    def encoder(self) -> PriorConfig:
+        """The lyrics encoder's stack, as a prior over characters without conditions."""
+        assert self.lyrics is not None and self.lyric_encoder
+        x = self.lyrics
+        return replace(
+            self, n_ctx=x.tokens, width=x.width, depth=x.depth, heads=x.heads, blocks=x.blocks,
+            attn_order=x.attn_order, init_scale=x.init_scale, scale_residual=False,
+            labels=None, lyrics=None, upper=None,
+        )  # fmt: skip
 
     @property
     def timing(self) -> bool:

@@ -165,35 +165,23 @@ class Layer:
         return 2 * self.length * self.matrices + kv + 4 * self.length * self.keys * self.attn
 
 
-def _keys(pattern: str, length: int, rows: int, encoded: int, visible: int) -> int:
-    columns = length // rows
-    return {
-        ROW: columns, PREVIOUS_ROW: columns, COLUMN: rows, DENSE: length, CROSS: encoded,
-        PRIME: visible,
-    }[pattern]  # fmt: skip
-
-
 def stack(c: PriorConfig) -> list[Layer]:
     """The layers of a prior."""
     encoded = c.lyrics.tokens if c.lyrics else 0
-    visible = (c.prefix_len // c.blocks + 1) * c.blocks
+    columns = c.seq_len // c.blocks
+    keys = {
+        ROW: columns, PREVIOUS_ROW: columns, COLUMN: c.blocks, DENSE: c.seq_len, CROSS: encoded,
+        PRIME: c.prime_visible,
+    }  # fmt: skip
     return [
-        Layer(p, c.width, c.attn_width, int(c.mlp_ratio * c.width), c.seq_len,
-              _keys(p, c.seq_len, c.blocks, encoded, visible), encoded)
-        for p in layer_patterns(c.attn_order, c.depth)
-    ]  # fmt: skip
+        Layer(pattern, c.width, c.attn_width, c.mlp_width, c.seq_len, keys[pattern], encoded)
+        for pattern in layer_patterns(c.attn_order, c.depth)
+    ]
 
 
 def lyric_stack(c: PriorConfig) -> list[Layer]:
-    """The layers of a prior's lyrics encoder."""
-    if c.lyrics is None or c.lyrics.prefix:
-        return []
-    x = c.lyrics
-    return [
-        Layer(p, x.width, int(c.attn_ratio * x.width), int(c.mlp_ratio * x.width), x.tokens,
-              _keys(p, x.tokens, x.blocks, 0, 0), 0)
-        for p in layer_patterns(x.attn_order, x.depth)
-    ]  # fmt: skip
+    """The layers of a prior's lyrics encoder, if it has one."""
+    return stack(c.encoder) if c.lyric_encoder else []
 
 
 def _upper(c: PriorConfig) -> list[Convolution]:
@@ -226,7 +214,7 @@ def parameters(experiment: Experiment) -> int:
     total = rows * c.width
     total += sum(layer.parameters for layer in (*stack(c), *lyric_stack(c)))
     total += sum(conv.parameters for conv in _upper(c))
-    if c.lyrics and not c.lyrics.prefix:
+    if c.lyrics and c.lyric_encoder:
         x = c.lyrics
         total += (x.vocabulary + x.tokens + 1) * x.width
         total += (x.width + 1 + 2 + x.vocabulary) * c.width  # projection, norm, output
@@ -251,7 +239,7 @@ def forward_flops(experiment: Experiment) -> dict[str, int]:
     }
     if c.upper:
         parts["upper"] = sum(x.flops for x in _upper(c))
-    if c.lyrics and not c.lyrics.prefix:
+    if c.lyrics and c.lyric_encoder:
         x = c.lyrics
         ends = 2 * x.tokens * c.width * (x.width + x.vocabulary)
         parts["lyrics"] = sum(x.flops for x in lyric_stack(c)) + ends

@@ -47,6 +47,15 @@ def layer_patterns(attn_order: int, depth: int) -> tuple[str, ...]:
     )
 
 
+def prime_visible(prefix: int, rows: int) -> int:
+    """Positions that "prime" layers attend to: the lyric prefix, rounded up past the next multiple.
+
+    Published models round up to a multiple of the number of rows, not of the row length, and always
+    add one (384 lyric tokens and 64 rows give 448), so music also sees the first music tokens.
+    """
+    return (prefix // rows + 1) * rows
+
+
 def segments(patterns: tuple[str, ...]) -> tuple[tuple[int, tuple[str, ...]], ...]:
     """A stack as (repeats, pattern) runs with the fewest distinct layers to compile.
 

@@ -115,18 +115,19 @@ def _beside(experiment):
     above it.
     """
     config, total = experiment.model, 0
-    stacks = [(transformer.prior_stack(config), config.seq_len)]
+    stacks = [config]
     if config.lyric_encoder:
-        stacks.append((transformer.lyric_stack(config), config.lyrics.tokens))
+        stacks.append(config.encoder)
         total += 2 * 8 * config.lyrics.tokens * config.width  # the projection of its states
-    for stack, tokens in stacks:
+    for stack in stacks:
+        tokens = stack.seq_len
         for pattern in layer_patterns(stack.attn_order, stack.depth):
             cross = pattern == "cross"
             attend = (1 if cross else 3) * stack.attn_width
             total += 2 * 8 * tokens * (attend + 2 * stack.width + stack.mlp_width)
             total += 3 * 2 * stack.width * (attend + stack.mlp_width)
             if pattern == "previous_row":  # of which the first row sees nothing
-                total -= 3 * 4 * (tokens // stack.rows) ** 2 * stack.attn_width
+                total -= 3 * 4 * (tokens // stack.blocks) ** 2 * stack.attn_width
             if cross:
                 total += 2 * 8 * config.lyrics.tokens * 2 * stack.attn_width
     return total

@@ -29,7 +29,6 @@ from jukejax.config import PriorConfig, VQVAEConfig
 from jukejax.errors import InteropError
 from jukejax.interop.tensors import Array, Tensor
 from jukejax.models import prior, vqvae
-from jukejax.models.transformer import StackConfig, lyric_stack, prior_stack
 from jukejax.patterns import CROSS
 
 Path = tuple[str, ...]
@@ -119,7 +118,7 @@ def vqvae_entries(config: VQVAEConfig) -> list[Entry]:
     return entries
 
 
-def _stack(path: Path, name: str, config: StackConfig) -> Iterator[Entry]:
+def _stack(path: Path, name: str, config: PriorConfig) -> Iterator[Entry]:
     first = 0
     for run, (repeats, patterns) in enumerate(config.runs):
         for j, pattern in enumerate(patterns):
@@ -155,7 +154,7 @@ def prior_entries(config: PriorConfig, blocks: str = "blocks") -> list[Entry]:
         entries += _up(path, f"{top}.cond.model", upper.stages, upper.depth, blocks)
     if config.lyric_encoder:
         entries += _lyric_encoder(config)
-    entries += _stack(("stack",), "prior.transformer", prior_stack(config))
+    entries += _stack(("stack",), "prior.transformer", config)
     if not config.tied_output:
         entries.append(Entry(("output",), ("prior.x_out.weight",), "transpose"))
     return entries
@@ -166,7 +165,7 @@ def _lyric_encoder(config: PriorConfig) -> Iterator[Entry]:
     yield Entry((here, "token"), ("prime_prior.x_emb.weight",))
     yield Entry((here, "position"), ("prime_prior.pos_emb.pos_emb",))
     yield Entry((here, "start"), ("prime_prior.start_token",))
-    yield from _stack((here, "stack"), "prime_prior.transformer", lyric_stack(config))
+    yield from _stack((here, "stack"), "prime_prior.transformer", config.encoder)
     yield from _kind((here, "project"), "prime_state_proj", _DENSE)
     yield from _kind((here, "norm"), "prime_state_ln", _NORM)
     yield Entry((here, "output"), ("prime_x_out.weight",))

@@ -66,15 +66,6 @@ def prime(q: jax.Array, k: jax.Array, v: jax.Array, visible: int) -> jax.Array:
     return _attend(q, k[:, :visible], v[:, :visible], mask=mask[None, None])
 
 
-def prime_visible(prefix: int, rows: int) -> int:
-    """How many positions `prime` layers see: the prefix, rounded up past the next multiple.
-
-    Published models round with the number of rows, not with the row length, and always add one
-    (384 lyric tokens and 64 rows give 448), so music sees the first music tokens too.
-    """
-    return (prefix // rows + 1) * rows
-
-
 def weights(q: jax.Array, k: jax.Array, prefix: int = 0) -> jax.Array:
     """What one head's queries of music (B, T, D) weigh its keys (B, E, D) with: (B, T, E) float32.
 

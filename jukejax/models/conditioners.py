@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jukejax.config import PriorConfig
 from jukejax.models.dense import NARROW, dense, dense_params, layer_norm, norm_params
 from jukejax.models.layers import UpBlock, table
-from jukejax.models.transformer import Stack, lyric_stack
+from jukejax.models.transformer import Stack
 from jukejax.parallel.gathering import look_up, with_whole
 
 
@@ -155,7 +155,7 @@ class LyricEncoder(nn.Module):
         start = self.param("start", table(1, lc.width, 0.01 * s, "position"))
         x = shift_right(with_whole(look_up, tokens, lyrics), start[None])
         x = with_whole(jnp.add, position, x)
-        x, _ = Stack(lyric_stack(c), name="stack")(x)
+        x, _ = Stack(c.encoder, name="stack")(x)
         project = dense_params(lc.width, c.width, 0.02 * s, NARROW)
         x = dense(self.param("project", project), x, NARROW)
         encoded = layer_norm(self.param("norm", norm_params(c.width)), x)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jukejax.config import PriorConfig
 from jukejax.models.conditioners import Labels, LyricEncoder, Upper, shift_right
 from jukejax.models.layers import linear_kernel, spread, table
-from jukejax.models.transformer import Stack, prior_stack
+from jukejax.models.transformer import Stack
 from jukejax.parallel.gathering import look_up, whole, with_whole
 
 Batch = dict[str, jax.Array]
@@ -53,7 +53,7 @@ class Prior(nn.Module):
             self.upper = Upper(c)
         if c.lyric_encoder:
             self.lyric_encoder = LyricEncoder(c)
-        self.stack = Stack(prior_stack(c))
+        self.stack = Stack(c)
         if not c.tied_output:
             kernel = linear_kernel(c.width, c.codes, ("embed", "vocabulary"))
             self.output = self.param("output", kernel)
@@ -124,7 +124,7 @@ def kept(config: PriorConfig, params: Any, batch: Batch, keep: str) -> list[Any]
     _, runs = model.apply(variables, batch, conditions, keep, method="hidden")
     return [
         jax.tree.map(lambda x, i=i: x[i], of_layer)
-        for (repeats, _), run in zip(prior_stack(config).runs, runs, strict=True)
+        for (repeats, _), run in zip(config.runs, runs, strict=True)
         for i in range(repeats)
         for of_layer in run
     ]

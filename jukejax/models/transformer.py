@@ -7,7 +7,6 @@ A stack is a list of (repeats, pattern) runs (`config.segments`); each run is on
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
@@ -30,76 +29,13 @@ from jukejax.models.dense import (
 )
 from jukejax.models.layers import Params, quick_gelu
 from jukejax.parallel.gathering import gathered
-from jukejax.patterns import CROSS, PRIME, layer_patterns, segments
+from jukejax.patterns import CROSS, PRIME
 
 # Names of a layer's intermediates.
 QKV, ATTENDED, AFTER_ATTENTION, MLP_IN = "qkv", "attended", "after_attention", "mlp_in"
 
 # What a stack hands back of every layer, beside its output (see `Stack`).
 KEEP_KV, KEEP_LYRICS, KEEP_MEAN = "kv", "lyrics", "mean"
-
-
-@dataclass(frozen=True)
-class StackConfig:
-    """The shape of one stack, of a prior or of its lyrics encoder."""
-
-    width: int
-    attn_width: int
-    mlp_width: int
-    depth: int
-    heads: int
-    rows: int
-    attn_order: int
-    init_scale: float
-    residual: float  # factor of a layer's contribution
-    prefix: int = 0
-    remat: str = "none"
-    dtype: str = "float32"
-
-    @property
-    def runs(self) -> tuple[tuple[int, tuple[str, ...]], ...]:
-        return segments(layer_patterns(self.attn_order, self.depth))
-
-    @property
-    def visible(self) -> int:
-        return attention.prime_visible(self.prefix, self.rows)
-
-
-def prior_stack(c: PriorConfig) -> StackConfig:
-    """The stack of a prior."""
-    return StackConfig(
-        width=c.width,
-        attn_width=c.attn_width,
-        mlp_width=int(c.mlp_ratio * c.width),
-        depth=c.depth,
-        heads=c.heads,
-        rows=c.blocks,
-        attn_order=c.attn_order,
-        init_scale=c.init_scale,
-        residual=1.0 / c.depth if c.scale_residual else 1.0,
-        prefix=c.prefix_len,
-        remat=c.remat,
-        dtype=c.dtype,
-    )
-
-
-def lyric_stack(c: PriorConfig) -> StackConfig:
-    """The stack of a prior's lyrics encoder."""
-    assert c.lyrics is not None
-    lyrics = c.lyrics
-    return StackConfig(
-        width=lyrics.width,
-        attn_width=int(c.attn_ratio * lyrics.width),
-        mlp_width=int(c.mlp_ratio * lyrics.width),
-        depth=lyrics.depth,
-        heads=lyrics.heads,
-        rows=lyrics.blocks,
-        attn_order=lyrics.attn_order,
-        init_scale=lyrics.init_scale,
-        residual=1.0,
-        remat=c.remat,
-        dtype=c.dtype,
-    )
 
 
 def split_heads(x: jax.Array, heads: int) -> jax.Array:
@@ -164,7 +100,7 @@ def ready(p: Params, dtype: str) -> Params:
 class Layer(nn.Module):
     """Owner of one layer's parameters."""
 
-    config: StackConfig
+    config: PriorConfig
     pattern: str
     keep: str
 
@@ -193,17 +129,17 @@ class Layer(nn.Module):
         def attend(x: jax.Array) -> tuple[jax.Array, Any]:
             q, k, v = project(p, x, self.pattern, encoded)
             q_h, k_h, v_h = (split_heads(a, c.heads) for a in (q, k, v))  # (B, T, H, D)
-            out = attention.attend(self.pattern, q_h, k_h, v_h, c.rows, c.visible)
+            out = attention.attend(self.pattern, q_h, k_h, v_h, c.blocks, c.prime_visible)
             # or its layout is moved into the product that its gradient comes from
             out = lax.optimization_barrier(out.reshape(q.shape))
             if self.keep == KEEP_LYRICS and self.pattern in (CROSS, PRIME):
-                seen = c.visible if self.pattern == PRIME else k.shape[1]
-                return out, (q[:, c.prefix :], k[:, :seen])
+                seen = c.prime_visible if self.pattern == PRIME else k.shape[1]
+                return out, (q[:, c.prefix_len :], k[:, :seen])
             return out, ((k, v) if self.keep == KEEP_KV else None)
 
         x, kept = layer(p, x, c.residual, attend)
         if self.keep == KEEP_MEAN:
-            kept = x[:, c.prefix :].astype(jnp.float32).mean(1)
+            kept = x[:, c.prefix_len :].astype(jnp.float32).mean(1)
         return x, kept
 
 
@@ -218,7 +154,7 @@ _KEPT = {
 class Run(nn.Module):
     """One repeat of a run's pattern; the body of its scan."""
 
-    config: StackConfig
+    config: PriorConfig
     patterns: tuple[str, ...]
     keep: str
 
@@ -247,7 +183,7 @@ class Stack(nn.Module):
       "mean"    the layer's output, the mean over music positions (repeats, B, W) in float32.
     """
 
-    config: StackConfig
+    config: PriorConfig
 
     @nn.compact
     def __call__(

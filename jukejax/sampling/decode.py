@@ -22,7 +22,7 @@ from jukejax.config import PriorConfig
 from jukejax.models.dense import normed_dense
 from jukejax.models.layers import Params
 from jukejax.models.prior import Batch, Prior
-from jukejax.models.transformer import KEEP_KV, QKV, StackConfig, layer, prior_stack
+from jukejax.models.transformer import KEEP_KV, QKV, layer
 from jukejax.patterns import COLUMN, CROSS, DENSE, PREVIOUS_ROW, PRIME, ROW
 from jukejax.sampling.draw import Control, choose
 
@@ -39,7 +39,7 @@ class Stream(NamedTuple):
     output_add: jax.Array | None  # (B, L, W)
 
 
-def _to_cache(config: StackConfig, pattern: str, x: jax.Array, position: jax.Array) -> jax.Array:
+def _to_cache(config: PriorConfig, pattern: str, x: jax.Array, position: jax.Array) -> jax.Array:
     """Keys or values (n, B, L, A) of a whole window as the cache before `position` is computed.
 
     What lies at or after `position` is not meant; it is overwritten before it is read.
@@ -47,9 +47,9 @@ def _to_cache(config: StackConfig, pattern: str, x: jax.Array, position: jax.Arr
     if pattern in (DENSE, CROSS):
         return x
     if pattern == PRIME:
-        return x[:, :, : config.visible]
+        return x[:, :, : config.prime_visible]
     n, b, length, a = x.shape
-    grid = x.reshape(n, b, config.rows, length // config.rows, a)  # (n, B, R, C, A)
+    grid = x.reshape(n, b, config.blocks, length // config.blocks, a)  # (n, B, R, C, A)
     if pattern == COLUMN:
         return grid.swapaxes(2, 3)
     row = position // grid.shape[3]
@@ -67,7 +67,6 @@ def prefill(config: PriorConfig, params: Any, batch: Batch, given: jax.Array) ->
 
     It is left out where there is nothing to read: no token before, and no lyrics encoder.
     """
-    stack = prior_stack(config)
     model: Any = Prior(config)
     variables = {"params": params}
     conditions = model.apply(variables, batch, method="conditions")
@@ -77,10 +76,10 @@ def prefill(config: PriorConfig, params: Any, batch: Batch, given: jax.Array) ->
         _, kept = model.apply(variables, batch, conditions, KEEP_KV, method="hidden")
         return tuple(
             tuple(
-                (_to_cache(stack, pattern, k, position), _to_cache(stack, pattern, v, position))
+                (_to_cache(config, pattern, k, position), _to_cache(config, pattern, v, position))
                 for pattern, (k, v) in zip(patterns, run, strict=True)
             )
-            for (_, patterns), run in zip(stack.runs, kept, strict=True)
+            for (_, patterns), run in zip(config.runs, kept, strict=True)
         )
 
     def empty() -> Any:
@@ -92,10 +91,11 @@ def prefill(config: PriorConfig, params: Any, batch: Batch, given: jax.Array) ->
 
 
 def _place(
-    pattern: str, i: jax.Array, p: jax.Array, columns: int, visible: int
+    config: PriorConfig, pattern: str, i: jax.Array, p: jax.Array
 ) -> tuple[tuple[Any, ...], tuple[Any, ...], jax.Array | None]:
     """Where `pattern` writes position p in run-repeat i's cache, what it reads, and up to where."""
-    every = slice(None)
+    every, visible = slice(None), config.prime_visible
+    columns = config.seq_len // config.blocks
     r, c = p // columns, p % columns
     if pattern == ROW:
         return (i, every, c), (i,), c
@@ -123,7 +123,7 @@ def _attend_one(
 
 
 def _layer_step(
-    config: StackConfig, pattern: str, columns: int,
+    config: PriorConfig, pattern: str,
     p: Params, x: jax.Array, cache: Cache, i: jax.Array, position: jax.Array,
 ) -> tuple[jax.Array, Cache]:  # fmt: skip
     """One layer for one position: x (B, W) -> (B, W), and its cache with the position in it."""
@@ -134,7 +134,7 @@ def _layer_step(
             keys, values = cache
             return _attend_one(projected, keys[i], values[i], config.heads, None), cache
         q, k, v = jnp.split(projected, 3, axis=-1)
-        write, read, last = _place(pattern, i, position, columns, config.visible)
+        write, read, last = _place(config, pattern, i, position)
         new = tuple(
             c.at[write].set(one.astype(c.dtype), mode="drop")
             for c, one in zip(cache, (k, v), strict=True)
@@ -151,12 +151,10 @@ def decode_step(
 
     Each run of the stack is scanned over stacked parameters, or is a tuple of its repeats'.
     """
-    stack = prior_stack(config)
-    columns = config.seq_len // config.blocks
     dtype = x.dtype
     x = x.astype(config.dtype)
     done = []
-    for number, (repeats, patterns) in enumerate(stack.runs):
+    for number, (repeats, patterns) in enumerate(config.runs):
         tree = params["stack"][f"run_{number}"]
 
         def body(carry: Any, at: Any, patterns: tuple[str, ...] = patterns) -> tuple[Any, None]:
@@ -165,7 +163,7 @@ def decode_step(
             new = []
             for j, pattern in enumerate(patterns):
                 h, cache = _layer_step(
-                    stack, pattern, columns, layers[f"layer_{j}"], h, run[j], i, position
+                    config, pattern, layers[f"layer_{j}"], h, run[j], i, position
                 )
                 new.append(cache)
             return (h, tuple(new)), None

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jukejax.config import PriorConfig
 from jukejax.models.prior import Prior, example_batch, init_params
-from jukejax.models.transformer import KEEP_KV, StackConfig, prior_stack
+from jukejax.models.transformer import KEEP_KV
 from jukejax.parallel.mesh import Mesh, local_bytes, storage_shardings
 from jukejax.patterns import COLUMN, CROSS, DENSE, PRIME
 from jukejax.sampling.loop import abstract_stream
@@ -68,7 +68,7 @@ def level_memory(
     head = params["token"] if config.tied_output else params["output"]
     passed = _bytes(kept) * local_bytes(alone.caches) // _bytes(alone.caches)
     split = local_bytes(alone.tokens) / _bytes(alone.tokens)
-    layer = int(split * _layer(prior_stack(config), batch, config))
+    layer = int(split * _layer(config, batch))
     return Memory(
         weights=local_bytes(params),
         loading=local_bytes(loaded) if weights != "float32" else 0,
@@ -78,16 +78,16 @@ def level_memory(
     )
 
 
-def _layer(stack: StackConfig, batch: int, config: PriorConfig) -> int:
+def _layer(config: PriorConfig, batch: int) -> int:
     """Bytes alive inside the largest layer of the parallel pass: states and attention weights."""
-    length, columns = config.seq_len, config.seq_len // stack.rows
+    length, columns = config.seq_len, config.seq_len // config.blocks
     keys = {
-        DENSE: length, COLUMN: stack.rows, PRIME: stack.visible,
+        DENSE: length, COLUMN: config.blocks, PRIME: config.prime_visible,
         CROSS: config.lyrics.tokens if config.lyrics else 0,
     }  # fmt: skip
-    patterns = {p for _, run in stack.runs for p in run}
-    scores = 2 * stack.heads * max(keys.get(p, columns) for p in patterns)
-    states = 2 * stack.width + max(3 * stack.attn_width + scores, 2 * stack.mlp_width)
+    patterns = {p for _, run in config.runs for p in run}
+    scores = 2 * config.heads * max(keys.get(p, columns) for p in patterns)
+    states = 2 * config.width + max(3 * config.attn_width + scores, 2 * config.mlp_width)
     return 4 * batch * length * states
 
 

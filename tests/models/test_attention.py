@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jukejax.models import attention
+from jukejax.patterns import prime_visible
 
 attend = jax.jit(attention.attend, static_argnums=(0, 4, 5))
 PATTERNS = ["dense", "row", "column", "previous_row", "prime"]
@@ -77,4 +78,4 @@ def test_a_position_feels_what_it_sees_and_nothing_else(pattern):
     ("prefix", "rows", "visible"), [(384, 64, 448), (0, 8, 8), (7, 8, 8), (8, 8, 16), (5, 2, 6)]
 )
 def test_prime_visible(prefix, rows, visible):
-    assert attention.prime_visible(prefix, rows) == visible
+    assert prime_visible(prefix, rows) == visible

@@ -126,7 +126,7 @@ def expected_stack(kind, p, batch):
         visible = 8  # (4 // 4 + 1) * 4: four characters and the first four codes
     x = np.concatenate([np.repeat(start[None, None], n, 0), p["token"][tokens][:, :-1]], 1)
     x = x + p["position"] + (0 if add is None else add)
-    layers = oracle.unrolled(p["stack"], Prior(config).bind({"params": p}).stack.config.runs)
+    layers = oracle.unrolled(p["stack"], config.runs)
     assert [pattern for pattern, _ in layers] == KINDS[kind][1]
     return layers, x, visible, encoded, lyric_logits, add
 

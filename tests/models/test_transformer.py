@@ -7,8 +7,8 @@ import numpy as np
 import oracle
 import pytest
 
-from jukejax.config import REMATS
-from jukejax.models.transformer import Stack, StackConfig
+from jukejax.config import REMATS, LyricsConfig, PriorConfig
+from jukejax.models.transformer import Stack
 
 R, C, P, D, X, Y = "row", "column", "previous_row", "dense", "cross", "prime"
 ROWS, COLUMNS, WIDTH, PREFIX = 4, 3, 8, 4
@@ -26,12 +26,12 @@ ORDERS = {
 
 
 def config(order, **changes):
-    return StackConfig(
-        **{
-            "width": WIDTH, "attn_width": 4, "mlp_width": 8, "depth": len(ORDERS[order]),
-            "heads": 2, "rows": ROWS, "attn_order": order, "init_scale": 1.0, "residual": 1.0,
-            "prefix": PREFIX if order == 12 else 0, **changes,
-        }
+    lyrics = {6: LyricsConfig(tokens=E), 10: LyricsConfig(tokens=E)}
+    lyrics[12] = LyricsConfig(tokens=PREFIX, prefix=True)
+    return PriorConfig(
+        n_ctx=T - (PREFIX if order == 12 else 0), width=WIDTH, attn_ratio=0.5,
+        depth=len(ORDERS[order]), heads=2, blocks=ROWS, attn_order=order, init_scale=1.0,
+        lyrics=lyrics.get(order), **changes,
     )  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def inputs(seed=0):
 def case(request):
     """(order, config, parameters, inputs, (output, keys and values)) of a stack of each order."""
     order = request.param
-    c = config(order, residual=0.5 if order == 9 else 1.0)
+    c = config(order, scale_residual=order == 9)
     stack, (x, encoded) = Stack(c), inputs()
     encoded = encoded if X in ORDERS[order] else None
     params = oracle.random_params(lambda key: stack.init(key, x, encoded)["params"])

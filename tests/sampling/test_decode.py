@@ -15,7 +15,6 @@ from windows import full
 
 from jukejax.config import LabelsConfig, LyricsConfig, PriorConfig, UpperConfig
 from jukejax.models.prior import Prior, init_params
-from jukejax.models.transformer import prior_stack
 from jukejax.sampling.decode import decode_step, music, prefill
 from jukejax.sampling.draw import Control, choose
 
@@ -130,7 +129,7 @@ def test_cached_logits_equal_float64_numpy(prior):
         np.concatenate([first, params["token"][np.asarray(p.batch["codes"])][:, :-1]], 1)
         + params["position"]
     )
-    layers = oracle.unrolled(params["stack"], prior_stack(p.config).runs)
+    layers = oracle.unrolled(params["stack"], p.config.runs)
     assert [pattern for pattern, _ in layers] == ["row", "column", "previous_row"] * 2
     h, _ = oracle.stack(layers, x, 2, ROWS, residual=1 / 6)
     expected = h @ params["token"].T
@@ -161,7 +160,7 @@ def test_caches_are_as_small_as_each_pattern_allows(prior, kind):
         "dense": (length,), "row": (columns,), "column": (columns, ROWS),
         "previous_row": (2, columns), "cross": (E,), "prime": (8,),
     }  # fmt: skip
-    for (repeats, patterns), run in zip(prior_stack(config).runs, stream.caches, strict=True):
+    for (repeats, patterns), run in zip(config.runs, stream.caches, strict=True):
         for pattern, cache in zip(patterns, run, strict=True):
             for x in cache:
                 assert x.shape == (repeats, B, *positions[pattern], a)
@@ -171,7 +170,7 @@ def test_music_past_the_visible_part_still_attends_to_it(prior):
     """The prime layer sees 4 characters and the first 4 codes, from every later position."""
     p = prior("prefix")
     config = p.config
-    assert [pattern for _, run in prior_stack(config).runs for pattern in run][-1] == "prime"
+    assert [pattern for _, run in config.runs for pattern in run][-1] == "prime"
     other = p.batch | {"lyrics": (p.batch["lyrics"] + 1) % 79}
     late = 10  # the last row, so the prime layer and columns alone know of the lyrics
     with_lyrics, without = (p.decoded(b, late) for b in (p.batch, other))
