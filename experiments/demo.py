@@ -19,7 +19,9 @@ from typing import Any
 import tyro
 
 from data_pipeline import prepare, songs
-from experiments import cli, encode, sample, train
+from experiments import cli, sample
+from experiments.codes import Encoding, encode
+from experiments.data import Training, train
 from experiments.evaluate.command import Evaluation
 from experiments.evaluate.command import run as run_evaluation
 from jukejax import files, presets
@@ -51,7 +53,7 @@ def steps(out: Path) -> list[tuple[str, str, Callable[[], Any]]]:
     words = out / "lyrics.txt"
 
     def trained(preset: str, where: Path) -> Callable[[], Any]:
-        return lambda: train.run(presets.get(preset), where, out / preset)
+        return lambda: train(Training(where, out / preset, presets.get(preset)))
 
     def sampled() -> Path | None:
         song = held_out_song(data)
@@ -93,7 +95,7 @@ def steps(out: Path) -> list[tuple[str, str, Callable[[], Any]]]:
         (
             "Encode all songs",
             f"encode --vqvae {out / 'demo_vqvae'} --data {data} --out {codes}",
-            lambda: encode.run(encode.Command(out / "demo_vqvae", data, codes)),
+            lambda: encode(Encoding(out / "demo_vqvae", data, codes)),
         ),
         *(
             (

@@ -23,22 +23,19 @@ from jax.sharding import Mesh
 
 from jukejax import files
 from jukejax.config import (
-    Experiment,
     PriorConfig,
     PriorExperiment,
     VQVAEConfig,
     VQVAEExperiment,
-    from_dict,
     to_dict,
 )
 from jukejax.errors import CheckpointError
 from jukejax.models.bottleneck import Codebook
-from jukejax.training.checkpoint import open_existing
+from jukejax.training.checkpoint import load_experiment, open_existing
 from jukejax.training.step import abstract_state
 from jukejax.training.tasks import make_task
 
 NAME = "model.json"
-_KINDS: dict[str, type] = {k.__name__: k for k in (VQVAEExperiment, PriorExperiment)}
 
 
 @dataclass(frozen=True)
@@ -60,14 +57,6 @@ class LoadedPrior:
     params: Any
     step: int
     fingerprint: str
-
-
-def load_experiment(workdir: str | Path) -> tuple[Experiment, dict[str, Any]]:
-    """The experiment of a run's latest checkpoint, and the note saved beside it with its step."""
-    with open_existing(workdir) as checkpoints:
-        note = {**checkpoints.config(), "step": checkpoints.latest}
-    data = note.pop("experiment")
-    return from_dict(_KINDS[data["type"]], data, f"{workdir}: config"), note
 
 
 def _load(workdir: str | Path, mesh: Mesh, kind: type) -> tuple[Any, dict[str, Any], Any, int]:

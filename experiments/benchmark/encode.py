@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipeline.songs import prepared_songs
+from experiments.codes import make_encoder, sound_of
 from experiments.data import check_rate
-from experiments.encode import make_encoder, sound_of
 from jukejax import presets
 from jukejax.codec import Sound
 from jukejax.config import ConfigError, MeshConfig, VQVAEExperiment

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from data_pipeline.codes import codes_info
 from data_pipeline.songs import prepared_songs
-from experiments import encode
+from experiments import codes
 from experiments.evaluate.command import SUITES, known, run_suite
 from experiments.evaluate.subject import Lacking, Subject
 from jukejax.config import ConfigError, Experiment, PriorConfig, PriorExperiment
@@ -102,8 +102,8 @@ class InTraining(Subject):
     def codes(self) -> Path:
         if self._codes is None:  # of a VQ-VAE: made now, of the held-out songs
             out = self.out / f"codes_{self.vqvae.fingerprint}"
-            command = encode.Command(self.directory.vqvae, self.songs, out)
-            encode.write_codes(self.vqvae, command, splits=("test",))
+            encoding = codes.Encoding(self.directory.vqvae, self.songs, out)
+            codes.write_codes(self.vqvae, encoding, splits=("test",))
             return out
         prepared_songs(self._codes)
         return super().codes if self.beside else self._codes
@@ -136,7 +136,7 @@ def suites_hook(
     workdir: Path,
     log: Callable[[str], None] = print,
 ) -> Hook:
-    """Runs suites at the first evaluation from each multiple of `asked.every` on, and the last.
+    """Runs suites every `asked.every` steps and after the last one.
 
     Their scores go to the run's metrics as SUITE/SCORE, their results and report to
     WORKDIR/evaluation/step_N, which `compare` sets side by side. A suite that cannot run says why
@@ -148,11 +148,8 @@ def suites_hook(
     known(asked.suites)
     if asked.every < 1:
         raise ConfigError(f"--evaluate-every is {asked.every}; give a number of steps, 1 or more.")
-    train = experiment.train
 
-    def hook(step: int, state: TrainState, writer: MetricsWriter) -> None:
-        if step % asked.every >= train.evaluate_every and step != train.steps:
-            return
+    def run(step: int, state: TrainState, writer: MetricsWriter) -> None:
         subject = InTraining(experiment, mesh, data, labels, workdir, step, state, asked)
         for name in asked.suites:
             try:
@@ -164,4 +161,4 @@ def suites_hook(
             found = {f"{name}/{re.sub(r'[^0-9A-Za-z]+', '_', s.name)}": s.value for s in scores}
             writer.scalars(step, found)
 
-    return hook
+    return Hook(asked.every, run)

@@ -18,8 +18,9 @@ from data_pipeline.songs import PreparedSong, prepared_songs
 from jukejax.config import PriorConfig
 from jukejax.errors import CheckpointError, DataError
 from jukejax.evaluation.report import Figure, Score, Table
-from jukejax.model_dir import LoadedPrior, LoadedVQVAE, ModelDir, load_experiment, load_vqvae
+from jukejax.model_dir import LoadedPrior, LoadedVQVAE, ModelDir, load_vqvae
 from jukejax.parallel.mesh import batch_ways
+from jukejax.training.checkpoint import load_experiment
 
 Result = dict[str, Any]
 

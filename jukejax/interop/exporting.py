@@ -16,9 +16,8 @@ from jukejax.config import Experiment, VQVAEExperiment
 from jukejax.interop import openai, openai_settings, torch_files
 from jukejax.interop.openai import BOOKS, Entry
 from jukejax.interop.tensors import Array, Source
-from jukejax.model_dir import load_experiment
 from jukejax.training import checkpoint
-from jukejax.training.checkpoint import LeafPath
+from jukejax.training.checkpoint import LeafPath, load_experiment
 from jukejax.training.step import abstract_state
 from jukejax.training.tasks import make_task
 

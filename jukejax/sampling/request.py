@@ -11,7 +11,7 @@ import numpy as np
 
 from jukejax import presets
 from jukejax.config import ConfigError, MeshConfig, PriorConfig, VQVAEConfig
-from jukejax.model_dir import load_experiment, load_vqvae, read_model_dir
+from jukejax.model_dir import load_vqvae, read_model_dir
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling import sound
 from jukejax.sampling.job import Item, Job
@@ -19,6 +19,7 @@ from jukejax.sampling.planning import plan_text
 from jukejax.sampling.resolve import unlabelled
 from jukejax.sampling.sample_dir import SampleDir, digest, read_job
 from jukejax.text.lyrics import read_lyrics
+from jukejax.training.checkpoint import load_experiment
 
 
 @dataclass(frozen=True)

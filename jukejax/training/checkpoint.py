@@ -1,9 +1,9 @@
 """Orbax checkpoints: one Composite a step, of separate items.
 
 Items: `params`, `ema`, `opt_state`, `extra` (a VQ-VAE's codebooks and loudness), `data` (the step,
-which is all that step-addressable data needs) and `config` (the experiment, the code's version, the
-fingerprint of the codes). Separate items let a reader take parameters alone. Orbax writes to a
-temporary directory and renames it: a save cut short is never taken for a checkpoint.
+which is all that step-addressable data needs) and `config` (the experiment, the name of the run,
+the fingerprint of the codes). Separate items let a reader take the parameters alone. Orbax writes
+to a temporary directory and renames it, so an interrupted save is never taken for a checkpoint.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import type_handlers
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from jukejax.config import Experiment, PriorExperiment, VQVAEExperiment, from_dict
 from jukejax.errors import CheckpointError
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs a dozen lines a save
@@ -27,10 +28,11 @@ logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs a dozen lines a 
 Array = np.ndarray[Any, Any]
 LeafPath = tuple[str, ...]  # keys from the root of a tree to a leaf
 TREES = ("params", "ema", "opt_state", "extra")
+_EXPERIMENTS: dict[str, type] = {k.__name__: k for k in (VQVAEExperiment, PriorExperiment)}
 
 
 def directory(workdir: str | Path) -> Path:
-    """Where a run's checkpoints lie (absolute: Orbax wants that)."""
+    """The folder of a run's checkpoints (absolute, as Orbax requires)."""
     return Path(workdir).resolve() / "checkpoints"
 
 
@@ -46,14 +48,14 @@ class Checkpoints:
         clean: bool = False,
         frugal: bool = False,
     ) -> None:
-        """Opens or makes them.
+        """Opens the checkpoints of a run, or makes their folder.
 
         Args:
           workdir: the run's.
-          keep: how many of the latest stay.
-          keep_best: how many of those with the lowest loss stay as well.
-          clean: removes what saves that were cut short left behind; for the run itself alone.
-          frugal: writes and reads a GB at a time, where memory is short.
+          keep: number of latest checkpoints to keep.
+          keep_best: number of checkpoints of lowest loss to keep as well.
+          clean: whether to remove the remains of interrupted saves; only for the run itself.
+          frugal: whether to write and read one GB at a time, where memory is short.
         """
         best = BestN(
             get_metric_fn=_loss, reverse=True, n=keep_best, keep_checkpoints_without_metrics=False
@@ -75,12 +77,12 @@ class Checkpoints:
 
     @property
     def latest(self) -> int | None:
-        """The last whole checkpoint's step."""
+        """The step of the latest complete checkpoint, or None."""
         return self._manager.latest_step()
 
     @property
     def best(self) -> int | None:
-        """The step of lowest loss among those saved with one."""
+        """The step of lowest loss among those saved with a loss, or None."""
         return self._manager.best_step()
 
     def save(
@@ -90,9 +92,9 @@ class Checkpoints:
         config: dict[str, Any],
         metrics: dict[str, float] | None = None,
     ) -> None:
-        """Saves trees (of `TREES`; empty ones are left out) and the config at `step`, once.
+        """Saves trees (named as in `TREES`; empty ones are omitted) and the config, once per step.
 
-        `metrics` has the held-out "loss" that `keep_best` goes by.
+        `metrics` has the held-out "loss" by which `keep_best` chooses.
         """
         if self.latest == step:
             return
@@ -122,32 +124,27 @@ class Checkpoints:
             if jax.tree.leaves(tree)
         }
         try:
-            found = self._manager.restore(step, args=ocp.args.Composite(**args))
+            restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         except (ValueError, KeyError) as error:
             raise CheckpointError(
                 f"The checkpoint {self.path}/{step} does not fit this model "
                 f"({str(error).splitlines()[0][:200]})."
             ) from error
-        return {name: found[name] if name in args else tree for name, tree in abstract.items()}
+        return {name: restored[name] if name in args else tree for name, tree in abstract.items()}
 
     def ema_shapes(self) -> dict[str, Any]:
-        """The tree of shapes of the latest `ema`; nothing else of it is read."""
-        folder = self.path / str(self._require()) / "ema"
-        with contextlib.closing(ocp.PyTreeCheckpointer()) as checkpointer:
-            tree: Any = checkpointer.metadata(folder).item_metadata.tree
+        """The tree of shapes of the latest `ema`, without reading its arrays."""
+        with self._latest_ema() as (_, _, tree):
             return jax.tree.map(lambda leaf: tuple(leaf.shape), tree)
 
     @contextlib.contextmanager
     def ema_reader(self) -> Iterator[Callable[[Sequence[LeafPath]], list[Array]]]:
-        """A function that reads some arrays of the latest `ema`, in the dtypes they are stored in.
+        """A function that reads the given arrays of the latest `ema`, in their stored dtypes.
 
-        bfloat16, which numpy does not know, comes as float32.
-
-        Reading a few at a time keeps the rest out of memory; each read costs a tenth of a second.
+        bfloat16, which numpy lacks, is returned as float32. Reading a few arrays at a time keeps
+        the others out of memory; each call costs a tenth of a second.
         """
-        folder = self.path / str(self._require()) / "ema"
-        with contextlib.closing(ocp.PyTreeCheckpointer()) as checkpointer:
-            tree: Any = checkpointer.metadata(folder).item_metadata.tree
+        with self._latest_ema() as (checkpointer, folder, tree):
             as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
 
             def read(paths: Sequence[LeafPath]) -> list[Array]:
@@ -155,21 +152,29 @@ class Checkpoints:
                 for *parents, last in paths:
                     _at(wanted, parents)[last] = 0
                 args = ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy)
-                found = checkpointer.restore(folder, args=args)
-                arrays = [_at(found, path) for path in paths]
+                ema = checkpointer.restore(folder, args=args)
+                arrays = [_at(ema, path) for path in paths]
                 return [a.astype(np.float32) if a.dtype.name == "bfloat16" else a for a in arrays]
 
             yield read
 
+    @contextlib.contextmanager
+    def _latest_ema(self) -> Iterator[tuple[ocp.Checkpointer, Path, Any]]:
+        """A checkpointer, the folder of the latest `ema` and the tree of its arrays' metadata."""
+        folder = self.path / str(self._require()) / "ema"
+        with contextlib.closing(ocp.PyTreeCheckpointer()) as checkpointer:
+            metadata: Any = checkpointer.metadata(folder)
+            yield checkpointer, folder, metadata.item_metadata.tree
+
     def _require(self) -> int:
         if self.latest is None:
             raise CheckpointError(
-                f"{self.path} holds no whole checkpoint; train there first, or name another run."
+                f"{self.path} has no complete checkpoint; train there first, or name another run."
             )
         return self.latest
 
     def wait(self) -> None:
-        """Returns when all saves are on disk."""
+        """Waits until all saves are on disk."""
         self._manager.wait_until_finished()
 
     def close(self) -> None:
@@ -204,7 +209,7 @@ def _frugal_handlers() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _numpy_uncopied() -> Iterator[None]:
-    """Orbax copies numpy arrays before it saves them; here it takes memory maps as they are."""
+    """Makes Orbax save numpy arrays without copying them first, so that they may be memory maps."""
     usual = type_handlers.get_type_handler(np.ndarray)
     lean = type_handlers.NumpyHandler(deepcopy_host_arrays=False)
     type_handlers.register_type_handler(np.ndarray, lean, override=True)
@@ -217,18 +222,26 @@ def _numpy_uncopied() -> Iterator[None]:
 def save_mapped(
     workdir: str | Path, step: int, trees: dict[str, Any], config: dict[str, Any]
 ) -> None:
-    """Saves trees of numpy arrays that may be memory maps larger than memory."""
+    """Saves trees of numpy arrays, which may be memory maps larger than memory."""
     with _numpy_uncopied(), Checkpoints(workdir, frugal=True) as checkpoints:
         checkpoints.save(step, trees, config)
         checkpoints.wait()
 
 
-def open_existing(workdir: str | Path, frugal: bool = False) -> contextlib.closing[Checkpoints]:
-    """The checkpoints of a run that must exist, for reading (`frugal`: a GB at a time).
+def open_existing(workdir: str | Path, frugal: bool = False) -> Checkpoints:
+    """The checkpoints of an existing run, for reading (`frugal`: one GB at a time).
 
     Raises:
       CheckpointError: there are none.
     """
     if not directory(workdir).is_dir():
         raise CheckpointError(f"{workdir} is no run: it has no folder checkpoints.")
-    return contextlib.closing(Checkpoints(workdir, frugal=frugal))
+    return Checkpoints(workdir, frugal=frugal)
+
+
+def load_experiment(workdir: str | Path) -> tuple[Experiment, dict[str, Any]]:
+    """The experiment of a run's latest checkpoint, and the note saved beside it with its step."""
+    with open_existing(workdir) as checkpoints:
+        note = {**checkpoints.config(), "step": checkpoints.latest}
+    data = note.pop("experiment")
+    return from_dict(_EXPERIMENTS[data["type"]], data, f"{workdir}: config"), note

@@ -1,13 +1,14 @@
-"""The loop that trains everything: resume, step, log, evaluate, save, stop when asked."""
+"""The loop that trains everything: resume, step, log, evaluate, run hooks, save, stop if asked."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,59 +35,74 @@ from jukejax.training.stopping import Skips, StopSignal
 from jukejax.training.tasks import make_task
 
 HostBatch = dict[str, np.ndarray]
-Hook = Callable[[int, TrainState, MetricsWriter], None]
 
 
-def train(
-    experiment: Experiment,
-    mesh: Mesh,
-    workdir: str | Path,
-    batches: Callable[[int], Iterator[HostBatch]],
-    held_out: Callable[[], Iterator[HostBatch]] | None = None,
-    hooks: tuple[Hook, ...] = (),
-    note: dict[str, Any] | None = None,
-    start_from: str | Path | None = None,
-    log: Callable[[str], None] = print,
-    profile: bool = False,
-) -> TrainState:
-    """Trains to `experiment.train.steps`, from the latest checkpoint in `workdir` if there is one.
+class Hook(NamedTuple):
+    """A function that is called after every `every` steps, and after the last one."""
 
-    Args:
-      experiment: what to train.
-      mesh: where.
+    every: int
+    run: Callable[[int, TrainState, MetricsWriter], None]  # step, state after it, the run's metrics
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `train` trains, on which devices and data, and where it writes.
+
+    Attributes:
+      experiment: model, optimizer and length of the run.
+      mesh: the devices.
       workdir: gets `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
       batches: this host's batches from a given step on.
       held_out: this host's batches to evaluate the averaged parameters on.
-      hooks: called with (step, state, writer) at every evaluation.
+      hooks: called on the way.
       note: saved beside the experiment in each checkpoint's config.
-      start_from: workdir of a run whose averaged parameters a new run begins with; tables of
-        label names that are smaller there are grown.
-      log: takes a line of progress.
-      profile: writes a trace of some steps to `tensorboard/`.
+      start_from: workdir of a run whose averaged parameters a new run starts from; tables of label
+        names that are smaller there are grown.
+      log: takes a line of progress, on process 0.
+      profile: whether to write a trace of some steps to `tensorboard/`.
+    """
+
+    experiment: Experiment
+    mesh: Mesh
+    workdir: str | Path
+    batches: Callable[[int], Iterator[HostBatch]]
+    held_out: Callable[[], Iterator[HostBatch]] | None = None
+    hooks: Sequence[Hook] = ()
+    note: Mapping[str, Any] = field(default_factory=dict)
+    start_from: str | Path | None = None
+    log: Callable[[str], None] = print
+    profile: bool = False
+
+
+def train(run: Run) -> TrainState:
+    """Trains to `experiment.train.steps`, from the latest checkpoint in the workdir if any.
 
     Raises:
       Interrupted: on Ctrl-C or SIGTERM (`Preempted`) in any process, in all of them, after saving.
       Diverged: too many steps in a row had a loss or gradient that is infinite or NaN.
     """
-    t, task = experiment.train, make_task(experiment)
+    t, mesh, task = run.experiment.train, run.mesh, make_task(run.experiment)
     first = jax.process_index() == 0
-    log = log if first else lambda line: None
+    log = run.log if first else lambda line: None
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(
-            Checkpoints(workdir, t.keep, keep_best=t.keep_best, clean=True)
+            Checkpoints(run.workdir, t.keep, keep_best=t.keep_best, clean=True)
         )
         if checkpoints.latest is not None and checkpoints.latest >= t.steps:
-            log(f"{workdir}: already trained for {checkpoints.latest} steps.")
-        state, source = _begin(experiment, mesh, checkpoints, batches, start_from)
-        config = {"experiment": to_dict(experiment), "run": _run_name(checkpoints), **(note or {})}
+            log(f"{run.workdir}: already trained for {checkpoints.latest} steps.")
+        state, source = begin(run, checkpoints)
+        config = {"experiment": to_dict(run.experiment), "run": _run_name(checkpoints), **run.note}
         done = int(state.step)
-        writer = stack.enter_context(MetricsWriter(workdir, resume_step=done, write=first))
+        writer = stack.enter_context(MetricsWriter(run.workdir, resume_step=done, write=first))
         stop = stack.enter_context(StopSignal())
-        clock, agree = Clock(workdir, experiment, first), Agreement(mesh)
-        skips = Skips(t.max_skipped, workdir)
-        step_fn, eval_fn = make_train_step(task, experiment, mesh), make_eval_step(task, mesh)
+        clock, agree = Clock(run.workdir, run.experiment, first), Agreement(mesh)
+        skips = Skips(t.max_skipped, run.workdir)
+        step_fn, eval_fn = make_train_step(task, run.experiment, mesh), make_eval_step(task, mesh)
         progress, metrics, sums, since = Progress(t.steps, done, log), None, None, 0
-        trace = stack.enter_context(Trace(workdir, done)) if profile and first else None
+        trace = stack.enter_context(Trace(run.workdir, done)) if run.profile and first else None
+
+        def due(every: int) -> bool:
+            return done % every == 0 or done == t.steps
 
         while done < t.steps:
             with clock.waiting(metrics):
@@ -98,31 +114,48 @@ def train(
             done, since = done + 1, since + 1
             sums = metrics if sums is None else jax.tree.map(jnp.add, sums, metrics)
             skips(done, metrics["skipped"])
-            last = done == t.steps
-            if done % t.log_every == 0 or last:
+            if due(t.log_every):
                 means = _means(sums, since)
                 writer.scalars(done, means | clock.lap())
                 progress.update(done, {"loss": means["train/loss"]})
                 sums, since = None, 0
-            found = None
-            if done % t.evaluate_every == 0 or last:
+            held_out = None
+            if run.held_out is not None and due(t.evaluate_every):
                 with clock.spent("evaluation", after=metrics):
-                    if held_out is not None:
-                        found = evaluate(eval_fn, state, mesh, held_out(), t.evaluate_batches)
-                        writer.scalars(done, {f"held_out/{k}": v for k, v in found.items()})
-                        log(f"step {done}  held out: loss {found['loss']:.4g}")
-                    for hook in hooks:
-                        hook(done, state, writer)
-            stopping = agree(stop.asked)  # read once: what is answered below has been saved
-            best = t.keep_best and found is not None
-            if done % t.checkpoint_every == 0 or last or stopping or best:
+                    held_out = evaluate(eval_fn, state, mesh, run.held_out(), t.evaluate_batches)
+                    writer.scalars(done, {f"held_out/{k}": v for k, v in held_out.items()})
+                log(f"step {done}  held out: loss {held_out['loss']:.4g}")
+            for hook in run.hooks:
+                if due(hook.every):
+                    with clock.spent("evaluation", after=metrics):
+                        hook.run(done, state, writer)
+            stopping = agree(stop.asked)  # read once: what it leads to below is saved first
+            if due(t.checkpoint_every) or stopping or (t.keep_best and held_out is not None):
                 with clock.spent("checkpoint", after=metrics):
-                    checkpoints.save(done, _trees(state), config, found)
-            if stopping and not last:
+                    checkpoints.save(done, _trees(state), config, held_out)
+            if stopping and done < t.steps:
                 checkpoints.wait()
                 kind = Interrupted if stopping > 1 else Preempted
-                raise kind(f"Stopped at step {done} of {t.steps}; saved in {workdir}.")
+                raise kind(f"Stopped at step {done} of {t.steps}; saved in {run.workdir}.")
     return state
+
+
+def begin(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Iterator[HostBatch]]:
+    """The state that a run continues from or starts with, and the batches from its step on."""
+    experiment, mesh = run.experiment, run.mesh
+    task = make_task(experiment)
+    abstract = abstract_state(task, experiment, mesh)
+    done = checkpoints.latest
+    if done is not None:
+        step = jax.make_array_from_callback((), abstract.step.sharding, lambda _: np.int32(done))
+        trees = checkpoints.restore(_trees(abstract))
+        return TrainState(step=step, **trees), run.batches(done)
+    first = put_batch(mesh, next(run.batches(0)))
+    if run.start_from is None:
+        return create_state(task, experiment, mesh, first), run.batches(0)
+    with open_existing(run.start_from) as other:
+        trees = restore_grown(other, {"ema": abstract.ema, "extra": abstract.extra})
+    return adopt_state(task, experiment, mesh, first, **trees), run.batches(0)
 
 
 def evaluate(
@@ -133,13 +166,16 @@ def evaluate(
     count: int,
 ) -> dict[str, float]:
     """Means of the metrics over `count` batches."""
-    some = itertools.islice(batches, count)
-    found = [eval_fn(state, put_batch(mesh, batch)) for batch in some]
-    return {name: float(np.mean([f[name] for f in found])) for name in found[0]}
+    metrics = [eval_fn(state, put_batch(mesh, b)) for b in itertools.islice(batches, count)]
+    return {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
 
 
 def _means(sums: Any, since: int) -> dict[str, float]:
-    """Means of the metrics over the steps that were not skipped, and how many were."""
+    """Means of the metrics over the steps that were not skipped, and the number of those that were.
+
+    Args:
+      sums: of the metrics over `since` steps; those of a skipped step are 0.
+    """
     sums = {name: float(value) for name, value in sums.items()}
     skipped = sums.pop("skipped")
     counted = since - skipped
@@ -149,31 +185,9 @@ def _means(sums: Any, since: int) -> dict[str, float]:
 
 def _run_name(checkpoints: Checkpoints) -> str:
     """A random name that a run keeps when it resumes: with the step it names its weights."""
-    found = "" if checkpoints.latest is None else checkpoints.config().get("run", "")
-    return found or secrets.token_hex(8)
+    name = "" if checkpoints.latest is None else checkpoints.config().get("run", "")
+    return name or secrets.token_hex(8)
 
 
 def _trees(state: TrainState) -> dict[str, Any]:
     return {name: tree for name, tree in state._asdict().items() if name != "step"}
-
-
-def _begin(
-    experiment: Experiment,
-    mesh: Mesh,
-    checkpoints: Checkpoints,
-    batches: Callable[[int], Iterator[HostBatch]],
-    start_from: str | Path | None,
-) -> tuple[TrainState, Iterator[HostBatch]]:
-    """The state to go on from, and the batches from its step on."""
-    task = make_task(experiment)
-    abstract = abstract_state(task, experiment, mesh)
-    done = checkpoints.latest
-    if done is None:
-        first = put_batch(mesh, next(batches(0)))
-        if start_from is None:
-            return create_state(task, experiment, mesh, first), batches(0)
-        with open_existing(start_from) as other:
-            found = restore_grown(other, {"ema": abstract.ema, "extra": abstract.extra})
-        return adopt_state(task, experiment, mesh, first, **found), batches(0)
-    step = jax.make_array_from_callback((), abstract.step.sharding, lambda _: np.int32(done))
-    return TrainState(step=step, **checkpoints.restore(_trees(abstract))), batches(done)

@@ -15,17 +15,18 @@ import pytest
 from data_pipeline.code_loader import code_token_counts
 from data_pipeline.codes import read_song_codes
 from data_pipeline.songs import prepared_songs
-from experiments import encode, train
+from experiments.codes import Encoding, encode
+from experiments.data import Training, train
 from experiments.evaluate import command, compare, reconstruction_excerpts, subject
 from experiments.evaluate import likelihood as suite
 from jukejax.config import ConfigError, MeshConfig, TrainConfig
 from jukejax.errors import CheckpointError
 from jukejax.evaluation import likelihood, report
-from jukejax.model_dir import load_experiment, load_vqvae, read_model_dir, write_model_dir
+from jukejax.model_dir import load_vqvae, read_model_dir, write_model_dir
 from jukejax.models import prior
 from jukejax.parallel.mesh import make_mesh
 from jukejax.text.labels import Vocabulary
-from jukejax.training.checkpoint import Checkpoints
+from jukejax.training.checkpoint import Checkpoints, load_experiment
 from jukejax.training.metrics import read_metrics
 
 
@@ -178,10 +179,11 @@ def test_suites_run_while_a_prior_trains(trained, tmp_path):
     settings = TrainConfig(steps=5, batch=8, evaluate_every=1, evaluate_batches=1)
     experiment = dataclasses.replace(experiment, train=settings)
     run = tmp_path / "run"
-    train.run(
-        experiment, trained / "codes", run, log=lambda line: None,
+    training = Training(
+        trained / "codes", run, experiment,
         evaluate=("likelihood", "reconstruction"), evaluate_every=3,
     )  # fmt: skip
+    train(training, lambda line: None)
     name = "likelihood/level_1_bits_per_token"
     rows = {row["step"]: row[name] for row in read_metrics(run / "metrics.jsonl") if name in row}
     assert list(rows) == [3, 5]
@@ -197,7 +199,7 @@ def test_suites_run_while_a_prior_trains(trained, tmp_path):
     page = (tmp_path / "both" / "index.html").read_text()
     assert "paired bootstrap" in page and "level 1: bits per token" in page
     with pytest.raises(ConfigError, match="no suite 'likelyhood'"):
-        train.run(experiment, trained / "codes", tmp_path / "b", evaluate=("likelyhood",))
+        train(dataclasses.replace(training, workdir=tmp_path / "b", evaluate=("likelyhood",)))
 
 
 @pytest.mark.slow
@@ -214,7 +216,7 @@ def test_reconstruction_runs_while_a_vqvae_trains(trained, tmp_path, monkeypatch
     experiment = dataclasses.replace(experiment, **more)
     run, lines, songs = tmp_path / "run", [], trained / "songs"
     suites = ("likelihood", "reconstruction")
-    train.run(experiment, songs, run, log=lines.append, evaluate=suites, evaluate_every=1)
+    train(Training(songs, run, experiment, evaluate=suites, evaluate_every=2), lines.append)
     (line,) = [line for line in lines if "left out" in line]
     assert "likelihood" in line and "names no priors" in line
     (codes,) = (run / "evaluation" / "step_2").glob("codes_*")
@@ -225,7 +227,7 @@ def test_reconstruction_runs_while_a_vqvae_trains(trained, tmp_path, monkeypatch
         assert row["used"] == len(set(both.tolist())) / 16
 
     write_model_dir(tmp_path / "model", run, {}, songs / "labels.json")
-    encode.run(encode.Command(run, songs, tmp_path / "codes", piece_seconds=0.5))
+    encode(Encoding(run, songs, tmp_path / "codes", piece_seconds=0.5))
     paths = {"model": tmp_path / "model", "songs": songs, "codes": tmp_path / "codes"}
     asked = command.Evaluation(("reconstruction",), out=tmp_path / "after", **paths)
     after = command.run(asked)["reconstruction"]

@@ -13,10 +13,11 @@ from data_pipeline import songs as prepared
 from data_pipeline.codes import codes_info, read_song_codes
 from experiments.evaluate import command
 from jukejax.config import LyricsConfig, PriorExperiment
-from jukejax.model_dir import load_experiment, write_model_dir
+from jukejax.model_dir import write_model_dir
 from jukejax.sampling.job import Item, Job
 from jukejax.sampling.sample_dir import SampleDir
 from jukejax.text.labels import Vocabulary
+from jukejax.training.checkpoint import load_experiment
 
 pytestmark = pytest.mark.slow
 

@@ -15,17 +15,18 @@ import soundfile
 from data_pipeline import songs as prepared
 from data_pipeline.codes import codes_info, read_song_codes
 from data_pipeline.records import read_audio
-from experiments import train
+from experiments.data import Training, train
 from experiments.evaluate import command, generation, subject
 from jukejax.config import MeshConfig, TrainConfig
 from jukejax.evaluation import melody
 from jukejax.evaluation.embedding import Embedded
 from jukejax.evaluation.musicnn import mel_filters
-from jukejax.model_dir import load_experiment, load_prior, load_vqvae, write_model_dir
+from jukejax.model_dir import load_prior, load_vqvae, write_model_dir
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.job import Item, Job
 from jukejax.sampling.sample_dir import SampleDir
 from jukejax.text.labels import Vocabulary
+from jukejax.training.checkpoint import load_experiment
 from jukejax.training.metrics import read_metrics
 
 NAMES = ["a", "b", "c", "d"]
@@ -189,10 +190,11 @@ def test_samples_are_judged_while_a_prior_trains(trained, folder, tmp_path, band
     suites, lines = ("generation", "cascade", "memorisation"), []
 
     def trains(where, **beside):
-        train.run(
-            experiment, folder / "codes", tmp_path / where, log=lines.append, evaluate=suites,
+        training = Training(
+            folder / "codes", tmp_path / where, experiment, evaluate=suites,
             labels=folder / "labels.json", evaluate_every=2, **beside,
         )  # fmt: skip
+        train(training, lines.append)
 
     trains("alone")
     left = [line for line in lines if "left out" in line]

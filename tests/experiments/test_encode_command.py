@@ -19,7 +19,7 @@ from data_pipeline.code_loader import code_batches, code_windows
 from data_pipeline.codes import codes_info, read_song_codes
 from data_pipeline.plan import Options
 from data_pipeline.songs import prepared_songs
-from experiments import encode
+from experiments.codes import Encoding, encode, write_codes
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.errors import DataError
 from jukejax.model_dir import load_vqvae
@@ -47,12 +47,12 @@ def folder(tmp_path_factory):
 
 
 def command(folder, out, **more):
-    return encode.Command(folder / "vqvae", folder / "songs", out, piece_seconds=0.2, **more)
+    return Encoding(folder / "vqvae", folder / "songs", out, piece_seconds=0.2, **more)
 
 
 @pytest.fixture(scope="module")
 def codes(folder):
-    encode.run(command(folder, folder / "codes", passes=3, seed=5))
+    encode(command(folder, folder / "codes", passes=3, seed=5))
     return folder / "codes"
 
 
@@ -89,7 +89,7 @@ def beyond_ties(found, wanted):
 
 def test_a_split_alone_has_the_codes_that_it_has_beside_the_other(folder, codes, tmp_path):
     model = load_vqvae(folder / "vqvae", make_mesh(MeshConfig()))
-    encode.write_codes(model, command(folder, tmp_path / "codes"), splits=("test",))
+    write_codes(model, command(folder, tmp_path / "codes"), splits=("test",))
     (song,) = prepared_songs(tmp_path / "codes")
     assert (song.id, song.index, song.first_record) == ("f", 0, 0)
     assert prepared_songs(codes)[5].id == "f"
@@ -147,16 +147,16 @@ def test_priors_are_trained_on_passes_and_tested_without(codes):
 
 
 def test_an_older_data_set_is_read_and_gone_on_with(folder, tmp_path):
-    encode.run(command(folder, tmp_path / "codes"))
+    encode(command(folder, tmp_path / "codes"))
     note = json.loads((tmp_path / "codes" / "codes.json").read_text())
     assert set(note) == {"fingerprint", "hops", "segment", "codes"}  # as before there were passes
     whole = digests(tmp_path / "codes")
     gone = next((tmp_path / "codes").glob("songs-train*"))
     gone.unlink()
-    encode.run(command(folder, tmp_path / "codes"))
+    encode(command(folder, tmp_path / "codes"))
     assert digests(tmp_path / "codes") == whole
     with pytest.raises(DataError, match="another folder"):
-        encode.run(command(folder, tmp_path / "codes", passes=2))
+        encode(command(folder, tmp_path / "codes", passes=2))
 
 
 @pytest.mark.parametrize(
@@ -170,9 +170,7 @@ def test_an_older_data_set_is_read_and_gone_on_with(folder, tmp_path):
 def test_bad_numbers_are_sentences(folder, tmp_path, wrong, told):
     arguments = {"piece_seconds": 0.2, **wrong}
     with pytest.raises((ConfigError, DataError), match=told):
-        encode.run(
-            encode.Command(folder / "vqvae", folder / "songs", tmp_path / "codes", **arguments)
-        )
+        encode(Encoding(folder / "vqvae", folder / "songs", tmp_path / "codes", **arguments))
 
 
 def test_a_song_named_like_a_pass_is_refused(folder, tmp_path):
@@ -185,9 +183,7 @@ def test_a_song_named_like_a_pass_is_refused(folder, tmp_path):
         tmp_path / "songs.jsonl", tmp_path / "songs", options=options, show_progress=False
     )
     with pytest.raises(DataError, match="a#1"):
-        encode.run(
-            encode.Command(folder / "vqvae", tmp_path / "songs", tmp_path / "codes", passes=2)
-        )
+        encode(Encoding(folder / "vqvae", tmp_path / "songs", tmp_path / "codes", passes=2))
 
 
 # --- as a process, killed, and as two -------------------------------------------------------------

@@ -11,7 +11,7 @@ import soundfile
 from data_pipeline import prepare
 from data_pipeline.codes import CodesWriter, codes_length
 from data_pipeline.plan import Options
-from experiments import data, train
+from experiments import data
 from experiments import labels as command
 from jukejax.config import (
     ConfigError,
@@ -26,12 +26,11 @@ from jukejax.config import (
 from jukejax.errors import CheckpointError, DataError, InteropError
 from jukejax.interop import huggingface_settings
 from jukejax.interop.openai_settings import prior_settings
-from jukejax.model_dir import load_experiment
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.job import Item, Job
 from jukejax.sampling.labels import describer
 from jukejax.text.labels import Vocabulary, labels_digest
-from jukejax.training.checkpoint import open_existing, save_mapped
+from jukejax.training.checkpoint import load_experiment, open_existing, save_mapped
 from jukejax.training.step import abstract_state
 from jukejax.training.tasks import make_task
 
@@ -127,8 +126,8 @@ def test_show_counts_songs(old, capsys):
 @pytest.mark.slow
 def test_a_run_starts_from_one_with_fewer_names(run, new, grown, tmp_path):
     said = []
-    train.run(PRIOR, new, tmp_path, said.append, start_from=run, labels=grown)
-    assert any("those it knew keep what it learned" in line for line in said)
+    data.train(data.Training(new, tmp_path, PRIOR, run, grown), said.append)
+    assert any("embeddings of its own are kept" in line for line in said)
     tables = load_experiment(tmp_path)[0].model.labels.tables
     assert tables == {"artists": 4, "genres": 4, "years": 4, "tags": 4}
     with open_existing(tmp_path) as checkpoints:
@@ -138,13 +137,13 @@ def test_a_run_starts_from_one_with_fewer_names(run, new, grown, tmp_path):
 def test_names_that_are_not_grown_from_the_old_are_refused(run, new, tmp_path):
     mixed = replace(PRIOR, model=replace(PRIOR.model, labels=replace(ALL, artists=9)))
     with pytest.raises(CheckpointError, match=r"do not begin with its own.*experiments\.labels"):
-        train.run(mixed, new, tmp_path, start_from=run)
+        data.train(data.Training(new, tmp_path, mixed, start_from=run))
 
 
 def test_years_that_no_song_has_are_refused(new, tmp_path):
     Vocabulary.build(["a"], ["b"]).save(tmp_path / "labels.json")
     with pytest.raises(ConfigError, match=r"labels\.years is -1, but the label names have no"):
-        train.run(PRIOR, new, tmp_path / "run", labels=tmp_path / "labels.json")
+        data.train(data.Training(new, tmp_path / "run", PRIOR, labels=tmp_path / "labels.json"))
 
 
 def test_a_prior_without_years_does_not_mind_them():

@@ -1,4 +1,4 @@
-"""What training asks of its data: label names, also of another model, and the sample rate."""
+"""The training command: its options; label names and sample rate of its data."""
 
 import dataclasses
 import json
@@ -11,6 +11,7 @@ from data_pipeline import prepare
 from data_pipeline.codes import CodesWriter, codes_length
 from data_pipeline.plan import Options
 from experiments import train
+from experiments.data import Training, training_run
 from jukejax import presets
 from jukejax.config import (
     ConfigError,
@@ -19,8 +20,10 @@ from jukejax.config import (
     PriorExperiment,
     TrainConfig,
     VQVAEExperiment,
+    to_dict,
 )
 from jukejax.text.labels import Vocabulary, labels_digest
+from jukejax.training.checkpoint import save_mapped
 
 HOPS = (8, 32, 128)
 PRIOR = PriorExperiment(
@@ -49,51 +52,54 @@ def codes(tmp_path_factory):
     return folder / "codes"
 
 
-@pytest.fixture
-def caught(monkeypatch):
-    """What `train.run` would train with."""
-    seen = {}
-
-    def catch(experiment, mesh, workdir, batches, held_out, hooks, note, start_from, log, profile):
-        seen.update(experiment=experiment, batch=next(batches(0)), note=note)
-
-    monkeypatch.setattr(train, "train", catch)
-    return seen
-
-
-def test_labels_of_another_model_give_its_ids(codes, caught, tmp_path):
+def test_labels_of_another_model_give_its_ids(codes, tmp_path):
     vocabulary = Vocabulary(("unknown", "queen", "ac_dc"), ("unknown", "rock", "hard"), "v2")
     vocabulary.save(tmp_path / "labels.json")
-    train.run(PRIOR, codes, tmp_path / "run", labels=tmp_path / "labels.json")
-    assert set(caught["batch"]["artist"]) == {2}
-    assert np.unique(caught["batch"]["genres"], axis=0).tolist() == [[2, 1, 0]]
-    assert caught["note"]["labels"] == labels_digest(vocabulary)
-    tables = caught["experiment"].model.labels
+    run = training_run(Training(codes, tmp_path / "run", PRIOR, labels=tmp_path / "labels.json"))
+    batch = next(run.batches(0))
+    assert set(batch["artist"]) == {2}
+    assert np.unique(batch["genres"], axis=0).tolist() == [[2, 1, 0]]
+    assert run.note == {"fingerprint": "vqvae-1", "labels": labels_digest(vocabulary)}
+    tables = run.experiment.model.labels
     assert (tables.artists, tables.genres) == (3, 3)
 
 
-def test_without_them_the_names_are_those_of_the_data(codes, caught, tmp_path):
-    train.run(PRIOR, codes, tmp_path / "run")
-    assert set(caught["batch"]["artist"]) == {1}
-    assert np.unique(caught["batch"]["genres"], axis=0).tolist() == [[1, 2, -1]]
+def test_without_them_the_names_are_those_of_the_data(codes, tmp_path):
+    lines = []
+    run = training_run(Training(codes, tmp_path / "run", PRIOR), lines.append)
+    batch = next(run.batches(0))
+    assert set(batch["artist"]) == {1}
+    assert np.unique(batch["genres"], axis=0).tolist() == [[1, 2, -1]]
+    assert run.held_out is None and "no test split" in lines[0]
 
 
 def test_a_vqvae_takes_no_labels(codes, tmp_path):
     with pytest.raises(ConfigError, match="--labels"):
-        train.run(VQVAEExperiment(), codes, tmp_path / "run", labels=tmp_path / "labels.json")
+        training_run(Training(codes, tmp_path / "run", VQVAEExperiment(), labels=tmp_path / "x"))
 
 
 def test_songs_of_another_rate_than_the_model_are_refused(codes, tmp_path):
     small = presets.get("small_vqvae")
     message = r"model\.sample_rate is 22050, but .* holds songs of 44100 Hz.*--sample-rate 22050"
     with pytest.raises(ConfigError, match=message):
-        train.run(small, codes.parent / "data", tmp_path / "run")
+        training_run(Training(codes.parent / "data", tmp_path / "run", small))
     model = dataclasses.replace(PRIOR.model, sample_rate=22_050)
     with pytest.raises(ConfigError, match=message):
-        train.run(dataclasses.replace(PRIOR, model=model), codes, tmp_path / "run")
+        training_run(Training(codes, tmp_path / "run", dataclasses.replace(PRIOR, model=model)))
 
 
-def test_the_option_reaches_the_command(tmp_path):
-    paths = ["--data", "codes", "--workdir", "run", "--labels", "model/labels.json"]
-    assert str(train.parse("demo_prior", paths).labels) == "model/labels.json"
-    assert train.parse("demo_prior", paths[:4]).labels is None
+def test_options_are_read(tmp_path):
+    names = ["--data", str(tmp_path), "--workdir", "w", "--start-from", "other", "--labels", "l"]
+    parsed = train.parse("demo_vqvae", names)
+    assert (str(parsed.start_from), str(parsed.labels)) == ("other", "l")
+    parsed = train.parse("demo_vqvae", names[:4])
+    assert (parsed.start_from, parsed.labels) == (None, None)
+
+
+def test_a_run_gives_its_settings(tmp_path):
+    experiment = presets.demo_upsampler_level_0()
+    save_mapped(tmp_path, 5, {"ema": {"w": np.ones(3)}}, {"experiment": to_dict(experiment)})
+    names = ["--data", str(tmp_path), "--workdir", "w", "--optimizer.kind", "jukebox"]
+    optimizer = dataclasses.replace(experiment.optimizer, kind="jukebox")
+    expected = dataclasses.replace(experiment, optimizer=optimizer)
+    assert train.parse(str(tmp_path), names).experiment == expected

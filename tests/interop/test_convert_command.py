@@ -23,11 +23,11 @@ from jukejax.config import (
     VQVAEExperiment,
 )
 from jukejax.interop import importing, openai_settings, torch_files
-from jukejax.model_dir import load_experiment, load_vqvae, read_model_dir
+from jukejax.model_dir import load_vqvae, read_model_dir
 from jukejax.models.prior import Prior, example_batch
 from jukejax.parallel.mesh import make_mesh
 from jukejax.text.labels import Vocabulary
-from jukejax.training.checkpoint import open_existing
+from jukejax.training.checkpoint import load_experiment, open_existing
 
 VQVAE = VQVAEConfig(downs=(1, 1, 1), multipliers=(2, 1, 1), width=4, depth=1, emb_width=4, codes=16)
 LABELS = LabelsConfig(artists=5, genres=3, max_genres=2)

@@ -27,8 +27,9 @@ from jukejax.interop import (
     safetensors_files,
     torch_files,
 )
-from jukejax.model_dir import load_experiment, read_model_dir
+from jukejax.model_dir import read_model_dir
 from jukejax.text.labels import Vocabulary
+from jukejax.training.checkpoint import load_experiment
 
 # --- names ----------------------------------------------------------------------------------------
 

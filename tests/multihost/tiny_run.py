@@ -25,7 +25,7 @@ from jukejax.config import (
 from jukejax.models import prior
 from jukejax.parallel import distributed
 from jukejax.parallel.mesh import host_rows, make_mesh
-from jukejax.training.loop import train
+from jukejax.training.loop import Run, train
 
 # A large eps: where a gradient is zero but for rounding, Adam would blow the rounding up.
 OPTIMIZER = OptimizerConfig(learning_rate=0.02, eps=1e-2, warmup_steps=0)
@@ -92,7 +92,7 @@ def main(kind, workdir, *settings):
     def log(line):
         print(f"[{jax.process_index()}] {line}", flush=True)
 
-    train(experiment, mesh, workdir, batches, lambda: batches(10**6), log=log)
+    train(Run(experiment, mesh, workdir, batches, lambda: batches(10**6), log=log))
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ from jukejax.config import (
     VQVAEExperiment,
 )
 from jukejax.errors import CheckpointError, Diverged, Interrupted, Preempted
-from jukejax.model_dir import load_experiment, load_vqvae
+from jukejax.model_dir import load_vqvae
 from jukejax.parallel.mesh import make_mesh
 from jukejax.training import loop
-from jukejax.training.checkpoint import Checkpoints, directory, open_existing
-from jukejax.training.loop import train
+from jukejax.training.checkpoint import Checkpoints, directory, load_experiment, open_existing
+from jukejax.training.loop import Hook, Run, begin, train
 from jukejax.training.metrics import read_metrics
 from jukejax.training.step import abstract_state
 from jukejax.training.tasks import make_task
@@ -106,7 +106,9 @@ def whole(mesh, tmp_path_factory):
         called.append(step)
 
     note = {"fingerprint": "abc"}
-    state = train(EXPERIMENT, mesh, workdir, batches, held_out, (hook,), note, log=[].append)
+    hooks = (Hook(4, hook),)
+    run = Run(EXPERIMENT, mesh, workdir, batches, held_out, hooks, note, log=[].append)
+    state = train(run)
     return workdir, jax.tree.map(np.asarray, state), called
 
 
@@ -116,7 +118,7 @@ def broken(mesh, tmp_path_factory):
     workdir, lines = tmp_path_factory.mktemp("broken"), []
 
     def go(source):
-        return train(EXPERIMENT, mesh, workdir, source, held_out, log=lines.append)
+        return train(Run(EXPERIMENT, mesh, workdir, source, held_out, log=lines.append))
 
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(Interrupted, match=f"Stopped at step 3 of 6; saved in {workdir}"):
@@ -166,10 +168,10 @@ def test_no_step_is_written_twice(whole, broken):
     assert records["whole"] == records["broken"]
 
 
-def test_hooks_are_called_at_every_evaluation(whole):
+def test_hooks_are_called_every_so_many_steps_and_after_the_last(whole):
     workdir, _, called = whole
-    assert called == [3, 6]
-    assert [r["hook"] for r in read_metrics(workdir / "metrics.jsonl") if "hook" in r] == [3, 6]
+    assert called == [4, 6]
+    assert [r["hook"] for r in read_metrics(workdir / "metrics.jsonl") if "hook" in r] == [4, 6]
 
 
 def test_checkpoints_are_saved_as_asked(whole):
@@ -190,7 +192,7 @@ def test_a_finished_run_does_nothing(whole, mesh):
         assert step == 6
         yield pytest.fail("a batch was asked for")
 
-    state = train(EXPERIMENT, mesh, workdir, no_batches, held_out, log=lines.append)
+    state = train(Run(EXPERIMENT, mesh, workdir, no_batches, held_out, log=lines.append))
     jax.tree.map(np.testing.assert_array_equal, state, expected)
     assert lines == [f"{workdir}: already trained for 6 steps."]
     assert (workdir / "metrics.jsonl").read_bytes() == before
@@ -222,7 +224,7 @@ def test_another_model_is_refused(whole, mesh, change):
     workdir, _, _ = whole
     other = dataclasses.replace(EXPERIMENT, model=dataclasses.replace(EXPERIMENT.model, **change))
     with pytest.raises(CheckpointError, match="does not fit this model"):
-        train(other, mesh, workdir, batches, log=[].append)
+        train(Run(other, mesh, workdir, batches, log=[].append))
     gc.collect()
 
 
@@ -243,7 +245,7 @@ def test_a_step_without_a_finite_gradient_is_skipped_and_counted(mesh, tmp_path)
     few = dataclasses.replace(
         EXPERIMENT, train=dataclasses.replace(EXPERIMENT.train, steps=5, log_every=5)
     )
-    state = train(few, mesh, tmp_path, broken_batches(lambda n: n in (1, 3)), log=[].append)
+    state = train(Run(few, mesh, tmp_path, broken_batches(lambda n: n in (1, 3)), log=[].append))
     assert int(state.step) == 5
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
     record = read_metrics(tmp_path / "metrics.jsonl")[-1]
@@ -251,7 +253,8 @@ def test_a_step_without_a_finite_gradient_is_skipped_and_counted(mesh, tmp_path)
     # a warm-up over two updates: three were made, with rates of 0, 1/2 and 1
     assert record["train/learning_rate"] == pytest.approx(0.01 * (0 + 0.5 + 1) / 3)
     finite = dataclasses.replace(few.train, steps=1, log_every=1)
-    train(dataclasses.replace(few, train=finite), mesh, tmp_path / "one", batches, log=[].append)
+    alone = dataclasses.replace(few, train=finite)
+    train(Run(alone, mesh, tmp_path / "one", batches, log=[].append))
     one = read_metrics(tmp_path / "one" / "metrics.jsonl")[-1]["train/loss"]
     assert record["train/loss"] == pytest.approx(one, rel=0.5)  # a mean of three, not of five
 
@@ -263,7 +266,7 @@ def test_many_such_steps_in_a_row_end_the_run_and_the_checkpoints_stay(mesh, tmp
     # two in a row are let pass
     source = broken_batches(lambda n: n in (1, 2) or n >= 5)
     with pytest.raises(Diverged, match=r"not finite.*3 steps in a row up to step 8.*learning_rate"):
-        train(limited, mesh, tmp_path, source, log=[].append)
+        train(Run(limited, mesh, tmp_path, source, log=[].append))
     with open_existing(tmp_path) as checkpoints:
         kept = checkpoints.latest
         shapes = abstract_state(make_task(limited), limited, mesh)._asdict()
@@ -279,7 +282,7 @@ def test_many_such_steps_in_a_row_end_the_run_and_the_checkpoints_stay(mesh, tmp
 def test_sigterm_asks_to_be_started_again(mesh, tmp_path):
     source = stops(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Preempted, match="Stopped at step 3 of 6"):
-        train(EXPERIMENT, mesh, tmp_path, source, log=[].append)
+        train(Run(EXPERIMENT, mesh, tmp_path, source, log=[].append))
     with open_existing(tmp_path) as checkpoints:
         assert checkpoints.latest == 3
 
@@ -292,7 +295,7 @@ def test_ctrl_c_during_an_evaluation_is_answered_after_saving(mesh, tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted) as stopped:
-        train(EXPERIMENT, mesh, tmp_path, batches, held_out, (hook,), log=[].append)
+        train(Run(EXPERIMENT, mesh, tmp_path, batches, held_out, (Hook(3, hook),), log=[].append))
     step = interrupted[0]
     assert step % EXPERIMENT.train.checkpoint_every, "the saving must be for the interrupt's sake"
     assert f"Stopped at step {step} of" in str(stopped.value)
@@ -302,10 +305,8 @@ def test_ctrl_c_during_an_evaluation_is_answered_after_saving(mesh, tmp_path):
 
 def test_the_best_checkpoint_is_saved_at_its_evaluation(mesh, tmp_path):
     best = dataclasses.replace(EXPERIMENT.train, keep=1, keep_best=1, evaluate_every=1)
-    train(
-        dataclasses.replace(EXPERIMENT, train=best), mesh, tmp_path, batches, held_out,
-        log=[].append,
-    )  # fmt: skip
+    experiment = dataclasses.replace(EXPERIMENT, train=best)
+    train(Run(experiment, mesh, tmp_path, batches, held_out, log=[].append))
     records = read_metrics(tmp_path / "metrics.jsonl")
     losses = {r["step"]: r["held_out/loss"] for r in records if "held_out/loss" in r}
     expected = min(losses, key=losses.get)
@@ -317,7 +318,7 @@ def test_the_best_checkpoint_is_saved_at_its_evaluation(mesh, tmp_path):
 def test_time_and_memory_are_written_and_a_trace_when_asked(mesh, tmp_path):
     longer = dataclasses.replace(EXPERIMENT.train, steps=11, log_every=2)
     experiment = dataclasses.replace(EXPERIMENT, train=longer)
-    train(experiment, mesh, tmp_path, batches, held_out, log=[].append, profile=True)
+    train(Run(experiment, mesh, tmp_path, batches, held_out, log=[].append, profile=True))
     record = [r for r in read_metrics(tmp_path / "metrics.jsonl") if "train/loss" in r][-1]
     assert record["time/step"] > 0 and record["memory/host_gib"] > 0.1
     rate = 2 * 1280 / 44_100 / record["time/step"]
@@ -333,7 +334,8 @@ def test_time_and_memory_are_written_and_a_trace_when_asked(mesh, tmp_path):
 def test_a_run_starts_from_the_averaged_weights_of_another(mesh, whole, tmp_path):
     other = load_vqvae(whole[0], mesh)
     few = dataclasses.replace(EXPERIMENT, train=dataclasses.replace(EXPERIMENT.train, steps=1))
-    begun = loop._begin(few, mesh, Checkpoints(tmp_path), batches, whole[0])[0]
+    run = Run(few, mesh, tmp_path, batches, start_from=whole[0], log=[].append)
+    begun = begin(run, Checkpoints(tmp_path))[0]
     assert int(begun.step) == 0
     for tree in (begun.params, begun.ema):
         jax.tree.map(np.testing.assert_array_equal, tree, other.params)
@@ -347,12 +349,12 @@ def test_a_run_starts_from_the_averaged_weights_of_another(mesh, whole, tmp_path
     audio = batch(0)["audio"]
     assert float(begun.extra.width.l1) == pytest.approx(np.abs(audio).mean(), rel=1e-5)
     # and trains on, from where it was, not from noise
-    state = train(few, mesh, tmp_path, batches, start_from=whole[0], log=[].append)
+    state = train(run)
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), state.params, other.params)
     assert 0 <= max(jax.tree.leaves(moved)) <= 0.011  # a warm-up step of Adam moves at most this
 
 
 def test_a_resumed_run_does_not_start_again(mesh, whole, tmp_path):
-    done = train(EXPERIMENT, mesh, tmp_path, batches, start_from=whole[0], log=[].append)
-    again = train(EXPERIMENT, mesh, tmp_path, batches, start_from=whole[0], log=[].append)
+    run = Run(EXPERIMENT, mesh, tmp_path, batches, start_from=whole[0], log=[].append)
+    done, again = train(run), train(run)
     jax.tree.map(np.testing.assert_array_equal, done, again)

@@ -20,7 +20,7 @@ from jukejax.model_dir import load_prior
 from jukejax.models import prior
 from jukejax.parallel.mesh import make_mesh, put_batch
 from jukejax.training.checkpoint import open_existing
-from jukejax.training.loop import train
+from jukejax.training.loop import Run, train
 from jukejax.training.rounding import rounded
 from jukejax.training.step import abstract_state, create_state, make_eval_step, make_train_step
 from jukejax.training.tasks import make_task
@@ -108,7 +108,8 @@ def test_a_run_goes_on_in_the_other_dtype_and_its_model_is_float32(tmp_path):
 
     def run(steps, dtype):
         changed = replace(EXPERIMENT.train, steps=steps, state_dtype=dtype)
-        return train(replace(EXPERIMENT, train=changed), mesh, tmp_path, batches, log=[].append)
+        experiment = replace(EXPERIMENT, train=changed)
+        return train(Run(experiment, mesh, tmp_path, batches, log=[].append))
 
     state = jax.tree.map(lambda x: np.asarray(x, np.float32), run(2, "bfloat16").ema)
     loaded = load_prior(tmp_path, mesh).params

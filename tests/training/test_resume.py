@@ -1,15 +1,15 @@
-"""What the training command refuses before it trains."""
+"""When a run may continue, and when it may start from another run's weights."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from experiments import train
 from jukejax import presets
 from jukejax.config import OptimizerConfig, to_dict
 from jukejax.errors import CheckpointError
 from jukejax.training.checkpoint import save_mapped
+from jukejax.training.resume import check_continues, check_start
 
 EXPERIMENT = presets.demo_upsampler_level_0()
 NOTE = {"fingerprint": "abc"}
@@ -26,11 +26,11 @@ def imported(tmp_path_factory):
 
 def test_imported_weights_are_started_from_not_resumed(imported):
     with pytest.raises(CheckpointError, match=r"no optimizer state.*--start-from"):
-        train.check_same(EXPERIMENT, NOTE, imported)
+        check_continues(EXPERIMENT, NOTE, imported, print)
     said = []
-    train.check_start(EXPERIMENT, NOTE, imported, said.append)
+    check_start(EXPERIMENT, NOTE, imported, said.append)
     assert not said
-    train.check_start(EXPERIMENT, NOTE | {"labels": "x"}, imported, said.append)
+    check_start(EXPERIMENT, NOTE | {"labels": "x"}, imported, said.append)
     assert "--labels" in said[0]
 
 
@@ -38,40 +38,28 @@ def test_another_batch_or_seed_is_said_and_let_be(tmp_path):
     config = {"experiment": to_dict(EXPERIMENT), **NOTE}
     save_mapped(tmp_path, 5, {"ema": {"w": np.ones(3, np.float32)}}, config)
     said = []
-    train.check_same(EXPERIMENT, NOTE, tmp_path, said.append)
+    check_continues(EXPERIMENT, NOTE, tmp_path, said.append)
     assert not said
     other = replace(EXPERIMENT, train=replace(EXPERIMENT.train, batch=16, steps=9))
-    train.check_same(other, NOTE, tmp_path, said.append)
+    check_continues(other, NOTE, tmp_path, said.append)
     assert len(said) == 1 and said[0].startswith("train.batch was 8 and is 16")
 
 
 def test_a_start_may_differ_in_how_it_trains(imported):
     model = replace(EXPERIMENT.model, dtype="bfloat16", remat="layer")
     other = replace(EXPERIMENT, model=model, optimizer=OptimizerConfig(kind="jukebox"))
-    train.check_start(other, NOTE, imported)
+    check_start(other, NOTE, imported, print)
 
 
 def test_a_start_from_another_model_is_refused(imported):
     # heads change no shape: the weights would load and mean something else
     other = replace(EXPERIMENT, model=replace(EXPERIMENT.model, heads=4))
     with pytest.raises(CheckpointError, match=r"another model \(heads 2, now 4\)"):
-        train.check_start(other, NOTE, imported)
+        check_start(other, NOTE, imported, print)
     with pytest.raises(CheckpointError, match=r"another model \(PriorConfig, now VQVAEConfig\)"):
-        train.check_start(presets.demo_vqvae(), {}, imported)
+        check_start(presets.demo_vqvae(), {}, imported, print)
 
 
 def test_a_start_for_other_codes_is_refused(imported):
-    with pytest.raises(CheckpointError, match="learned the codes of VQ-VAE abc"):
-        train.check_start(EXPERIMENT, {"fingerprint": "def"}, imported)
-
-
-def test_the_option_is_read(tmp_path):
-    names = ["--data", str(tmp_path), "--workdir", "w", "--start-from", "other"]
-    assert str(train.parse("demo_vqvae", names).start_from) == "other"
-    assert train.parse("demo_vqvae", names[:4]).start_from is None
-
-
-def test_a_run_lends_its_settings(imported, tmp_path):
-    names = ["--data", str(tmp_path), "--workdir", "w", "--optimizer.kind", "jukebox"]
-    found = train.parse(str(imported), names).experiment
-    assert found == replace(EXPERIMENT, optimizer=replace(EXPERIMENT.optimizer, kind="jukebox"))
+    with pytest.raises(CheckpointError, match="trained on codes of VQ-VAE abc"):
+        check_start(EXPERIMENT, {"fingerprint": "def"}, imported, print)
