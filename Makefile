@@ -5,7 +5,7 @@ PARITY ?= .venv-parity
 RUN = $(VENV)/bin/python
 WORKDIR ?= runs/demo
 
-.PHONY: help demo test test-slow test-golden test-parity test-aot test-browser lint format clean
+.PHONY: help demo test test-slow test-golden test-parity test-aot test-browser docs lint format clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,10 @@ test-aot: $(VENV)/installed  ## Compile for TPUs that are not there (installs li
 test-browser: $(VENV)/installed  ## Open the pages in chromium (apt install chromium)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
 	$(RUN) -m pytest -m browser
+
+docs: $(VENV)/installed  ## The documentation site, built strictly into site/
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(VENV)/bin/mkdocs build --strict
 
 lint: $(VENV)/installed  ## Formatting, lint, types and the direction of imports
 	$(VENV)/bin/ruff format --check .
