@@ -1,151 +1,21 @@
-"""Where the data pipeline meets the models: a training run on a prepared data set.
-
-jax is imported by the functions that need it, so that commands show their help at once.
-"""
+"""Where the data pipeline meets the models: what an experiment requires of its data, and batches."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
-import tyro
 
-from data_pipeline.codes import CodesInfo, codes_info
+from data_pipeline.codes import CodesInfo
 from data_pipeline.songs import prepared_songs
 from jukejax.config import ConfigError, Experiment, PriorConfig, PriorExperiment, VQVAEExperiment
 from jukejax.text import lyrics
-from jukejax.text.labels import Vocabulary, labels_digest
-
-if TYPE_CHECKING:
-    from jukejax.training.loop import Hook, Run
-    from jukejax.training.step import TrainState
+from jukejax.text.labels import Vocabulary
 
 HostBatch = dict[str, np.ndarray]
-Log = Callable[[str], None]
-E = TypeVar("E")
-
-
-@dataclass(frozen=True)
-class Training(Generic[E]):
-    """Train a preset. The same command continues from the last checkpoint of the workdir.
-
-    Example: jukejax train demo_vqvae --data runs/demo/songs --workdir runs/demo/vqvae
-    """
-
-    data: Path
-    """Songs (`experiments.prepare`) for a VQ-VAE, codes (`experiments.encode`) for a prior."""
-    workdir: Path
-    """Gets checkpoints, metrics.jsonl and TensorBoard files."""
-    experiment: Annotated[E, tyro.conf.arg(name="")]  # --model.width, not --experiment.model.width
-    start_from: Path | None = None
-    """A run, also an imported one, from whose averaged weights a new run starts."""
-    labels: Path | None = None
-    """Label names of a prior, if not those of the data: those of an imported model."""
-    profile: bool = False
-    """Write a trace of five steps beside the TensorBoard files."""
-    evaluate: tuple[str, ...] = ()
-    """Suites of `experiments.evaluate` to run during training: reconstruction for a VQ-VAE;
-    likelihood, alignment, labels, features, generation and memorisation for a prior."""
-    evaluate_every: int = 1000
-    """Steps between runs of the suites."""
-    evaluate_vqvae: Path | None = None
-    """The VQ-VAE of a prior's codes, for suites that sample: generation, memorisation."""
-    evaluate_songs: Path | None = None
-    """The songs of a prior's codes, for the same suites."""
-
-
-def train(training: Training[Any], log: Log = print) -> TrainState:
-    """Trains an experiment on a data set; the state after the last step."""
-    from jukejax.training import loop
-
-    return loop.train(training_run(training, log))
-
-
-def training_run(training: Training[Any], log: Log = print) -> Run:
-    """The run of an experiment on a data set, checked against the data and the workdir.
-
-    Raises:
-      ConfigError: the experiment does not fit the data or the devices.
-      CheckpointError: it does not fit the workdir, or the run to start from.
-    """
-    from jukejax.parallel.distributed import check_shared
-    from jukejax.parallel.mesh import check_batch, host_rows, make_mesh
-    from jukejax.training.loop import Run
-    from jukejax.training.resume import check_continues, check_start
-
-    experiment, vocabulary, note = _fitted(training)
-    check_shared(training.workdir)
-    check_continues(experiment, note, training.workdir, log)
-    if training.start_from is not None:
-        check_start(experiment, note, training.start_from, log, vocabulary)
-    mesh = make_mesh(experiment.mesh)
-    check_batch(mesh, experiment.train)
-    rows = host_rows(mesh, experiment.train.batch).tolist()
-    source = functools.partial(batches, experiment, training.data, vocabulary=vocabulary)
-    run = Run(
-        experiment, mesh, training.workdir, source("train", rows=rows), note=note,
-        start_from=training.start_from, log=log, profile=training.profile,
-    )  # fmt: skip
-    hooks: list[Hook] = []
-    if len(prepared_songs(training.data).of_split("test")):
-        held_out = source("test", rows=rows)
-        run = dataclasses.replace(run, held_out=lambda: held_out(0))
-        if isinstance(experiment, VQVAEExperiment):
-            shown = next(source("test")(0))["audio"]  # the same on every host
-            hooks.append(_reconstructions(experiment, run, shown))
-    else:
-        log(f"{training.data} has no test split: no held-out loss will be measured.")
-    if training.evaluate:
-        hooks.append(_suites(training, run))
-    return dataclasses.replace(run, hooks=hooks)
-
-
-def _fitted(
-    training: Training[Any],
-) -> tuple[Experiment, Vocabulary | None, dict[str, Any]]:
-    """An experiment fitted to its data, a prior's label names, and the note of checkpoints."""
-    experiment, data = training.experiment, training.data
-    if isinstance(experiment, VQVAEExperiment):
-        if training.labels:
-            raise ConfigError(f"--labels {training.labels} is for priors; a VQ-VAE has no labels.")
-        check_rate(experiment.model.sample_rate, data)
-        return experiment, None, {}
-    vocabulary = Vocabulary.load(_label_file(training))
-    info = codes_info(data)
-    check_codes(experiment.model, info, data)
-    experiment = fit_alphabet(fit_labels(experiment, vocabulary), data)
-    digest = labels_digest(vocabulary, experiment.model.labels)
-    return experiment, vocabulary, {"fingerprint": info.fingerprint, "labels": digest}
-
-
-def _label_file(training: Training[Any]) -> Path:
-    return training.labels or training.data / "labels.json"
-
-
-def _reconstructions(experiment: VQVAEExperiment, run: Run, audio: np.ndarray) -> Hook:
-    from jukejax.evaluation.spectrogram import log_spectrogram, to_image
-    from jukejax.training.reconstruction import reconstruction_hook
-
-    def picture(sound: np.ndarray) -> np.ndarray:
-        return to_image(log_spectrogram(sound, experiment.model.sample_rate))
-
-    return reconstruction_hook(experiment, run.mesh, audio, picture)
-
-
-def _suites(training: Training[Any], run: Run) -> Hook:
-    from experiments.evaluate.hook import Asked, suites_hook
-
-    asked = Asked(
-        training.evaluate, training.evaluate_every, training.evaluate_vqvae,
-        training.evaluate_songs,
-    )  # fmt: skip
-    folders = training.data, _label_file(training), Path(run.workdir)
-    return suites_hook(asked, run.experiment, run.mesh, *folders, run.log)
 
 
 def check_rate(sample_rate: int, data: str | Path) -> None:

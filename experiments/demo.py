@@ -21,9 +21,9 @@ import tyro
 from data_pipeline import prepare, songs
 from experiments import cli, sample
 from experiments.codes import Encoding, encode
-from experiments.data import Training, train
 from experiments.evaluate.command import Evaluation
 from experiments.evaluate.command import run as run_evaluation
+from experiments.training import Training, train
 from jukejax import files, presets
 from jukejax.formatting import format_seconds, table
 from jukejax.model_dir import write_model_dir

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import tyro
 
-from experiments import cli, train
+from experiments import cli, training
 from experiments.launch_targets import TARGETS, Job, Local
 from experiments.supervise import Supervisor
 from jukejax import files
@@ -53,7 +53,7 @@ def parse(arguments: list[str]) -> tuple[Any, Job]:
     program = f"python -m experiments.launch {preset} --on {name}"
     kind: Any = TARGETS[name]
     target, rest = tyro.cli(kind, args=rest, prog=program, return_unknown_args=True)
-    parsed = train.parse(preset, rest)  # mistakes are said here, not on many hosts
+    parsed = training.parse(preset, rest)  # mistakes are said here, not on many hosts
     command = (sys.executable, "-m", "experiments.train", preset, *rest)
     return target, Job(preset, parsed.workdir.absolute(), command, parsed.experiment.train.steps)
 

@@ -16,9 +16,9 @@ from data_pipeline.code_loader import code_token_counts
 from data_pipeline.codes import read_song_codes
 from data_pipeline.songs import prepared_songs
 from experiments.codes import Encoding, encode
-from experiments.data import Training, train
 from experiments.evaluate import command, compare, reconstruction_excerpts, subject
 from experiments.evaluate import likelihood as suite
+from experiments.training import Training, train
 from jukejax.config import ConfigError, MeshConfig, TrainConfig
 from jukejax.errors import CheckpointError
 from jukejax.evaluation import likelihood, report

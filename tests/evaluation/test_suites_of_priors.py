@@ -15,8 +15,8 @@ import soundfile
 from data_pipeline import songs as prepared
 from data_pipeline.codes import codes_info, read_song_codes
 from data_pipeline.records import read_audio
-from experiments.data import Training, train
 from experiments.evaluate import command, generation, subject
+from experiments.training import Training, train
 from jukejax.config import MeshConfig, TrainConfig
 from jukejax.evaluation import melody
 from jukejax.evaluation.embedding import Embedded

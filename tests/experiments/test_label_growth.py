@@ -13,6 +13,7 @@ from data_pipeline.codes import CodesWriter, codes_length
 from data_pipeline.plan import Options
 from experiments import data
 from experiments import labels as command
+from experiments.training import Training, train
 from jukejax.config import (
     ConfigError,
     LabelsConfig,
@@ -126,7 +127,7 @@ def test_show_counts_songs(old, capsys):
 @pytest.mark.slow
 def test_a_run_starts_from_one_with_fewer_names(run, new, grown, tmp_path):
     said = []
-    data.train(data.Training(new, tmp_path, PRIOR, run, grown), said.append)
+    train(Training(new, tmp_path, PRIOR, run, grown), said.append)
     assert any("embeddings of its own are kept" in line for line in said)
     tables = load_experiment(tmp_path)[0].model.labels.tables
     assert tables == {"artists": 4, "genres": 4, "years": 4, "tags": 4}
@@ -137,13 +138,13 @@ def test_a_run_starts_from_one_with_fewer_names(run, new, grown, tmp_path):
 def test_names_that_are_not_grown_from_the_old_are_refused(run, new, tmp_path):
     mixed = replace(PRIOR, model=replace(PRIOR.model, labels=replace(ALL, artists=9)))
     with pytest.raises(CheckpointError, match=r"do not begin with its own.*experiments\.labels"):
-        data.train(data.Training(new, tmp_path, mixed, start_from=run))
+        train(Training(new, tmp_path, mixed, start_from=run))
 
 
 def test_years_that_no_song_has_are_refused(new, tmp_path):
     Vocabulary.build(["a"], ["b"]).save(tmp_path / "labels.json")
     with pytest.raises(ConfigError, match=r"labels\.years is -1, but the label names have no"):
-        data.train(data.Training(new, tmp_path / "run", PRIOR, labels=tmp_path / "labels.json"))
+        train(Training(new, tmp_path / "run", PRIOR, labels=tmp_path / "labels.json"))
 
 
 def test_a_prior_without_years_does_not_mind_them():

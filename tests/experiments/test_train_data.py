@@ -10,8 +10,7 @@ import soundfile
 from data_pipeline import prepare
 from data_pipeline.codes import CodesWriter, codes_length
 from data_pipeline.plan import Options
-from experiments import train
-from experiments.data import Training, training_run
+from experiments.training import Training, parse, training_run
 from jukejax import presets
 from jukejax.config import (
     ConfigError,
@@ -90,9 +89,9 @@ def test_songs_of_another_rate_than_the_model_are_refused(codes, tmp_path):
 
 def test_options_are_read(tmp_path):
     names = ["--data", str(tmp_path), "--workdir", "w", "--start-from", "other", "--labels", "l"]
-    parsed = train.parse("demo_vqvae", names)
+    parsed = parse("demo_vqvae", names)
     assert (str(parsed.start_from), str(parsed.labels)) == ("other", "l")
-    parsed = train.parse("demo_vqvae", names[:4])
+    parsed = parse("demo_vqvae", names[:4])
     assert (parsed.start_from, parsed.labels) == (None, None)
 
 
@@ -102,4 +101,4 @@ def test_a_run_gives_its_settings(tmp_path):
     names = ["--data", str(tmp_path), "--workdir", "w", "--optimizer.kind", "jukebox"]
     optimizer = dataclasses.replace(experiment.optimizer, kind="jukebox")
     expected = dataclasses.replace(experiment, optimizer=optimizer)
-    assert train.parse(str(tmp_path), names).experiment == expected
+    assert parse(str(tmp_path), names).experiment == expected
