@@ -1,4 +1,4 @@
-"""Where the data pipeline meets the models: what an experiment requires of its data, and batches."""
+"""Where the data pipeline meets the models: what an experiment requires of its data; batches."""
 
 from __future__ import annotations
 
