@@ -8,13 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline import records, windows
-from data_pipeline.code_loader import code_batches, code_token_counts, code_windows
 from data_pipeline.song_files import FileReader, SongFiles
 from data_pipeline.songs import require_audio
 from data_pipeline.windows import Ints, Share, Windows
 from jukejax.errors import DataError
-
-__all__ = ["audio_batches", "audio_windows", "code_batches", "code_token_counts", "code_windows"]
 
 Batch = dict[str, npt.NDArray[Any]]
 DOWNMIXES = ("random", "mean")
@@ -30,7 +27,6 @@ def audio_batches(
     start_step: int = 0,
     rows: Sequence[int] | None = None,
     downmix: str = "random",
-    shuffle: bool = True,
 ) -> Iterator[Batch]:
     """Endless batches {"audio": (len(rows), samples, 1) float32 in [-1, 1)}.
 
@@ -48,7 +44,6 @@ def audio_batches(
       rows: those of the global batch that this host reads; None: all.
       downmix: "random" mixes m * left + (1 - m) * right, m uniform for each example; "mean" takes
         m = 0.5.
-      shuffle: False gives the chunks in order and not moved.
 
     Raises:
       DataError: the data set has no such split, or an argument is out of range.
@@ -61,48 +56,17 @@ def audio_batches(
     share = Share.of_rows(batch_size, rows)
 
     def read(items: Ints, uniforms: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
-        shifts = uniforms[:, 0].astype(np.float64) - 0.5 if shuffle else np.zeros(len(items))
-        return reader.read(*plan.locate(items, shifts))
+        return reader.read(*plan.locate(items, uniforms[:, windows.SHIFT]))
 
     def batch(items: Any, uniforms: Any) -> dict[str, Any]:
         pcm = tf.numpy_function(read, [items, uniforms], tf.int16)  # (b, samples, 2)
         pcm = tf.ensure_shape(pcm, (share.size, samples, 2))
-        left = uniforms[:, 1, None] if downmix == "random" else tf.fill([share.size, 1], 0.5)
+        left = uniforms[:, windows.DOWNMIX, None]
+        left = left if downmix == "random" else tf.fill([share.size, 1], 0.5)
         return {"audio": mix(tf, pcm, left)}
 
-    steps = windows.schedule(tf, plan.total, share, seed, start_step, shuffle)
+    steps = windows.schedule(tf, plan.total, share, seed, start_step)
     return windows.read_ahead(tf, steps, batch)
-
-
-def audio_windows(
-    data_dir: str | Path | SongFiles,
-    *,
-    split: str,
-    samples: int,
-    batch_size: int,
-    shard_index: int = 0,
-    shard_count: int = 1,
-) -> Iterator[Batch]:
-    """One pass over a split in order, without randomness, of the mean downmix.
-
-    Yields {"audio": (b, samples, 1) float32, "valid": (b,) bool, "song": (b,) int32 index in
-    `songs.jsonl`}, b = batch_size // shard_count. Windows do not overlap; the end of a song that
-    does not fill a window is left out, but a song shorter than a window is padded with silence.
-    Rows that fill up the last batch are not valid: silence, song -1.
-    """
-    reader = _open(data_dir, split, samples)
-    share = Share.of_host(batch_size, shard_index, shard_count)
-    song, start = windows.whole_pass(reader.lengths, samples, keep_short=True)
-    for first in range(0, len(song), batch_size):
-        rows = first + share.rows
-        rows = rows[rows < len(song)]
-        audio = np.zeros((share.size, samples, 1), np.float32)
-        index = np.full(share.size, -1, np.int32)
-        if len(rows):
-            pcm = reader.read(song[rows], start[rows])  # (rows, samples, 2)
-            audio[: len(rows), :, 0] = pcm.mean(axis=2, dtype=np.float32) / 32768.0
-            index[: len(rows)] = reader.indices[song[rows]]
-        yield {"audio": audio, "valid": index >= 0, "song": index}
 
 
 def mix(tf: Any, pcm: Any, left: Any) -> Any:
@@ -130,7 +94,6 @@ class AudioReader:
         self.source = records.open_split(data_dir, split)
         self.samples = samples
         self.lengths, self.firsts = songs.column("n_samples"), songs.column("first_record")
-        self.indices = songs.column("index")
 
     def read(self, song: Ints, start: Ints) -> npt.NDArray[np.int16]:
         """(n, samples, 2) int16 for songs and starts of (n,), silent past a song's end."""

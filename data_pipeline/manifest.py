@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from data_pipeline import lines
 from data_pipeline.lines import Lines
 from jukejax import files
 from jukejax.errors import DataError
+from jukejax.label_kinds import KINDS
 from jukejax.text.lyrics import read_lyrics
 from jukejax.text.word_times import Word
 
@@ -65,18 +66,6 @@ class Problem:
         return f"{where}{name}: {self.text}"
 
 
-class Labels(NamedTuple):
-    """What splits and vocabularies need of a song; no file is touched to read it."""
-
-    id: str
-    artist: str
-    genres: tuple[str, ...]
-    group: str
-    split: str
-    year: int | None = None
-    tags: tuple[str, ...] = ()
-
-
 @dataclasses.dataclass(frozen=True)
 class Manifest:
     """The valid songs in the order of the file, and every problem found.
@@ -96,9 +85,9 @@ class Manifest:
     digest: str
 
     @property
-    def labels(self) -> Lines[Labels]:
-        """The songs' labels, read when they are asked for."""
-        return self.songs.parsed(_labels_of_line)
+    def labels(self) -> Lines[Song]:
+        """The songs with what splits and vocabularies need alone; no file is touched for it."""
+        return self.songs.parsed(functools.partial(_labelled_song, self.songs.path.parent))
 
 
 def _is_text(value: Any) -> bool:
@@ -130,14 +119,12 @@ def _is_stems(value: Any) -> bool:
 
 _TEXT = (_is_text, "text in quotes")
 _TEXTS = (_is_texts, 'a list of texts, such as ["rock", "folk"]')
+_YEAR = (lambda value: type(value) is int, "a whole number, such as 1969")
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "id": (lambda value: _is_text(value) and bool(value.strip()), "a text that is not empty"),
     "audio": (lambda value: _is_text(value) and bool(value.strip()), "the path of a sound file"),
-    "artist": _TEXT,
+    **{kind.field: _TEXTS if kind.most else _YEAR if kind.decades else _TEXT for kind in KINDS},
     "album": _TEXT,
-    "genres": _TEXTS,
-    "year": (lambda value: type(value) is int, "a whole number, such as 1969"),
-    "tags": _TEXTS,
     "lyrics": _TEXT,
     "lyrics_file": _TEXT,
     "words": (
@@ -208,13 +195,11 @@ def _make_song(entry: dict[str, Any], folder: Path) -> tuple[Song, list[str]]:
     for name, path in (*stems, *((("midi", midi),) if midi else ())):
         if not _is_file(path):
             remarks.append(f"the {name} file {path} does not exist; the song is kept without it")
-    as_given = ("id", "artist", "album", "year", "licence", "group", "split", "alignment")
+    as_given = ("album", "licence", "alignment")
     plain: dict[str, Any] = {key: given[key] for key in as_given if key in given}
-    song = Song(
+    song = dataclasses.replace(
+        _labelled(given, folder),
         **plain,
-        audio=folder / given["audio"],
-        genres=tuple(given.get("genres", ())),
-        tags=tuple(given.get("tags", ())),
         lyrics=lyrics,
         lyrics_file=lyrics_file,
         words=tuple((text, float(a), float(b)) for text, a, b in given.get("words", ())),
@@ -252,11 +237,18 @@ def _song_of_line(folder: Path, line: bytes) -> Song:
     return _make_song(json.loads(line), folder)[0]
 
 
-def _labels_of_line(line: bytes) -> Labels:
-    get = json.loads(line).get
-    genres, tags = (tuple(get(key) or ()) for key in ("genres", "tags"))
-    group, split = (get(key) or "" for key in ("group", "split"))
-    return Labels(get("id"), get("artist") or "", genres, group, split, get("year"), tags)
+def _labelled_song(folder: Path, line: bytes) -> Song:
+    """As `_song_of_line`, without lyrics, words and files beside the song's."""
+    return _labelled(json.loads(line), folder)
+
+
+def _labelled(entry: dict[str, Any], folder: Path) -> Song:
+    """The song of a valid entry, with its labels, group and split alone."""
+    names = [*(kind.field for kind in KINDS), "group", "split"]
+    given = {name: entry[name] for name in names if entry.get(name) is not None}
+    bags = [kind.field for kind in KINDS if kind.most and kind.field in given]
+    given |= {name: tuple(given[name]) for name in bags}
+    return Song(id=entry["id"], audio=folder / entry["audio"], **given)
 
 
 def read_manifest(path: str | Path) -> Manifest:

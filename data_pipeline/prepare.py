@@ -197,8 +197,7 @@ def finish(out: Path, plan: Plan, listed: Manifest, min_count: int = 1) -> Repor
     if not report.songs:
         reasons = "\n  ".join(report.lines())
         raise DataError(f"not one song could be prepared; mend these and run again:\n  {reasons}")
-    names = song_labels(listed.labels)
-    Vocabulary.build(**names, min_count=min_count).save(out / "labels.json")
+    Vocabulary.build(*song_labels(listed.labels), min_count=min_count).save(out / "labels.json")
     records.remove_leftovers(out, {name: split.shards for name, split in plan.splits.items()})
     records.write_metadata(
         out, records.audio_features(), placed.lengths, "Songs as stereo int16 segments."
@@ -268,13 +267,10 @@ class _Placed:
 
 
 def _prepared(song: Song, index: int, task: ShardTask, first: int, n_samples: int) -> PreparedSong:
-    names = (
-        "artist", "album", "genres", "year", "tags", "lyrics", "words", "licence", "group",
-        "alignment",
-    )  # fmt: skip
+    as_listed = {x.name for x in dataclasses.fields(Song)} - {"audio", "split"}
+    as_listed &= {x.name for x in dataclasses.fields(PreparedSong)}
     return PreparedSong(
         index=index,
-        id=song.id,
         split=task.split,
         shard=task.index,
         first_record=first,
@@ -282,7 +278,7 @@ def _prepared(song: Song, index: int, task: ShardTask, first: int, n_samples: in
         n_samples=n_samples,
         sample_rate=task.sample_rate,
         audio=str(song.audio),
-        **{name: getattr(song, name) for name in names},
+        **{name: getattr(song, name) for name in as_listed},
     )
 
 

@@ -14,6 +14,7 @@ import soundfile
 
 from data_pipeline.manifest import Song
 from jukejax.errors import DataError
+from jukejax.label_kinds import KINDS
 from jukejax.text.lyrics import read_lyrics
 
 _LOG = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ _OTHERS = (
     *(".dsf", ".m4a", ".m4b", ".mka", ".mp2", ".mp4", ".mpc", ".oga", ".ra", ".snd", ".spx"),
     *(".tak", ".tta", ".w64", ".webm", ".wma", ".wv"),
 )
-_KEYS = ("artist", "album", "genre", "date")
+_KEYS = ("album", *(kind.tag for kind in KINDS if kind.tag))
 
 
 def scan_folder(folder: str | Path) -> Iterator[Song]:
@@ -113,18 +114,19 @@ def _lyrics_beside(path: Path) -> tuple[Path | None, str]:
 
 
 def _labels(path: Path) -> dict[str, Any]:
-    """artist, album, genres and year from the tags, as far as they are there."""
+    """The album and the labels that a file's tags have."""
     tags = _tags(path)
-    labels: dict[str, Any] = {}
-    if tags.get("artist"):
-        labels["artist"] = tags["artist"][0]
-    if tags.get("album"):
-        labels["album"] = tags["album"][0]
-    genres = [part.strip() for genre in tags.get("genre", []) for part in genre.split(";")]
-    labels["genres"] = tuple(genre for genre in genres if genre)
-    year = re.search(r"\d{4}", " ".join(tags.get("date", [])))
-    if year:
-        labels["year"] = int(year[0])
+    labels: dict[str, Any] = {"album": tags["album"][0]} if tags.get("album") else {}
+    for kind in KINDS:
+        texts = tags.get(kind.tag, [])
+        if kind.most:
+            names = (part.strip() for text in texts for part in text.split(";"))
+            labels[kind.field] = tuple(name for name in names if name)
+        elif kind.decades:
+            if year := re.search(r"\d{4}", " ".join(texts)):
+                labels[kind.field] = int(year[0])
+        elif texts:
+            labels[kind.field] = texts[0]
     return labels
 
 

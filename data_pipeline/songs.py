@@ -14,6 +14,7 @@ from data_pipeline import lines
 from data_pipeline.lines import Lines
 from jukejax import files
 from jukejax.errors import DataError
+from jukejax.label_kinds import KINDS
 from jukejax.text.word_times import Word
 
 NAME = "songs.jsonl"
@@ -164,7 +165,7 @@ def _read(path: Path, changed: int) -> PreparedSongs:
 
 def _parse(line: bytes) -> PreparedSong:
     row = json.loads(line)
-    row["genres"], row["tags"] = tuple(row["genres"]), tuple(row["tags"])
+    row |= {kind.field: tuple(row[kind.field]) for kind in KINDS if kind.most}
     row["words"] = tuple((text, a, b) for text, a, b in row["words"])
     return PreparedSong(**row)
 

@@ -16,7 +16,7 @@ from data_pipeline.records import Arrays, Source
 from jukejax.errors import DataError
 
 Ints = npt.NDArray[np.int64]
-UNIFORMS = 3  # random numbers an example gets: shift, downmix, label dropout
+UNIFORMS = SHIFT, DOWNMIX, DROPOUT = 0, 1, 2  # what each random number of an example decides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,21 +40,6 @@ class Share:
         """These rows, or all."""
         return cls(batch_size, np.arange(batch_size) if rows is None else np.asarray(rows, int))
 
-    @classmethod
-    def of_host(cls, batch_size: int, index: int, count: int) -> "Share":
-        """The `index`-th of `count` equal parts."""
-        if count < 1:
-            raise DataError(f"shard_count is {count}; there is 1 host or more")
-        if batch_size % count:
-            raise DataError(
-                f"a batch of {batch_size} cannot be shared evenly by {count} hosts; give a "
-                f"multiple of {count}"
-            )
-        if not 0 <= index < count:
-            raise DataError(f"shard_index is {index}, but must lie in 0..{count - 1} (shard_count)")
-        size = batch_size // count
-        return cls(batch_size, np.arange(index * size, (index + 1) * size))
-
     @property
     def size(self) -> int:
         """Examples a step for this host."""
@@ -77,20 +62,23 @@ class Windows:
         self.total = int(self.ends[-1])
         self.firsts = self.ends - counts
 
-    def locate(self, items: Ints, shifts: npt.NDArray[np.floating]) -> tuple[Ints, Ints]:
-        """Songs and starts of window numbers `items` (n,) for shifts in [-0.5, 0.5): (n,) each."""
+    def locate(self, items: Ints, uniforms: npt.NDArray[np.floating]) -> tuple[Ints, Ints]:
+        """Songs and starts (n,) of window numbers `items` (n,).
+
+        Uniforms in [0, 1) (n,) move them, by half a window to the left at 0.
+        """
         song = np.searchsorted(self.ends, items, side="right")
-        nominal = (items - self.firsts[song]) * self.size
-        start = nominal + np.floor(shifts * self.size).astype(np.int64)
+        shift = np.floor((uniforms.astype(np.float64) - 0.5) * self.size).astype(np.int64)
+        start = (items - self.firsts[song]) * self.size + shift
         last = np.maximum(0, self.lengths[song] - self.size)
         return song, np.clip(start, 0, last) // self.step * self.step
 
 
-def schedule(tf: Any, total: int, share: Share, seed: int, start_step: int, shuffle: bool) -> Any:
+def schedule(tf: Any, total: int, share: Share, seed: int, start_step: int) -> Any:
     """An endless tf.data set of one host's (window numbers (b,) int64, uniforms (b, 3) float32).
 
     Every epoch is a permutation of all `total` windows (tf's stateless index shuffle), keyed by
-    (seed, epoch). Without `shuffle` they come in order.
+    (seed, epoch); the uniforms are keyed by (seed, step).
     """
     if start_step < 0:
         raise DataError(f"start_step is {start_step}; give 0 or more")
@@ -99,13 +87,12 @@ def schedule(tf: Any, total: int, share: Share, seed: int, start_step: int, shuf
     def examples(step: Any) -> tuple[Any, Any]:
         place = step * batch + tf.range(batch, dtype=tf.int64)
         epoch, items = place // total, place % total
-        if shuffle:
-            # index_shuffle's own op: its wrapper pads a batch of keys on the wrong side.
-            key = tf.stack([tf.fill([batch], tf.constant(seed, tf.int64)), epoch, epoch * 0], 1)
-            last = tf.constant(total - 1, tf.int64)
-            items = tf.raw_ops.RandomIndexShuffle(index=items, seed=key, max_index=last, rounds=4)
+        # index_shuffle's own op: its wrapper pads a batch of keys on the wrong side.
+        key = tf.stack([tf.fill([batch], tf.constant(seed, tf.int64)), epoch, epoch * 0], 1)
+        last = tf.constant(total - 1, tf.int64)
+        items = tf.raw_ops.RandomIndexShuffle(index=items, seed=key, max_index=last, rounds=4)
         uniforms = tf.random.stateless_uniform(
-            [batch, UNIFORMS], tf.stack([tf.constant(seed, tf.int64), step])
+            [batch, len(UNIFORMS)], tf.stack([tf.constant(seed, tf.int64), step])
         )
         return tf.gather(items, share.rows), tf.gather(uniforms, share.rows)
 
@@ -119,15 +106,22 @@ def read_ahead(tf: Any, steps: Any, batch: Callable[..., Any]) -> Iterator[Any]:
     return ready.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
 
 
-def whole_pass(lengths: npt.ArrayLike, size: int, keep_short: bool) -> tuple[Ints, Ints]:
-    """Songs and starts (n,) of non-overlapping windows; a tail shorter than a window is left out.
-
-    With `keep_short` a song shorter than a window has one window, at 0.
-    """
+def whole_pass(lengths: npt.ArrayLike, size: int) -> tuple[Ints, Ints]:
+    """Songs and starts (n,) of windows that do not overlap; a shorter tail is left out."""
     counts = np.asarray(lengths, np.int64) // size
-    counts = np.maximum(counts, 1) if keep_short else counts
     song = np.repeat(np.arange(len(counts)), counts)
     return song, (np.arange(len(song)) - np.repeat(np.cumsum(counts) - counts, counts)) * size
+
+
+def in_batches(count: int, batch_size: int) -> Iterator[tuple[Ints, npt.NDArray[np.bool_]]]:
+    """Row numbers 0..count - 1 in batches (batch_size,), and which are valid.
+
+    The last batch is filled up with row 0, which is not valid there.
+    """
+    for first in range(0, count, batch_size):
+        rows = np.arange(first, first + batch_size)
+        valid = rows < count
+        yield np.where(valid, rows, 0), valid
 
 
 def gather(

@@ -12,6 +12,7 @@ import numpy as np
 from data_pipeline.codes import CodesInfo
 from data_pipeline.songs import prepared_songs
 from jukejax.config import ConfigError, Experiment, PriorConfig, PriorExperiment, VQVAEExperiment
+from jukejax.label_kinds import KINDS
 from jukejax.text import lyrics
 from jukejax.text.labels import Vocabulary
 
@@ -60,6 +61,7 @@ def fit_labels(experiment: PriorExperiment, vocabulary: Vocabulary) -> PriorExpe
     if labels is None:
         return experiment
     sizes = {name: len(getattr(vocabulary, name)) for name in labels.tables}
+    optional = {kind.table: kind.optional for kind in KINDS}
     for name, size in sizes.items():
         if not size:
             raise ConfigError(
@@ -70,8 +72,8 @@ def fit_labels(experiment: PriorExperiment, vocabulary: Vocabulary) -> PriorExpe
         if 0 < getattr(labels, name) < size:
             raise ConfigError(
                 f"model.labels.{name} is {getattr(labels, name)}, but the label names are {size}; "
-                f"give at least so many, or {-1 if name in ('years', 'tags') else 0} to take as "
-                "many as there are."
+                f"give at least so many, or {-1 if optional[name] else 0} to take as many as "
+                "there are."
             )
     fitted = {name: max(getattr(labels, name), 0) or size for name, size in sizes.items()}
     model = dataclasses.replace(experiment.model, labels=dataclasses.replace(labels, **fitted))
@@ -90,28 +92,11 @@ def fit_alphabet(experiment: PriorExperiment, data: str | Path) -> PriorExperime
     )
 
 
-def code_arguments(config: PriorConfig, vocabulary: Vocabulary | None) -> dict[str, Any]:
-    """What the code loaders need to know of a prior."""
-    return {
-        "level": config.level,
-        "n_ctx": config.n_ctx,
-        "upper_ratio": config.upper.ratio if config.upper else 0,
-        "labels": vocabulary if config.labels else None,
-        "max_genres": config.labels.max_genres if config.labels else 1,
-        "lyric_tokens": config.lyrics.tokens if config.lyrics else 0,
-        "alphabet": config.lyrics.alphabet if config.lyrics else "v2",
-        "years": bool(config.labels and config.labels.years),
-        "max_tags": config.labels.max_tags if config.labels and config.labels.tags else 0,
-    }
-
-
 def prior_inputs(config: PriorConfig, batch: HostBatch) -> HostBatch:
     """The arrays of a code loader's batch that a prior reads."""
     wanted = {"codes"}
     if config.labels:
-        optional = {"year": config.labels.years, "tags": config.labels.tags}
-        wanted |= {"artist", "genres", "total_length", "offset"}
-        wanted |= {name for name, rows in optional.items() if rows}
+        wanted |= set(config.labels.arrays)
     if config.upper:
         wanted |= {"upper"}
     if config.lyrics:
@@ -146,14 +131,15 @@ def batches(
             "downmix": experiment.downmix if training else "mean",
         }
         return lambda step: audio_batches(data, start_step=step, **audio, **shared)
-    from data_pipeline.loader import code_batches
+    from data_pipeline.code_loader import code_batches
 
     config = experiment.model
-    codes = code_arguments(config, vocabulary)
     dropout = experiment.label_dropout if training else 0.0
 
     def from_step(step: int) -> Iterator[HostBatch]:
-        found = code_batches(data, start_step=step, label_dropout=dropout, **codes, **shared)
+        found = code_batches(
+            data, config, vocabulary, start_step=step, label_dropout=dropout, **shared
+        )
         return (prior_inputs(config, batch) for batch in found)
 
     return from_step

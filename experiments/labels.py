@@ -12,11 +12,13 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import tyro
 
 from data_pipeline.songs import prepared_songs
 from experiments import cli
 from jukejax.errors import DataError
+from jukejax.label_kinds import KINDS
 from jukejax.text.labels import TABLES, Vocabulary, song_labels
 
 app = tyro.extras.SubcommandApp()
@@ -39,7 +41,7 @@ def grow(labels: Path, data: Path, out: Path, min_count: int = 1) -> None:
     if min_count < 1:
         raise DataError(f"--min-count is {min_count}; give 1 or more")
     before = Vocabulary.load(labels)
-    after = before.grown(**song_labels(prepared_songs(data)), min_count=min_count)
+    after = before.grown(*song_labels(prepared_songs(data)), min_count=min_count)
     after.save(out)
     for name in TABLES:
         old, new = len(getattr(before, name)), len(getattr(after, name))
@@ -62,11 +64,9 @@ def show(labels: tyro.conf.Positional[Path], data: Path | None = None, first: in
     songs = prepared_songs(data) if data else []
     counts: dict[str, Counter[int]] = {name: Counter() for name in TABLES}
     for song in songs:
-        counts["artists"][vocabulary.artist_id(song.artist)] += 1
-        counts["years"][vocabulary.year_id(song.year)] += 1
-        genres, tags = vocabulary.genre_ids(song.genres, 99), vocabulary.tag_ids(song.tags, 99)
-        counts["genres"].update({int(i) for i in genres if i >= 0})
-        counts["tags"].update({int(i) for i in tags if i >= 0})
+        for kind in KINDS:
+            ids = np.unique(vocabulary.ids(kind, getattr(song, kind.field), 99))
+            counts[kind.table].update(ids[ids >= 0].tolist())
     for name in TABLES:
         table = getattr(vocabulary, name)
         print(f"{name}: {len(table):,} with unknown" if table else f"{name}: none")

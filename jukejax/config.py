@@ -14,6 +14,7 @@ from typing import Any
 from jukejax.config_json import from_dict as from_dict
 from jukejax.config_json import to_dict as to_dict
 from jukejax.errors import ConfigError
+from jukejax.label_kinds import LabelsConfig as LabelsConfig
 from jukejax.patterns import CROSS, PRIME, layer_patterns, prime_visible, segments
 
 CHARACTERS = "characters:"  # what a lyric alphabet of its own begins with
@@ -80,39 +81,6 @@ class VQVAEConfig:
     def hops(self) -> tuple[int, ...]:
         """Samples per code at each level, bottom first: (8, 32, 128) as published."""
         return tuple(2 ** sum(self.downs[: level + 1]) for level in range(self.levels))
-
-
-@dataclass(frozen=True)
-class LabelsConfig:
-    """Artist, genre, year, tag and timing conditioning of a prior.
-
-    Years and tags are used where they have rows: 0 is none, -1 as many as the data's vocabulary
-    has. (0 artists or genres are as many as the data's vocabulary has.)
-    """
-
-    artists: int = 0  # rows of the artist table; 0: as many as the data's vocabulary has
-    genres: int = 0
-    years: int = 0
-    tags: int = 0
-    max_tags: int = 8  # tags form a bag of at most so many
-    max_genres: int = 5  # genres form a bag of at most so many
-    timing_bins: int = 128  # used by the top level alone
-    min_seconds: float = 60.0  # song lengths that the timing bins span
-    max_seconds: float = 600.0
-
-    def __post_init__(self) -> None:
-        _require_positive(self, "max_tags")
-
-    @property
-    def tables(self) -> dict[str, int]:
-        """Rows of the tables of names that are used, by name."""
-        optional = {name: getattr(self, name) for name in ("years", "tags") if getattr(self, name)}
-        return {"artists": self.artists, "genres": self.genres, **optional}
-
-    @property
-    def sized(self) -> bool:
-        """Whether all tables have their rows; those of some presets wait for data."""
-        return min(self.tables.values()) > 0
 
 
 @dataclass(frozen=True)

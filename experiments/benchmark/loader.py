@@ -22,8 +22,16 @@ from typing import Any
 import numpy as np
 
 from data_pipeline import loader, records, windows
+from data_pipeline.code_loader import code_batches
 from data_pipeline.codes import codes_info
-from jukejax.config import ConfigError
+from jukejax.config import (
+    ConfigError,
+    LabelsConfig,
+    LyricsConfig,
+    PriorConfig,
+    from_dict,
+    to_dict,
+)
 from jukejax.formatting import table
 from jukejax.text.labels import Vocabulary
 
@@ -65,8 +73,9 @@ def make(options: dict[str, Any], start_step: int = 0, rows: Any = None) -> Iter
     kind, folder = given.pop("kind"), given.pop("folder")
     if kind == "audio":
         return loader.audio_batches(folder, start_step=start_step, rows=rows, **given)
-    labels = Vocabulary.load(Path(folder) / "labels.json")
-    return loader.code_batches(folder, labels=labels, start_step=start_step, rows=rows, **given)
+    config = from_dict(PriorConfig, given.pop("config"))
+    names = Vocabulary.load(Path(folder) / "labels.json")
+    return code_batches(folder, config, names, start_step=start_step, rows=rows, **given)
 
 
 def example_digests(batches: Iterator[Any], steps: int) -> list[list[str]]:
@@ -169,7 +178,7 @@ def audio_speed(options: dict[str, Any], sample_rate: int, seconds: float) -> di
 
 def code_speed(options: dict[str, Any], command: Command) -> dict[str, Any]:
     """Tokens a second, and the share of a training step that they take of a host's time."""
-    tokens = options["batch_size"] * options["n_ctx"]
+    tokens = options["batch_size"] * command.n_ctx
     batches = make(options)
     speed = rate(lambda: next(batches), tokens, command.seconds)
     path = PLANS / f"{command.plan}.json"
@@ -196,8 +205,11 @@ def run(command: Command) -> dict[str, Any]:
     audio["samples"] = command.samples
     top = len(codes_info(command.codes).hops) - 1
     codes = {"kind": "codes", "folder": str(command.codes.resolve()), **shared}
-    codes |= {"level": top, "n_ctx": command.n_ctx, "upper_ratio": 0, "max_genres": 5}
-    codes |= {"lyric_tokens": command.lyric_tokens, "label_dropout": 0.1}
+    config = PriorConfig(
+        level=top, n_ctx=command.n_ctx, labels=LabelsConfig(),
+        lyrics=LyricsConfig(tokens=command.lyric_tokens),
+    )  # fmt: skip
+    codes |= {"config": to_dict(config), "label_dropout": 0.1}
     sample_rate = records.split_songs(command.songs, "train")[0].sample_rate
     return {
         "cores": len(os.sched_getaffinity(0)),

@@ -71,15 +71,8 @@ class Aligner:
         codes = read_song_codes(self.subject.codes, song.id)[config.level]
         labels: dict[str, np.ndarray] = {}
         if self.names and config.labels:
-            genres = self.names.genre_ids(song.genres, config.labels.max_genres)
-            labels = {
-                "artist": np.array([self.names.artist_id(song.artist)], np.int32),
-                "genres": genres[None],
-            }
-            if config.labels.years:
-                labels["year"] = np.array([self.names.year_id(song.year)], np.int32)
-            if config.labels.tags:
-                labels["tags"] = self.names.tag_ids(song.tags, config.labels.max_tags)[None]
+            ids = self.names.song_ids(config.labels, song)
+            labels = {name: array[None] for name, array in ids.items()}
         windows = plan_windows(len(codes), config.n_ctx, HOP, 1)
         target = sung(config, labels, song.lyrics, codes, windows, 0, song.n_samples)
         return alignment.align(config, self.read, target, heads, self.subject.batch)

@@ -34,6 +34,7 @@ from jukejax.evaluation.report import Figure, Score, Table
 from jukejax.models.transformer import KEEP_MEAN
 from jukejax.parallel.distributed import together
 from jukejax.sampling.inside import Reader, make_reader
+from jukejax.text.labels import unknown_ids
 
 PART = 64  # songs that are saved at once
 FOLDS = 5
@@ -51,11 +52,9 @@ def untold(config: PriorConfig, windows: NDArray[Any]) -> dict[str, np.ndarray]:
     if config.labels:
         shortest = int(config.labels.min_seconds * config.sample_rate)
         total = max(config.window_samples, shortest)
-        batch |= {"artist": np.zeros(b, np.int32), "offset": np.zeros(b, np.int32)}
-        batch["total_length"] = np.full(b, total, np.int32)
-        genres = np.full((b, config.labels.max_genres), -1, np.int32)
-        genres[:, 0] = 0
-        batch["genres"] = genres
+        batch |= {"total_length": np.full(b, total, np.int32), "offset": np.zeros(b, np.int32)}
+        for name, ids in unknown_ids(config.labels).items():
+            batch[name] = np.broadcast_to(ids, (b, *ids.shape))
     if config.lyrics:
         batch["lyrics"] = np.zeros((b, config.lyrics.tokens), np.int32)
     return batch

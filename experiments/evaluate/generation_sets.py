@@ -21,6 +21,7 @@ from experiments.evaluate.reconstruction import mean_downmix
 from experiments.evaluate.subject import Lacking, Subject, digest_files
 from jukejax.evaluation import melody, reconstruction, sounds
 from jukejax.evaluation.embedding import Embedder
+from jukejax.label_kinds import ARTIST, GENRE
 from jukejax.sampling.job import Item, Job
 from jukejax.sampling.request import Request
 from jukejax.sampling.resolve import plan_level
@@ -148,8 +149,8 @@ def make(subject: Subject) -> Path:
 
 def _known(song: PreparedSong, names: Vocabulary, most: int) -> tuple[str, tuple[str, ...]]:
     """Artist and genres of a song as far as the label names have them."""
-    genres = tuple(g for g in song.genres if names.genre_ids((g,), 32).all())
-    return song.artist if names.artist_id(song.artist) else "", genres[:most]
+    genres = tuple(g for g in song.genres if names.ids(GENRE, (g,), 32).all())
+    return song.artist if names.ids(ARTIST, song.artist) else "", genres[:most]
 
 
 def describe(items: Iterable[Piece], embedder: Embedder, rate: int, title: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from data_pipeline import records
 from data_pipeline.code_loader import code_windows
 from data_pipeline.codes import codes_info, codes_length, read_song_codes
 from data_pipeline.songs import PreparedSong, prepared_songs
-from experiments.data import code_arguments, prior_inputs
+from experiments.data import prior_inputs
 from experiments.evaluate import likelihood_report
 from experiments.evaluate.subject import Subject, Suite
 from experiments.evaluate.worth import differences
@@ -73,11 +73,11 @@ class Held:
         labels = subject.directory.labels(config.level) if config.labels else None
         self.config, self.codes = config, subject.codes
         self.batch = subject.batch
-        self.arguments = {
-            "batch_size": self.batch,
-            "expect_fingerprint": fingerprint,
-            **code_arguments(config, Vocabulary.load(labels) if labels else None),
-        }
+        names = Vocabulary.load(labels) if labels else None
+        self.read = functools.partial(
+            code_windows, self.codes, config, names, batch_size=self.batch,
+            expect_fingerprint=fingerprint,
+        )  # fmt: skip
         top = codes_info(subject.codes).hops[-1]
         songs = records.split_songs(subject.codes, "test")
         self.lengths = [codes_length(song.n_samples, config.hop, top) for song in songs]
@@ -85,7 +85,7 @@ class Held:
 
     def batches(self, split: str = "test", most: int | None = None) -> Iterator[dict[str, Any]]:
         """What the prior reads, with "valid", "song" and "place" (see `conditions`)."""
-        for found in code_windows(self.codes, split=split, most=most, **self.arguments):
+        for found in self.read(split=split, most=most):
             kept = {k: found[k] for k in ("valid", "song")}
             place = found["offset"] / found["total_length"]
             yield prior_inputs(self.config, found) | kept | {"place": place}

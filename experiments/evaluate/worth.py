@@ -12,20 +12,9 @@ from experiments.data import prior_inputs
 from experiments.evaluate.subject import Subject
 from jukejax.config import PriorConfig
 from jukejax.evaluation import bootstrap, conditions, likelihood
-from jukejax.text.labels import Vocabulary
+from jukejax.text.labels import unknown_ids
 
 Score = Callable[[conditions.Windows], NDArray[np.float64]]
-
-
-def unknown_labels(config: PriorConfig) -> dict[str, Any]:
-    """Label ids, one row of each array, as a prior is told of songs without labels."""
-    labels, nothing = config.labels, Vocabulary.build([], [])
-    unknown = {"artist": 0, "genres": nothing.genre_ids((), labels.max_genres if labels else 1)}
-    if labels and labels.years:
-        unknown["year"] = 0
-    if labels and labels.tags:
-        unknown["tags"] = nothing.tag_ids((), labels.max_tags)
-    return unknown
 
 
 def differences(
@@ -60,7 +49,7 @@ def differences(
     first = {name: array[:count] for name, array in windows.items()}
     key = f"level {config.level}, {split}: "
     truth = np.array(subject.once(key + "truth", lambda: sums(every, first)))
-    rows, unknown = [], unknown_labels(config)
+    rows, unknown = [], unknown_ids(config.labels) if config.labels else {}
     for one in conditions.replacements(config, windows, count, upper_unigram, unknown):
 
         def replaced(one: conditions.Replaced = one) -> Any:

@@ -175,7 +175,8 @@ def blocks_name(hps: Settings) -> str:
 
 def unpublished(config: PriorConfig) -> list[str]:
     """What a prior is told that no published model is told, in words."""
-    names = [name for name in ("years", "tags") if config.labels and name in config.labels.tables]
+    kinds = config.labels.kinds if config.labels else ()
+    names = [kind.table for kind in kinds if kind.optional]
     found = [f"it is told {' and '.join(names)}, which they are not"] if names else []
     if config.lyrics and config.lyrics.alphabet not in _ALPHABETS.values():
         kind = config.lyrics.alphabet.partition(":")[0]

@@ -5,6 +5,9 @@ B batch, T tokens of a window, G genres, E lyric characters, W width.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -66,44 +69,33 @@ def bag_sum(rows: jax.Array, ids: jax.Array) -> jax.Array:
 
 
 class Labels(nn.Module):
-    """Tables of names -> start token (B, 1, W); timing tables -> (B, T, W) or None.
+    """Tables of label names -> start token (B, 1, W); timing tables -> (B, T, W) or None.
 
-    The start token is the sum of the rows of the artist, of each genre and, where the model has
-    such tables, of the year (B,) and of each tag (B, tags).
+    The start token is the sum of the rows that a batch's ids name: (B,) of a kind of which a song
+    has one label, (B, places) of a bag.
     """
 
     config: PriorConfig
 
     @nn.compact
-    def __call__(
-        self,
-        artist: jax.Array,
-        genres: jax.Array,
-        total: jax.Array,
-        offset: jax.Array,
-        year: jax.Array | None = None,
-        tags: jax.Array | None = None,
-    ) -> tuple[jax.Array, jax.Array | None]:
+    def __call__(self, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array | None]:
         c, labels = self.config, self.config.labels
         assert labels is not None
         std = 0.01 * c.init_scale
-        artists = self.param("artist", table(labels.artists, c.width, std))
-        bag = self.param("genre", table(labels.genres, c.width, std))
-        start = with_whole(look_up, artists, artist)[:, None]  # (B, 1, W)
-        start = start + with_whole(bag_sum, bag, genres)
-        if labels.years:
-            assert year is not None
-            years = self.param("year", table(labels.years, c.width, std))
-            start = start + with_whole(look_up, years, year)[:, None]
-        if labels.tags:
-            assert tags is not None
-            named = self.param("tag", table(labels.tags, c.width, std))
-            start = start + with_whole(bag_sum, named, tags)
+        embedded = []
+        for kind in labels.kinds:
+            rows = self.param(kind.name, table(getattr(labels, kind.table), c.width, std))
+            ids = batch[kind.field]
+            if kind.most:
+                embedded.append(with_whole(bag_sum, rows, ids))
+            else:
+                embedded.append(with_whole(look_up, rows, ids)[:, None])
+        start = functools.reduce(jnp.add, embedded)  # (B, 1, W)
         if not c.timing:
             return start, None
         bins_of = zip(
             ("total_length", "absolute_position", "relative_position"),
-            timing_bins(c, total, offset),
+            timing_bins(c, batch["total_length"], batch["offset"]),
             strict=True,
         )
         tables = [

@@ -63,14 +63,7 @@ class Prior(nn.Module):
         c = self.config
         add = None  # (B, T, W)
         if c.labels:
-            start, add = self.labels(
-                batch["artist"],
-                batch["genres"],
-                batch["total_length"],
-                batch["offset"],
-                batch.get("year"),
-                batch.get("tags"),
-            )
+            start, add = self.labels(batch)
         else:
             start = jnp.broadcast_to(self.start[None], (batch["codes"].shape[0], 1, c.width))
         if c.upper:
@@ -144,12 +137,9 @@ def example_batch(config: PriorConfig, batch: int = 1) -> Batch:
     """A batch of zeros in the shapes that a prior reads."""
     out = {"codes": jnp.zeros((batch, config.n_ctx), jnp.int32)}
     if config.labels:
-        out |= {k: jnp.zeros((batch,), jnp.int32) for k in ("artist", "total_length", "offset")}
-        out["genres"] = jnp.zeros((batch, config.labels.max_genres), jnp.int32)
-        if config.labels.years:
-            out["year"] = jnp.zeros((batch,), jnp.int32)
-        if config.labels.tags:
-            out["tags"] = jnp.zeros((batch, config.labels.max_tags), jnp.int32)
+        shapes: dict[str, tuple[int, ...]] = {"total_length": (), "offset": ()}
+        shapes |= {kind.field: kind.shape(config.labels) for kind in config.labels.kinds}
+        out |= {name: jnp.zeros((batch, *shape), jnp.int32) for name, shape in shapes.items()}
     if config.upper:
         out["upper"] = jnp.zeros((batch, config.n_ctx // config.upper.ratio), jnp.int32)
     if config.lyrics:

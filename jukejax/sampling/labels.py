@@ -9,6 +9,7 @@ import numpy as np
 
 from jukejax.config import ConfigError, LabelsConfig, PriorConfig
 from jukejax.errors import DataError
+from jukejax.label_kinds import KINDS, LabelKind
 from jukejax.model_dir import ModelDir
 from jukejax.sampling.cascade import Describe
 from jukejax.sampling.job import Item, Job
@@ -19,51 +20,48 @@ from jukejax.text.labels import Vocabulary, labels_digest
 def label_ids(
     config: PriorConfig, vocabulary: Vocabulary, items: Sequence[Item]
 ) -> dict[str, np.ndarray]:
-    """The arrays "artist" (N,) and "genres" (N, max_genres) of a prior with labels.
-
-    And "year" (N,) and "tags" (N, max_tags) of one that has tables for them.
+    """Label ids (N,) or (N, places) of a prior with labels, by name of the batch's array.
 
     A name must be known to the top level. The levels below may have other vocabularies; there a
     name that is not known is "unknown", as in the published code, and said to be.
 
     Raises:
-      DataError: a name that the top level does not know, or too many genres or tags; a year or
-        tags where it has none.
+      DataError: a name that the top level does not know, or too many of a bag; a label of a kind
+        that the prior has no table for.
     """
     labels = config.labels
     assert labels is not None
-    most = labels.max_genres
     for item in items:
         try:
-            vocabulary.require_artist(item.artist)
-            vocabulary.require_genres(item.genres, most)
-            _check_optional(labels, vocabulary, item)
+            _check(labels, vocabulary, item)
         except DataError as error:
             if config.upper is None:
                 raise
             print(f"level {config.level} goes on with what it knows of the labels: {error}")
-    out = {
-        "artist": np.array([vocabulary.artist_id(item.artist) for item in items], np.int32),
-        "genres": np.stack([vocabulary.genre_ids(item.genres, most) for item in items]),
+    return {
+        kind.field: np.stack(
+            [vocabulary.ids(kind, _label(kind, item), *kind.shape(labels)) for item in items]
+        )
+        for kind in labels.kinds
     }
-    if labels.years:
-        years = [vocabulary.year_id(item.year or None) for item in items]
-        out["year"] = np.array(years, np.int32)
-    if labels.tags:
-        tags = [vocabulary.tag_ids(item.tags, labels.max_tags) for item in items]
-        out["tags"] = np.stack(tags)
-    return out
 
 
-def _check_optional(labels: LabelsConfig, vocabulary: Vocabulary, item: Item) -> None:
-    """Raises DataError for a year or tags that a prior does not know, or has no table for."""
-    for name, option, given in (("years", "year", item.year), ("tags", "tags", item.tags)):
-        if given and name not in labels.tables:
-            raise DataError(f"the model was trained without {name}; leave out --{option}")
-    if item.year:
-        vocabulary.require_year(item.year)
-    if item.tags:
-        vocabulary.require_tags(item.tags, labels.max_tags)
+def _label(kind: LabelKind, item: Item) -> Any:
+    """What an item says of a kind; a year of 0 is unknown."""
+    label = getattr(item, kind.field)
+    return (label or None) if kind.decades else label
+
+
+def _check(labels: LabelsConfig, vocabulary: Vocabulary, item: Item) -> None:
+    """Raises DataError for a label that a prior does not know, or has no table for."""
+    for kind in KINDS:
+        label = _label(kind, item)
+        if kind not in labels.kinds and label:
+            raise DataError(
+                f"the model was trained without {kind.table}; leave out --{kind.option}"
+            )
+        if kind in labels.kinds:
+            vocabulary.require(kind, label, *kind.shape(labels))
 
 
 def describer(config: PriorConfig, vocabulary: Vocabulary, job: Job, samples: int) -> Describe:

@@ -11,6 +11,7 @@ import numpy as np
 
 from jukejax import presets
 from jukejax.config import ConfigError, MeshConfig, PriorConfig, VQVAEConfig
+from jukejax.label_kinds import KINDS
 from jukejax.model_dir import load_vqvae, read_model_dir
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling import sound
@@ -94,7 +95,7 @@ class Command:
     """
 
 
-_SAME = ("artist", "genre", "year", "tags", "lyrics")  # of a song that goes on
+_SAME = (*(kind.option for kind in KINDS), "lyrics")  # of a song that goes on
 
 
 class Request(NamedTuple):
@@ -227,7 +228,8 @@ def _new(command: Command) -> Request:
         raise ConfigError("Give --model MODEL_DIR, or --job job.json to make a sample again.")
     _only(command, "item", "at", "span", why="needs --continue-from or --upsample")
     words = read_lyrics(command.lyrics) if command.lyrics else ""
-    item = Item(command.artist, command.genre, words, year=command.year, tags=command.tags)
+    labels: dict[str, Any] = {kind.field: getattr(command, kind.option) for kind in KINDS}
+    item = Item(lyrics=words, **labels)
     job = _job(command, str(command.model.resolve()), (item,) * command.count)
     if command.prompt is None:
         _only(command, "prompt_seconds", why="needs --prompt")

@@ -21,21 +21,22 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from jukejax import files
-from jukejax.config import LabelsConfig
 from jukejax.errors import DataError
+from jukejax.label_kinds import KINDS, LabelKind, LabelsConfig
 from jukejax.text.label_files import read_ids
 
 UNKNOWN = "unknown"
 RULES = ("names", "v2", "v3")
-TABLES = ("artists", "genres", "years", "tags")
+TABLES = tuple(kind.table for kind in KINDS)
+_PUBLISHED = tuple(kind for kind in KINDS if not kind.optional)
 _SHAPE = (
     "labels must be {'artists': [names], 'genres': [names]}, with lists of 'years' and 'tags', a "
     f"'rule' that is one of {', '.join(RULES)}, and 'artist_aliases', 'genre_aliases' as "
@@ -45,28 +46,18 @@ _SHAPE = (
 Ids = npt.NDArray[np.int32]
 
 
-class Labelled(Protocol):
-    """A song, as far as labels go: of a manifest or of a prepared data set."""
+def song_labels(songs: Iterable[Any]) -> list[Iterator[Any]]:
+    """Every label of every song, kind by kind: what `Vocabulary.build` and `grown` count.
 
-    @property
-    def artist(self) -> str: ...
-    @property
-    def genres(self) -> tuple[str, ...]: ...
-    @property
-    def year(self) -> int | None: ...
-    @property
-    def tags(self) -> tuple[str, ...]: ...
-
-
-def song_labels(songs: Iterable[Labelled]) -> dict[str, Any]:
-    """What `Vocabulary.build` and `grown` count: every label of every song, by table."""
-    counts = {name: collections.Counter[Any]() for name in TABLES}
+    Args:
+      songs: of a manifest or of a prepared data set, with the fields of `KINDS`.
+    """
+    counts = {kind: collections.Counter[Any]() for kind in KINDS}
     for song in songs:
-        counts["artists"][song.artist] += 1
-        counts["genres"].update(set(song.genres))
-        counts["years"][song.year] += 1
-        counts["tags"].update(set(song.tags))
-    return {name: found.elements() for name, found in counts.items()}
+        for kind, found in counts.items():
+            label = getattr(song, kind.field)
+            found.update(set(label) if kind.most else [label])
+    return [found.elements() for found in counts.values()]
 
 
 def normalise(name: str, rule: str = "names") -> str:
@@ -81,12 +72,11 @@ def normalise(name: str, rule: str = "names") -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """Names by id; entry 0 of a table is "unknown", an id that nothing has is "".
+    """Names by id, a table for each of `KINDS`; entry 0 is "unknown", an id without a name is "".
 
-    A table without entries is one that the songs say nothing of.
-
-    The aliases are the names whose id the lists do not tell: a second name of an id, and a name
-    that stands at several ids. Without an alias the first place counts.
+    A table of an optional kind is empty where no song has such a label. Aliases are the names whose
+    id the tables do not give: a second name of an id, and a name that stands at several ids; of
+    these the first place counts where there is no alias.
     """
 
     artists: tuple[str, ...]
@@ -98,52 +88,35 @@ class Vocabulary:
     tags: tuple[str, ...] = ()
 
     @classmethod
-    def build(
-        cls,
-        artists: Iterable[str],
-        genres: Iterable[str],
-        years: Iterable[int | None] = (),
-        tags: Iterable[str] = (),
-        min_count: int = 1,
-    ) -> "Vocabulary":
+    def build(cls, *labels: Iterable[Any], min_count: int = 1) -> "Vocabulary":
         """The sorted distinct names after "unknown".
 
         Args:
-          artists, genres, years, tags: a name for each time that a song has it.
+          labels: for each of `KINDS`, in order, a label for each time that a song has it (a year
+            is a number or None); kinds at the end may be left out.
           min_count: names that come less often are left out, and so are unknown.
         """
-        empty = cls((UNKNOWN,), (UNKNOWN,))
-        return empty.grown(artists, genres, years, tags, min_count)
+        return cls((UNKNOWN,), (UNKNOWN,)).grown(*labels, min_count=min_count)
 
-    def grown(
-        self,
-        artists: Iterable[str],
-        genres: Iterable[str],
-        years: Iterable[int | None] = (),
-        tags: Iterable[str] = (),
-        min_count: int = 1,
-    ) -> "Vocabulary":
+    def grown(self, *labels: Iterable[Any], min_count: int = 1) -> "Vocabulary":
         """This vocabulary and, after its names, those that it does not know yet, sorted.
 
-        Every name that was there keeps its id. New names are spelled by the vocabulary's rule.
+        Every name keeps its id. New names are spelled by the vocabulary's rule.
 
         Args:
-          artists, genres, years, tags, min_count: as for `build`.
+          labels, min_count: as for `build`.
         """
-        keys = {
-            "artists": (normalise(name, self.rule) for name in artists),
-            "genres": (key for name in genres for key in self._genre_keys([name])),
-            "years": (_decade(year) for year in years if self.year_id(year) == 0),
-            "tags": map(normalise, tags),
-        }
-        known = {"artists": self._artist_index, "genres": self._genre_index}
         tables: dict[str, Any] = {}
-        for name, found in keys.items():
-            counts = collections.Counter(found)
-            old = getattr(self, name)
-            dull = {"", UNKNOWN, *old, *known.get(name, ())}
-            new = sorted(key for key, n in counts.items() if n >= min_count and key not in dull)
-            tables[name] = (*(old or ((UNKNOWN,) if new else ())), *new)
+        for kind, found in zip(KINDS, labels, strict=False):
+            if kind.decades:
+                found = (year for year in found if self.ids(kind, year) == 0)
+            counts = collections.Counter(
+                key for label in found for key in self._keys(kind, [label] if kind.most else label)
+            )
+            known = {"", UNKNOWN, *self.indices[kind.table]}
+            new = sorted(key for key, n in counts.items() if n >= min_count and key not in known)
+            old = getattr(self, kind.table) or ((UNKNOWN,) if new else ())
+            tables[kind.table] = (*old, *new)
         return dataclasses.replace(self, **tables)
 
     def first(self, **sizes: int) -> "Vocabulary":
@@ -206,131 +179,111 @@ class Vocabulary:
         return cls(artists, genres, rule, artist_aliases, genre_aliases)
 
     @functools.cached_property
-    def _artist_index(self) -> dict[str, int]:
-        return _index(self.artists) | dict(self.artist_aliases)
+    def indices(self) -> dict[str, dict[str, int]]:
+        """Ids by spelled name, by table."""
+        return {
+            kind.table: _index(getattr(self, kind.table)) | self._aliases(kind) for kind in KINDS
+        }
 
-    @functools.cached_property
-    def _genre_index(self) -> dict[str, int]:
-        return _index(self.genres) | dict(self.genre_aliases)
+    def _aliases(self, kind: LabelKind) -> dict[str, int]:
+        return dict(getattr(self, _alias_field(kind), {}))
 
-    @functools.cached_property
-    def _year_index(self) -> dict[str, int]:
-        return _index(self.years)
+    def _keys(self, kind: LabelKind, label: Any) -> list[str]:
+        """The spellings that a song's label (of a bag: its labels) is looked up under."""
+        if kind.decades:
+            return [] if label is None else [f"{label // 10 * 10}s"]
+        names, rule = label if kind.most else [label], "names" if kind.optional else self.rule
+        if kind.most and rule == "v2" and names:
+            return normalise(" ".join(names), rule).split("_")
+        return [normalise(name, rule) for name in names]
 
-    @functools.cached_property
-    def _tag_index(self) -> dict[str, int]:
-        return _index(self.tags)
+    def ids(self, kind: LabelKind, label: Any, places: int = 0) -> Ids:
+        """A song's ids of one kind, int32: () of a single label, else (places,) padded with -1.
 
-    def _genre_keys(self, names: Sequence[str]) -> list[str]:
-        if self.rule == "v2" and names:
-            return normalise(" ".join(names), "v2").split("_")
-        return [normalise(name, self.rule) for name in names]
+        What is not known is 0. A year is looked up by itself, then by its decade. Of a bag, what is
+        more than `places` is cut off, where the published code stops: one song must not end a
+        training; and 0 stands first where nothing is left. Tags that are not known are left out.
 
-    def artist_id(self, name: str) -> int:
-        """The artist's id, 0 when the name is not known."""
-        return self._artist_index.get(normalise(name, self.rule), 0)
-
-    def genre_ids(self, names: Sequence[str], max_genres: int) -> Ids:
-        """(max_genres,) int32: ids in the order given, padded with -1.
-
-        An unknown name is 0, and so is the first entry when no genre is given. What is more than
-        max_genres is cut off, where the published code stops: one song must not end a training.
+        Args:
+          label: the song's name or year, or its names of a bag.
         """
-        ids = [self._genre_index.get(key, 0) for key in self._genre_keys(names)] or [0]
-        padded = ids[:max_genres] + [-1] * max(0, max_genres - len(ids))
-        return np.asarray(padded, np.int32)
+        index = self.indices[kind.table]
+        keys = self._keys(kind, label)
+        if kind.decades:
+            keys = [str(label), *keys]
+            return np.asarray(next((index[key] for key in keys if index.get(key)), 0), np.int32)
+        found = [index.get(key, 0) for key in keys]
+        if not kind.most:
+            return np.asarray(found[0], np.int32)
+        if kind.optional:
+            found = list(dict.fromkeys(i for i in found if i))
+        found = found or [0]
+        return np.asarray(found[:places] + [-1] * max(0, places - len(found)), np.int32)
 
-    def require_artist(self, name: str) -> int:
-        """The artist's id.
+    def song_ids(self, labels: LabelsConfig, song: Any) -> dict[str, Ids]:
+        """`ids` of the kinds that a prior is conditioned on, by name of the batch's array.
 
-        Raises:
-          DataError: the name is not known; names the nearest ones.
+        Args:
+          song: of a manifest, of a data set, or an item to sample, with the fields of `KINDS`.
         """
-        _require(normalise(name, self.rule), self._artist_index, f"artist {name!r}")
-        return self.artist_id(name)
+        return {
+            kind.field: self.ids(kind, getattr(song, kind.field), *kind.shape(labels))
+            for kind in labels.kinds
+        }
 
-    def require_genres(self, names: Sequence[str], max_genres: int) -> Ids:
-        """`genre_ids`.
+    def require(self, kind: LabelKind, label: Any, places: int = 0) -> Ids:
+        """`ids` of a label that must be known; of a bag, all must be, and have places.
 
         Raises:
           DataError: a name is not known (names the nearest ones), or there are too many.
         """
-        keys = self._genre_keys(names)
-        for key in keys:
-            _require(key, self._genre_index, f"genre {key!r}")
-        _most(keys, max_genres, "genres")
-        return self.genre_ids(names, max_genres)
-
-    def year_id(self, year: int | None) -> int:
-        """The id of a year, or else of its decade; 0 when neither is known."""
-        index = self._year_index
-        return 0 if year is None else index.get(str(year)) or index.get(_decade(year), 0)
-
-    def tag_ids(self, names: Sequence[str], max_tags: int) -> Ids:
-        """(max_tags,) int32: ids in the order given, padded with -1.
-
-        Tags that are not known are left out, and those past max_tags cut off. The first entry is 0
-        when none is left.
-        """
-        found = (self._tag_index.get(normalise(name), 0) for name in names)
-        ids = list(dict.fromkeys(i for i in found if i)) or [0]
-        return np.asarray(ids[:max_tags] + [-1] * max(0, max_tags - len(ids)), np.int32)
-
-    def require_year(self, year: int | None) -> int:
-        """`year_id`; None is unknown.
-
-        Raises:
-          DataError: neither the year nor its decade is known.
-        """
-        if year is not None and not self.year_id(year):
-            _require(_decade(year), self._year_index, f"year {year}")
-        return self.year_id(year)
-
-    def require_tags(self, names: Sequence[str], max_tags: int) -> Ids:
-        """`tag_ids`.
-
-        Raises:
-          DataError: a tag is not known (names the nearest ones), or there are too many.
-        """
-        for name in names:
-            _require(normalise(name), self._tag_index, f"tag {name!r}")
-        _most(names, max_tags, "tags")
-        return self.tag_ids(names, max_tags)
+        index = self.indices[kind.table]
+        ids, keys = self.ids(kind, label, places), self._keys(kind, label)
+        if kind.decades and ids:  # a vocabulary may have the year and not its decade
+            return ids
+        names = label if kind.most else [label]
+        for key, name in zip(keys, names if len(names) == len(keys) else keys, strict=False):
+            if key not in index:
+                near = difflib.get_close_matches(key, index, n=3, cutoff=0.0)
+                raise DataError(
+                    f"the {kind.name} {name!r} is not among the {len(index)} known ones; the "
+                    f"nearest are {', '.join(map(repr, near))}; choose one, or {UNKNOWN!r}"
+                )
+        if kind.most and len(keys) > places:
+            raise DataError(
+                f"{', '.join(map(repr, keys))} are {len(keys)} {kind.table}, but the model takes "
+                f"at most {places}; leave some out"
+            )
+        return ids
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON value that `from_json` reads back."""
-        value: dict[str, Any] = {"artists": list(self.artists), "genres": list(self.genres)}
+        """A JSON value that `from_json` reads back; tables that are empty are left out."""
+        value: dict[str, Any] = {k.table: list(getattr(self, k.table)) for k in _PUBLISHED}
         if self.rule != "names":
             value["rule"] = self.rule
-        for name in ("artist_aliases", "genre_aliases"):
-            if aliases := getattr(self, name):
-                value[name] = dict(aliases)
-        value |= {name: list(table) for name in TABLES[2:] if (table := getattr(self, name))}
-        return value
+        value |= {_alias_field(k): found for k in _PUBLISHED if (found := self._aliases(k))}
+        others = {k.table: list(getattr(self, k.table)) for k in KINDS if k.optional}
+        return value | {name: table for name, table in others.items() if table}
 
     @classmethod
     def from_json(cls, value: Any) -> "Vocabulary":
         """Reads what `to_json` gave; raises DataError when it is something else."""
         try:
-            found = cls(**value)
-            tables = [
-                (found.artists, found.artist_aliases),
-                (found.genres, found.genre_aliases),
-                (found.years, {}),
-                (found.tags, {}),
-            ]
-            good = found.rule in RULES and all(
-                isinstance(names, list | tuple)
-                and all(isinstance(name, str) for name in names)
-                and all(i in range(len(names)) for i in aliases.values())
-                for names, aliases in tables
+            read = cls(**value)
+            tables: dict[str, Any] = {kind.table: getattr(read, kind.table) for kind in KINDS}
+            good = read.rule in RULES and all(
+                isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+                for names in tables.values()
             )
+            for kind in _PUBLISHED:
+                ids = range(len(tables[kind.table]))
+                good = good and all(i in ids for i in getattr(read, _alias_field(kind)).values())
         except (AttributeError, TypeError):
             good = False
         if not good:
             raise DataError(f"{_SHAPE}; prepare or import again")
-        lists: dict[str, Any] = {name: tuple(getattr(found, name)) for name in TABLES}
-        return dataclasses.replace(found, **lists)
+        lists: dict[str, Any] = {name: tuple(names) for name, names in tables.items()}
+        return dataclasses.replace(read, **lists)
 
     def save(self, path: str | Path) -> None:
         """Writes the vocabulary as JSON, atomically."""
@@ -345,9 +298,8 @@ class Vocabulary:
         return cls.from_json(value)
 
 
-def _decade(year: int | None) -> str:
-    """ "1960s" of 1969; nothing of no year."""
-    return "" if year is None else f"{year // 10 * 10}s"
+def _alias_field(kind: LabelKind) -> str:
+    return f"{kind.name}_aliases"
 
 
 def _numbered(kind: str, count: int) -> tuple[str, ...]:
@@ -356,23 +308,6 @@ def _numbered(kind: str, count: int) -> tuple[str, ...]:
 
 def _index(names: Sequence[str]) -> dict[str, int]:
     return {name: i for i, name in reversed(list(enumerate(names))) if name}
-
-
-def _require(key: str, index: dict[str, int], what: str) -> None:
-    if key not in index:
-        near = difflib.get_close_matches(key, index, n=3, cutoff=0.0)
-        raise DataError(
-            f"the {what} is not among the {len(index)} known ones; the nearest are "
-            f"{', '.join(map(repr, near))}; choose one, or {UNKNOWN!r}"
-        )
-
-
-def _most(names: Sequence[str], most: int, kind: str) -> None:
-    if len(names) > most:
-        raise DataError(
-            f"{', '.join(map(repr, names))} are {len(names)} {kind}, but the model takes at most "
-            f"{most}; leave some out"
-        )
 
 
 def _by_id(
@@ -393,10 +328,20 @@ def _by_id(
     return tuple(names), {name: i for name, i in ids.items() if index.get(name) != i}
 
 
+def unknown_ids(labels: LabelsConfig) -> dict[str, Ids]:
+    """Ids of a song without labels, by name of the batch's array: 0, or 0 and -1 in a bag."""
+    return {
+        kind.field: np.asarray([0, *[-1] * (size[0] - 1)] if size else 0, np.int32)
+        for kind in labels.kinds
+        for size in [kind.shape(labels)]
+    }
+
+
 def used_names(vocabulary: Vocabulary, labels: LabelsConfig | None) -> Vocabulary:
     """A vocabulary without the tables that a prior does not read."""
     used = labels.tables if labels else {}
-    return vocabulary.first(**{name: 0 for name in ("years", "tags") if name not in used})
+    unused = [kind.table for kind in KINDS if kind.optional and kind.table not in used]
+    return vocabulary.first(**dict.fromkeys(unused, 0))
 
 
 def labels_digest(vocabulary: Vocabulary, labels: LabelsConfig | None = None) -> str:

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jukejax.label_kinds import KINDS
 from jukejax.training.checkpoint import Checkpoints
 
 LABELS = "labels"  # where a prior's tables of names lie among its parameters
-TABLES = ("artist", "genre", "year", "tag")
+TABLES = tuple(kind.name for kind in KINDS)
 
 
 def restore_grown(checkpoints: Checkpoints, abstract: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from jukejax.config import Experiment, LabelsConfig, PriorConfig
 from jukejax.errors import CheckpointError
+from jukejax.label_kinds import KINDS
 from jukejax.text.labels import TABLES, Vocabulary, labels_digest
 from jukejax.training.checkpoint import directory, load_experiment, open_existing
 
@@ -128,8 +129,12 @@ def _before_growing(now: LabelsConfig, then: LabelsConfig) -> LabelsConfig:
     """`now` with the sizes of the tables that have as many rows as in `then`, or more."""
     sizes = {name: getattr(then, name) for name in TABLES}
     sizes = {name: rows for name, rows in sizes.items() if rows <= getattr(now, name)}
-    max_tags = {} if then.tags else {"max_tags": then.max_tags}
-    return dataclasses.replace(now, **sizes, **max_tags)
+    places = {
+        kind.most: getattr(then, kind.most)
+        for kind in KINDS
+        if kind.optional and kind.most and not getattr(then, kind.table)
+    }
+    return dataclasses.replace(now, **sizes, **places)
 
 
 def differences(before: Any, now: Any, name: str = "") -> str:

@@ -5,21 +5,24 @@ import json
 
 import numpy as np
 import pytest
+from priors import prior
 from sounds import write_song
 
 from data_pipeline import prepare
+from data_pipeline.code_loader import code_batches, code_windows
 from data_pipeline.codes import CodesWriter, codes_length
-from data_pipeline.loader import audio_batches, audio_windows, code_batches, code_windows
+from data_pipeline.loader import audio_batches
 from data_pipeline.plan import Options
 from data_pipeline.records import split_songs
 from data_pipeline.windows import Windows
 from experiments import benchmark
 from experiments.benchmark import loader as measure
+from jukejax.config import to_dict
 
 AUDIO = {"kind": "audio", "split": "train", "samples": 9_000, "batch_size": 8, "seed": 3}
 CODES = {
-    "kind": "codes", "split": "train", "level": 1, "n_ctx": 512, "upper_ratio": 4,
-    "max_genres": 3, "lyric_tokens": 16, "batch_size": 8, "seed": 3, "label_dropout": 0.3,
+    "kind": "codes", "split": "train", "batch_size": 8, "seed": 3, "label_dropout": 0.3,
+    "config": to_dict(prior(1, 512, 4, lyric_tokens=16, max_genres=3)),
 }  # fmt: skip
 
 
@@ -73,8 +76,7 @@ def test_train_and_test_share_no_song(dataset, codes_set):
         train, test = ({song.id for song in split_songs(folder, s)} for s in ("train", "test"))
         assert train == set("abcd") and test == set("ef")
     windows = code_windows(
-        codes_set[0], split="test", level=1, n_ctx=512, upper_ratio=0, labels=None, max_genres=1,
-        lyric_tokens=0, batch_size=4,
+        codes_set[0], prior(1, 512), None, split="test", batch_size=4,
     )  # fmt: skip
     seen = {int(i) for batch in windows for i in batch["song"][batch["valid"]]}
     assert seen == {song.index for song in split_songs(codes_set[0], "test")}
@@ -95,10 +97,8 @@ def test_a_folder_with_one_song_trains_and_evaluates(tmp_path, split):
         audio_batches(tmp_path / "data", split=split, samples=9_000, batch_size=8, seed=0)
     )["audio"]
     assert audio.shape == (8, 9_000, 1) and len({row.tobytes() for row in audio}) == 8
-    passed = list(audio_windows(tmp_path / "data", split=split, samples=9_000, batch_size=4))
-    assert sum(int(batch["valid"].sum()) for batch in passed) == len(pcm) // 9_000
-    given = {"split": split, "level": 0, "n_ctx": 512, "upper_ratio": 4, "labels": None}
-    given |= {"max_genres": 1, "lyric_tokens": 4, "batch_size": 8}
+    given = {"config": prior(0, 512, 4, lyric_tokens=4), "vocabulary": None}
+    given |= {"split": split, "batch_size": 8}
     codes = next(code_batches(tmp_path / "codes", seed=0, **given))
     assert (np.diff(codes["codes"], axis=1) % 9 == 1).all()
     passed = list(code_windows(tmp_path / "codes", **given))

@@ -271,14 +271,12 @@ def test_blocks_are_cut_anew(lengths, size):
 def test_nothing_of_jax_and_tensorflow_only_where_it_is_needed(library, tmp_path):
     program = f"""
 import sys
-from data_pipeline import codes, loader, prepare, records, scan, songs
+from data_pipeline import code_loader, loader, prepare, records, scan, songs
 from data_pipeline.plan import Options
 options = Options(min_seconds=0.25)
 prepare.build({str(library[0])!r}, {str(tmp_path)!r}, options=options, show_progress=False)
 song = songs.prepared_songs({str(tmp_path)!r})[0]
 records.read_audio({str(tmp_path)!r}, song, 0, 100)
-batches = loader.audio_windows({str(tmp_path)!r}, split="test", samples=9000, batch_size=2)
-assert len(list(batches)) > 3
 found = {{"jax", "tensorflow", "librosa", "torch"}} & set(sys.modules)
 assert not found, found
 """

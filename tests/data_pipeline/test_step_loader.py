@@ -7,31 +7,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from priors import prior
 
 from data_pipeline import codes, records, windows
-from data_pipeline.loader import (
-    audio_batches,
-    audio_windows,
-    code_batches,
-    code_token_counts,
-    code_windows,
-)
+from data_pipeline.code_loader import code_batches, code_token_counts, code_windows
+from data_pipeline.loader import audio_batches
 from data_pipeline.songs import prepared_songs
 from jukejax.errors import DataError
+from jukejax.label_kinds import ARTIST, GENRE
 from jukejax.text import lyrics
 from jukejax.text.labels import Vocabulary
 
 AUDIO = {"split": "train", "samples": 20_000, "batch_size": 8, "seed": 3}
-CODES = {
-    "split": "train",
-    "level": 1,
-    "n_ctx": 512,
-    "upper_ratio": 4,
-    "labels": None,
-    "max_genres": 3,
-    "lyric_tokens": 16,
-    "batch_size": 8,
-}
+PRIOR = prior(1, 512, 4, lyric_tokens=16, max_genres=3)
+CODES = {"config": PRIOR, "vocabulary": None, "split": "train", "batch_size": 8}
 
 
 def take(batches, count):
@@ -104,39 +93,54 @@ def _contains(song, chunk):
     return any(np.allclose(stretch, chunk, atol=1e-6) for stretch in stretches)
 
 
-def test_random_downmix_lies_between_the_channels(dataset):
-    left_right = take(audio_batches(dataset[0], **AUDIO | {"samples": 2000}, shuffle=False), 1)[0]
-    pcm = dataset[1]["a"][: 8 * 2000].reshape(8, 2000, 2) / 32768
-    mixes = set()
-    for chunk, (left, right) in zip(
-        left_right["audio"][..., 0], pcm.transpose(0, 2, 1), strict=True
-    ):
-        mix = np.dot(chunk - right, left - right) / np.dot(left - right, left - right)
-        np.testing.assert_allclose(mix * left + (1 - mix) * right, chunk, atol=1e-6)
-        assert 0 <= mix <= 1
-        mixes.add(round(float(mix), 3))
-    assert len(mixes) > 5
+def drawn(lengths, size, step, seed=3, batch_size=8, count=1):
+    """(songs, starts, uniforms) of the examples of steps step .. step + count - 1."""
+    plan, share = windows.Windows(lengths, size), windows.Share.of_rows(batch_size, None)
+    steps = windows.schedule(records.tensorflow(), plan.total, share, seed, step)
+    for items, uniforms in itertools.islice(steps.as_numpy_iterator(), count):
+        yield *plan.locate(items, uniforms[:, 0]), uniforms
+
+
+def test_the_uniforms_of_a_step_are_its_own_and_those_of_an_example_differ():
+    """Shift, downmix and dropout of the examples of 40 steps are independent of each other."""
+    uniforms = np.concatenate([u for *_, u in drawn([900, 50], 10, 0, count=40)])
+    assert len(np.unique(uniforms[:, 0])) == len(uniforms) == 320
+    assert np.abs(np.corrcoef(uniforms.T) - np.eye(3)).max() < 0.2
+    (_, _, again), (_, _, other) = (next(drawn([900, 50], 10, 0, seed=x)) for x in (3, 4))
+    np.testing.assert_array_equal(again, uniforms[:8])
+    assert not np.array_equal(again, other)
+
+
+def test_random_downmix_is_drawn_apart_from_the_shift(dataset):
+    folder, pcm = dataset
+    songs = [np.pad(pcm[name] / 32768, ((0, 20_000), (0, 0))) for name in "abcd"]
+    (batch,) = take(audio_batches(folder, **AUDIO, start_step=5), 1)
+    ((song, start, uniforms),) = drawn([len(pcm[name]) for name in "abcd"], 20_000, 5)
+    for row in range(8):
+        left, right = songs[song[row]][start[row] : start[row] + 20_000].T
+        mix = uniforms[row, 1]
+        expected = mix * left + (1 - mix) * right
+        np.testing.assert_allclose(batch["audio"][row, :, 0], expected, atol=1e-6)
 
 
 def test_one_epoch_holds_every_chunk_once(dataset):
     # 3.0, 0.5, 6.0 and 2.25 s in chunks of 20,000 samples: 7 + 1 + 13 + 5 windows.
     options = AUDIO | {"batch_size": 26, "downmix": "mean"}
-    ordered, shuffled = (
-        take(audio_batches(dataset[0], **options, shuffle=shuffle), 2) for shuffle in (False, True)
-    )
-    np.testing.assert_array_equal(ordered[0]["audio"], ordered[1]["audio"])
-    distinct = {chunk.tobytes() for chunk in ordered[0]["audio"]}
-    assert len(distinct) == 26
-    short = ordered[0]["audio"][7, :, 0]  # song b, of 22,050 samples
-    np.testing.assert_allclose(short, dataset[1]["b"][:20_000].mean(axis=1) / 32768, atol=1e-6)
-    # Each song has the same number of chunks in every epoch.
-    assert not np.array_equal(shuffled[0]["audio"], shuffled[1]["audio"])
+    epochs = take(audio_batches(dataset[0], **options), 2)
+    assert len({chunk.tobytes() for chunk in epochs[0]["audio"]}) == 26
+    lengths = [len(dataset[1][name]) for name in "abcd"]
+    for song, *_ in drawn(lengths, 20_000, 0, batch_size=26, count=2):
+        assert np.bincount(song).tolist() == [7, 1, 13, 5]
+    assert not np.array_equal(epochs[0]["audio"], epochs[1]["audio"])
 
 
 def test_song_shorter_than_a_chunk_is_padded_with_silence(dataset):
-    batch = next(audio_batches(dataset[0], **AUDIO | {"samples": 30_000}, shuffle=False))
-    chunk = batch["audio"][4, :, 0]  # after four of song a, song b with 22,050 samples
-    assert np.any(chunk[22_000:22_050]) and not np.any(chunk[22_050:])
+    options = AUDIO | {"samples": 30_000, "batch_size": 17, "downmix": "mean"}  # an epoch
+    batch = next(audio_batches(dataset[0], **options))
+    silent = [not np.any(chunk[22_050:]) for chunk in batch["audio"][..., 0]]
+    assert sum(silent) == 1  # song b, of 22,050 samples
+    chunk = batch["audio"][silent.index(True), :22_050, 0]
+    np.testing.assert_allclose(chunk, dataset[1]["b"].mean(axis=1) / 32768, atol=1e-6)
 
 
 @given(
@@ -148,34 +152,13 @@ def test_song_shorter_than_a_chunk_is_padded_with_silence(dataset):
 def test_windows_stay_inside_their_song(lengths, size, step, seed):
     plan = windows.Windows(lengths, size * step, step)
     items = np.arange(plan.total)
-    shifts = np.random.default_rng(seed).uniform(-0.5, 0.5, plan.total)
-    song, start = plan.locate(items, shifts)
+    uniforms = np.random.default_rng(seed).uniform(size=plan.total)
+    song, start = plan.locate(items, uniforms)
     assert set(song) == set(range(len(lengths)))
     fits = np.maximum(0, np.asarray(lengths)[song] - size * step)
     assert (start >= 0).all() and (start <= fits).all() and (start % step == 0).all()
     counts = np.bincount(song)
     assert (np.abs(counts - np.asarray(lengths) / (size * step)) <= 1).all()
-
-
-def test_audio_windows_pass_over_a_split_once(dataset):
-    folder, pcm = dataset
-    batches = list(audio_windows(folder, split="test", samples=30_000, batch_size=4))
-    songs = np.concatenate([batch["song"] for batch in batches])
-    valid = np.concatenate([batch["valid"] for batch in batches])
-    audio = np.concatenate([batch["audio"] for batch in batches])
-    # e has 176,400 samples, f 88,200: five windows and two.
-    assert songs.tolist() == [4] * 5 + [5] * 2 + [-1] and valid.tolist() == [True] * 7 + [False]
-    expected = pcm["f"][30_000:60_000].mean(axis=1) / 32768
-    np.testing.assert_allclose(audio[6, :, 0], expected, atol=1e-7)
-    halves = [
-        list(
-            audio_windows(
-                folder, split="test", samples=30_000, batch_size=4, shard_index=i, shard_count=2
-            )
-        )
-        for i in range(2)
-    ]
-    assert_same(join(halves), batches)
 
 
 def test_codes_come_back_whole(codes_set):
@@ -188,7 +171,7 @@ def test_codes_come_back_whole(codes_set):
 
 def test_code_windows_line_up_with_the_level_above_and_time(dataset, codes_set):
     labels = Vocabulary.load(codes_set[0] / "labels.json")
-    options = CODES | {"labels": labels, "seed": 5}
+    options = CODES | {"vocabulary": labels, "seed": 5}
     songs = {song.n_samples: song for song in prepared_songs(codes_set[0])}
     starts = set()
     for batch in take(code_batches(codes_set[0], **options), 6):
@@ -202,8 +185,8 @@ def test_code_windows_line_up_with_the_level_above_and_time(dataset, codes_set):
             assert example["codes"].tolist() == [i % 2000 for i in range(begin, begin + 512)]
             upper = [i % 2000 for i in range(begin // 4, begin // 4 + 128)]
             assert example["upper"].tolist() == upper
-            assert example["artist"] == labels.artist_id(song.artist) > 0
-            assert example["genres"].tolist() == labels.genre_ids(song.genres, 3).tolist()
+            assert example["artist"] == labels.ids(ARTIST, song.artist) > 0
+            assert example["genres"].tolist() == labels.ids(GENRE, song.genres, 3).tolist()
             tokens = lyrics.encode(song.lyrics)
             expected = lyrics.window(tokens, 16, song.n_samples, int(example["offset"]), 512 * 32)
             assert example["lyrics"].tolist() == expected.tolist()
@@ -219,7 +202,7 @@ def test_codes_resume_at_any_step(codes_set):
 
 def test_label_dropout_makes_labels_unknown(codes_set):
     labels = Vocabulary.load(codes_set[0] / "labels.json")
-    options = CODES | {"labels": labels, "seed": 1}
+    options = CODES | {"vocabulary": labels, "seed": 1}
     kept = next(code_batches(codes_set[0], **options))
     dropped = next(code_batches(codes_set[0], **options, label_dropout=1.0))
     assert (kept["artist"] > 0).all() and (dropped["artist"] == 0).all()
@@ -227,10 +210,19 @@ def test_label_dropout_makes_labels_unknown(codes_set):
     np.testing.assert_array_equal(kept["codes"], dropped["codes"])
 
 
+def test_label_dropout_is_drawn_apart_from_the_shift(codes_set):
+    names = Vocabulary.load(codes_set[0] / "labels.json")
+    options = CODES | {"vocabulary": names, "seed": 3, "batch_size": 64}
+    batch = next(code_batches(codes_set[0], **options, label_dropout=0.5))
+    lengths = [len(levels[1]) for name, levels in codes_set[1].items() if name in "abcd"]
+    ((*_, uniforms),) = drawn(lengths, 512, 0, batch_size=64)
+    np.testing.assert_array_equal(batch["artist"] == 0, uniforms[:, 2] < 0.5)
+
+
 def test_top_level_has_no_upper(codes_set):
-    options = CODES | {"level": 2, "upper_ratio": 0, "n_ctx": 128, "lyric_tokens": 0, "seed": 1}
-    batch = next(code_batches(codes_set[0], **options))
-    assert "upper" not in batch and batch["lyrics"].shape == (8, 0)
+    batch = next(code_batches(codes_set[0], **CODES | {"config": prior(2, 128), "seed": 1}))
+    assert batch["codes"].shape == (8, 128)
+    assert not {"upper", "lyrics"} & set(batch)
 
 
 def test_code_windows_pass_over_a_split_once(codes_set):
@@ -240,17 +232,13 @@ def test_code_windows_pass_over_a_split_once(codes_set):
     lengths = [len(codes_set[1][name][1]) // 512 for name in "abcd"]
     assert np.bincount(songs[valid], minlength=4).tolist() == lengths
     assert (songs[~valid] == -1).all() and len(songs) % 8 == 0
-    parts = [
-        list(code_windows(codes_set[0], **CODES, shard_index=i, shard_count=2)) for i in (0, 1)
-    ]
-    assert_same(join(parts), batches)
 
 
 def test_short_songs_are_left_out_and_said(codes_set, caplog):
-    next(code_batches(codes_set[0], **CODES | {"n_ctx": 2048, "seed": 0}))
+    next(code_batches(codes_set[0], **CODES | {"config": prior(1, 2048, 4), "seed": 0}))
     assert "1 of 4 songs" in caplog.text
     with pytest.raises(DataError, match="none of the 4 songs"):
-        code_batches(codes_set[0], **CODES | {"n_ctx": 65_536, "seed": 0})
+        code_batches(codes_set[0], **CODES | {"config": prior(1, 65_536, 4), "seed": 0})
 
 
 def test_token_counts(codes_set):
@@ -263,10 +251,10 @@ def test_token_counts(codes_set):
 
 def test_codes_of_another_vqvae_are_refused(dataset, codes_set):
     with pytest.raises(DataError, match="'vqvae-2'"):
-        code_batches(codes_set[0], **CODES, seed=0, expect_fingerprint="vqvae-2")
+        next(code_windows(codes_set[0], **CODES, expect_fingerprint="vqvae-2"))
     with pytest.raises(DataError, match="'vqvae-2'"):
         codes.CodesWriter(dataset[0], codes_set[0], (8, 32, 128), "vqvae-2", codes=2000)
-    next(code_batches(codes_set[0], **CODES, seed=0, expect_fingerprint="vqvae-1"))
+    next(code_windows(codes_set[0], **CODES, expect_fingerprint="vqvae-1"))
 
 
 def test_codes_writer_goes_on_and_checks(dataset, tmp_path):
@@ -308,19 +296,6 @@ def test_mistaken_arguments(dataset, change, words):
         audio_batches(dataset[0], **AUDIO | change)
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"shard_count": 3}, "a batch of 8 cannot be shared evenly by 3 hosts"),
-        ({"shard_index": 2, "shard_count": 2}, "shard_index is 2"),
-    ],
-)
-def test_mistaken_shards_of_a_pass(dataset, change, words):
-    options = {"split": "test", "samples": 9000, "batch_size": 8}
-    with pytest.raises(DataError, match=words):
-        next(audio_windows(dataset[0], **options | change))
-
-
 def test_folder_that_was_not_prepared(tmp_path):
     with pytest.raises(DataError, match="not a prepared data set"):
         audio_batches(tmp_path, **AUDIO)
@@ -332,8 +307,6 @@ def test_songs_and_codes_are_not_taken_for_each_other(dataset, codes_set):
     options = {"split": "train", "samples": 9000, "batch_size": 2}
     with pytest.raises(DataError, match="holds codes, not songs"):
         audio_batches(codes_set[0], **options, seed=0)
-    with pytest.raises(DataError, match="holds codes, not songs"):
-        next(audio_windows(codes_set[0], **options))
     with pytest.raises(DataError, match="holds codes, not songs"):
         records.read_audio(codes_set[0], prepared_songs(codes_set[0])[0], 0, 9)
     for function in (code_batches, code_windows):

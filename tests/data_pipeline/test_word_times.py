@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from priors import prior
 
 from data_pipeline.code_loader import code_windows
 from jukejax.text import lyrics
@@ -49,10 +50,10 @@ def test_windows_of_the_loader_centre_on_the_sung_word(codes_set, tmp_path):
     ]
     (tmp_path / "songs.jsonl").unlink()
     (tmp_path / "songs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    n, how = 40, dict(level=2, n_ctx=344, upper_ratio=0, labels=None, max_genres=1)  # 1 s
+    n, config = 40, prior(2, 344, lyric_tokens=40)  # 1 s
 
     def windows(where):
-        batches = code_windows(where, split="train", lyric_tokens=n, batch_size=1, **how)
+        batches = code_windows(where, config, None, split="train", batch_size=1)
         return {(int(b["song"][0]), int(b["offset"][0])): b["lyrics"][0] for b in batches}
 
     aligned, linear = windows(tmp_path), windows(folder)

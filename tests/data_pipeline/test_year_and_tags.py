@@ -4,13 +4,15 @@ import itertools
 
 import numpy as np
 import pytest
+from priors import prior
 from sounds import write_lines, write_song
 
 from data_pipeline import prepare
+from data_pipeline.code_loader import code_batches, code_windows
 from data_pipeline.codes import CodesWriter, codes_length
-from data_pipeline.loader import code_batches, code_windows
 from data_pipeline.songs import prepared_songs
 from jukejax.errors import DataError
+from jukejax.label_kinds import ARTIST, GENRE, TAG, YEAR
 from jukejax.text.labels import Vocabulary
 
 MANY = Vocabulary.build(
@@ -26,23 +28,23 @@ def test_names_of_few_songs_are_unknown():
     )  # fmt: skip
     assert few.artists == ("unknown", "björk") and few.genres == ("unknown", "rock")
     assert few.years == ("unknown", "1990s") and few.tags == ("unknown", "calm")
-    assert few.artist_id("Nina") == few.year_id(2003) == 0
-    assert few.genre_ids(("jazz", "rock"), 2).tolist() == [0, 1]
+    assert few.ids(ARTIST, "Nina") == few.ids(YEAR, 2003) == 0
+    assert few.ids(GENRE, ("jazz", "rock"), 2).tolist() == [0, 1]
 
 
 def test_years_fall_into_decades_or_are_named():
     assert MANY.years == ("unknown", "1990s", "2000s")
-    assert [MANY.year_id(y) for y in (1990, 1999, 2000, 1989, None)] == [1, 1, 2, 0, 0]
+    assert [MANY.ids(YEAR, y) for y in (1990, 1999, 2000, 1989, None)] == [1, 1, 2, 0, 0]
     single = Vocabulary(("unknown",), ("unknown",), years=("unknown", "1990s", "1999"))
-    assert [single.year_id(y) for y in (1998, 1999, 2000)] == [1, 2, 0]
+    assert [single.ids(YEAR, y) for y in (1998, 1999, 2000)] == [1, 2, 0]
 
 
 def test_tags_are_a_bag():
-    assert MANY.tag_ids(("dance", "CALM"), 4).tolist() == [2, 1, -1, -1]
-    assert MANY.tag_ids(("loud", "dance", "dance", "calm"), 1).tolist() == [2]
-    assert MANY.tag_ids(("loud",), 2).tolist() == MANY.tag_ids((), 2).tolist() == [0, -1]
+    assert MANY.ids(TAG, ("dance", "CALM"), 4).tolist() == [2, 1, -1, -1]
+    assert MANY.ids(TAG, ("loud", "dance", "dance", "calm"), 1).tolist() == [2]
+    assert MANY.ids(TAG, ("loud",), 2).tolist() == MANY.ids(TAG, (), 2).tolist() == [0, -1]
     with pytest.raises(DataError, match="3 tags, but the model takes at most 2"):
-        MANY.require_tags(("calm", "dance", "calm"), 2)
+        MANY.require(TAG, ("calm", "dance", "calm"), 2)
 
 
 def test_years_and_tags_are_saved_and_read(tmp_path):
@@ -58,7 +60,7 @@ def test_published_names_grow_by_their_rule():
     grown = v2.grown(["A.B.B.A", "AC/DC"], ["Hard Rock", "pop"], [1980], ["Late Night"])
     assert grown.artists == ("unknown", "abba", "", "ac_dc") and grown.rule == "v2"
     assert grown.genres == ("unknown", "rock", "pop", "hard")
-    assert grown.tags == ("unknown", "late night") and grown.artist_id("ABBA") == 1
+    assert grown.tags == ("unknown", "late night") and grown.ids(ARTIST, "ABBA") == 1
     assert grown.first(artists=3, genres=3, years=0, tags=0) == v2
     assert grown.grown(["ac dc"], ["hard rock"], [1989], ["late night"]) == grown
 
@@ -92,10 +94,8 @@ def codes(tmp_path_factory):
 
 def options(codes, **more):
     labels = Vocabulary.load(codes / "labels.json")
-    return {
-        "split": "train", "level": 1, "n_ctx": 64, "upper_ratio": 0, "labels": labels,
-        "max_genres": 1, "lyric_tokens": 0, "batch_size": 16, "years": True, "max_tags": 3, **more,
-    }  # fmt: skip
+    config = prior(1, 64, max_genres=1, years=-1, tags=-1, max_tags=3)
+    return {"config": config, "vocabulary": labels, "split": "train", "batch_size": 16, **more}
 
 
 def test_batches_have_the_year_and_tags_of_their_song(codes):

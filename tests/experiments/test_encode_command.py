@@ -20,7 +20,7 @@ from data_pipeline.codes import codes_info, read_song_codes
 from data_pipeline.plan import Options
 from data_pipeline.songs import prepared_songs
 from experiments.codes import Encoding, encode, write_codes
-from jukejax.config import ConfigError, MeshConfig
+from jukejax.config import ConfigError, MeshConfig, PriorConfig
 from jukejax.errors import DataError
 from jukejax.model_dir import load_vqvae
 from jukejax.models import vqvae
@@ -128,13 +128,12 @@ def test_passes_are_other_mixes_of_the_training_songs(folder, codes, distances):
 
 
 def test_priors_are_trained_on_passes_and_tested_without(codes):
-    shared = {"level": 2, "n_ctx": 16, "upper_ratio": 0, "labels": None, "max_genres": 1}
-    shared |= {"lyric_tokens": 0, "batch_size": 4}
-    tested = code_windows(codes, split="test", **shared)
+    prior = PriorConfig(level=2, n_ctx=16, blocks=1)
+    tested = code_windows(codes, prior, None, split="test", batch_size=4)
     names = [song.id for song in prepared_songs(codes)]
     assert {names[i] for batch in tested for i in batch["song"][batch["valid"]]} == {"f"}
     seen = set()
-    batches = code_batches(codes, split="train", seed=0, **shared)
+    batches = code_batches(codes, prior, None, split="train", batch_size=4, seed=0)
     wanted = {
         name: {tuple(w) for w in np.lib.stride_tricks.sliding_window_view(x, 16)}
         for name in names

@@ -23,6 +23,7 @@ from jukejax.config import (
     VQVAEExperiment,
 )
 from jukejax.interop import importing, openai_settings, torch_files
+from jukejax.label_kinds import ARTIST, GENRE
 from jukejax.model_dir import load_vqvae, read_model_dir
 from jukejax.models.prior import Prior, example_batch
 from jukejax.parallel.mesh import make_mesh
@@ -112,8 +113,8 @@ def test_names_from_id_files(files, tmp_path):
     )
     command.main(import_arguments(only, out, "--v2-ids", *ids))
     names = Vocabulary.load(read_model_dir(out).labels(1))
-    assert [names.artist_id(n) for n in ("Björk", "ABBA", "Abba again", "Nobody")] == [1, 2, 2, 0]
-    assert names.genre_ids(["Pop Rock"], 2).tolist() == [2, 1]
+    assert [names.ids(ARTIST, n) for n in ("Björk", "ABBA", "Abba again", "Nobody")] == [1, 2, 2, 0]
+    assert names.ids(GENRE, ["Pop Rock"], 2).tolist() == [2, 1]
 
 
 def test_the_rule_of_names_is_the_files_own(files):

@@ -27,6 +27,7 @@ from jukejax.interop import (
     safetensors_files,
     torch_files,
 )
+from jukejax.label_kinds import ARTIST, GENRE
 from jukejax.model_dir import read_model_dir
 from jukejax.text.labels import Vocabulary
 from jukejax.training.checkpoint import load_experiment
@@ -261,9 +262,9 @@ def test_names_of_labels_go_along(directory, tmp_path):
     model = imported(copy, tmp_path / "model")
     top, low = names_of(model, 2), names_of(model, 0)
     assert (top.rule, low.rule, names_of(model, 1)) == ("v3", "v2", low)
-    assert [top.artist_id(n) for n in ("Björk", "ABBA", "Abba Again", "p")] == [1, 2, 2, 0]
-    assert [low.artist_id(n) for n in ("AB/BA", "abba")] == [3, 0]
-    assert low.genre_ids(["Pop Rock"], 2).tolist() == [2, 1]
+    assert [top.ids(ARTIST, n) for n in ("Björk", "ABBA", "Abba Again", "p")] == [1, 2, 2, 0]
+    assert [low.ids(ARTIST, n) for n in ("AB/BA", "abba")] == [3, 0]
+    assert low.ids(GENRE, ["Pop Rock"], 2).tolist() == [2, 1]
 
     back = export(model, tmp_path / "back")
     told = json.loads((back / "genres.json").read_text())
@@ -271,7 +272,7 @@ def test_names_of_labels_go_along(directory, tmp_path):
     again = imported(back, tmp_path / "again")
     for level in (0, 1, 2):
         found = names_of(again, level)
-        assert all(found.artist_id(n) == names_of(model, level).artist_id(n) for n in both)
+        assert all(found.ids(ARTIST, n) == names_of(model, level).ids(ARTIST, n) for n in both)
     characters = json.loads((back / "lyrics.json").read_text())
     assert (len(characters), characters["A"], characters["+"]) == (79, 1, 70)
     tokenizer = json.loads((back / "tokenizer_config.json").read_text())

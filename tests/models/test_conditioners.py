@@ -117,8 +117,8 @@ def labels():
         "offset": np.array([200, 0], np.int32),
     }
     module = Labels(TOP)
-    params = oracle.random_params(lambda key: module.init(key, *batch.values())["params"])
-    return params, batch, module.apply({"params": params}, *batch.values())
+    params = oracle.random_params(lambda key: module.init(key, batch)["params"])
+    return params, batch, module.apply({"params": params}, batch)
 
 
 def test_start_is_the_artist_and_the_sum_of_genres_that_are_there(labels):
@@ -143,9 +143,8 @@ def test_upsamplers_have_no_timing():
     config = PriorConfig(
         n_ctx=8, width=8, blocks=4, depth=1, labels=TOP.labels, upper=UpperConfig(width=4, depth=1)
     )
-    zeros = np.zeros(1, np.int32)
-    module = Labels(config)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), zeros, zeros[:, None], zeros, zeros)
+    module, batch = Labels(config), {"artist": np.zeros(1, int), "genres": np.zeros((1, 3), int)}
+    shapes = jax.eval_shape(module.init, jax.random.key(0), batch)
     assert set(shapes["params"]) == {"artist", "genre"}
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jukejax.errors import DataError
+from jukejax.label_kinds import ARTIST, GENRE
 from jukejax.text.labels import Vocabulary, labels_digest, normalise
 
 ARTISTS = "unknown;0\nqueen;1\nac_dc;2\n;0\nvarious;0\nqueen;3\nr_b;4\n"
@@ -43,37 +44,37 @@ def test_known_spellings(name, v2, v3):
 def test_ids_of_the_v2_rule(tmp_path):
     vocabulary = read(tmp_path)
     assert vocabulary.artists == ("unknown", "queen", "ac_dc", "queen", "r_b")
-    assert [vocabulary.artist_id(x) for x in ("AC/DC", "various", "", "nobody")] == [2, 0, 0, 0]
-    assert vocabulary.artist_id("QUEEN!") == 3  # the last line of a name that has two ids
-    assert vocabulary.genre_ids(["Hip-Hop", "x rock"], 5).tolist() == [1, 2, 0, 3, -1]
-    assert vocabulary.genre_ids(["R&B"], 3).tolist() == [4, 5, -1]
-    assert vocabulary.genre_ids([], 2).tolist() == [0, -1]
-    assert vocabulary.genre_ids(["hip hop rock r b rock"], 5).tolist() == [1, 2, 3, 4, 5]
+    assert [vocabulary.ids(ARTIST, x) for x in ("AC/DC", "various", "", "nobody")] == [2, 0, 0, 0]
+    assert vocabulary.ids(ARTIST, "QUEEN!") == 3  # the last line of a name that has two ids
+    assert vocabulary.ids(GENRE, ["Hip-Hop", "x rock"], 5).tolist() == [1, 2, 0, 3, -1]
+    assert vocabulary.ids(GENRE, ["R&B"], 3).tolist() == [4, 5, -1]
+    assert vocabulary.ids(GENRE, [], 2).tolist() == [0, -1]
+    assert vocabulary.ids(GENRE, ["hip hop rock r b rock"], 5).tolist() == [1, 2, 3, 4, 5]
 
 
 def test_ids_of_the_v3_rule(tmp_path):
     genres = "unknown;0\nhip hop;1\nrock\u200e;2\n"
     vocabulary = read(tmp_path, "v3", genres=genres, counts=(5, 3))
-    assert vocabulary.genre_ids(["Hip Hop"], 1).tolist() == [1]
-    assert vocabulary.genre_ids(["rock"], 1).tolist() == [0]
-    assert vocabulary.genre_ids(["Rock\u200e"], 1).tolist() == [2]  # the name as it stands
-    assert vocabulary.artist_id("AC/DC") == 0
+    assert vocabulary.ids(GENRE, ["Hip Hop"], 1).tolist() == [1]
+    assert vocabulary.ids(GENRE, ["rock"], 1).tolist() == [0]
+    assert vocabulary.ids(GENRE, ["Rock\u200e"], 1).tolist() == [2]  # the name as it stands
+    assert vocabulary.ids(ARTIST, "AC/DC") == 0
 
 
 def test_what_sampling_refuses(tmp_path):
     vocabulary = read(tmp_path)
-    assert vocabulary.require_artist("Ac Dc") == 2 and vocabulary.require_artist("unknown") == 0
-    assert vocabulary.require_genres(("hip hop",), 2).tolist() == [1, 2]
-    assert vocabulary.require_genres((), 2).tolist() == [0, -1]
+    assert vocabulary.require(ARTIST, "Ac Dc") == 2 and vocabulary.require(ARTIST, "unknown") == 0
+    assert vocabulary.require(GENRE, ("hip hop",), 2).tolist() == [1, 2]
+    assert vocabulary.require(GENRE, (), 2).tolist() == [0, -1]
     with pytest.raises(DataError, match=r"artist 'AC-DG'.*nearest are 'ac_dc'"):
-        vocabulary.require_artist("AC-DG")
+        vocabulary.require(ARTIST, "AC-DG")
     with pytest.raises(DataError, match=r"genre 'hap'.*'hip'"):
-        vocabulary.require_genres(("hap hop",), 5)
+        vocabulary.require(GENRE, ("hap hop",), 5)
     with pytest.raises(DataError, match=r"'hip', 'hop', 'rock' are 3 genres.*at most 2"):
-        vocabulary.require_genres(("Hip Hop", "Rock"), 2)
+        vocabulary.require(GENRE, ("Hip Hop", "Rock"), 2)
     names = Vocabulary.build([], ["rock", "pop"])
     with pytest.raises(DataError, match="2 genres"):
-        names.require_genres(("rock", "pop"), 1)
+        names.require(GENRE, ("rock", "pop"), 1)
 
 
 @pytest.mark.parametrize(
@@ -105,14 +106,14 @@ def test_ids_without_a_name_are_not_found(tmp_path):
     lines = "".join(f"n{i};{i}\n" for i in range(19))
     vocabulary = read(tmp_path, artists=lines, counts=(20, 6))
     assert vocabulary.artists[19] == "" and len(vocabulary.artists) == 20
-    assert vocabulary.artist_id("") == 0 == vocabulary.artist_id("n0")
+    assert vocabulary.ids(ARTIST, "") == 0 == vocabulary.ids(ARTIST, "n0")
 
 
 def test_placeholders():
     vocabulary = Vocabulary.placeholder(3, 2)
     assert vocabulary.artists == ("unknown", "artist 1", "artist 2")
-    assert vocabulary.require_artist("Artist 2") == 2
-    assert vocabulary.require_genres(("genre 1",), 5).tolist() == [1, -1, -1, -1, -1]
+    assert vocabulary.require(ARTIST, "Artist 2") == 2
+    assert vocabulary.require(GENRE, ("genre 1",), 5).tolist() == [1, -1, -1, -1, -1]
 
 
 def test_json_round_trip_and_older_files(tmp_path):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jukejax.errors import DataError
+from jukejax.label_kinds import ARTIST, GENRE
 from jukejax.text import lyrics, transliterate
 from jukejax.text.labels import Vocabulary, normalise
 
@@ -125,15 +126,15 @@ def test_windows_of_the_published_training_and_sampling(offset, float64, float32
 def test_vocabulary():
     vocabulary = Vocabulary.build(["The  Beatles", "the beatles", "Björk", ""], ["Rock", "Folk"])
     assert vocabulary.artists == ("unknown", "björk", "the beatles")
-    assert vocabulary.artist_id("THE BEATLES ") == 2 and vocabulary.artist_id("nobody") == 0
-    assert vocabulary.artist_id("Bjo\u0308rk") == 1  # decomposed
-    assert vocabulary.genre_ids(["rock", "x", "FOLK"], 5).tolist() == [2, 0, 1, -1, -1]
-    assert vocabulary.genre_ids(["rock", "folk"], 1).tolist() == [2]
-    assert vocabulary.genre_ids([], 2).tolist() == [0, -1]
-    assert vocabulary.genre_ids([], 0).shape == (0,)
+    assert vocabulary.ids(ARTIST, "THE BEATLES ") == 2 and vocabulary.ids(ARTIST, "nobody") == 0
+    assert vocabulary.ids(ARTIST, "Bjo\u0308rk") == 1  # decomposed
+    assert vocabulary.ids(GENRE, ["rock", "x", "FOLK"], 5).tolist() == [2, 0, 1, -1, -1]
+    assert vocabulary.ids(GENRE, ["rock", "folk"], 1).tolist() == [2]
+    assert vocabulary.ids(GENRE, [], 2).tolist() == [0, -1]
+    assert vocabulary.ids(GENRE, [], 0).shape == (0,)
     with pytest.raises(DataError, match="'the beatles'"):
-        vocabulary.require_artist("Beetles")
-    assert vocabulary.require_artist("björk") == 1
+        vocabulary.require(ARTIST, "Beetles")
+    assert vocabulary.require(ARTIST, "björk") == 1
 
 
 @given(st.lists(st.text()), st.lists(st.text()))
@@ -143,7 +144,7 @@ def test_vocabulary_round_trip(artists, genres):
     assert Vocabulary.from_json(json.loads(text)) == vocabulary
     for name in artists:
         known = normalise(name) not in ("", "unknown")
-        assert (vocabulary.artist_id(name) > 0) == known
+        assert (vocabulary.ids(ARTIST, name) > 0) == known
 
 
 def test_damaged_vocabulary(tmp_path):
