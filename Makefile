@@ -1,4 +1,4 @@
-# Everything runs in a virtual environment of its own; nothing but Python 3.11+ and make is needed.
+# Everything runs in a virtual environment of its own; only Python 3.11+ and make are needed.
 PYTHON ?= python3
 VENV ?= .venv
 PARITY ?= .venv-parity
@@ -12,11 +12,18 @@ help:  ## What can be made
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[data,beam,align,report,evaluate,dev]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-demo: $(VENV)/installed  ## From songs to a new song on bundled music, on a CPU, in minutes
-	$(RUN) -m experiments.demo --out $(WORKDIR)
+$(VENV)/demo: setup.cfg pyproject.toml
+	@echo "Installing into $(VENV): 0.6 GB to download, 2.5 GB on disk (half of it TensorFlow, which reads records)."
+	@echo "The demo then takes about 10 minutes on two CPU cores, 2.1 GiB of memory and 0.4 GiB of disk."
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	touch $@
+
+demo: $(VENV)/demo  ## From songs to a new song on bundled music, on a CPU, in minutes
+	$(VENV)/bin/jukejax demo --out $(WORKDIR)
 
 test: $(VENV)/installed  ## The default test suite
 	$(RUN) -m pytest -n auto --dist loadfile -m "not slow and not golden and not parity and not aot and not browser"
@@ -35,7 +42,7 @@ $(PARITY)/installed: tests/parity/requirements.txt
 test-parity: $(VENV)/installed $(PARITY)/installed  ## Compare exported models with HuggingFace's port of Jukebox
 	JUKEJAX_PARITY_PYTHON=$(abspath $(PARITY)/bin/python) $(RUN) -m pytest -m parity
 
-test-aot: $(VENV)/installed  ## Compile for TPUs that are not there (installs libtpu)
+test-aot: $(VENV)/installed  ## Compile for TPUs that this machine does not have (installs libtpu)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[aot]'
 	$(RUN) -m pytest -m aot
 
@@ -47,13 +54,13 @@ docs: $(VENV)/installed  ## The documentation site, built strictly into site/
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	$(VENV)/bin/mkdocs build --strict
 
-lint: $(VENV)/installed  ## Formatting, lint, types and the direction of imports
+lint: $(VENV)/installed  ## Formatting, lint, types, import contracts
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-format: $(VENV)/installed  ## Format and mend what can be mended
+format: $(VENV)/installed  ## Format, and fix what can be fixed automatically
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 

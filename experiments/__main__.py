@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 import sys
 
 from experiments import cli
@@ -29,8 +28,7 @@ ABOUT = "Jukebox in JAX: raw-audio music with artist, genre and lyrics."
 @cli.command
 def main() -> None:
     name, rest = cli.choose(COMMANDS, sys.argv[1:], "jukejax COMMAND [--help] ...", ABOUT)
-    sys.argv = [f"jukejax {name}", *rest]
-    runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
+    cli.run_command(name, *rest)
 
 
 if __name__ == "__main__":

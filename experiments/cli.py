@@ -10,6 +10,7 @@ import difflib
 import functools
 import os
 import re
+import runpy
 import sys
 import textwrap
 import traceback
@@ -115,6 +116,12 @@ def take_preset(arguments: list[str], usage: str) -> tuple[str, list[str]]:
 
     lines = {name: (make.__doc__ or "").splitlines()[0] for name, make in PRESETS.items()}
     return choose(lines, arguments, usage, "Presets (each has a --help of its own):")
+
+
+def run_command(name: str, *arguments: str) -> None:
+    """Runs a command in this process, as `python -m experiments.NAME ARGUMENTS` does in its own."""
+    sys.argv = [f"jukejax {name}", *arguments]
+    runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
 
 
 def command(main: Callable[..., Any]) -> Callable[..., Any]:
