@@ -1,31 +1,43 @@
 """Directories of HuggingFace's port of Jukebox: a `config.json` and one or more files of weights.
 
-The port holds the published arrays as they are, under names of its own and with the priors counted
+The port stores the published arrays unchanged, under names of its own and with the priors counted
 from the top. So a directory is read as one checkpoint a model under OpenAI's names, and written
-from such; a tensor is read when its turn comes.
+from such; each tensor is read when it is needed.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from jukejax import files
-from jukejax.config import PriorConfig, PriorExperiment, VQVAEConfig, VQVAEExperiment
+from jukejax.config import (
+    MeshConfig,
+    PriorConfig,
+    PriorExperiment,
+    VQVAEConfig,
+    VQVAEExperiment,
+)
 from jukejax.errors import InteropError
 from jukejax.interop import (
+    exporting,
     huggingface_settings,
     importing,
     openai,
     safetensors_files,
+    tokenizer,
     torch_files,
 )
 from jukejax.interop.exporting import Exported
-from jukejax.interop.importing import Opened
+from jukejax.interop.importing import IdFiles, Opened
 from jukejax.interop.tensors import Checkpoint, Source, Tensor
+from jukejax.model_dir import read_model_dir
+from jukejax.parallel.mesh import make_mesh
+from jukejax.text.labels import Vocabulary
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _READERS: dict[str, Callable[[Path], Mapping[str, Tensor]]] = {
@@ -79,17 +91,49 @@ def renamed(name: str) -> str:
     return name
 
 
-# --- in -------------------------------------------------------------------------------------------
+# --- import ---------------------------------------------------------------------------------------
+
+
+def import_huggingface(
+    source: Path, out: Path, sha256: Sequence[str] = (), ids: IdFiles | None = None
+) -> None:
+    """Writes a model directory from HuggingFace's. All is checked before anything is written.
+
+    Args:
+      source: config.json and weights, safetensors or PyTorch's, whole or in shards.
+      sha256: digests that the files of weights must have, in the order of their names.
+      ids: as in `importing.import_openai`; without, the names in the tokenizer's files.
+
+    Raises:
+      InteropError, ConfigError, DataError: something is missing, damaged, or not supported by our
+        models.
+    """
+    importing.check_out(out)
+    paths = find_weights(source).files
+    order = "the files of weights, in the order of their names"
+    digests = importing.check_digests(paths, sha256, order)
+    directory = open_directory(source)
+    for note in directory.notes:
+        print(f"warning: {note}")
+    priors = directory.models[1:]
+    names = None if ids else tokenizer.read(source, [opened.prior for opened in priors])
+    if names is None:
+        names = importing.label_names(priors, ids or {})
+    by_name = {path.name: digest for path, digest in zip(paths, digests, strict=True)}
+    origins = [
+        {"format": "huggingface", "sha256": by_name, "absent": absent}
+        for absent in directory.absent
+    ]
+    importing.write_model(out, directory.models, origins, names)
 
 
 @dataclass(frozen=True)
 class Directory:
     """A checked directory."""
 
-    vqvae: Opened
-    priors: list[Opened]  # highest level first
-    absent: list[list[str]]  # of the VQ-VAE, then of each prior: names whose tensor has another
-    notes: list[str]  # what was not taken at its word
+    models: list[Opened]  # the VQ-VAE, then the priors, highest level first
+    absent: list[list[str]]  # of each: names whose tensor is stored under another name only
+    notes: list[str]  # settings that are not imported as they are
 
 
 @dataclass(frozen=True)
@@ -102,10 +146,10 @@ class Weights:
 
 
 def find_weights(folder: Path) -> Weights:
-    """The files that hold a directory's weights.
+    """The files of a directory's weights.
 
     Raises:
-      InteropError: there are none, or an index names files that are missing or lie elsewhere.
+      InteropError: there are none, or an index names files that are missing or elsewhere.
     """
     for name, read in _READERS.items():
         index = folder / f"{name}.index.json"
@@ -115,17 +159,17 @@ def find_weights(folder: Path) -> Weights:
             places = _read_index(index)
             return Weights([folder / file for file in sorted(set(places.values()))], read, places)
     raise InteropError(
-        f"{folder} holds no weights: none of {', '.join(_READERS)}, nor one of their indices."
+        f"{folder} has no weights: none of {', '.join(_READERS)}, nor one of their indices."
     )
 
 
 def _read_index(path: Path) -> dict[str, str]:
     try:
         places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        good = all(isinstance(text, str) for pair in places.items() for text in pair)
+        valid = all(isinstance(text, str) for pair in places.items() for text in pair)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        good, places = False, {}
-    if not good or not places:
+        valid, places = False, {}
+    if not valid or not places:
         raise InteropError(f"{path} is no index of weights (weight_map: tensor to file).")
     for file in sorted(set(places.values())):
         if Path(file).name != file or "\\" in file or "\0" in file:
@@ -146,15 +190,15 @@ def read_tensors(weights: Weights) -> dict[str, Tensor]:
     """
     tensors: dict[str, Tensor] = {}
     for path in weights.files:
-        found = weights.read(path)
+        stored = weights.read(path)
         if weights.places is not None:
             wanted = {name for name, file in weights.places.items() if file == path.name}
-            if odd := sorted(found.keys() ^ wanted):
+            if odd := sorted(stored.keys() ^ wanted):
                 raise InteropError(
                     f"{path} and the index beside it differ in {len(odd)} tensors, such as "
-                    f"{odd[0]}; fetch both anew."
+                    f"{odd[0]}; download both again."
                 )
-        tensors |= found
+        tensors |= stored
     return tensors
 
 
@@ -162,7 +206,7 @@ def open_directory(folder: Path) -> Directory:
     """A directory's models, checked against its settings.
 
     Raises:
-      InteropError, ConfigError: something is missing, damaged, or cannot be one of our models.
+      InteropError, ConfigError: something is missing, damaged, or not supported by our models.
     """
     where = str(folder / CONFIG)
     config = huggingface_settings.read(folder / CONFIG)
@@ -170,93 +214,98 @@ def open_directory(folder: Path) -> Directory:
     described = huggingface_settings.prior_configs(config, vqvae.model, where)
     configs: list[VQVAEConfig | PriorConfig] = [vqvae.model, *described]
     shapes = [importing.shapes(model, where) for model in configs]
-    published = map(huggingface_settings.as_published, described, shapes[1:])
-    priors, notes = [], []
-    for i, (before, (after, preset)) in enumerate(zip(described, published, strict=True)):
+    prefixes = ["vqvae", *(f"priors.{i}" for i in range(len(described)))]
+    tensors = read_tensors(find_weights(folder))
+    absent = [_share(tensors, *pair) for pair in zip(prefixes, configs, strict=True)]
+    names = [
+        {name: f"{prefix}.{renamed(name)}" for name in of_model}
+        for prefix, of_model in zip(prefixes, shapes, strict=True)
+    ]
+    wanted = {
+        pairs[name]: shape
+        for pairs, of_model in zip(names, shapes, strict=True)
+        for name, shape in of_model.items()
+    }
+    openai.check(str(folder), wanted, {name: t.shape for name, t in tensors.items()})
+    files = [
+        Checkpoint(folder / prefix, {name: tensors[port] for name, port in pairs.items()}, None, 0)
+        for prefix, pairs in zip(prefixes, names, strict=True)
+    ]
+    models, notes = [importing.open_vqvae(files[0], vqvae)], []
+    for i, before in enumerate(described):
+        after, preset = huggingface_settings.as_published(before, shapes[1 + i])
         if after != before:
             notes.append(
                 f"prior {i} has the shapes of {preset}, so it gets the blocks that {preset} was "
                 f"trained with, {_blocks(after)}, not those of {where}, {_blocks(before)}."
             )
-        priors.append(PriorExperiment(after))
-    prefixes = ["vqvae", *(f"priors.{i}" for i in range(len(priors)))]
-    tensors = read_tensors(find_weights(folder))
-    absent = [_share(tensors, *pair) for pair in zip(prefixes, configs, strict=True)]
-    names = [
-        {name: f"{prefix}.{renamed(name)}" for name in found}
-        for prefix, found in zip(prefixes, shapes, strict=True)
-    ]
-    wanted = {
-        pair[name]: shape
-        for pair, found in zip(names, shapes, strict=True)
-        for name, shape in found.items()
-    }
-    openai.check(str(folder), wanted, {name: t.shape for name, t in tensors.items()})
-    files = [
-        Checkpoint(folder / prefix, {name: tensors[here] for name, here in pair.items()}, None, 0)
-        for prefix, pair in zip(prefixes, names, strict=True)
-    ]
-    opened = [importing.open_prior(f, vqvae, p) for f, p in zip(files[1:], priors, strict=True)]
-    return Directory(importing.open_vqvae(files[0], vqvae), opened, absent, notes)
+        models.append(importing.open_prior(files[1 + i], vqvae, PriorExperiment(after)))
+    return Directory(models, absent, notes)
 
 
 def _blocks(config: PriorConfig) -> str:
-    return f"{config.blocks}" + (
-        f" and {config.lyrics.blocks}" if config.lyrics and config.lyric_encoder else ""
-    )
+    encoder = config.lyrics if config.lyric_encoder else None
+    return f"{config.blocks}" + (f" and {encoder.blocks}" if encoder else "")
 
 
 def _share(tensors: dict[str, Tensor], prefix: str, config: VQVAEConfig | PriorConfig) -> list[str]:
-    """Gives two names of one tensor what one of them has; returns the names that were absent.
+    """Adds the missing one of two names of the same tensor; returns the names that were absent.
 
-    A file that cannot hold a tensor under two names, such as one of safetensors, may leave one out.
+    A format without shared tensors, such as safetensors, may leave one out.
     """
     absent = []
-    for one, other in openai.shared(config).items():
-        for name, twin in ((one, other), (other, one)):
-            here, there = (f"{prefix}.{renamed(n)}" for n in (name, twin))
-            if here not in tensors and there in tensors:
-                tensors[here] = tensors[there]
+    for first, second in openai.shared(config).items():
+        for name, twin in ((first, second), (second, first)):
+            missing, stored = (f"{prefix}.{renamed(n)}" for n in (name, twin))
+            if missing not in tensors and stored in tensors:
+                tensors[missing] = tensors[stored]
                 absent.append(name)
     return absent
 
 
-# --- out ------------------------------------------------------------------------------------------
+# --- export ---------------------------------------------------------------------------------------
 
 
-def write(folder: Path, vqvae: Exported, priors: Mapping[int, Exported]) -> None:
-    """Writes a directory's settings and weights, in the dtypes that the weights came in.
+def export_huggingface(model: Path, out: Path) -> None:
+    """Writes a model directory as a directory of HuggingFace's Jukebox.
 
-    A prior's tied output is written under both its names, unless it came under one.
-
-    Args:
-      priors: by our level.
+    It gets config.json, model.safetensors and, if labels have names, the tokenizer's files. Weights
+    have the dtypes that they came in. A prior's tied output is written under both its names, unless
+    it was imported under one.
 
     Raises:
-      InteropError: the port cannot hold the model.
+      InteropError: HuggingFace's format does not support the model, or `out` is not empty.
     """
-    assert isinstance(vqvae.experiment, VQVAEExperiment)
-    configs = {
-        level: exported.experiment.model
-        for level, exported in priors.items()
-        if isinstance(exported.experiment, PriorExperiment)
-    }
-    config = huggingface_settings.to_config(vqvae.experiment, configs)
-    ordered = [priors[level] for level in sorted(priors, reverse=True)]
-    models = {"vqvae": vqvae} | {f"priors.{i}": prior for i, prior in enumerate(ordered)}
-    sources = {
-        f"{prefix}.{renamed(name)}": source
-        for prefix, exported in models.items()
-        for name, source in _both_names(exported)
-        if name not in exported.origin.get("absent", ())
-    }
-    safetensors_files.write(folder / WEIGHTS, sources)
-    files.write_json(folder / CONFIG, config)
+    importing.check_out(out)
+    folder, mesh = read_model_dir(model), make_mesh(MeshConfig())
+    configs = {level: folder.prior_config(level)[0] for level in folder.priors}
+    with ExitStack() as stack:
+        runs = {
+            level: stack.enter_context(exporting.open_run(path, mesh))
+            for level, path in sorted(folder.priors.items(), reverse=True)
+        }
+        vqvae = stack.enter_context(exporting.open_run(folder.vqvae, mesh))
+        assert isinstance(vqvae.experiment, VQVAEExperiment)
+        config = huggingface_settings.to_config(vqvae.experiment, configs)
+        prefixes = ("vqvae", *(f"priors.{i}" for i in range(len(runs))))
+        sources = {
+            f"{prefix}.{renamed(name)}": source
+            for prefix, run in zip(prefixes, (vqvae, *runs.values()), strict=True)
+            for name, source in _both_names(run)
+            if name not in run.origin.get("absent", ())
+        }
+        names = {
+            level: Vocabulary.load(folder.labels(level)) for level, c in configs.items() if c.labels
+        }
+        written = stack.enter_context(files.atomic_folder(out))
+        safetensors_files.write(written / WEIGHTS, sources)
+        for name, value in {CONFIG: config, **tokenizer.files(names, configs)}.items():
+            files.write_json(written / name, value)
+    print(f"{out / WEIGHTS}: sha256 {torch_files.sha256(out / WEIGHTS)}")
 
 
-def _both_names(exported: Exported) -> Iterator[tuple[str, Source]]:
-    for name, source in exported.sources.items():
-        yield name, source
-        for other, twin in exported.shared.items():
-            if twin == name:
-                yield other, source
+def _both_names(run: Exported) -> Iterator[tuple[str, Source]]:
+    """A run's tensors; a tied output under both its names."""
+    yield from run.sources.items()
+    for other, name in run.shared.items():
+        yield other, run.sources[name]

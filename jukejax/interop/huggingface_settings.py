@@ -1,19 +1,19 @@
 """The settings of HuggingFace's port of Jukebox (`config.json`) as our configs, and back.
 
 Names and defaults are those of transformers 4.44. They are read through OpenAI's names, so that
-both formats are checked alike. What the port does its own way, or cannot do:
+both formats are checked alike. Where the port differs:
 
   - Its priors count from the top: prior 0 is our highest. Its VQ-VAE counts from the bottom.
   - Timing, sample rate and whether there are labels are the whole model's, whatever a prior's own
     entry says; only the top prior uses the timing. The number of genres is the whole model's too;
-    there we believe the entry, since empty places change nothing.
+    there we take the entry's, since empty places change nothing.
   - `mask` is false where it is not given: a prior that sees the future. No Jukebox is that.
   - A config of the published 5B says `blocks` 64, but the model was trained with 128, and shapes do
     not show it. A model of published shapes gets the published blocks.
-  - It knows three attention orders. It counts the hops of its priors for three levels, and takes
-    the upsamplers' stages from the wrong end of the list.
-  - It has no place for the weights of the VQ-VAE's losses, nor for when codes restart: an import
-    has the published ones.
+  - It supports three attention orders, and hops for three levels only, and takes the upsamplers'
+    stages from the wrong end of the list.
+  - It stores neither the weights of the VQ-VAE's losses nor when codes restart: an import has the
+    published ones.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from jukejax.config import (
 )
 from jukejax.errors import InteropError
 from jukejax.interop import openai, openai_settings
+from jukejax.interop.openai_settings import require
 
 Settings = dict[str, Any]
 Table = Mapping[str, tuple[str | None, Any]]
@@ -47,7 +48,8 @@ _PATTERNS = {
 }
 _ORDERS = {order: name for name, order in _PATTERNS.items()}
 
-# theirs -> OpenAI's name where the value is the same, and what the port takes where none is given
+# the port's name -> OpenAI's name where the value is the same, and the port's default; read in both
+# directions
 _SHARED: Table = {
     "nb_priors": (None, 3),
     "sampling_rate": ("sr", 44_100),
@@ -76,16 +78,26 @@ _VQVAE: Table = {
     "conv_res_scale": (None, None),
     "res_convolution_multiplier": (None, 1),
 }
-_PRIOR: Table = {
-    "n_ctx": ("n_ctx", 6144),
-    "hidden_size": ("prior_width", 2048),
-    "num_layers": ("prior_depth", 72),
+_STACK: Table = {  # of a prior; a lyric encoder's have the prefix "prime_" in OpenAI's settings
+    "hidden_size": ("width", 2048),
+    "num_layers": ("depth", 72),
     "n_heads": ("heads", 2),
     "blocks": ("blocks", 64),
     "attention_multiplier": ("m_attn", 0.25),
     "mlp_multiplier": ("m_mlp", 1.0),
     "init_scale": ("init_scale", 0.2),
     "attn_res_scale": ("res_scale", False),
+    "attention_pattern": (None, "enc_dec_with_lyrics"),
+    "act_fn": (None, "quick_gelu"),
+    "mask": (None, False),
+}
+_PREFIXED = ("hidden_size", "num_layers")  # "prior_width" and "prior_depth" of a prior
+_PRIOR: Table = {
+    "n_ctx": ("n_ctx", 6144),
+    **{
+        name: (f"prior_{ours}" if name in _PREFIXED else ours, default)
+        for name, (ours, default) in _STACK.items()
+    },
     "merged_decoder": ("merged_decoder", True),
     "metadata_dims": ("y_bins", [604, 7898]),
     "max_nb_genres": ("max_bow_genre_size", 1),
@@ -102,33 +114,22 @@ _PRIOR: Table = {
     "res_strides_t": (None, [2, 2, 2]),
     "music_vocab_size": (None, 2048),
     "encoder_config": (None, None),
-    "attention_pattern": (None, "enc_dec_with_lyrics"),
-    "act_fn": (None, "quick_gelu"),
-    "mask": (None, False),
 }
 _ENCODER: Table = {
-    name: (f"prime_{ours.removeprefix('prior_')}", _PRIOR[name][1])
-    for name, ours in (
-        ("hidden_size", "prior_width"),
-        ("num_layers", "prior_depth"),
-        ("n_heads", "heads"),
-        ("blocks", "blocks"),
-        ("attention_multiplier", "m_attn"),
-        ("mlp_multiplier", "m_mlp"),
-        ("init_scale", "init_scale"),
-        ("attn_res_scale", "res_scale"),
-    )
-} | {name: (None, _PRIOR[name][1]) for name in ("attention_pattern", "act_fn", "mask")}
-_OPTIONAL = {  # types of what may be null
+    name: (ours and f"prime_{ours}", default) for name, (ours, default) in _STACK.items()
+}
+_NULLABLE = {
     "encoder_config": dict,
     "conv_res_scale": bool,
     "res_dilation_cycle": int,
     "multipliers": list,
 }
-_FULL = PriorConfig(labels=LabelsConfig(), lyrics=LyricsConfig(prefix=True), upper=UpperConfig())
+_ALL_FIELDS = PriorConfig(
+    labels=LabelsConfig(), lyrics=LyricsConfig(prefix=True), upper=UpperConfig()
+)
 
 
-# --- in -------------------------------------------------------------------------------------------
+# --- settings as our configs ----------------------------------------------------------------------
 
 
 def read(path: Path) -> Settings:
@@ -142,7 +143,7 @@ def read(path: Path) -> Settings:
     except FileNotFoundError as error:
         raise InteropError(f"{path} is missing; name a directory of HuggingFace's.") from error
     except (ValueError, RecursionError) as error:
-        raise InteropError(f"{path} is no JSON ({error}); fetch it anew.") from error
+        raise InteropError(f"{path} is no JSON ({error}); download it again.") from error
     kind = value.get("model_type") if isinstance(value, dict) else None
     if kind != "jukebox":
         raise InteropError(
@@ -152,51 +153,43 @@ def read(path: Path) -> Settings:
     return value
 
 
-def _filled(where: str, given: Any, table: Table) -> Settings:
-    """The settings of a table, with the port's defaults, each of the right type."""
+def _complete(where: str, given: Any, table: Table) -> Settings:
+    """The settings of a table, of the right types, with the port's defaults."""
     if not isinstance(given, dict):
         raise InteropError(f"{where} is {given!r}, expected an object.")
-    found: Settings = {name: given.get(name, default) for name, (_, default) in table.items()}
-    for name, value in found.items():
-        kind = _OPTIONAL.get(name) or type(table[name][1])
-        good = type(value) in ((int, float) if kind is float else (kind,))
+    settings: Settings = {name: given.get(name, d) for name, (_, d) in table.items()}
+    for name, value in settings.items():
+        kind = _NULLABLE.get(name) or type(table[name][1])
+        valid = type(value) in ((int, float) if kind is float else (kind,))
         if kind is float:
-            good = good and math.isfinite(value)
+            valid = valid and math.isfinite(value)
         if kind is list:
-            good = good and all(type(x) is int for x in value)
-        if not good and (value is not None or name not in _OPTIONAL):
+            valid = valid and all(type(x) is int for x in value)
+        if not valid and (value is not None or name not in _NULLABLE):
             raise InteropError(f"{where}: {name} is {value!r}, expected {kind.__name__}.")
-    return found
+    return settings
 
 
-def _renamed(found: Settings, table: Table) -> Settings:
-    values = {ours: found[theirs] for theirs, (ours, _) in table.items() if ours}
+def _to_openai(settings: Settings, table: Table) -> Settings:
+    values = {ours: settings[theirs] for theirs, (ours, _) in table.items() if ours}
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-
-
-def _must(where: str, found: Settings, **wanted: Any) -> None:
-    for name, value in wanted.items():
-        if found[name] != value:
-            raise InteropError(
-                f"{where} says {name} = {found[name]!r}; only {value!r} can be imported."
-            )
 
 
 def vqvae_experiment(config: Settings, where: str) -> VQVAEExperiment:
     """The VQ-VAE that a model's settings describe.
 
     Raises:
-      InteropError, ConfigError: it cannot be one of ours.
+      InteropError, ConfigError: our models do not support it.
     """
-    rate = _filled(where, config, _SHARED)["sampling_rate"]
+    rate = _complete(where, config, _SHARED)["sampling_rate"]
     where = f"{where}: vqvae_config"
-    found = _filled(where, config.get("vqvae_config", {}), _VQVAE)
-    levels = len(found["res_downs_t"])
-    _must(where, found, act_fn="relu", conv_input_shape=1, levels=levels)
-    _must(where, found | {"conv_res_scale": bool(found["conv_res_scale"])}, conv_res_scale=False)
-    _must(where, found, res_convolution_multiplier=1)
+    settings = _complete(where, config.get("vqvae_config", {}), _VQVAE)
+    levels = len(settings["res_downs_t"])
+    require(where, settings, act_fn="relu", conv_input_shape=1, levels=levels)
+    scaled = {"conv_res_scale": bool(settings["conv_res_scale"])}
+    require(where, settings | scaled, conv_res_scale=False, res_convolution_multiplier=1)
     published = openai_settings.vqvae_settings(VQVAEConfig(), 0)
-    hps = published | _renamed(found, _VQVAE) | {"sr": rate}
+    hps = published | _to_openai(settings, _VQVAE) | {"sr": rate}
     return openai_settings.vqvae_experiment(hps, where)
 
 
@@ -204,9 +197,9 @@ def prior_configs(config: Settings, vqvae: VQVAEConfig, where: str) -> list[Prio
     """The priors that a model's settings describe, in either spelling, highest level first.
 
     Raises:
-      InteropError, ConfigError: one cannot be one of ours.
+      InteropError, ConfigError: our models do not support one.
     """
-    shared = _filled(where, config, _SHARED)
+    shared = _complete(where, config, _SHARED)
     count = shared["nb_priors"]
     if count not in range(1, vqvae.levels + 1):
         raise InteropError(f"{where}: {count} priors for a VQ-VAE of {vqvae.levels} levels.")
@@ -227,39 +220,39 @@ def prior_configs(config: Settings, vqvae: VQVAEConfig, where: str) -> list[Prio
 def _prior_config(
     shared: Settings, entry: Any, vqvae: VQVAEConfig, level: int, where: str
 ) -> PriorConfig:
-    found = _filled(where, entry, _PRIOR)
+    settings = _complete(where, entry, _PRIOR)
     genres = entry.get("max_nb_genres", shared["max_nb_genres"])
-    if len(found["metadata_dims"]) != 2:
+    if len(settings["metadata_dims"]) != 2:
         raise InteropError(f"{where}: metadata_dims is no pair of genres and artists.")
-    _must(where, found, res_convolution_multiplier=1)
-    _must(where, found, res_strides_t=[2] * len(found["res_strides_t"]))
-    hps = openai_settings.prior_settings(_FULL) | _renamed(shared, _SHARED)
-    hps |= _renamed(found, _PRIOR) | {"max_bow_genre_size": genres, "level": level}
-    hps |= {"attn_order": _order(where, found), "cond_res_scale": bool(found["conv_res_scale"])}
-    hps["use_tokens"] = hps["n_tokens"] > 0
+    strides = [2] * len(settings["res_strides_t"])
+    require(where, settings, res_convolution_multiplier=1, res_strides_t=strides)
+    hps = openai_settings.prior_settings(_ALL_FIELDS) | _to_openai(shared, _SHARED)
+    hps |= _to_openai(settings, _PRIOR) | {"max_bow_genre_size": genres, "level": level}
+    hps |= {"attn_order": _order(where, settings)}
+    hps |= {"cond_res_scale": bool(settings["conv_res_scale"]), "use_tokens": hps["n_tokens"] > 0}
     if hps["use_tokens"] and not hps["single_enc_dec"]:
         inside = f"{where}: encoder_config"
-        encoder = _filled(inside, found["encoder_config"], _ENCODER)
-        hps |= _renamed(encoder, _ENCODER) | {"prime_attn_order": _order(inside, encoder)}
+        encoder = _complete(inside, settings["encoder_config"], _ENCODER)
+        hps |= _to_openai(encoder, _ENCODER) | {"prime_attn_order": _order(inside, encoder)}
     prefix = hps["use_tokens"] and hps["single_enc_dec"]
-    rows = found["music_vocab_size"] + (hps["n_vocab"] if prefix else 0)
+    rows = settings["music_vocab_size"] + (hps["n_vocab"] if prefix else 0)
     return openai_settings.prior_config(hps, vqvae, rows, where)
 
 
-def _order(where: str, found: Settings) -> int:
+def _order(where: str, settings: Settings) -> int:
     """The attention order of a transformer, which must be a causal one."""
-    if not found["mask"]:
+    if not settings["mask"]:
         raise InteropError(
             f'{where} does not say "mask": true; without it transformers lets every position see '
             'the future. If the weights are those of a Jukebox, put "mask": true there.'
         )
-    _must(where, found, act_fn="quick_gelu")
-    if found["attention_pattern"] not in _PATTERNS:
+    require(where, settings, act_fn="quick_gelu")
+    if settings["attention_pattern"] not in _PATTERNS:
         raise InteropError(
-            f"{where}: attention_pattern {found['attention_pattern']!r} is none of "
+            f"{where}: attention_pattern {settings['attention_pattern']!r} is none of "
             f"{', '.join(_PATTERNS)}."
         )
-    return _PATTERNS[found["attention_pattern"]]
+    return _PATTERNS[settings["attention_pattern"]]
 
 
 def as_published(
@@ -271,7 +264,7 @@ def as_published(
         if not isinstance(known, PriorConfig) or not openai.has_sizes(known):
             continue
         if (known.level, known.n_ctx, known.width) != (config.level, config.n_ctx, config.width):
-            continue  # most are told apart without a count of shapes
+            continue  # before the shapes, which take longer
         if openai.preset_tensors(name) != shapes:
             continue
         lyrics = config.lyrics
@@ -281,21 +274,19 @@ def as_published(
     return config, ""
 
 
-# --- out ------------------------------------------------------------------------------------------
+# --- our configs as settings ----------------------------------------------------------------------
 
 
 def check(vqvae: VQVAEConfig, priors: Mapping[int, PriorConfig]) -> None:
-    """Raises InteropError that names everything that the port cannot be."""
+    """Raises InteropError that names everything that the port does not support."""
     wrong = []
     levels = list(range(vqvae.levels))
     if len(levels) != 3:
-        wrong.append(f"the VQ-VAE has {len(levels)} levels; the port counts hops for 3")
+        wrong.append(f"the VQ-VAE has {len(levels)} levels; the port has 3")
     if len(set(vqvae.downs[1:])) > 1:
-        wrong.append(
-            f"the VQ-VAE's stages are {vqvae.downs}; the port has equally many above level 0"
-        )
+        wrong.append(f"the VQ-VAE's stages are {vqvae.downs}; the port's are equal above level 0")
     if not priors or sorted(priors) != levels[-len(priors) :]:
-        wrong.append(f"it has priors of levels {sorted(priors)}; the port starts at the highest")
+        wrong.append(f"the priors are of levels {sorted(priors)}; the port starts at the highest")
     if len({config.labels is None for config in priors.values()}) > 1:
         wrong.append("some priors have labels; in the port all have, or none")
     for level, config in priors.items():
@@ -304,13 +295,13 @@ def check(vqvae: VQVAEConfig, priors: Mapping[int, PriorConfig]) -> None:
             orders["lyrics.attn_order"] = config.lyrics.attn_order
         for name, order in orders.items():
             if order not in _ORDERS:
-                wrong.append(f"prior {level} has {name} {order}; the port knows 2, 10 and 12")
+                wrong.append(f"prior {level} has {name} {order}; the port has 2, 10 and 12")
         wrong += [f"prior {level}: {what}" for what in openai_settings.unpublished(config)]
         if config.lyric_prefix and not config.labels:
             wrong.append(f"prior {level} has lyrics as a prefix, but no labels")
     if wrong:
         raise InteropError(
-            "HuggingFace's port cannot hold this model; nothing was written:\n  "
+            "HuggingFace's format does not support this model; nothing was written:\n  "
             + "\n  ".join(wrong)
         )
 
@@ -319,12 +310,12 @@ def to_config(vqvae: VQVAEExperiment, priors: Mapping[int, PriorConfig]) -> Sett
     """The `config.json` of a whole model, in the spelling of the published ones (`prior_0`, ...).
 
     Raises:
-      InteropError: the port cannot hold the model.
+      InteropError: the port does not support the model.
     """
     model = vqvae.model
     check(model, priors)
     ordered = [priors[level] for level in sorted(priors, reverse=True)]
-    shared = _given(openai_settings.prior_settings(ordered[0]), _SHARED)
+    shared = _from_openai(openai_settings.prior_settings(ordered[0]), _SHARED)
     same = shared | {"res_downs_t": model.downs, "res_strides_t": (2,) * model.levels}
     hps = openai_settings.vqvae_settings(model, vqvae.samples)
     return {
@@ -333,12 +324,12 @@ def to_config(vqvae: VQVAEExperiment, priors: Mapping[int, PriorConfig]) -> Sett
         "nb_priors": len(ordered),
         **shared,
         "max_nb_genres": max(c.labels.max_genres if c.labels else 0 for c in ordered),
-        "vqvae_config": {"model_type": "jukebox_vqvae"} | _given(hps, _VQVAE),
+        "vqvae_config": {"model_type": "jukebox_vqvae"} | _from_openai(hps, _VQVAE),
         **{f"prior_{i}": _prior(i, config) | same for i, config in enumerate(ordered)},
     }
 
 
-def _given(hps: Settings, table: Table) -> Settings:
+def _from_openai(hps: Settings, table: Table) -> Settings:
     return {theirs: hps[ours] for theirs, (ours, _) in table.items() if ours in hps}
 
 
@@ -347,7 +338,7 @@ def _prior(index: int, config: PriorConfig) -> Settings:
     common = {"model_type": "jukebox_prior", "mask": True}
     lyrics, encoder = config.lyrics, None
     if lyrics and not lyrics.prefix:
-        encoder = common | _given(hps, _ENCODER)
+        encoder = common | _from_openai(hps, _ENCODER)
         encoder["attention_pattern"] = _ORDERS[lyrics.attn_order]
         encoder["n_ctx"] = encoder["nb_relevant_lyric_tokens"] = lyrics.tokens
     return {
@@ -355,7 +346,7 @@ def _prior(index: int, config: PriorConfig) -> Settings:
         "level": index,
         "attention_pattern": _ORDERS[config.attn_order],
         "is_encoder_decoder": False,
-        **_given(hps, _PRIOR),
+        **_from_openai(hps, _PRIOR),
         "conv_res_scale": hps.get("cond_res_scale"),
         "music_vocab_size": config.codes,
         "encoder_config": encoder,

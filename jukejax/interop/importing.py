@@ -1,25 +1,26 @@
-"""Checkpoints of other projects as runs of ours, bit for bit.
+"""Checkpoints of other projects as model directories of ours, bit for bit.
 
-An imported run is one that can be sampled from, measured and started from: it has the averaged
-weights (`ema`; the published weights are averages), `extra` and `config`. Its note keeps under
-"origin" what our trees do not hold: the file's settings, which tensors were float16, its SHA-256.
-Leaves keep the file's dtype and are gathered in memory maps, so a model may be larger than memory.
+An imported run can be sampled from, measured and fine-tuned: it has the averaged weights (`ema`;
+the published weights are averages), `extra` and `config`. Its note keeps under "origin" what our
+trees do not store: the file's settings, which tensors were float16, its SHA-256. Leaves keep the
+file's dtype and are gathered in memory maps, so a model may be larger than memory.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from jukejax import presets
+from jukejax import files, presets
 from jukejax.config import (
+    ConfigError,
     Experiment,
     PriorConfig,
     PriorExperiment,
@@ -28,16 +29,22 @@ from jukejax.config import (
     to_dict,
 )
 from jukejax.errors import InteropError
-from jukejax.interop import openai, openai_settings
+from jukejax.interop import openai, openai_settings, torch_files
 from jukejax.interop.openai import BOOKS, Entry
 from jukejax.interop.tensors import Array, Checkpoint
-from jukejax.model_dir import fingerprint
+from jukejax.model_dir import NAME, fingerprint, write_model_dir
 from jukejax.models.bottleneck import restored_book
+from jukejax.text.labels import Vocabulary, labels_digest
 from jukejax.training import checkpoint
 from jukejax.training.losses import Bandwidth
 from jukejax.training.tasks import VQVAEExtra
 
+Rule = Literal["v2", "v3"]
+IdFiles = Mapping[Rule, tuple[Path, Path]]  # files of artists and of genres, lines of name;id
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float16))
+
+
+# --- one model ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -47,32 +54,37 @@ class Opened:
     file: Checkpoint
     experiment: Experiment
     entries: list[Entry]
+    origin: Mapping[str, Any] = field(default_factory=dict)  # format and digest
 
     def leaf(self, entry: Entry, scratch: Path | None = None) -> Array:
         """One of our arrays; in float16 where all its tensors are, else in float32.
 
         Args:
-          scratch: a folder that gets the array as a file, if it is not to lie in memory.
+          scratch: a folder that gets the array as a memory map; None keeps it in memory.
         """
         return openai.gather(entry, self.file.tensors, scratch)
 
+    @property
+    def prior(self) -> PriorConfig:
+        assert isinstance(self.experiment, PriorExperiment)
+        return self.experiment.model
+
 
 def open_vqvae(file: Checkpoint, experiment: VQVAEExperiment | None = None) -> Opened:
-    """A VQ-VAE's file, checked; `experiment` where the file holds no settings.
+    """A VQ-VAE's file, checked; `experiment` where the file has no settings.
 
     Raises:
       InteropError: it is not the VQ-VAE that its settings describe.
     """
     if experiment is None:
-        hps = _settings(file)
-        experiment = openai_settings.vqvae_experiment(hps, str(file.path))
+        experiment = openai_settings.vqvae_experiment(_settings(file), str(file.path))
     return _opened(file, experiment)
 
 
 def open_prior(
     file: Checkpoint, vqvae: VQVAEExperiment, experiment: PriorExperiment | None = None
 ) -> Opened:
-    """A prior's file, checked; `experiment` where the file holds no settings.
+    """A prior's file, checked; `experiment` where the file has no settings.
 
     Raises:
       InteropError: it is not the prior that its settings describe.
@@ -89,18 +101,11 @@ def open_prior(
 def _settings(file: Checkpoint) -> dict[str, Any]:
     if file.hps is not None:
         return file.hps
-    alike = recognised(file)
-    hint = (
-        f"its tensors are those of {' or '.join(alike)}" if alike else "no preset has its tensors"
-    )
-    raise InteropError(f"{file.path} holds no settings; name the preset that it is ({hint}).")
-
-
-def recognised(file: Checkpoint) -> list[str]:
-    """Presets whose tensors have the names and shapes of a file's."""
-    found = {name: tensor.shape for name, tensor in file.tensors.items()}
+    tensors = {name: tensor.shape for name, tensor in file.tensors.items()}
     sized = [name for name in presets.PRESETS if openai.has_sizes(presets.get(name).model)]
-    return [name for name in sized if openai.preset_tensors(name) == found]
+    alike = [name for name in sized if openai.preset_tensors(name) == tensors]
+    hint = f"its tensors match {' or '.join(alike)}" if alike else "its tensors match no preset"
+    raise InteropError(f"{file.path} has no settings; name its preset ({hint}).")
 
 
 def shapes(
@@ -112,7 +117,7 @@ def shapes(
       blocks: as in `openai.prior_entries`.
 
     Raises:
-      InteropError: they describe none: a number is negative, or far too large.
+      InteropError: the settings describe no model: a number is negative, or far too large.
     """
     try:
         return openai.expected(config, openai.table(config, blocks))
@@ -123,8 +128,8 @@ def shapes(
 
 def _opened(file: Checkpoint, experiment: Experiment) -> Opened:
     config, blocks = experiment.model, openai_settings.blocks_name(file.hps or {})
-    found = {name: tensor.shape for name, tensor in file.tensors.items()}
-    openai.check(str(file.path), shapes(config, str(file.path), blocks), found)
+    tensors = {name: tensor.shape for name, tensor in file.tensors.items()}
+    openai.check(str(file.path), shapes(config, str(file.path), blocks), tensors)
     odd = [n for n, t in file.tensors.items() if t.dtype not in _DTYPES]
     if odd:
         raise InteropError(f"{file.path}: {', '.join(odd)} are neither float32 nor float16.")
@@ -132,8 +137,8 @@ def _opened(file: Checkpoint, experiment: Experiment) -> Opened:
         a, b = file.tensors[name], file.tensors[other]
         if a != b and not np.array_equal(a.read(), b.read()):
             raise InteropError(
-                f"{file.path}: {name} differs from {other}, but by its settings they are one; the "
-                "file is damaged, or its merged_decoder is wrong."
+                f"{file.path}: {name} differs from {other}, but by its settings they are the same "
+                "tensor; the file is damaged, or its merged_decoder is wrong."
             )
     return Opened(file, experiment, openai.table(config, blocks))
 
@@ -152,46 +157,198 @@ def vqvae_trees(opened: Opened) -> tuple[Any, VQVAEExtra]:
 
 
 def prior_params(opened: Opened, scratch: Path | None = None) -> Any:
-    """Parameters of a prior."""
+    """Parameters of a prior; `scratch` as in `Opened.leaf`."""
     entries = tqdm(opened.entries, desc=f"read {opened.file.path.name}", unit="leaf")
     return openai.nested({entry.path: opened.leaf(entry, scratch) for entry in entries})
 
 
-def save_vqvae(opened: Opened, workdir: str | Path, origin: Mapping[str, Any]) -> str:
-    """Writes a VQ-VAE as a run; returns the fingerprint of its codes.
+# --- a model directory ----------------------------------------------------------------------------
+
+
+def import_openai(
+    paths: Sequence[Path],
+    out: Path,
+    preset_names: Sequence[str] = (),
+    sha256: Sequence[str] = (),
+    ids: IdFiles | None = None,
+) -> None:
+    """Writes a model directory from OpenAI's files. All are checked before anything is written.
 
     Args:
-      origin: format and digest of what it was read from, kept in the run's note.
+      paths: vqvae.pth.tar, then prior_level_N.pth.tar in any order.
+      preset_names: of the models, in the same order, where the files have no settings ("" where
+        one has).
+      sha256: digests that the files must have, in the same order.
+      ids: names of the artists and genres that the priors were trained with; numbers without.
+
+    Raises:
+      InteropError, ConfigError, DataError: a file is damaged, does not match its settings, or the
+        files do not belong together.
     """
-    params, extra = vqvae_trees(opened)
-    note = {"origin": _origin(opened, origin), "loudness": "unknown"}
-    _save(opened, workdir, {"ema": params, "extra": extra}, note)
-    config: Any = opened.experiment.model
-    whole = openai.as_float32(params)
-    return fingerprint(config, whole, extra.books)
+    check_out(out)
+    preset_names = preset_names or [""] * len(paths)
+    if len(preset_names) != len(paths):
+        raise ConfigError("Name one preset for each file, in the order of the files.")
+    digests = check_digests(paths, sha256, "the VQ-VAE, then the priors")
+    tensors = [torch_files.read(path) for path in paths]
+    given = presets.get(preset_names[0]) if preset_names[0] else None
+    if given is not None and not isinstance(given, VQVAEExperiment):
+        raise ConfigError(f"The preset {preset_names[0]} is no VQ-VAE.")
+    vqvae = open_vqvae(tensors[0], given)
+    assert isinstance(vqvae.experiment, VQVAEExperiment)
+    priors = []
+    for file, name in zip(tensors[1:], preset_names[1:], strict=True):
+        preset = _preset_of(file, name) if name else None
+        priors.append(open_prior(file, vqvae.experiment, preset))
+        levels = [prior.prior.level for prior in priors]
+        if levels[-1] in levels[:-1]:
+            raise InteropError(
+                f"{file.path} is a second prior of level {levels[-1]}; give one of each level."
+            )
+    origins = [{"format": "openai", "sha256": digest} for digest in digests]
+    write_model(out, [vqvae, *priors], origins, label_names(priors, ids or {}))
 
 
-def save_prior(
-    opened: Opened, workdir: str | Path, origin: Mapping[str, Any], note: Mapping[str, Any]
+def _preset_of(file: Checkpoint, name: str) -> PriorExperiment:
+    """A prior's preset, compared with the level in its file's settings."""
+    preset = presets.get(name)
+    if not isinstance(preset, PriorExperiment):
+        raise ConfigError(f"The preset {name} is no prior.")
+    wanted, level = preset.model.level, (file.hps or {}).get("level")
+    if level is None:
+        print(
+            f"warning: {file.path} does not say its level. The two upsamplers' files have the same "
+            f"names and shapes, so level {wanted} is not verified."
+        )
+    elif level != wanted:
+        raise InteropError(
+            f"{file.path} says that it is of level {level}, but its preset is of level {wanted}; "
+            "name the priors and their presets in the same order."
+        )
+    return preset
+
+
+def check_out(out: Path) -> None:
+    """Raises InteropError where something would be overwritten."""
+    if out.exists() and any(out.iterdir()):
+        raise InteropError(f"{out} is not empty; choose another --out.")
+
+
+def check_digests(paths: Sequence[Path], wanted: Sequence[str], order: str) -> list[str]:
+    """The files' SHA-256, printed.
+
+    Args:
+      wanted: what they must be, or nothing.
+      order: of the files, in words.
+
+    Raises:
+      InteropError: a file has another digest.
+      ConfigError: there are not as many digests as files.
+    """
+    if wanted and len(wanted) != len(paths):
+        raise ConfigError(
+            f"--sha256 has {len(wanted)} digests for {len(paths)} files; give one for each of "
+            f"{order}."
+        )
+    digests = [torch_files.sha256(path) for path in paths]
+    for i, (path, digest) in enumerate(zip(paths, digests, strict=True)):
+        print(f"{path}: sha256 {digest}")
+        if wanted and wanted[i].lower() != digest:
+            raise InteropError(f"{path} has SHA-256 {digest}, not {wanted[i]}; download it again.")
+    return digests
+
+
+def rule_of(opened: Opened) -> Rule:
+    """How a prior's names are looked up: as its settings say; without, v3 has one genre a song."""
+    labels = opened.prior.labels
+    v3 = labels is not None and labels.max_genres == 1
+    return "v3" if (opened.file.hps or {}).get("labels_v3", v3) else "v2"
+
+
+def label_names(priors: Sequence[Opened], ids: IdFiles) -> dict[int, Vocabulary]:
+    """Label names by level of the priors that have labels; numbers where no files are given.
+
+    Raises:
+      ConfigError: files are given, but none for a prior's rule.
+      DataError: a file does not fit the prior's tables.
+    """
+    names = {}
+    for opened in priors:
+        config, rule = opened.prior, rule_of(opened)
+        if (labels := config.labels) is None:
+            continue
+        sizes = (labels.artists, labels.genres)
+        if rule in ids:
+            names[config.level] = Vocabulary.from_id_files(*ids[rule], rule, *sizes)
+        elif ids:
+            raise ConfigError(
+                f"{opened.file.path} was trained with label names of {rule}; give --{rule}-ids "
+                "with its files of artists and genres too."
+            )
+        else:
+            names[config.level] = Vocabulary.placeholder(*sizes)
+    if names and not ids:
+        print("No --v2-ids or --v3-ids: labels are named 'artist 1', 'genre 1' and so on.")
+    return names
+
+
+def write_model(
+    out: Path,
+    models: Sequence[Opened],
+    origins: Sequence[Mapping[str, Any]],
+    names: Mapping[int, Vocabulary],
 ) -> None:
+    """Writes runs, label names and model.json; `out` appears when all of it is complete.
+
+    Args:
+      models: the VQ-VAE, then the priors.
+      origins: format and digest of each, kept in the runs' notes.
+      names: label names of the priors that have labels, by level.
+    """
+    vqvae, *priors = (replace(m, origin=o) for m, o in zip(models, origins, strict=True))
+    with files.atomic_folder(out) as folder:
+        codes = save_vqvae(vqvae, folder / "vqvae")
+        print(f"vqvae: codes {codes}. Loudness is not in the file; it is set to 1.")
+        runs: dict[int, str | Path] = {}
+        labels: dict[int, str | Path] = {}
+        for opened in priors:
+            level, note = opened.prior.level, {"fingerprint": codes}
+            if level in names:
+                note["labels"] = labels_digest(names[level])
+                labels[level] = folder / f"labels_{level}.json"
+                names[level].save(labels[level])
+            runs[level] = folder / f"prior_level_{level}"
+            save_prior(opened, runs[level], note)
+            print(f"prior_level_{level}: {len(opened.file.tensors)} tensors")
+        write_model_dir(folder, folder / "vqvae", runs, labels)
+    print(f"Model: {out / NAME}")
+
+
+def save_vqvae(opened: Opened, workdir: str | Path) -> str:
+    """Writes a VQ-VAE as a run; returns the fingerprint of its codes."""
+    params, extra = vqvae_trees(opened)
+    _save(opened, workdir, {"ema": params, "extra": extra}, {"loudness": "unknown"})
+    config = opened.experiment.model
+    assert isinstance(config, VQVAEConfig)
+    return fingerprint(config, openai.as_float32(params), extra.books)
+
+
+def save_prior(opened: Opened, workdir: str | Path, note: Mapping[str, Any]) -> None:
     """Writes a prior as a run.
 
     Args:
-      origin: as in `save_vqvae`.
       note: what else the run's note says: the fingerprint of its codes, the digest of its labels.
     """
     place = Path(workdir)
     place.mkdir(parents=True)
-    whole = {"origin": _origin(opened, origin), **note}
     with tempfile.TemporaryDirectory(prefix="scratch-", dir=place) as scratch:
-        _save(opened, place, {"ema": prior_params(opened, Path(scratch))}, whole)
+        _save(opened, place, {"ema": prior_params(opened, Path(scratch))}, note)
 
 
-def _origin(opened: Opened, origin: Mapping[str, Any]) -> dict[str, Any]:
-    half = [n for n, t in opened.file.tensors.items() if t.dtype == np.float16]
-    return {**origin, "hps": opened.file.hps, "float16": sorted(half)}
-
-
-def _save(opened: Opened, workdir: str | Path, trees: dict[str, Any], note: dict) -> None:
-    config = {"experiment": to_dict(opened.experiment), **note}
+def _save(
+    opened: Opened, workdir: str | Path, trees: dict[str, Any], note: Mapping[str, Any]
+) -> None:
+    half = sorted(n for n, t in opened.file.tensors.items() if t.dtype == np.float16)
+    origin = {**opened.origin, "hps": opened.file.hps, "float16": half}
+    config = {"experiment": to_dict(opened.experiment), "origin": origin, **note}
     checkpoint.save_mapped(workdir, opened.file.step, trees, config)

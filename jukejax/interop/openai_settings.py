@@ -1,8 +1,8 @@
 """OpenAI's settings (`hps` in a checkpoint) as our configs, and our configs as theirs.
 
-What a published model can be set to and ours cannot is refused by name. A prior's file repeats
-defaults for its VQ-VAE, not the VQ-VAE's own settings: hops, levels and sample rate come from the
-VQ-VAE that it is imported with, the number of codes from its token table.
+A setting that our models do not support is an error that names it. A prior's file repeats defaults
+for its VQ-VAE, not the VQ-VAE's own settings: hops, levels and sample rate come from the VQ-VAE
+that it is imported with, the number of codes from its token table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jukejax.errors import InteropError
 
 Settings = Mapping[str, Any]
 
-# theirs -> ours, where the number is the same
+# OpenAI's name -> our field, where the value is the same; read in both directions
 _VQVAE = {
     "sr": "sample_rate",
     "width": "width",
@@ -63,7 +63,7 @@ _UPPER = {
     "cond_dilation_cycle": "dilation_cycle",
     "cond_res_scale": "scale_residual",
 }
-_MOST = {
+_LARGEST = {
     **dict.fromkeys(("prior_depth", "prime_depth", "depth", "cond_depth"), 512),
     **dict.fromkeys(("levels", "downs_t", "hvqvae_multipliers"), 8),
     **dict.fromkeys(("n_ctx", "n_tokens", "l_bins", "linf_k", "blocks", "prime_blocks"), 2**20),
@@ -81,31 +81,32 @@ def _take(where: str, hps: Settings, names: Mapping[str, str]) -> dict[str, Any]
     return {ours: hps[theirs] for theirs, ours in names.items()}
 
 
-def _sane(where: str, hps: Settings) -> None:
-    """Refuses sizes that no model has, before anything is built from them."""
-    for name, most in _MOST.items():
+def _check_sizes(where: str, hps: Settings) -> None:
+    """Raises InteropError for sizes that no model has, before anything is built from them."""
+    for name, most in _LARGEST.items():
         value = hps.get(name)
         for number in value if isinstance(value, (tuple, list)) else (value,):
             if isinstance(number, (int, float)) and not 0 <= number <= most:
-                raise InteropError(f"{where} says {name} = {number}; at most {most} is believed.")
+                raise InteropError(f"{where} says {name} = {number}; at most {most} is supported.")
 
 
-def _must(where: str, hps: Settings, wanted: Settings) -> None:
+def require(where: str, settings: Settings, **wanted: Any) -> None:
+    """Raises InteropError where a setting is there and is not as wanted."""
     for name, value in wanted.items():
-        if hps.get(name, value) != value:
+        if settings.get(name, value) != value:
             raise InteropError(
-                f"{where} was made with {name} = {hps[name]!r}; only {value!r} can be imported."
+                f"{where} says {name} = {settings[name]!r}; only {value!r} is supported."
             )
 
 
 def vqvae_experiment(hps: Settings, where: str) -> VQVAEExperiment:
     """The VQ-VAE that settings describe, with the length of its training chunks where given."""
-    _sane(where, hps)
+    _check_sizes(where, hps)
     levels = hps.get("levels", 0)
-    _must(where, hps, {"m_conv": 1.0, "dilation_cycle": None, "use_bottleneck": True})
-    _must(where, hps, {"vqvae_reverse_decoder_dilation": True, "strides_t": (2,) * levels})
+    require(where, hps, m_conv=1.0, dilation_cycle=None, use_bottleneck=True)
+    require(where, hps, vqvae_reverse_decoder_dilation=True, strides_t=(2,) * levels)
     if hps.get("spectral"):
-        _must(where, hps, {"use_nonrelative_specloss": True})
+        require(where, hps, use_nonrelative_specloss=True)
     fields = _take(where, hps, _VQVAE | {"downs_t": "downs", "hvqvae_multipliers": "multipliers"})
     fields["multipliers"] = fields["multipliers"] or (1,) * levels
     kind = hps.get("loss_fn")
@@ -124,8 +125,8 @@ def prior_config(hps: Settings, vqvae: VQVAEConfig, rows: int, where: str) -> Pr
     Args:
       rows: of its token table: lyric characters (with a prefix) and codes.
     """
-    _sane(where, hps)
-    _must(where, hps, {"pos_init": False, "copy_input": False, "cond_m_conv": 1.0})
+    _check_sizes(where, hps)
+    require(where, hps, pos_init=False, copy_input=False, cond_m_conv=1.0)
     fields = _take(where, hps, _PRIOR)
     level = fields["level"]
     if level not in range(vqvae.levels):
@@ -158,33 +159,33 @@ def prior_config(hps: Settings, vqvae: VQVAEConfig, rows: int, where: str) -> Pr
 def _lyrics(hps: Settings, where: str) -> dict[str, Any]:
     if hps.get("n_vocab") not in _ALPHABETS:
         raise InteropError(
-            f"{where} has {hps.get('n_vocab')} lyric characters; 79 or 80 are known."
+            f"{where} has {hps.get('n_vocab')} lyric characters; 79 and 80 are supported."
         )
     fields = _take(where, hps, _LYRICS)
     if not fields["prefix"]:
-        same = {"prime_m_attn": hps.get("m_attn"), "prime_m_mlp": hps.get("m_mlp")}
-        _must(where, hps, same | {"prime_res_scale": False, "prime_pos_init": False})
+        require(where, hps, prime_m_attn=hps.get("m_attn"), prime_m_mlp=hps.get("m_mlp"))
+        require(where, hps, prime_res_scale=False, prime_pos_init=False)
     alphabet = _ALPHABETS[hps["n_vocab"]]
     return fields | {"alphabet": alphabet, "blocks": hps.get("prime_blocks") or 1}
 
 
 def blocks_name(hps: Settings) -> str:
-    """What an upsampler's conditioner calls its residual blocks: it depends on checkpointing."""
+    """OpenAI's name of an upsampler's residual blocks, which depends on gradient checkpointing."""
     return "blocks" if hps.get("cond_c_res", 1) else "model"
 
 
 def unpublished(config: PriorConfig) -> list[str]:
-    """What a prior is told that no published model is told, in words."""
+    """What a prior is conditioned on that no published model is, in words."""
     kinds = config.labels.kinds if config.labels else ()
     names = [kind.table for kind in kinds if kind.optional]
-    found = [f"it is told {' and '.join(names)}, which they are not"] if names else []
+    unlike = [f"conditioning on {' and '.join(names)}"] if names else []
     if config.lyrics and config.lyrics.alphabet not in _ALPHABETS.values():
         kind = config.lyrics.alphabet.partition(":")[0]
-        found.append(f"its lyrics have the alphabet {kind!r}, theirs v2 or v3")
-    return found
+        unlike.append(f"the lyric alphabet {kind!r} (theirs are v2 and v3)")
+    return unlike
 
 
-# --- back -----------------------------------------------------------------------------------------
+# --- our configs as settings ----------------------------------------------------------------------
 
 
 def _give(config: Any, names: Mapping[str, str]) -> dict[str, Any]:
@@ -220,12 +221,12 @@ def prior_settings(config: PriorConfig) -> dict[str, Any]:
     """Settings that `prior_config` reads back as the same prior.
 
     Raises:
-      InteropError: the published models have no place for something that this one has.
+      InteropError: the published format does not support the prior.
     """
-    if foreign := unpublished(config):
+    if unlike := unpublished(config):
         raise InteropError(
-            f"The published models cannot hold this prior of level {config.level}: "
-            f"{'; '.join(foreign)}. It can be exported with --format stablehlo."
+            f"OpenAI's format does not support the prior of level {config.level}: "
+            f"{'; '.join(unlike)}. It can be exported with --format stablehlo."
         )
     hps = _give(config, _PRIOR) | {
         "blocks": config.blocks,

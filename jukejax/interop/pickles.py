@@ -1,8 +1,8 @@
 """Reads and writes the pickles inside PyTorch files, without executing any.
 
 A pickle is a program for a small stack machine. This is that machine with the two dozen
-instructions that files of tensors need and with no way to call or import anything: a name is
-looked up in `_NAMES` and stands for itself, or the file is refused. `pickletools` splits the
+instructions that files of tensors need, and with no way to call or import anything: a name is
+looked up in `_NAMES` and stands for itself, any other name is refused. `pickletools` splits the
 program into instructions and runs nothing.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from jukejax.errors import InteropError
 
-# PyTorch's names of storages -> numpy's names of dtypes
+# PyTorch's storage classes and numpy's dtypes
 STORAGES = {
     "FloatStorage": "<f4",
     "HalfStorage": "<f2",
@@ -29,15 +29,12 @@ STORAGES = {
     "ByteStorage": "|u1",
     "BoolStorage": "|b1",
 }
-_REBUILD, _PARAMETER, _ORDERED = (
-    "torch._utils _rebuild_tensor_v2",
-    "torch._utils _rebuild_parameter",
-    "collections OrderedDict",
-)
+_REBUILD = "torch._utils _rebuild_tensor_v2"
+_PARAMETER = "torch._utils _rebuild_parameter"
+_ORDERED = "collections OrderedDict"
 _NAMES = {_REBUILD, _PARAMETER, _ORDERED, *(f"torch {name}" for name in STORAGES)}
 _MOST_INSTRUCTIONS = 2_000_000  # the published files have under 100,000
 _LARGEST = 2**48  # of a count
-_MARK = object()
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """A view of a storage; shape, strides and offset count elements and lie inside it."""
+    """A view of a storage; shape, strides and offset are in elements and stay inside it."""
 
     storage: Storage
     offset: int
@@ -65,113 +62,93 @@ class _Name:
 
 
 class _Machine:
-    """The stack, the memo and the instructions."""
+    """The stack, the memo and the instructions.
+
+    A damaged program raises IndexError, KeyError, TypeError or ValueError; `read` turns them into
+    an InteropError.
+    """
 
     def __init__(self, where: str, storages: dict[str, Storage]) -> None:
         self.where = where
         self.storages = storages
-        self.stack: list[Any] = []
+        self.stack: list[Any] = []  # since the last mark
+        self.below: list[list[Any]] = []  # the stacks before each mark
         self.memo: dict[int, Any] = {}
 
     def refuse(self, what: str) -> NoReturn:
         raise InteropError(
             f"{self.where}: {what}. Nothing of it was executed; a checkpoint of tensors and plain "
-            "settings does not need this, so fetch the file anew from a source you trust."
+            "settings does not need this, so download the file again from a source you trust."
         )
 
-    def pop(self) -> Any:
-        if not self.stack or self.stack[-1] is _MARK:
-            self.refuse("its pickle is damaged (an empty stack)")
-        return self.stack.pop()
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def mark(self) -> None:
+        self.below.append(self.stack)
+        self.stack = []
 
     def to_mark(self) -> list[Any]:
-        for i in range(len(self.stack) - 1, -1, -1):
-            if self.stack[i] is _MARK:
-                items = self.stack[i + 1 :]
-                del self.stack[i:]
-                return items
-        self.refuse("its pickle is damaged (no mark)")
-
-    def top(self, kind: type) -> Any:
-        if not self.stack or not isinstance(self.stack[-1], kind):
-            self.refuse(f"its pickle is damaged (no {kind.__name__} where one is filled)")
-        return self.stack[-1]
-
-    def extend(self, items: list[Any]) -> None:
-        self.top(list).extend(items)
+        items, self.stack = self.stack, self.below.pop()
+        return items
 
     def update(self, items: list[Any]) -> None:
-        target = self.top(dict)
-        if len(items) % 2:
-            self.refuse("its pickle is damaged (a key without a value)")
-        for key, value in zip(items[::2], items[1::2], strict=True):
+        pairs = list(zip(items[::2], items[1::2], strict=True))
+        for key, _ in pairs:
             if not isinstance(key, (str, int)):
                 self.refuse(f"a dictionary has a {type(key).__name__} as a key")
-            target[key] = value
+        dict.update(self.stack[-1], pairs)
 
     def store(self, index: int | None) -> None:
-        if not self.stack or self.stack[-1] is _MARK:
-            self.refuse("its pickle is damaged (nothing to remember)")
         self.memo[len(self.memo) if index is None else index] = self.stack[-1]
-
-    def fetch(self, index: int) -> None:
-        if index not in self.memo:
-            self.refuse("its pickle is damaged (it recalls what it never stored)")
-        self.stack.append(self.memo[index])
 
     def name(self, text: str) -> None:
         if text not in _NAMES:
             self.refuse(f"it asks for {text.replace(' ', '.')!r}, which is no tensor")
-        self.stack.append(_Name(text))
+        self.push(_Name(text))
 
     def stack_name(self) -> None:
-        name, module = self.pop(), self.pop()
+        name, module = self.stack.pop(), self.stack.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             self.refuse("it asks for an object without a name")
         self.name(f"{module} {name}")
 
     def build(self) -> None:
         """State of an object: an OrderedDict's attributes, which are not needed."""
-        self.pop()
-        self.top(dict)
+        self.stack.pop()
+        dict.keys(self.stack[-1])  # a TypeError for anything but a dictionary
 
     def persistent(self) -> None:
-        given = self.pop()
+        """A reference to a storage."""
         try:
-            kind, name, key, _, numel, *view = given
+            kind, name, key, _, numel, *view = self.stack.pop()
             storage = Storage(key, STORAGES[name.text.removeprefix("torch ")], numel)
-            good = kind == "storage" and view in ([], [None])
+            counts = type(key) is str and type(numel) is int and numel in range(_LARGEST)
+            valid = counts and kind == "storage" and view in ([], [None])
         except (TypeError, ValueError, AttributeError, KeyError):
-            good = False
-        if (
-            not good
-            or type(key) is not str
-            or type(numel) is not int
-            or numel not in range(_LARGEST)
-        ):
-            self.refuse("it refers to a storage in a way that is not PyTorch's")
+            valid = False
+        if not valid:
+            self.refuse("it refers to a storage in a way that PyTorch does not")
         if self.storages.setdefault(key, storage) != storage:
             self.refuse(f"it gives storage {key!r} two sizes or types")
-        self.stack.append(storage)
+        self.push(storage)
 
     def reduce(self) -> None:
-        """What a pickle calls: three functions that are known, done here by hand."""
-        arguments, function = self.pop(), self.pop()
+        """A call: of the three functions that are known, whose work is done here."""
+        arguments, function = self.stack.pop(), self.stack.pop()
         text = function.text if isinstance(function, _Name) else ""
-        if not isinstance(arguments, tuple):
-            self.refuse("its pickle is damaged (arguments that are no tuple)")
         if text == _ORDERED and arguments == ():
-            self.stack.append({})
+            self.push({})
         elif text == _PARAMETER and arguments and isinstance(arguments[0], TensorRecord):
-            self.stack.append(arguments[0])
-        elif text == _REBUILD and 4 <= len(arguments) <= 7:
-            self.stack.append(self.tensor(*arguments[:4]))
+            self.push(arguments[0])
+        elif text == _REBUILD and type(arguments) is tuple and 4 <= len(arguments) <= 7:
+            self.push(self.tensor(*arguments[:4]))
         else:
             self.refuse(f"it calls {text or 'an object'} in a way that makes no tensor")
 
     def tensor(self, storage: Any, offset: Any, shape: Any, strides: Any) -> TensorRecord:
-        whole = type(shape) is type(strides) is tuple and len(shape) == len(strides) <= 8
-        numbers = (offset, *shape, *strides) if whole else (None,)
+        tuples = type(shape) is type(strides) is tuple and len(shape) == len(strides) <= 8
+        numbers = (offset, *shape, *strides) if tuples else (None,)
         counts = all(type(n) is int and 0 <= n < _LARGEST for n in numbers)
         if not isinstance(storage, Storage) or not counts:
             self.refuse("a tensor has a shape, strides or an offset that are no counts")
@@ -179,8 +156,8 @@ class _Machine:
         last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
         if size and (size > storage.numel or last >= storage.numel):
             self.refuse(
-                f"a tensor claims shape {shape} with strides {strides} from {offset} in a storage "
-                f"of {storage.numel} numbers, which does not hold it"
+                f"a tensor claims shape {shape} with strides {strides} from {offset}, which "
+                f"reaches outside its storage of {storage.numel} numbers"
             )
         return TensorRecord(storage, offset, shape, strides)
 
@@ -189,38 +166,34 @@ _VALUES = {
     "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE",
     "BINSTRING", "SHORT_BINSTRING",
 }  # fmt: skip
-_NOTHING = {"PROTO", "FRAME"}
-
-
-def _push(value: Callable[[], Any]) -> Callable[[_Machine, Any], None]:
-    return lambda m, _: m.stack.append(value())
+_IGNORED = {"PROTO", "FRAME"}
 
 
 def _tuple(n: int) -> Callable[[_Machine, Any], None]:
-    return lambda m, _: m.stack.append(tuple([m.pop() for _ in range(n)][::-1]))
+    return lambda m, _: m.push(tuple([m.stack.pop() for _ in range(n)][::-1]))
 
 
 _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
-    "MARK": _push(lambda: _MARK),
-    "NONE": _push(lambda: None),
-    "NEWTRUE": _push(lambda: True),
-    "NEWFALSE": _push(lambda: False),
-    "EMPTY_DICT": _push(dict),
-    "EMPTY_LIST": _push(list),
-    "EMPTY_TUPLE": _push(tuple),
-    "TUPLE": lambda m, _: m.stack.append(tuple(m.to_mark())),
+    "MARK": lambda m, _: m.mark(),
+    "NONE": lambda m, _: m.push(None),
+    "NEWTRUE": lambda m, _: m.push(True),
+    "NEWFALSE": lambda m, _: m.push(False),
+    "EMPTY_DICT": lambda m, _: m.push({}),
+    "EMPTY_LIST": lambda m, _: m.push([]),
+    "EMPTY_TUPLE": lambda m, _: m.push(()),
+    "TUPLE": lambda m, _: m.push(tuple(m.to_mark())),
     "TUPLE1": _tuple(1),
     "TUPLE2": _tuple(2),
     "TUPLE3": _tuple(3),
-    "APPEND": lambda m, _: m.extend([m.pop()]),
-    "APPENDS": lambda m, _: m.extend(m.to_mark()),
-    "SETITEM": lambda m, _: m.update([m.pop(), m.pop()][::-1]),
+    "APPEND": lambda m, _: list.extend(m.stack[-2], [m.stack.pop()]),
+    "APPENDS": lambda m, _: list.extend(m.below[-1][-1], m.to_mark()),
+    "SETITEM": lambda m, _: m.update([m.stack.pop(), m.stack.pop()][::-1]),
     "SETITEMS": lambda m, _: m.update(m.to_mark()),
     "BINPUT": lambda m, i: m.store(i),
     "LONG_BINPUT": lambda m, i: m.store(i),
     "MEMOIZE": lambda m, _: m.store(None),
-    "BINGET": lambda m, i: m.fetch(i),
-    "LONG_BINGET": lambda m, i: m.fetch(i),
+    "BINGET": lambda m, i: m.push(m.memo[i]),
+    "LONG_BINGET": lambda m, i: m.push(m.memo[i]),
     "GLOBAL": lambda m, text: m.name(text),
     "STACK_GLOBAL": lambda m, _: m.stack_name(),
     "BINPERSID": lambda m, _: m.persistent(),
@@ -241,21 +214,21 @@ def read(stream: Any, where: str, storages: dict[str, Storage] | None = None) ->
     try:
         for count, (code, argument, _) in enumerate(pickletools.genops(stream)):
             if code.name == "STOP":
-                return machine.pop()
+                return machine.stack.pop()
             if count > _MOST_INSTRUCTIONS:
                 machine.refuse("its pickle is longer than any checkpoint's")
             if code.name in _VALUES:
-                machine.stack.append(argument)
+                machine.push(argument)
             elif code.name in _INSTRUCTIONS:
                 _INSTRUCTIONS[code.name](machine, argument)
-            elif code.name not in _NOTHING:
+            elif code.name not in _IGNORED:
                 machine.refuse(f"its pickle has the instruction {code.name}")
     except InteropError:
         raise
-    except (ValueError, TypeError, OverflowError, UnicodeError, MemoryError) as error:
+    except (LookupError, ValueError, TypeError, OverflowError, MemoryError) as error:
         raise InteropError(
-            f"{where} cannot be read as a PyTorch file ({error}); it is cut short or is something "
-            "else. Fetch it anew and compare its SHA-256."
+            f"{where} cannot be read as a PyTorch file ({error!r}); it is cut short, damaged or "
+            "something else. Download it again and compare its SHA-256."
         ) from error
     machine.refuse("its pickle has no end")
 
@@ -296,4 +269,4 @@ def _emit(value: Any) -> bytes:
         reference += b"".join(map(_emit, (storage.key, "cpu", storage.numel))) + b"tQ"
         parts = b"".join(map(_emit, (value.offset, value.shape, value.strides, False)))
         return _name(_REBUILD) + b"(" + reference + parts + _name(_ORDERED) + b")RtR"
-    raise TypeError(f"{value!r} is nothing that goes into a checkpoint")
+    raise TypeError(f"{value!r} cannot be stored in a checkpoint")

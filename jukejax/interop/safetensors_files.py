@@ -1,8 +1,8 @@
 """Files of the safetensors format: read by the library of that name, written tensor by tensor.
 
 A file is the length of a header (8 bytes), the header (JSON: dtype, shape and place of each
-tensor) and the numbers. The library checks a header against its file; it cannot write a model that
-does not fit in memory, so `write` does.
+tensor) and the numbers. The library checks a header against its file, but cannot write a model
+that does not fit in memory; `write` can.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def read(path: str | Path) -> dict[str, SafeTensor]:
     """The tensors of a file by name; the file stays mapped while one of them lives.
 
     Raises:
-      InteropError: it is damaged, or holds other numbers than float32 and float16.
+      InteropError: it is damaged, or has numbers that are neither float32 nor float16.
     """
     try:
         file = safe_open(path, framework="np")
     except SafetensorError as error:
         raise InteropError(
-            f"{path} is cut short or damaged ({error}); fetch it anew and compare its SHA-256."
+            f"{path} is cut short or damaged ({error}); download it again and compare its SHA-256."
         ) from error
     tensors = {}
     for name in file.keys():  # noqa: SIM118 (a file is no dictionary)
@@ -58,8 +58,8 @@ def read(path: str | Path) -> dict[str, SafeTensor]:
         code = tensor.get_dtype()
         if code not in _DTYPES:
             raise InteropError(
-                f"{path}: {name} is stored as {code}; only F32 and F16 can be taken. Save the "
-                "model in one of these."
+                f"{path}: {name} is stored as {code}; only F32 and F16 can be imported. "
+                "Save the model in one of these."
             )
         shape = tuple(tensor.get_shape())
         tensors[name] = SafeTensor(file, name, shape, np.dtype(_DTYPES[code]))
@@ -67,7 +67,7 @@ def read(path: str | Path) -> dict[str, SafeTensor]:
 
 
 def write(path: str | Path, tensors: Mapping[str, Source]) -> None:
-    """Writes a file that PyTorch's libraries load, in the order given, one tensor in memory."""
+    """Writes a file in the order given, one tensor in memory at a time."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, source in tensors.items():

@@ -1,8 +1,8 @@
-"""Models as functions that run without this package: `jax.export` artefacts, weights apart.
+"""Models as functions that run without jukejax: `jax.export` artefacts, with weights beside them.
 
-An artefact holds StableHLO for CPU, CUDA and TPU, traced from the functions that this package runs
-itself. The batch size b is free, and so is the length of what a VQ-VAE encodes or decodes. All that
-goes in and out are dicts, lists and tuples of arrays. Weights are the first argument, the dict of a
+An artefact has StableHLO for CPU, CUDA and TPU, traced from the functions that this package runs
+itself. The batch size b is free, and so is the length of what a VQ-VAE encodes or decodes. Inputs
+and outputs are dicts, lists and tuples of arrays. Weights are the first argument, the dict of a
 .safetensors file, so an artefact has kilobytes whatever the size of its model.
 """
 
@@ -19,17 +19,47 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from jukejax.config import PriorConfig, VQVAEConfig
-from jukejax.interop import exporting, openai, safetensors_files
+from jukejax import files
+from jukejax.config import CHARACTERS, MeshConfig, PriorConfig, VQVAEConfig
+from jukejax.interop import exporting, importing, openai, safetensors_files
 from jukejax.interop.tensors import Source
-from jukejax.model_dir import LoadedVQVAE
+from jukejax.interop.torch_files import sha256
+from jukejax.model_dir import LoadedVQVAE, ModelDir, load_vqvae, read_model_dir
 from jukejax.models import vqvae
 from jukejax.models.bottleneck import Codebook, restored_book
 from jukejax.models.prior import Batch, example_batch
+from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling import decode
 from jukejax.sampling.decode import Stream
+from jukejax.sampling.labels import check_labels
+from jukejax.text.labels import Vocabulary
+from jukejax.text.lyrics import ALPHABETS, BYTES
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+MANIFEST = "manifest.json"
+VERSION = 1
+MEANINGS = {
+    "call": "jax.export.deserialize(bytearray(file)).call(weights, *arguments), best inside "
+    "jax.jit; b (songs) and t (codes) may be any number from 1 on, other sizes are fixed",
+    "weights": "the dict of a .safetensors file: array by name, float32",
+    "audio": "mono sound in [-1, 1] at sample_rate; decoded sound is not clipped",
+    "codes": "codes of a level; of a prior's batch those before `given` are read",
+    "batch": "what a prior's window is conditioned on",
+    "batch.artist, batch.genres": "numbers of the names in the prior's labels; genres end with -1",
+    "batch.year, batch.tags": "of priors that have them: numbers in the labels; tags end with -1",
+    "batch.total_length": "length of the song in samples, over 0",
+    "batch.offset": "first sample of the window in its song",
+    "batch.upper": "codes of the level above for the same stretch of sound",
+    "batch.lyrics": "place of each character in lyric_characters, from 1 on; 0 pads on the left; "
+    "with lyric_bytes: each byte of the text and 1",
+    "given": "number of codes of the window that are known already",
+    "kept": "what start gives to every step, unchanged",
+    "caches": "what start makes and every step replaces; donate it: jax.jit(step, "
+    "donate_argnums=2)",
+    "token": "the last one drawn: an index into the logits; start gives the one before `given`",
+    "position": "the code that is to be drawn: given, given + 1, ... up to codes_in_window - 1",
+    "logits": "of the code at position; an index i stands for the code max(i - first_code, 0)",
+}
 
 Weights = dict[str, jax.Array]  # leaves of a tree by their paths, joined with dots
 Read = Callable[[openai.Path], Any]
@@ -37,9 +67,9 @@ Read = Callable[[openai.Path], Any]
 
 @dataclass(frozen=True)
 class Artefact:
-    """An exported function, and the names of what it takes after the weights and of what it gives.
+    """An exported function, and the names of its arguments after the weights and of its results.
 
-    One result is given bare, several as a tuple.
+    Several results are a tuple.
     """
 
     exported: export.Exported
@@ -49,8 +79,8 @@ class Artefact:
     def describe(self) -> dict[str, Any]:
         """Platforms, and dtype and shape of arguments and results, as JSON; free sizes by name."""
         e = self.exported
-        (_, *takes), _ = _unflatten(e.in_tree, e.in_avals, _in_words)
-        gives = _unflatten(e.out_tree, e.out_avals, _in_words)
+        (_, *takes), _ = _unflatten(e.in_tree, e.in_avals, _as_json)
+        gives = _unflatten(e.out_tree, e.out_avals, _as_json)
         gives = gives if len(self.results) > 1 else (gives,)
         return {
             "platforms": e.platforms,
@@ -64,7 +94,7 @@ def _unflatten(tree: Any, avals: Any, make: Callable[[Any], Any]) -> Any:
     return jax.tree.unflatten(tree, [make(aval) for aval in avals])
 
 
-def _in_words(aval: Any) -> dict[str, Any]:
+def _as_json(aval: Any) -> dict[str, Any]:
     shape = [n if isinstance(n, int) else str(n) for n in aval.shape]
     return {"dtype": str(aval.dtype), "shape": shape}
 
@@ -75,7 +105,7 @@ def _struct(aval: Any) -> jax.ShapeDtypeStruct:
 
 @contextlib.contextmanager
 def _no_locations() -> Iterator[None]:
-    """JAX notes the file and line of every operation; an artefact shall not tell our paths."""
+    """Without the file and line of every operation, which would put this machine's paths in."""
     option = "jax_traceback_in_locations_limit"
     usual = getattr(jax.config, option)
     jax.config.update(option, 0)
@@ -127,7 +157,7 @@ def vqvae_artefacts(config: VQVAEConfig) -> Iterator[tuple[str, Artefact]]:
 
 
 def prior_artefacts(config: PriorConfig) -> Iterator[tuple[str, Artefact]]:
-    """`start`, which reads all that a window is given, and the one-token `step`, by name."""
+    """`start`, which prefills a window, and the one-token `step`, by name."""
     weights = _abstract_weights(config)
     (b,) = export.symbolic_shape("b")
     example = jax.eval_shape(lambda: example_batch(config))
@@ -156,10 +186,68 @@ def prior_artefacts(config: PriorConfig) -> Iterator[tuple[str, Artefact]]:
     yield f"{name}.step", Artefact(one, (*names, "position"), ("logits", "caches"))
 
 
-# --- weights --------------------------------------------------------------------------------------
+# --- a folder -------------------------------------------------------------------------------------
 
 
-def _write(config: VQVAEConfig | PriorConfig, read: Read, path: Path) -> None:
+def export_model(model: Path, out: Path) -> None:
+    """Writes a model directory as artefacts, .safetensors files, label names and manifest.json.
+
+    Raises:
+      InteropError: `out` is not empty.
+      CheckpointError, DataError: a prior or its label names do not fit the VQ-VAE.
+    """
+    importing.check_out(out)
+    folder = read_model_dir(model)
+    loaded = load_vqvae(folder.vqvae, make_mesh(MeshConfig()))
+    priors = {level: _checked_prior(folder, loaded, level) for level in sorted(folder.priors)}
+    with files.atomic_folder(out) as written:
+        books = {str(i): book.codes for i, book in enumerate(loaded.books)}
+        tree = {**loaded.params, openai.BOOKS: books}
+        weights = "vqvae.safetensors"
+        _write_weights(loaded.config, lambda leaf: openai.at(tree, leaf), written / weights)
+        entries = _write_artefacts(written, weights, vqvae_artefacts(loaded.config))
+        for level, (config, names) in priors.items():
+            if names:
+                names.save(written / _labels_file(level))
+            weights = f"prior_level_{level}.safetensors"
+            with exporting.open_leaves(folder.priors[level], openai.leaf_shapes(config)) as leaf:
+                _write_weights(config, leaf, written / weights)
+            entries |= _write_artefacts(written, weights, prior_artefacts(config))
+        manifest: dict[str, Any] = {
+            "format": "jukejax-stablehlo",
+            "version": VERSION,
+            "jax": jax.__version__,
+            "fingerprint": loaded.fingerprint,
+            "sample_rate": loaded.config.sample_rate,
+            "hops": loaded.config.hops,
+            "codes": loaded.config.codes,
+            "priors": {str(level): _describe(config) for level, (config, _) in priors.items()},
+            "meanings": MEANINGS,
+            "artefacts": entries,
+            "files": {
+                path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
+                for path in sorted(written.iterdir())
+            },
+        }
+        files.write_json(written / MANIFEST, manifest)
+    for name, file in manifest["files"].items():
+        print(f"{name}: {file['bytes']:,} bytes, sha256 {file['sha256']}")
+    print(f"Manifest: {out / MANIFEST}")
+
+
+def _checked_prior(
+    folder: ModelDir, vqvae: LoadedVQVAE, level: int
+) -> tuple[PriorConfig, Vocabulary | None]:
+    """The config and label names of a prior that fits the VQ-VAE; no weights are read."""
+    config, note = folder.checked_config(vqvae, level)
+    if not config.labels:
+        return config, None
+    names = Vocabulary.load(folder.labels(level))
+    check_labels(config, note, names, folder)
+    return config, names
+
+
+def _write_weights(config: VQVAEConfig | PriorConfig, read: Read, path: Path) -> None:
     """Writes a model's arrays in float32; `read` gives one by its path in the tree."""
     shapes = openai.leaf_shapes(config)
     sources = {
@@ -169,14 +257,41 @@ def _write(config: VQVAEConfig | PriorConfig, read: Read, path: Path) -> None:
     safetensors_files.write(path, sources)
 
 
-def write_vqvae_weights(model: LoadedVQVAE, path: Path) -> None:
-    """Writes the parameters and codebooks of a VQ-VAE."""
-    books = {str(i): book.codes for i, book in enumerate(model.books)}
-    tree = {**model.params, openai.BOOKS: books}
-    _write(model.config, lambda leaf: openai.at(tree, leaf), path)
+def _write_artefacts(
+    folder: Path, weights: str, artefacts: Iterator[tuple[str, Artefact]]
+) -> dict[str, Any]:
+    """Writes artefacts; returns their entries in the manifest, by name."""
+    entries = {}
+    for name, artefact in artefacts:
+        file = f"{name}.jaxexport"
+        (folder / file).write_bytes(artefact.exported.serialize())
+        entries[name] = {"file": file, "weights": weights, **artefact.describe()}
+    return entries
 
 
-def write_prior_weights(config: PriorConfig, workdir: Path, path: Path) -> None:
-    """Writes the averaged parameters of a prior's run, a few in memory at a time."""
-    with exporting.open_leaves(workdir, openai.leaf_shapes(config)) as read:
-        _write(config, read, path)
+def _labels_file(level: int) -> str:
+    return f"labels_{level}.json"
+
+
+def _describe(config: PriorConfig) -> dict[str, Any]:
+    """A prior's entry in the manifest."""
+    name = f"prior_level_{config.level}"
+    entry: dict[str, Any] = {
+        "start": f"{name}.start",
+        "step": f"{name}.step",
+        "hop": config.hop,
+        "codes_in_window": config.n_ctx,
+        "first_code": config.vocabulary - config.codes,
+    }
+    if config.labels:
+        entry["labels"] = _labels_file(config.level)
+    if config.upper:
+        entry["codes_per_upper_code"] = config.upper.ratio
+    if config.lyrics:
+        alphabet = config.lyrics.alphabet
+        if alphabet == BYTES:
+            entry["lyric_bytes"] = "utf-8"
+        else:
+            characters = ALPHABETS.get(alphabet) or alphabet.removeprefix(CHARACTERS)
+            entry["lyric_characters"] = characters
+    return entry

@@ -1,4 +1,4 @@
-"""PyTorch's checkpoint files, both formats, without PyTorch; tensors are read one by one.
+"""PyTorch's checkpoint files, in both formats, without PyTorch; tensors are read one by one.
 
 The legacy format (PyTorch < 1.6) is five pickles (a magic number, a version, a description of the
 machine, the object, the storages' keys) and then the storages, each after its length. The zip
@@ -68,15 +68,15 @@ def sha256(path: str | Path) -> str:
 
 
 def read(path: str | Path) -> Checkpoint:
-    """Opens a checkpoint; `module.` before all names is taken off.
+    """Opens a checkpoint; a prefix `module.` of all names is removed.
 
     Raises:
-      InteropError: it is damaged, is no checkpoint, or holds more than tensors and settings.
+      InteropError: it is damaged, or has more than tensors and settings.
     """
     path = Path(path)
     with open(path, "rb") as file:
         if path.stat().st_size < 16:
-            raise InteropError(f"{path} is too short to be a checkpoint; fetch it anew.")
+            raise InteropError(f"{path} is too short to be a checkpoint; download it again.")
         zipped = file.read(4) == b"PK\x03\x04"
         value, starts = _read_zip(path, file) if zipped else _read_legacy(path, file)
     model = value.get("model", value) if isinstance(value, dict) else None
@@ -87,7 +87,7 @@ def read(path: str | Path) -> Checkpoint:
         )
     for name, record in model.items():
         if not isinstance(name, str) or record.storage not in starts:
-            raise InteropError(f"{path}: {name!r} lies in a storage that the file lacks.")
+            raise InteropError(f"{path}: {name!r} refers to a storage that the file lacks.")
     prefix = "module." if model and all(name.startswith("module.") for name in model) else ""
     tensors = {
         name.removeprefix(prefix): TorchTensor(path, record, starts[record.storage])
@@ -98,7 +98,7 @@ def read(path: str | Path) -> Checkpoint:
 
 
 def _settings(value: dict[str, Any]) -> dict[str, Any] | None:
-    """The file's `hps`: plain values and flat tuples of them; anything deeper is left out."""
+    """The file's `hps`: plain values and flat tuples of them; what is nested deeper is left out."""
     hps = value.get("hps")
     if not isinstance(hps, dict):
         return None
@@ -116,7 +116,7 @@ def _read_legacy(path: Path, file: BinaryIO) -> tuple[Any, dict[Storage, int]]:
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         where = str(path)
         if pickles.read(data, where) != _MAGIC or pickles.read(data, where) != _VERSION:
-            raise InteropError(f"{path} is no PyTorch checkpoint; fetch the right file.")
+            raise InteropError(f"{path} is no PyTorch checkpoint; name another file.")
         machine = pickles.read(data, where)
         if not isinstance(machine, dict) or machine.get("little_endian") is not True:
             raise InteropError(f"{path} was not written on a little-endian machine.")
@@ -125,7 +125,7 @@ def _read_legacy(path: Path, file: BinaryIO) -> tuple[Any, dict[Storage, int]]:
         keys = pickles.read(data, where)
         named = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
         if not named or sorted(keys) != sorted(storages):
-            raise InteropError(f"{path}: the list of its storages does not fit its tensors.")
+            raise InteropError(f"{path}: the list of its storages does not match its tensors.")
         starts, at = {}, data.tell()
         for key in keys:
             storage = storages[key]
@@ -134,12 +134,12 @@ def _read_legacy(path: Path, file: BinaryIO) -> tuple[Any, dict[Storage, int]]:
             if end > len(data):
                 raise InteropError(
                     f"{path} is cut short: it has {len(data)} bytes, but storage {key!r} ends at "
-                    f"byte {end}. Fetch it anew and compare its SHA-256."
+                    f"byte {end}. Download it again and compare its SHA-256."
                 )
             if struct.unpack("<q", length)[0] != storage.numel:
                 raise InteropError(
                     f"{path}: storage {key!r} claims {storage.numel} numbers, its data "
-                    f"{struct.unpack('<q', length)[0]}. Fetch the file anew."
+                    f"{struct.unpack('<q', length)[0]}. Download the file again."
                 )
             starts[storage] = at + 8
             at = end
@@ -154,7 +154,7 @@ def _read_zip(path: Path, file: BinaryIO) -> tuple[Any, dict[Storage, int]]:
             if sum(info.file_size for info in members.values()) > size:
                 raise InteropError(
                     f"{path} says it unpacks to more than its own {size} bytes; a PyTorch file is "
-                    "not compressed, so this is none. Do not use it."
+                    "not compressed, so this is not one. Do not use it."
                 )
             pickle = [
                 name for name in members if name.count("/") == 1 and name.endswith("data.pkl")
@@ -175,7 +175,7 @@ def _read_zip(path: Path, file: BinaryIO) -> tuple[Any, dict[Storage, int]]:
                 if info is None or info.file_size != wanted:
                     raise InteropError(
                         f"{path}: storage {key!r} should have {wanted} bytes, but has "
-                        f"{info.file_size if info else 'none'}. Fetch the file anew."
+                        f"{info.file_size if info else 'none'}. Download the file again."
                     )
                 starts[storage] = _start(path, file, info)
             return value, starts
@@ -183,24 +183,24 @@ def _read_zip(path: Path, file: BinaryIO) -> tuple[Any, dict[Storage, int]]:
         if isinstance(error, InteropError):
             raise
         raise InteropError(
-            f"{path} is cut short or damaged ({error}); fetch it anew and compare its SHA-256."
+            f"{path} is cut short or damaged ({error}); download it again and compare its SHA-256."
         ) from error
 
 
 def _start(path: Path, file: BinaryIO, info: zipfile.ZipInfo) -> int:
-    """The byte where a member's data begins; members are stored as they are, or refused."""
+    """The byte where a member's data begins; members must be uncompressed."""
     if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
         raise InteropError(
             f"{path}: {info.filename} is compressed, which PyTorch never does; do not use the file."
         )
-    if info.header_offset < 0:  # a directory that moves members before the file's beginning
-        raise InteropError(f"{path}: {info.filename} lies outside the file. Fetch the file anew.")
+    if info.header_offset < 0:  # a directory that places members before the file's beginning
+        raise InteropError(f"{path}: {info.filename} is outside the file. Download the file again.")
     file.seek(info.header_offset)
     header = file.read(30)
     name, extra = struct.unpack("<HH", header[26:30])
     start = info.header_offset + 30 + name + extra
     if header[:4] != b"PK\x03\x04" or start + info.file_size > path.stat().st_size:
-        raise InteropError(f"{path}: {info.filename} lies outside the file. Fetch the file anew.")
+        raise InteropError(f"{path}: {info.filename} is outside the file. Download the file again.")
     return start
 
 

@@ -73,7 +73,9 @@ def directory(request, tmp_path_factory):
 
 def test_logits_are_those_of_the_port(directory):
     stack, folder = directory
-    for name, opened in zip(STACKS[stack], huggingface.open_directory(folder).priors, strict=True):
+    for name, opened in zip(
+        STACKS[stack], huggingface.open_directory(folder).models[1:], strict=True
+    ):
         config = opened.experiment.model
         params = openai.as_float32(importing.prior_params(opened))
         data, theirs = arrays(f"prior_{name}"), arrays(f"hf_prior_{name}")
@@ -85,7 +87,7 @@ def test_logits_are_those_of_the_port(directory):
 
 
 def test_codes_are_those_of_the_port(directory):
-    opened = huggingface.open_directory(directory[1]).vqvae
+    opened = huggingface.open_directory(directory[1]).models[0]
     params, extra = importing.vqvae_trees(opened)
     data, theirs = arrays("vqvae"), arrays("hf_vqvae")
     audio, config = jnp.asarray(data["audio"]), opened.experiment.model

@@ -10,7 +10,6 @@ import pytest
 from openai_files import write, write_release
 
 from experiments import convert as command
-from experiments.convert.names import rule_of
 from jukejax import presets
 from jukejax.config import (
     LabelsConfig,
@@ -121,9 +120,9 @@ def test_the_rule_of_names_is_the_files_own(files):
     opened = importing.open_prior(
         torch_files.read(files["prior_level_1"]), VQVAEExperiment(VQVAE, 64)
     )
-    assert rule_of(opened) == "v2"  # two genres a song
+    assert importing.rule_of(opened) == "v2"  # two genres a song
     told = replace(opened.file, hps=opened.file.hps | {"labels_v3": True})
-    assert rule_of(replace(opened, file=told)) == "v3"
+    assert importing.rule_of(replace(opened, file=told)) == "v3"
 
 
 def test_a_preset_names_what_a_file_does_not(files, tmp_path, monkeypatch, capsys):
@@ -134,11 +133,11 @@ def test_a_preset_names_what_a_file_does_not(files, tmp_path, monkeypatch, capsy
         "p": write(tmp_path / "p", PRIORS[0], None, 2),
     }
     out = tmp_path / "m"
-    with pytest.raises(SystemExit, match=r"holds no settings.*those of v"):
+    with pytest.raises(SystemExit, match=r"has no settings.*match v"):
         command.main(import_arguments(bare, out))
     more = ("--vqvae-preset", "v", "--prior-preset", "p0")
     command.main(import_arguments(bare, out, *more))
-    assert "by your word alone" in capsys.readouterr().out
+    assert "so level 0 is not verified" in capsys.readouterr().out
     # what is given back says of itself what it is
     command.main(["export", "--format=openai", "--model", str(out), "--out", str(tmp_path / "f")])
     again = {"vqvae": tmp_path / "f/vqvae.pth.tar", "p": tmp_path / "f/prior_level_0.pth.tar"}
@@ -190,3 +189,12 @@ def test_digests_are_checked(files, tmp_path):
 def test_a_model_is_not_written_over(files, model):
     with pytest.raises(SystemExit, match="not empty"):
         command.main(import_arguments(files, model))
+
+
+@pytest.mark.parametrize("action", ["import", "export"])
+def test_help_of_an_action_ends_well_and_a_missing_format_does_not(action, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command.main([action, "--help"])
+    assert stopped.value.code == 0 and "--format openai|huggingface" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=f"{action} needs --format, one of: openai"):
+        command.main([action, "--model", "m"])

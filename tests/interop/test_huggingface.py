@@ -163,8 +163,7 @@ def test_a_tied_output_stored_once_goes_back_once(directory, tmp_path, left):
 
 def opened(directory):
     """The models of a directory as their tensors."""
-    found = huggingface.open_directory(directory)
-    return [model.file.tensors for model in (found.vqvae, *found.priors)]
+    return [model.file.tensors for model in huggingface.open_directory(directory).models]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +202,7 @@ def without_defaults(config):
 def test_every_spelling_of_settings(directory, tmp_path, change):
     copy = changed(directory, tmp_path / "copy", change)
     found = huggingface.open_directory(copy)
-    configs = [prior.experiment.model for prior in found.priors]
+    configs = [prior.experiment.model for prior in found.models[1:]]
     assert configs == [PRIORS[level] for level in (2, 1, 0)]
 
 
@@ -212,7 +211,7 @@ def test_published_shapes_get_the_published_blocks(directory, tmp_path, monkeypa
         config["prior_0"]["blocks"] = 2
 
     copy = changed(directory, tmp_path / "copy", change)
-    [top, *_] = huggingface.open_directory(copy).priors
+    _, top, *_ = huggingface.open_directory(copy).models
     assert top.experiment.model.blocks == 2
     monkeypatch.setattr(presets, "PRESETS", {"top": lambda: PriorExperiment(PRIORS[2])})
     out = imported(copy, tmp_path / "model")

@@ -111,7 +111,7 @@ def test_weights_that_are_cut_short_missing_or_too_many(directory, tmp_path):
     save(weights, more)
     assert_refused(copy, tmp_path, r"(?s)missing  priors.2.prior.pos_emb.*extra    vqvae.more")
     weights.unlink()
-    assert_refused(copy, tmp_path, "holds no weights")
+    assert_refused(copy, tmp_path, "has no weights")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])

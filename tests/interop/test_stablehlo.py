@@ -276,7 +276,7 @@ def test_the_manifest_says_what_is_there(folder, exported):
         np.testing.assert_array_equal(saved[name], array, name)
 
 
-EXAMPLE = Path(command.__file__).parents[1] / "examples" / "run_stablehlo.py"
+EXAMPLE = Path(command.__file__).parent / "examples" / "run_stablehlo.py"
 ALONE = """
 import importlib, runpy, sys
 class Refuse:

@@ -189,7 +189,7 @@ def test_storages_that_lie_are_refused(tmp_path):
     assert_refused(tmp_path, zipped(pickles.write(huge), {"0": NUMBERS}), "should have")
     assert_refused(tmp_path, legacy(GOOD, {"0": NUMBERS}, {"0": 2**40}), "claims 6")
     assert_refused(tmp_path, zipped(pickles.write(GOOD), {}), "but has none")
-    assert_refused(tmp_path, legacy(GOOD, {"1": NUMBERS}), "storages does not fit")
+    assert_refused(tmp_path, legacy(GOOD, {"1": NUMBERS}), "storages does not match")
     two = {"model": {"a": record((6,), (1,)), "b": record((3,), (1,), numel=3)}}
     assert_refused(tmp_path, legacy(two, {"0": NUMBERS}), "two sizes")
 

@@ -1,7 +1,7 @@
 """Label names in the files of transformers' JukeboxTokenizer.
 
-One file holds the names of both published sets: those of v2 end in ".v2". Its `version` tells the
-set of each prior, highest level first.
+One file has the names of both published sets: those of v2 end in ".v2". Its `version` gives the set
+of each prior, highest level first.
 """
 
 from __future__ import annotations
@@ -9,26 +9,28 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jukejax.config import PriorConfig
 from jukejax.errors import DataError
+from jukejax.interop.importing import Rule
 from jukejax.text import lyrics
 from jukejax.text.labels import Vocabulary
 
 ARTISTS, GENRES, LYRICS = "artists.json", "genres.json", "lyrics.json"
 SETTINGS = "tokenizer_config.json"
 _VERSIONS = ["v3", "v2", "v2"]  # the tokenizer's own default
+_V2 = ".v2"
 
 
 def read(folder: Path, priors: Sequence[PriorConfig]) -> dict[int, Vocabulary] | None:
-    """Label names by level; None where the folder holds none.
+    """Label names by level; None where the folder has none.
 
     Args:
       priors: highest level first.
 
     Raises:
-      DataError: a file is damaged, or is not of these priors.
+      DataError: a file is damaged, or does not fit these priors.
     """
     paths = folder / ARTISTS, folder / GENRES
     if not all(path.exists() for path in paths):
@@ -39,22 +41,11 @@ def read(folder: Path, priors: Sequence[PriorConfig]) -> dict[int, Vocabulary] |
     names = {}
     for config, version in zip(priors, versions, strict=False):
         if config.labels:
-            sizes, rule = (config.labels.artists, config.labels.genres), _rule(version)
-            pairs = [_pairs(path, size, rule) for path, size in zip(paths, sizes, strict=True)]
-            names[config.level] = Vocabulary.from_pairs((pairs[0], pairs[1]), sizes, rule, paths)
+            sizes = config.labels.artists, config.labels.genres
+            rule: Rule = "v2" if version == "v2" else "v3"
+            artists, genres = (_pairs(path, n, rule) for path, n in zip(paths, sizes, strict=True))
+            names[config.level] = Vocabulary.from_pairs((artists, genres), sizes, rule, paths)
     return names
-
-
-def _version(vocabulary: Vocabulary) -> str:
-    return "v2" if vocabulary.rule == "v2" else "v3"
-
-
-def _nameless(vocabulary: Vocabulary) -> Vocabulary:
-    return Vocabulary.placeholder(len(vocabulary.artists), len(vocabulary.genres))
-
-
-def _rule(version: str) -> Literal["v2", "v3"]:
-    return "v2" if version == "v2" else "v3"
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -62,57 +53,57 @@ def _object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no JSON ({error}); fetch it anew or remove it") from error
+        raise DataError(f"{path} is no JSON ({error}); download it again or remove it") from error
     if not isinstance(value, dict):
-        raise DataError(f"{path} holds no object; fetch it anew or remove it")
+        raise DataError(f"{path} has no JSON object; download it again or remove it")
     return value
 
 
-def _pairs(path: Path, size: int, rule: str) -> list[tuple[str, int]]:
+def _pairs(path: Path, size: int, rule: Rule) -> list[tuple[str, int]]:
     pairs = []
     for name, i in _object(path).items():
-        if name.endswith(".v2") != (rule == "v2"):
+        if name.endswith(_V2) != (rule == "v2"):
             continue
         if type(i) is not int or i not in range(size):
             raise DataError(f"{path}: {name!r} has the id {i!r}, expected a number below {size}")
-        pairs.append((name.removesuffix(".v2"), i))
+        pairs.append((name.removesuffix(_V2), i))
     return pairs
 
 
 def files(names: Mapping[int, Vocabulary], priors: Mapping[int, PriorConfig]) -> dict[str, Any]:
-    """What the tokenizer reads, by file name; nothing where it cannot hold the names.
+    """What the tokenizer reads, by file name; nothing where its format does not support the names.
 
-    It lowers the case of names that are not of v2, which is near to the rule of one's own.
+    It lowers the case of names that are not of v2, which is close to the rule of a model's own.
     """
     if not names:
         return {}
     by_version: dict[str, Vocabulary] = {}
-    for vocabulary in names.values():
-        first = by_version.setdefault(_version(vocabulary), vocabulary)
-        if first != vocabulary or vocabulary == _nameless(vocabulary):
+    versions = {level: "v2" if v.rule == "v2" else "v3" for level, v in names.items()}
+    for level, v in names.items():
+        placeholder = Vocabulary.placeholder(len(v.artists), len(v.genres))
+        if v == placeholder or by_version.setdefault(versions[level], v) != v:
             print("No files for a tokenizer: labels have no names, or priors of one rule differ.")
             return {}
     artists: dict[str, int] = {}
     genres: dict[str, int] = {}
     for version, v in by_version.items():
-        end = ".v2" if version == "v2" else ""
+        end = _V2 if version == "v2" else ""
         for into, table, aliases in (
             (artists, v.artists, v.artist_aliases),
             (genres, v.genres, v.genre_aliases),
         ):
-            found = {name: i for i, name in reversed(list(enumerate(table))) if name}
-            into |= {name + end: i for name, i in (found | dict(aliases)).items()}
+            ids = {name: i for i, name in reversed(list(enumerate(table))) if name}
+            into |= {name + end: i for name, i in (ids | dict(aliases)).items()}
     top = priors[max(priors)]
     alphabet = lyrics.ALPHABETS[top.lyrics.alphabet if top.lyrics else "v2"]
-    most = [config.labels.max_genres for config in priors.values() if config.labels]
     return {
         ARTISTS: artists,
         GENRES: genres,
         LYRICS: {character: i for i, character in enumerate(alphabet, start=1)},
         SETTINGS: {
             "tokenizer_class": "JukeboxTokenizer",
-            "version": [_version(names[level]) for level in sorted(names, reverse=True)],
-            "n_genres": max(most),
+            "version": [versions[level] for level in sorted(names, reverse=True)],
+            "n_genres": max(c.labels.max_genres for c in priors.values() if c.labels),
             "max_n_lyric_tokens": top.lyrics.tokens if top.lyrics else 0,
         },
     }

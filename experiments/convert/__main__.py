@@ -1,5 +1,0 @@
-import sys
-
-from experiments.convert import main
-
-main(sys.argv[1:])
