@@ -3,106 +3,121 @@
 python -m experiments.sample --model runs/demo/model --out runs/demo/sample \\
     --artist "Flite RMS" --genre hymn --lyrics words.txt --seconds 6 --seed 0
 
---prompt song.wav goes on from a sound, --continue-from SAMPLE from a sample, --upsample SAMPLE
-makes its lower levels, --plan only says what would be made (with --presets, by models that are not
-there). Codes are saved every few seconds; the same command goes on where a killed one was, and
-makes the same song. --mesh.tensor 4 splits one stream over four devices, --mesh.data a batch of
-songs. A level that is told lyrics gets alignments beside its sounds; `--job DIR/job.json --out
-DIR` adds them to an older sample.
+--prompt song.wav continues a sound, --continue-from SAMPLE a sample, --upsample SAMPLE samples its
+lower levels, --plan only prints what would be sampled (with --presets, for models known by their
+presets alone). Codes are saved every few seconds; after an interruption the same command continues
+and makes the same song. --mesh.tensor 4 splits one stream over four devices, --mesh.data a batch of
+songs. Levels conditioned on lyrics also get an alignment from the most monotonic attention head;
+`--job DIR/job.json --out DIR` adds it to an older sample.
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-
-import numpy as np
-import tyro
 
 from experiments import cli
 from jukejax.config import ConfigError, MeshConfig
-from jukejax.evaluation.page import write_page
-from jukejax.model_dir import LoadedVQVAE, ModelDir, load_vqvae, read_model_dir
-from jukejax.parallel.mesh import Mesh, make_mesh
-from jukejax.sampling import sound
-from jukejax.sampling.making import Board, load_prior, make
-from jukejax.sampling.planning import check_memory, memory_text, plan_text
-from jukejax.sampling.request import Command, Request, make_request, plan_presets
-from jukejax.sampling.resolve import describe_level, set_up
-from jukejax.sampling.sample_dir import SampleDir
-from jukejax.sampling.words import align_sample, is_aligned, with_words
+from jukejax.sampling.job import Options, only
+
+COMMON = (
+    "model", "out", "artist", "genre", "lyrics", "seconds", "seed", "temperature", "prompt",
+    "continue_from", "upsample", "plan",
+)  # fmt: skip
 
 
-def run(
-    request: Request,
-    out: Path,
-    stream: bool = False,
-    plan: bool = False,
-    devices: MeshConfig | None = None,
-) -> Path | None:
-    """Samples a job into `out`; returns the page. With `plan`, prints what would be made."""
-    folder, mesh = read_model_dir(request.job.model), make_mesh(devices or MeshConfig())
-    return run_with(folder, load_vqvae(folder.vqvae, mesh), mesh, request, out, stream, plan)
+@dataclass(frozen=True, kw_only=True)
+class Command(Options):
+    """Sample songs from a model directory.
+
+    Example: jukejax sample --model runs/demo/model --out my_song --artist "Flite RMS" --genre hymn
+    """
+
+    out: Path
+    """Gets codes, sounds, pictures, job.json and index.html."""
+    model: Path | None = None
+    """A model directory (model.json)."""
+    job: Path | None = None
+    """A job.json to sample again, with --model where the model has moved, and --levels; no other
+    options are supported with it."""
+    lyrics: Path | None = None
+    """A text file."""
+    prompt: Path | None = None
+    """A sound file that the songs continue."""
+    prompt_seconds: float = 0.0
+    """Use only this many seconds of it; 0: all."""
+    stream: bool = False
+    """Begin lower levels as soon as the codes above them are sampled; keeps all priors in memory.
+    """
+    plan: bool = False
+    """Print windows, memory and a time estimate, and sample nothing."""
+    presets: tuple[str, ...] = ()
+    """With --plan, in place of a model: presets of a VQ-VAE and of a prior per level."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    """tensor splits weights and caches, for one song; data splits a batch of many. Not stored in
+    the job: the same batch on the same mesh makes the same song; on another mesh, rounding may
+    change a token."""
 
 
-def run_with(
-    folder: ModelDir,
-    model: LoadedVQVAE,
-    mesh: Mesh,
-    request: Request,
-    out: Path,
-    stream: bool = False,
-    plan: bool = False,
-) -> Path | None:
-    """As `run`, with a model that is in memory; `folder` gives its priors."""
-    job, config = request.job, model.config
-    setups = set_up(job, folder, model)
-    if plan:
-        print(plan_text(job, config, setups, mesh, out, stream))
+def print_plan_of_presets(command: Command) -> None:
+    """What --plan --presets prints."""
+    from jukejax.parallel.mesh import make_mesh
+    from jukejax.sampling.planning import plan_presets
+
+    only(command, Command(out=command.out), "model", "job", "prompt", "continue_from", "upsample",
+         why="cannot be combined with --presets")  # fmt: skip
+    if not command.plan:
+        raise ConfigError("Presets have no weights, so nothing can be sampled; give --plan.")
+    mesh = make_mesh(command.mesh)
+    print(plan_presets(command.presets, command, mesh, command.out, command.stream))
+
+
+def model_path(command: Command) -> Path | str:
+    """The model that is named, or the one of the job or sample that is named."""
+    from jukejax.sampling.sample_dir import read_job
+
+    if command.job:
+        kept = ("out", "model", "job", "levels", "stream", "plan", "mesh")
+        others = [f.name for f in fields(command) if f.name not in kept]
+        why = "cannot be combined with --job, which has its own options"
+        only(command, Command(out=command.out), *others, why=why)
+    if command.model:
+        return command.model
+    source = command.continue_from or command.upsample
+    file = command.job or (source / "job.json" if source else None)
+    if file is None:
+        raise ConfigError("Give --model MODEL_DIR, or --job job.json to make a sample again.")
+    return read_job(file)[1].model
+
+
+def run(command: Command) -> Path | None:
+    """Samples what a command asks for; returns the page. With --plan, only prints it."""
+    if command.presets:
+        print_plan_of_presets(command)
         return None
-    check_memory(job, setups, mesh, stream)
-    print(memory_text(job, setups, mesh, stream))
-    samples = job.samples(config.sample_rate, config.hops[-1])
-    levels = [describe_level(job, config, setup, samples) for setup in setups]
-    given = request.given or [np.zeros((len(job.items), 0), np.int32)] * config.levels
-    sample = SampleDir(out, job, config.sample_rate, levels, given, request.notes)
-    board = Board(sample, job, config.hops, samples, setups)
-    by_level = {setup.level: setup for setup in setups}
-    for level, setup in by_level.items():
-        above = level + 1
-        if setup.config.upper and above not in by_level and not board.finished(above):
-            raise ConfigError(
-                f"Level {level} is made from the codes of level {above}, which {out} lacks; "
-                f"name both in --levels, or --upsample a directory that has them."
-            )
-    page, seconds = out / "index.html", round(job.seconds * config.sample_rate)
-    sounds = {
-        level: sound.GrowingSounds(model, sample, level, board.codes[level], seconds)
-        for level in by_level
-        if not (board.finished(level) and sample.has_sound(level))
-    }
-    for level, priors in make(board, setups, folder, model, mesh, stream):
-        if level in sounds:
-            sounds[level].grow(board.done(level))
-        if not board.finished(level):
-            continue
-        sung = with_words(by_level[level].config, job)
-        if sung and not is_aligned(sample, level, sung):
-            if level not in priors:
-                priors[level] = load_prior(folder, mesh, model, level, job.weights)
-            align_sample(sample, job, samples, folder, priors[level], mesh)
-        page = write_page(out)
-    return page
+    path = model_path(command)
+
+    import jukejax
+    from experiments.data import song_request
+    from jukejax.sampling.request import request_again
+
+    model = jukejax.load(path, command.mesh)
+    if command.job:
+        request = request_again(model.loaded, command.job, command.levels)
+    else:
+        request = song_request(
+            model.loaded, command, command.lyrics, command.prompt, command.prompt_seconds
+        )
+    if command.plan:
+        print(model.plan(request, command.out, command.stream))
+        return None
+    return model.make(request, command.out, command.stream, progress=True)
 
 
 @cli.command
 def main(arguments: list[str]) -> None:
-    command = tyro.cli(Command, args=arguments, prog="python -m experiments.sample")
-    if command.presets:
-        print(plan_presets(command))
-        return
-    request = make_request(command)
-    page = run(request, command.out, command.stream, command.plan, command.mesh)
+    page = run(cli.parse(Command, arguments, "jukejax sample", COMMON))
     if page:
         print(f"Listen: {page}")
 

@@ -59,6 +59,15 @@ class LoadedPrior:
     fingerprint: str
 
 
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model directory with its VQ-VAE in memory; priors are loaded when they are needed."""
+
+    directory: ModelDir
+    vqvae: LoadedVQVAE
+    mesh: Mesh
+
+
 def _load(workdir: str | Path, mesh: Mesh, kind: type) -> tuple[Any, dict[str, Any], Any, int]:
     experiment, note = load_experiment(workdir)
     if not isinstance(experiment, kind):
@@ -205,3 +214,13 @@ def read_model_dir(path: str | Path) -> ModelDir:
         ) from error
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{folder / NAME} cannot be read ({error!r}).") from error
+
+
+def load_model(path: str | Path, mesh: Mesh) -> LoadedModel:
+    """A model directory, with its VQ-VAE on the devices of a mesh.
+
+    Raises:
+      CheckpointError: there is no model directory or no VQ-VAE.
+    """
+    directory = read_model_dir(path)
+    return LoadedModel(directory, load_vqvae(directory.vqvae, mesh), mesh)

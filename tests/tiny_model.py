@@ -7,7 +7,9 @@ import numpy as np
 import oracle
 from jax.sharding import Mesh
 
-from experiments.sample import run
+import jukejax
+from experiments.sample import Command, run
+from jukejax import model_dir
 from jukejax.config import (
     LabelsConfig,
     MeshConfig,
@@ -20,7 +22,6 @@ from jukejax.config import (
 )
 from jukejax.model_dir import ModelDir, load_vqvae, write_model_dir
 from jukejax.parallel.mesh import make_mesh
-from jukejax.sampling.request import Command, make_request
 from jukejax.text.labels import Vocabulary
 from jukejax.training.checkpoint import Checkpoints
 from jukejax.training.step import abstract_state
@@ -71,8 +72,8 @@ def write(folder, scale=0.5, **larger):
     return folder / "model"
 
 
-def read_once(patch, command):
-    """Makes experiments.sample (`command`) read a VQ-VAE, and each level's prior, once a mesh."""
+def read_once(patch):
+    """Reads a VQ-VAE, and each level's prior, once a mesh."""
 
     def once(function):
         known = {}
@@ -85,16 +86,21 @@ def read_once(patch, command):
 
         return call
 
-    patch.setattr(command, "load_vqvae", functools.cache(load_vqvae))
+    patch.setattr(model_dir, "load_vqvae", functools.cache(load_vqvae))
     patch.setattr(ModelDir, "load_prior", once(ModelDir.load_prior))
     patch.setattr(ModelDir, "prior_config", once(ModelDir.prior_config))
 
 
 def sample(out, **options):
     """Runs the command; returns `out`."""
-    asked = Command(out=out, **options)
-    run(make_request(asked), out, asked.stream, devices=asked.mesh)
+    run(Command(out=out, **options))
     return out
+
+
+def request(model, **options):
+    """The model, and the request that the library makes of options."""
+    loaded = jukejax.load(model)
+    return loaded, loaded.request(**options)
 
 
 def codes(folder, level):

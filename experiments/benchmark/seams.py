@@ -27,7 +27,7 @@ from jukejax import costs, presets
 from jukejax.config import ConfigError, MeshConfig, PriorConfig
 from jukejax.evaluation import bootstrap, likelihood
 from jukejax.formatting import table
-from jukejax.model_dir import LoadedPrior, LoadedVQVAE, load_vqvae, read_model_dir
+from jukejax.model_dir import LoadedPrior, LoadedVQVAE, load_model
 from jukejax.parallel.mesh import batch_ways, make_mesh
 from jukejax.sampling import sound
 from jukejax.sampling.cascade import Level, begin, by_chain, sample_level, window_batch
@@ -36,6 +36,7 @@ from jukejax.sampling.loop import make_loop
 from jukejax.sampling.plan import Plan, Window, plan_rounds
 from jukejax.sampling.request import Source, open_source
 from jukejax.sampling.resolve import LevelSetup, set_up
+from jukejax.sampling.sample_dir import read_job
 
 JOIN_SECONDS, FLOOR_DB = 0.025, -80.0
 PARTS = (1, 8, 64)  # tokens after a seam: the first of them, to 8, to 64, to half a window
@@ -206,10 +207,10 @@ def h100_seconds(level: int, chains: int) -> float:
 
 def run(command: Command) -> dict[str, Any]:
     """The rows of all levels with codes above, top first."""
-    source = open_source(command.sample, ())
-    job = source.job
-    folder, mesh = read_model_dir(job.model), make_mesh(MeshConfig())
-    model = load_vqvae(folder.vqvae, mesh)
+    mesh = make_mesh(MeshConfig())
+    loaded = load_model(read_job(command.sample / "job.json")[1].model, mesh)
+    source = open_source(command.sample, (), loaded)
+    job, folder, model = source.job, loaded.directory, loaded.vqvae
     samples = job.samples(model.config.sample_rate, model.config.hops[-1])
     short = [
         z.shape[1] * hop < samples for z, hop in zip(source.codes, model.config.hops, strict=True)

@@ -16,15 +16,17 @@ from tqdm import tqdm
 from data_pipeline import records
 from data_pipeline.codes import read_song_codes
 from data_pipeline.songs import PreparedSong
-from experiments import sample
 from experiments.evaluate.reconstruction import mean_downmix
 from experiments.evaluate.subject import Lacking, Subject, digest_files
 from jukejax.evaluation import melody, reconstruction, sounds
 from jukejax.evaluation.embedding import Embedder
+from jukejax.evaluation.page import write_page
 from jukejax.label_kinds import ARTIST, GENRE
+from jukejax.model_dir import LoadedModel
 from jukejax.sampling.job import Item, Job
 from jukejax.sampling.request import Request
 from jukejax.sampling.resolve import plan_level
+from jukejax.sampling.run import sample_into
 from jukejax.sampling.sample_dir import SampleDir, read_job
 from jukejax.text.labels import Vocabulary
 
@@ -143,7 +145,10 @@ def make(subject: Subject) -> Path:
         repr((dataclasses.replace(job, model=""), subject.prior_marks([level]))).encode()
     )
     folder = subject.out / "samples" / mark.hexdigest()[:12]
-    sample.run_with(subject.directory, subject.vqvae, subject.mesh, Request(job, []), folder)
+    model = LoadedModel(subject.directory, subject.vqvae, subject.mesh)
+    for _ in sample_into(folder, model, Request(job, []), progress=True):
+        pass
+    write_page(folder)
     return folder
 
 

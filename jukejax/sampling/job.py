@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from jukejax.config import ConfigError
 
@@ -115,3 +117,97 @@ def _check(
     for p in top_p:
         if not 0 < p <= 1:
             raise ConfigError(f"top_p is {p}; it must be over 0 and at most 1 (all).")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """What kind of song, by names."""
+
+    artist: str = "unknown"
+    """A name of the model's label vocabulary."""
+    genre: tuple[str, ...] = ("unknown",)
+    """One or more names of the vocabulary."""
+    year: int = 0
+    """The song's year, for models trained with years; 0: unknown."""
+    tags: tuple[str, ...] = ()
+    """Moods and keywords of the vocabulary, for models trained with tags."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """How codes are drawn."""
+
+    seed: int = 0
+    """Seed of all random numbers; the same seed samples the same song."""
+    temperature: tuple[float, ...] = Job.temperature
+    """Temperature per level, bottom first."""
+    top_k: tuple[int, ...] = ()
+    """Top-k per level, bottom first; 0 = off."""
+    top_p: tuple[float, ...] = ()
+    """Top-p (nucleus) per level, bottom first, applied after top-k; 1 = off."""
+    hop_fraction: tuple[float, ...] = Job.hop_fraction
+    """How far windows move, as a fraction of their length; per level, bottom first."""
+    weights: str = "float32"
+    """Storage of the priors' matrices: float32, bfloat16 or int8; smaller ones are read faster."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Drawing, Labels):
+    """Which songs are sampled, and how: of the command and of `jukejax.Model.sample` alike."""
+
+    seconds: float = 20.0
+    """Length of the sample, including the codes it is given."""
+    total_seconds: float = 0.0
+    """Length of the song that the sample begins; 0: the sample is the whole song."""
+    count: int = 1
+    """Songs to sample with these labels, or from each item."""
+    levels: tuple[int, ...] = ()
+    """Levels to sample, 0 is the bottom; none given: all."""
+    max_batch: int = 0
+    """Songs (times chains) per batch; 0: all in one batch."""
+    parallel_segments: int = 1
+    """Chains that each song's upsampling is cut into and sampled as one batch: faster, with a seam
+    where each chain begins. 1 = off."""
+    continue_from: Path | None = None
+    """A sample directory whose songs are continued."""
+    at: float = 0.0
+    """Continue from this second; 0: from the end."""
+    upsample: Path | None = None
+    """A sample directory whose upper levels are given; its lower levels are sampled."""
+    span: tuple[float, float] = (0.0, 0.0)
+    """First and last second to upsample; 0 0: all."""
+    item: tuple[int, ...] = ()
+    """Songs of that directory, by number; none given: all."""
+
+
+def options_from(levels: int, values: dict[str, Any]) -> Options:
+    """Options from keywords, for a model with `levels` levels.
+
+    A single name stands for a tuple of one, a number for every level, a string for a path.
+
+    Raises:
+      ConfigError: a keyword is not an option.
+    """
+    plain = {field.name: field.default for field in fields(Options)}
+    checked: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in plain:
+            near = difflib.get_close_matches(name, plain, 1) or plain
+            raise ConfigError(
+                f"{name} is not an option of sampling; did you mean {', '.join(near)}?"
+            )
+        if name in ("genre", "tags", "levels", "item") and isinstance(value, str | int):
+            value = (value,)
+        elif name in ("continue_from", "upsample") and value is not None:
+            value = Path(value)
+        elif isinstance(plain[name], tuple):
+            value = (value,) * levels if isinstance(value, int | float) else tuple(value)
+        checked[name] = value
+    return Options(**checked)
+
+
+def only(given: Any, plain: Any, *names: str, why: str) -> None:
+    """Raises ConfigError where a field is not as in `plain`: it has no place there."""
+    for name in names:
+        if getattr(given, name) != getattr(plain, name):
+            raise ConfigError(f"--{name.replace('_', '-')} {why}.")

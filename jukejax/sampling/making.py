@@ -164,6 +164,7 @@ def make(
     model: LoadedVQVAE,
     mesh: Mesh,
     stream: bool,
+    progress: bool,
 ) -> Iterator[tuple[int, dict[int, LoadedPrior]]]:
     """Makes all levels; yields a level when it has got on or is finished, and priors in memory.
 
@@ -197,8 +198,9 @@ def make(
         if level not in bars:
             made = sum(x.made for x in batches if x.setup.level == level)
             bars[level] = tqdm(
-                total=board.codes[level].size, initial=made, unit="tok", desc=f"level {level}"
-            )
+                total=board.codes[level].size, initial=made, unit="tok", desc=f"level {level}",
+                disable=not progress,
+            )  # fmt: skip
         began, before = time.perf_counter(), batch.made
         with jax.set_mesh(mesh):
             priors[level] = batch.begin(priors[level], mesh)

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
-from jukejax import costs
-from jukejax.config import ConfigError, VQVAEConfig
+from jukejax import costs, presets
+from jukejax.config import ConfigError, PriorConfig, VQVAEConfig
 from jukejax.formatting import format_seconds, size_text, table
 from jukejax.parallel.mesh import Mesh
-from jukejax.sampling.job import Job
+from jukejax.sampling.job import Item, Job, Options
 from jukejax.sampling.memory import bandwidth, free_memory
 from jukejax.sampling.plan import Plan, Window
-from jukejax.sampling.resolve import LevelSetup
+from jukejax.sampling.request import new_job
+from jukejax.sampling.resolve import LevelSetup, unlabelled
 from jukejax.sampling.sample_dir import SampleDir
 
 
@@ -147,3 +148,22 @@ def plan_text(
         f"'measured' is what {out} saw so far.",
     ]
     return "\n".join(lines)
+
+
+def plan_presets(
+    names: tuple[str, ...], options: Options, mesh: Mesh, out: Path, stream: bool
+) -> str:
+    """The plan of new songs by models of which only the presets are known.
+
+    Raises:
+      ConfigError: the presets are not a VQ-VAE and a prior for each of its levels.
+    """
+    models = [presets.get(name).model for name in names]
+    priors = {c.level: c for c in models if isinstance(c, PriorConfig)}
+    vqvae = next((c for c in models if isinstance(c, VQVAEConfig)), None)
+    if vqvae is None or sorted(priors) != list(range(vqvae.levels)):
+        raise ConfigError(
+            f"presets is {' '.join(names)}; name a VQ-VAE and a prior for each level."
+        )
+    job = new_job(options, (Item(),) * options.count, "")
+    return plan_text(job, vqvae, unlabelled(job, vqvae, priors), mesh, out, stream)

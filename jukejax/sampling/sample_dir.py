@@ -152,6 +152,13 @@ class SampleDir:
         out[:, : codes.shape[1]] = codes
         return out, np.broadcast_to(done, len(out)).astype(int)
 
+    def codes(self, level: int) -> np.ndarray:
+        """Codes (N, T) int32 of a level as they are there; T is 0 where there are none."""
+        file = self.path / f"level_{level}" / "codes.npz"
+        if not file.exists():
+            return np.zeros((len(self.record["items"]), 0), np.int32)
+        return _read(file, "codes")[0]
+
     def made(self, level: int, items: int) -> np.ndarray:
         """How many codes (items,) of a level are made, wherever in the song."""
         file = self.path / f"level_{level}" / "codes.npz"
@@ -159,12 +166,6 @@ class SampleDir:
             return np.zeros(items, int)
         with np.load(file) as data:
             return np.broadcast_to(data["made" if "made" in data else "done"], items).astype(int)
-
-    def begun_with(self, level: int, count: int) -> np.ndarray:
-        """The first `count` codes (N, count) of a level."""
-        if not count:
-            return np.zeros((len(self.record["items"]), 0), np.int32)
-        return _read(self.path / f"level_{level}" / "codes.npz", "codes")[0][:, :count]
 
     def save(
         self, level: int, codes: np.ndarray, done: np.ndarray, made: np.ndarray | None = None

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
-
 import jax
 import numpy as np
 
-from data_pipeline import audio
 from jukejax.codec import Encoder, Sound
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.model_dir import LoadedVQVAE
@@ -21,32 +17,74 @@ PIECE_SECONDS = 4  # decoded at once, beside the overlap
 _decode = jax.jit(vqvae.decode, static_argnums=(0, 4))
 
 
-def prompt_codes(model: LoadedVQVAE, path: Path, seconds: float) -> list[np.ndarray]:
-    """Codes (n,) a level, bottom first, of the first seconds of a file (0: of all of it).
+def encode(vqvae: LoadedVQVAE, sound: np.ndarray) -> list[np.ndarray]:
+    """Codes (n,) uint16 per level, bottom first, of sound (S,) float32 at the model's sample rate.
 
-    The mean of its channels at the model's rate, cut to whole top codes: lower levels are primed
-    with true codes too.
+    The sound is cut to a whole number of top-level codes, so that the levels end together.
 
     Raises:
-      DataError: the file is no sound, or is silent.
-      ConfigError: it is shorter than asked for, or than one top code.
+      ConfigError: it is shorter than one top-level code.
     """
-    rate, top = model.config.sample_rate, model.config.hops[-1]
-    if not 0 <= seconds < math.inf:
-        raise ConfigError(f"prompt_seconds is {seconds}; it must be 0 (all) or more.")
-    blocks = audio.decode(path, min_seconds=max(seconds, top / rate), sample_rate=rate)
-    pcm = np.concatenate([block.mean(1, dtype=np.float32) / 32768.0 for block in blocks])
-    wanted = round(seconds * rate) if seconds else len(pcm)
-    n_samples = min(wanted, len(pcm)) // top * top
+    config, top = vqvae.config, vqvae.config.hops[-1]
+    n_samples = len(sound) // top * top
     if not n_samples:
         raise ConfigError(
-            f"prompt_seconds is {seconds}; one code of the top level is {top} samples."
+            f"The sound has {len(sound)} samples at {config.sample_rate} Hz; one code of the top "
+            f"level takes {top}. Give a longer sound."
         )
-    encode = Encoder(
-        model.config, model.params, model.books, make_mesh(MeshConfig(), jax.local_devices()[:1]),
+    encoder = Encoder(
+        config, vqvae.params, vqvae.books, make_mesh(MeshConfig(), jax.local_devices()[:1]),
         seconds=PIECE_SECONDS,
     )  # fmt: skip
-    return encode([Sound(lambda start, stop: pcm[start:stop], n_samples)])[0]
+    return encoder([Sound(lambda start, stop: sound[start:stop], n_samples)])[0]
+
+
+def to_mono(sound: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """Sound (S,) float32 at `wanted` Hz: the mean of the channels of (S,) or (S, channels).
+
+    Raises:
+      ConfigError: it is not an array of finite floats in [-1, 1] with a positive rate.
+    """
+    array = np.asarray(sound)
+    if array.ndim not in (1, 2) or not np.issubdtype(array.dtype, np.floating):
+        raise ConfigError(
+            f"The sound is an array {array.shape} of {array.dtype}; give (samples,) or (samples, "
+            "channels) of floats in [-1, 1]."
+        )
+    if not np.isfinite(array).all() or np.abs(array).max(initial=0) > 1.0001:
+        raise ConfigError("The sound has values that are not finite or not in [-1, 1]; scale it.")
+    if rate <= 0:
+        raise ConfigError(f"The sample rate is {rate}; it must be positive.")
+    mono = array.astype(np.float32)
+    mono = mono.mean(1, dtype=np.float32) if mono.ndim == 2 else mono
+    if rate == wanted:
+        return mono
+    import soxr  # only sound at another sample rate needs it
+
+    resampled: np.ndarray = soxr.resample(mono, rate, wanted)
+    return resampled
+
+
+def decode(vqvae: LoadedVQVAE, codes: np.ndarray, level: int) -> np.ndarray:
+    """Sound (S,) float32 in [-1, 1] of codes (T,) of a level, decoded piece by piece.
+
+    Raises:
+      ConfigError: there is no such level, or the codes are not of it.
+    """
+    config, codes = vqvae.config, np.asarray(codes)
+    if not 0 <= level < config.levels:
+        raise ConfigError(f"level is {level}; the model's are 0 to {config.levels - 1}.")
+    if codes.ndim != 1 or not codes.size or not np.issubdtype(codes.dtype, np.integer):
+        raise ConfigError(
+            f"The codes are an array {codes.shape} of {codes.dtype}; give integers (codes,)."
+        )
+    if codes.min() < 0 or codes.max() >= config.codes:
+        raise ConfigError(
+            f"The codes are from {codes.min()} to {codes.max()}; this model's are 0 to "
+            f"{config.codes - 1}."
+        )
+    parts = [decode_piece(vqvae, codes[None], level, x) for x in pieces(vqvae, level, len(codes))]
+    return np.concatenate(parts, 1)[0]
 
 
 Piece = tuple[int, int, tuple[int, int]]  # of codes [start, stop) decoded, [first, last) counts
@@ -79,12 +117,18 @@ class GrowingSounds:
         self.waiting = pieces(model, level, codes.shape[1])
         self.begun = False
 
-    def grow(self, done: int) -> None:
-        """Writes the pieces for which the first `done` codes are enough; the last ends the file."""
+    def grow(self, done: int) -> np.ndarray:
+        """Writes the pieces for which the first `done` codes are enough, and returns them (N, n).
+
+        The last one ends the file.
+        """
+        grown = [np.zeros((len(self.codes), 0), np.float32)]
         while self.waiting and self.waiting[0][2][1] <= done:
             piece = decode_piece(self.model, self.codes, self.level, self.waiting.pop(0))
-            self.sample.add_sound(self.level, piece[:, : self.left], anew=not self.begun)
-            self.left -= min(self.left, piece.shape[1])
+            grown.append(piece[:, : self.left])
+            self.sample.add_sound(self.level, grown[-1], anew=not self.begun)
+            self.left -= grown[-1].shape[1]
             self.begun = True
             if not self.waiting:
                 self.sample.finish_sound(self.level)
+        return np.concatenate(grown, axis=1)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tiny_model
 
-from experiments import compose, sample
+from experiments import compose
+from jukejax.evaluation import page
 from jukejax.sampling.sample_dir import read_job
 
 BEGIN = "--artist ella --genre jazz --seconds 0.02 --total-seconds 1 --candidates 2"
@@ -22,7 +23,7 @@ def song(tmp_path_factory):
     model = tiny_model.write(folder)
     song = folder / "song"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sample, "write_page", lambda out: out)
+        patch.setattr(page, "write_page", lambda out: out)
         begin = ["--song", str(song), "--model", str(model), *BEGIN.split(), *DRAWN]
         compose.main(["begin", *begin])
         extend = ["extend", "--song", str(song), "--seconds", "0.01", "--candidates", "2"]
@@ -55,9 +56,9 @@ def test_the_tree_says_where_each_comes_from(song, capsys):
     compose.main(["tree", "--song", str(song)])
     assert capsys.readouterr().out.splitlines() == [
         "node 1: 2 candidates, 0.02 s, seed 0",
-        "  node 2: 2 candidates, 0.03 s, goes on from item 1 at 0.02 s, seed 0",
-        "    node 3: 2 candidates, 0.034 s, goes on from item 0 at 0.024 s, seed 3",
-        "      node 4: 1 candidate, 0.034 s, upsampled from item 1 at 0 s, seed 0",
+        "  node 2: 2 candidates, 0.03 s, continues item 1 from 0.02 s, seed 0",
+        "    node 3: 2 candidates, 0.034 s, continues item 0 from 0.024 s, seed 3",
+        "      node 4: 1 candidate, 0.034 s, upsamples item 1 from 0 s, seed 0",
     ]
 
 

@@ -16,13 +16,12 @@ from experiments.evaluate import alignment as of_suite
 from experiments.evaluate import features, labels, memorisation
 from experiments.evaluate.subject import Lacking
 from jukejax.config import LyricsConfig, MeshConfig
-from jukejax.evaluation import player
+from jukejax.evaluation import page, player
 from jukejax.models.prior import init_params, kept
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling import alignment
 from jukejax.sampling.alignment import Found, Head
 from jukejax.sampling.inside import make_reader
-from jukejax.sampling.request import Command, make_request
 from jukejax.sampling.sample_dir import SampleDir
 from jukejax.sampling.words import is_aligned, most_monotone, of_text
 from jukejax.text import lyrics as text
@@ -39,15 +38,15 @@ SINGING = dataclasses.replace(tiny_model.TOP, depth=4, attn_order=6, lyrics=LYRI
 def test_samples_of_a_prior_with_lyrics_get_alignments(tmp_path, monkeypatch):
     pytest.importorskip("soundfile")
     monkeypatch.setattr(tiny_model, "TOP", SINGING)
-    monkeypatch.setattr(sample, "write_page", lambda out: out)
+    monkeypatch.setattr(page, "write_page", lambda out: out)
     model = tiny_model.write(tmp_path)
     words = "Oh — wé all live\nin a yellow submarine"
     (tmp_path / "words.txt").write_text(words)
-    command = Command(
+    command = sample.Command(
         out=tmp_path / "out", model=model, artist="Ella", lyrics=tmp_path / "words.txt",
         seconds=0.1, levels=(2,), count=2, hop_fraction=(0.5, 0.5, 0.5),
     )  # fmt: skip
-    sample.run(make_request(command), command.out)
+    sample.run(command)
     folder, seconds = command.out / "level_2", 50 * 16 / 8000
     for item in range(2):
         found = player.read_alignment(folder, item)
@@ -65,7 +64,7 @@ def test_samples_of_a_prior_with_lyrics_get_alignments(tmp_path, monkeypatch):
     before = second.read_bytes()
     second.unlink()
     assert not is_aligned(made, 2, range(2))
-    sample.run(make_request(command), command.out)
+    sample.run(command)
     assert second.read_bytes() == before
 
 

@@ -7,13 +7,12 @@ import json
 import numpy as np
 import pytest
 import soundfile
+import tiny_model
 from tiny_model import HOPS, N_CTX, RATE, assert_same, codes, sample
 
 from experiments import sample as command
-from experiments.sample import run
 from jukejax.config import ConfigError
 from jukejax.sampling import cascade, making
-from jukejax.sampling.request import Command, make_request, plan_presets
 from jukejax.sampling.sample_dir import SampleDir
 
 pytestmark = [pytest.mark.usefixtures("quick"), pytest.mark.slow]
@@ -79,12 +78,12 @@ def test_killed_after_every_chunk_it_makes_the_same_songs(
         raise Killed
 
     options = {"model": model, "parallel_segments": CHAINS, **OPTIONS}
-    request, begun = make_request(Command(out=tmp_path, **options)), []
+    begun = []
     with monkeypatch.context() as patch:
         patch.setattr(making.Batch, "step", step)
         while True:
             try:
-                run(request, tmp_path, stream)
+                sample(tmp_path, stream=stream, **options)
                 break
             except Killed:
                 continue
@@ -186,8 +185,7 @@ def test_the_sound_of_what_is_there_can_be_heard_while_a_level_is_made(
 
 def test_a_plan_names_chains_and_counts_them_in_memory(model, tmp_path, capsys):
     def plan(**more):
-        request = make_request(Command(out=tmp_path, model=model, **OPTIONS, **more))
-        run(request, tmp_path, plan=True)
+        sample(tmp_path, model=model, plan=True, **OPTIONS, **more)
         return capsys.readouterr().out
 
     text = plan(parallel_segments=CHAINS)
@@ -235,7 +233,7 @@ def test_the_published_models_are_planned_without_weights(tmp_path, capsys):
 )
 def test_presets_that_are_no_model_are_refused(tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
-        plan_presets(Command(**{"out": tmp_path, "plan": True, "presets": PUBLISHED} | options))
+        sample(**{"out": tmp_path, "plan": True, "presets": PUBLISHED} | options)
 
 
 @pytest.mark.parametrize(
@@ -247,14 +245,14 @@ def test_presets_that_are_no_model_are_refused(tmp_path, options, message):
 )
 def test_chains_that_cannot_be_are_refused(model, tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
-        make_request(Command(out=tmp_path, model=model, **OPTIONS, **options))
+        tiny_model.request(model, **OPTIONS, **options)
 
 
 def test_a_job_without_chains_is_what_older_directories_hold(model, whole, tmp_path):
     """Their job.json does not name them, and their codes.npz does not say how many are made."""
     old = tmp_path / "old"
-    request = make_request(Command(out=old, model=model, **OPTIONS, levels=(2,)))
-    run(request, old)
+    loaded, request = tiny_model.request(model, **OPTIONS, levels=(2,))
+    loaded.make(request, old)
     record = json.loads((old / "job.json").read_text())
     del record["request"]["parallel_segments"]
     (old / "job.json").write_text(json.dumps(record))
@@ -262,7 +260,7 @@ def test_a_job_without_chains_is_what_older_directories_hold(model, whole, tmp_p
         kept = {"codes": data["codes"], "done": data["done"]}
     np.savez(old / "level_2" / "codes.npz", **kept)
     job = dataclasses.replace(request.job, levels=())
-    run(request._replace(job=job), old)
+    loaded.make(request._replace(job=job), old)
     for level in TOTALS:
         with np.load(old / f"level_{level}" / "codes.npz") as data:
             np.testing.assert_array_equal(data["codes"], codes(whole, level))

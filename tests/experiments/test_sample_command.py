@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
 import oracle
 import pytest
+import tiny_model
 
 from experiments import sample
 from jukejax import presets
@@ -19,14 +21,20 @@ from jukejax.config import (
     VQVAEConfig,
 )
 from jukejax.errors import CheckpointError, DataError
-from jukejax.model_dir import LoadedVQVAE, read_model_dir, write_model_dir
+from jukejax.model_dir import (
+    LoadedModel,
+    LoadedVQVAE,
+    ModelDir,
+    read_model_dir,
+    write_model_dir,
+)
 from jukejax.models import vqvae
 from jukejax.models.bottleneck import Codebook
 from jukejax.sampling import labels, sound
 from jukejax.sampling import resolve as setup
-from jukejax.sampling.job import Item, Job
+from jukejax.sampling.job import Item, Job, Options, options_from
 from jukejax.sampling.labels import describer
-from jukejax.sampling.request import Command, make_request
+from jukejax.sampling.request import make_request, request_again
 from jukejax.sampling.sample_dir import SampleDir
 from jukejax.text import lyrics as text
 from jukejax.text.labels import Vocabulary, labels_digest
@@ -46,47 +54,35 @@ JOB = Job(
 # --- jobs from options ----------------------------------------------------------------------------
 
 
-def test_make_request_takes_every_option(tmp_path):
-    (tmp_path / "words.txt").write_text("la la\n")
-    job = make_request(
-        Command(
-            out=tmp_path / "out",
-            model=tmp_path / "a" / ".." / "model",
-            artist="A",
-            genre=("g", "h"),
-            lyrics=tmp_path / "words.txt",
-            seconds=3.0,
-            total_seconds=9.0,
-            count=2,
-            seed=7,
-            temperature=(0.5, 0.6),
-            hop_fraction=(0.25, 1.0),
-            top_k=(0, 5),
-            top_p=(0.9, 1.0),
-            levels=(1,),
-            max_batch=1,
-            weights="int8",
-        )
-    ).job
-    assert job == Job(
-        model=str(tmp_path.resolve() / "model"),
-        items=(Item("A", ("g", "h"), "la la\n"),) * 2,
-        seconds=3.0,
-        total_seconds=9.0,
-        seed=7,
-        temperature=(0.5, 0.6),
-        hop_fraction=(0.25, 1.0),
-        top_k=(0, 5),
-        top_p=(0.9, 1.0),
-        levels=(1,),
-        max_batch=1,
-        weights="int8",
+MODEL = LoadedModel(
+    ModelDir(Path("/models/tiny"), Path(), {}, {}),
+    LoadedVQVAE(tiny_model.VQVAE, None, (), 0, ""),
+    None,
+)
+
+
+def test_a_request_takes_every_option():
+    drawn = {
+        "seconds": 3.0, "total_seconds": 9.0, "seed": 7, "temperature": (0.5, 0.6),
+        "hop_fraction": (0.25, 1.0), "top_k": (0, 5), "top_p": (0.9, 1.0), "levels": (1,),
+        "max_batch": 4, "weights": "int8", "parallel_segments": 2,
+    }  # fmt: skip
+    labels = {"artist": "A", "genre": ("g", "h"), "year": 1959, "tags": ("t",)}
+    others = {"continue_from", "at", "upsample", "span", "item"}  # see test_sampling.py
+    names = {field.name for field in dataclasses.fields(Options)}
+    assert {*drawn, *labels, "count"} == names - others
+    request = make_request(MODEL, Options(**drawn, **labels, count=2), "la la\n")
+    song = Item("A", ("g", "h"), "la la\n", year=1959, tags=("t",))
+    assert request.job == Job(model="/models/tiny", items=(song,) * 2, **drawn)
+
+
+def test_single_values_stand_for_tuples():
+    values = {"genre": "jazz", "temperature": 0.9, "top_k": 5, "levels": 2, "upsample": "a"}
+    assert options_from(3, values) == Options(
+        genre=("jazz",), temperature=(0.9,) * 3, top_k=(5,) * 3, levels=(2,), upsample=Path("a")
     )
-
-
-def test_make_request_without_a_model_says_what_to_give(tmp_path):
-    with pytest.raises(ConfigError, match="Give --model"):
-        make_request(Command(out=tmp_path))
+    with pytest.raises(ConfigError, match=r"temprature is not an option.*did you mean temperature"):
+        options_from(3, {"temprature": 1.0})
 
 
 def test_the_command_ends_with_one_sentence(tmp_path):
@@ -94,18 +90,17 @@ def test_the_command_ends_with_one_sentence(tmp_path):
         sample.main(["--out", str(tmp_path)])
 
 
-def test_make_request_reads_the_job_of_a_sample_directory(tmp_path):
+def test_a_request_is_read_from_the_job_of_a_sample_directory(tmp_path):
     job = dataclasses.replace(JOB, weights="int8")
     SampleDir(tmp_path, job, 1000, [])
-    command = Command(out=tmp_path / "again", job=tmp_path / "job.json")
-    assert make_request(command).job == job
+    assert request_again(MODEL, tmp_path / "job.json").job == job
 
 
 def test_a_job_with_a_wrong_field_names_its_file(tmp_path):
     file = tmp_path / "job.json"
     file.write_text(json.dumps({"request": {"secs": 3}}))
     with pytest.raises(ConfigError, match=r"job\.json has no field 'secs'"):
-        make_request(Command(out=tmp_path / "out", job=file))
+        request_again(MODEL, file)
 
 
 @pytest.mark.parametrize("field", ["temperature", "hop_fraction"])

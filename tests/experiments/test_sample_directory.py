@@ -2,13 +2,17 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_model
 
+from experiments import sample
 from jukejax.config import ConfigError
-from jukejax.sampling.job import Item, Job
-from jukejax.sampling.request import Command, make_request
+from jukejax.model_dir import LoadedModel, LoadedVQVAE, ModelDir
+from jukejax.sampling.job import Item, Job, Options
+from jukejax.sampling.request import make_request, request_again
 from jukejax.sampling.sample_dir import SampleDir
 
 soundfile = pytest.importorskip("soundfile")
@@ -19,6 +23,11 @@ JOB = Job(
     items=(Item("ella fitzgerald", ("soul", "jazz"), WORDS), Item("unknown", (), "")),
     seconds=6.0,
     seed=3,
+)
+MODEL = LoadedModel(
+    ModelDir(Path("/models/tiny"), Path(), {}, {}),
+    LoadedVQVAE(tiny_model.VQVAE, None, (), 0, ""),
+    None,
 )
 LEVELS = [
     {"level": 1, "seconds_to_sample": None},
@@ -110,7 +119,7 @@ def test_a_new_directory_begins_with_given_codes_and_no_old_ones(tmp_path):
     codes, done = new.load(1, (2, 4))
     assert codes.tolist() == [[9, 9, 9, 0]] * 2 and done.tolist() == [3, 3]
     assert new.load_window(1, 0, 4, 2).shape == (2, 0)
-    assert new.begun_with(1, 2).tolist() == [[9, 9]] * 2
+    assert new.codes(1).tolist() == [[9, 9, 9]] * 2
 
 
 def test_sounds_are_written_a_file_an_item(tmp_path):
@@ -147,12 +156,12 @@ def test_a_file_that_is_no_job_is_refused_with_a_sentence(tmp_path, text):
     path = tmp_path / "job.json"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"job\.json"):
-        make_request(Command(tmp_path / "out", job=path))
+        sample.run(sample.Command(out=tmp_path / "out", job=path))
 
 
 def test_no_songs_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="count"):
-        make_request(Command(tmp_path / "out", model=tmp_path, count=0))
+        make_request(MODEL, Options(count=0))
 
 
 def test_a_directory_begun_with_other_weights_is_refused(tmp_path):
@@ -165,9 +174,10 @@ def test_a_directory_begun_with_other_weights_is_refused(tmp_path):
 def test_a_job_takes_no_labels_but_its_own_and_may_name_where_the_model_went(tmp_path):
     SampleDir(tmp_path, JOB, 1000, [])
     file = tmp_path / "job.json"
-    with pytest.raises(ConfigError, match="--job takes no options"):
-        make_request(Command(tmp_path, job=file, seed=99))
-    moved = make_request(Command(tmp_path, job=file, model=tmp_path / "moved")).job
+    with pytest.raises(ConfigError, match="--seed cannot be combined with --job"):
+        sample.run(sample.Command(out=tmp_path, job=file, seed=99))
+    directory = dataclasses.replace(MODEL.directory, path=tmp_path / "moved")
+    moved = request_again(dataclasses.replace(MODEL, directory=directory), file).job
     assert moved == dataclasses.replace(JOB, model=str(tmp_path / "moved"))
     SampleDir(tmp_path, moved, 1000, [])  # the same job, wherever the model lies
 

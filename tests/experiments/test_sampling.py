@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
+import tiny_model
 from tiny_model import HOPS, RATE, assert_same, codes, sample
 
-from experiments.sample import run
+from experiments.sample import Command, run
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.model_dir import ModelDir, load_vqvae, read_model_dir
 from jukejax.parallel.mesh import local_bytes, make_mesh
 from jukejax.sampling import cascade, making
 from jukejax.sampling.job import Item, Job
-from jukejax.sampling.request import Command, make_request
 from jukejax.sampling.resolve import set_up
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -193,12 +193,12 @@ def test_killed_after_every_chunk_it_makes_the_same_songs(
         raise Killed
 
     options = {"model": model, "seconds": SECONDS, "count": count, "seed": 5, **BATCH}
-    request, lives = make_request(Command(out=tmp_path, **options)), 0
+    lives = 0
     with monkeypatch.context() as patch:
         patch.setattr(making.Batch, "step", step)
         while True:
             try:
-                run(request, tmp_path, stream, devices=mesh)
+                sample(tmp_path, stream=stream, mesh=mesh, **options)
                 break
             except Killed:
                 lives += 1
@@ -208,10 +208,10 @@ def test_killed_after_every_chunk_it_makes_the_same_songs(
 
 def test_a_sharper_draw_by_level_and_item(model, tmp_path):
     options = {"model": model, "seconds": SECONDS, "levels": (2,), "seed": 1, **BATCH}
-    request = make_request(Command(out=tmp_path, count=2, top_k=(0, 0, 1), **options))
+    loaded, request = tiny_model.request(count=2, top_k=(0, 0, 1), **options)
     free = dataclasses.replace(request.job.items[1], top_k=(0, 0, 9))
     job = dataclasses.replace(request.job, items=(request.job.items[0], free))
-    run(request._replace(job=job), tmp_path / "mixed")
+    loaded.make(request._replace(job=job), tmp_path / "mixed")
     greedy = sample(tmp_path / "greedy", **options | {"seed": 2}, top_k=(0, 0, 1))
     mixed = codes(tmp_path / "mixed", 2)
     np.testing.assert_array_equal(mixed[0], codes(greedy, 2)[0])  # whatever the seed
@@ -321,7 +321,7 @@ def test_chosen_items_and_times_are_upsampled(song, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompt": "p.wav", "upsample": "x"}, "--prompt and --upsample cannot be combined"),
+        ({"continue_from": "a", "upsample": "x"}, "--continue-from and --upsample cannot be comb"),
         ({"at": 3.0}, "--at needs --continue-from"),
         ({"prompt_seconds": 3.0}, "--prompt-seconds needs --prompt"),
         ({"item": (1,)}, "--item needs"),
@@ -330,7 +330,7 @@ def test_chosen_items_and_times_are_upsampled(song, tmp_path):
 )
 def test_options_that_do_not_fit_are_refused(model, tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
-        make_request(Command(out=tmp_path, model=model, **options))
+        sample(tmp_path, model=model, **options)
 
 
 def test_a_sample_that_lacks_what_is_asked_for_is_refused(song, tmp_path):
@@ -340,7 +340,7 @@ def test_a_sample_that_lacks_what_is_asked_for_is_refused(song, tmp_path):
         ({"artist": "elvis"}, "--artist cannot change"),
     ):
         with pytest.raises(ConfigError, match=message):
-            make_request(Command(out=tmp_path, continue_from=song, **options))
+            sample(tmp_path, continue_from=song, **options)
 
 
 # --- plans ----------------------------------------------------------------------------------------
@@ -348,10 +348,8 @@ def test_a_sample_that_lacks_what_is_asked_for_is_refused(song, tmp_path):
 
 def test_a_plan_names_windows_memory_and_time_and_makes_nothing(model, tmp_path, capsys):
     out = tmp_path / "out"
-    request = make_request(
-        Command(out=out, model=model, seconds=SECONDS, count=3, max_batch=2, **BATCH)
-    )
-    assert run(request, out, plan=True) is None
+    options = {"seconds": SECONDS, "count": 3, "max_batch": 2, **BATCH}
+    assert run(Command(out=out, model=model, plan=True, **options)) is None
     text = capsys.readouterr().out
     assert not out.exists()
     assert "3 songs of 0.0751 s" in text
@@ -365,10 +363,7 @@ def test_a_plan_names_windows_memory_and_time_and_makes_nothing(model, tmp_path,
 
 
 def test_a_plan_takes_the_speed_that_was_measured(song, model, capsys):
-    request = make_request(
-        Command(out=song, model=model, seconds=SECONDS, count=2, seed=5, **BATCH)
-    )
-    run(request, song, plan=True)
+    sample(song, model=model, seconds=SECONDS, count=2, seed=5, plan=True, **BATCH)
     text = capsys.readouterr().out
     assert "measured" in text and "at best" not in text.split("Time:")[0]
 
@@ -377,12 +372,10 @@ def test_a_job_that_cannot_fit_says_so_before_it_starts(model, tmp_path, monkeyp
     from jukejax.sampling import planning
 
     monkeypatch.setattr(planning, "free_memory", lambda: 5_000)
-    request = make_request(Command(out=tmp_path / "a", model=model, count=8, **BATCH))
     with pytest.raises(
         ConfigError, match=r"takes about .* MiB, but .* free; give a --max-batch below 8"
     ):
-        run(request, tmp_path / "a")
+        sample(tmp_path / "a", model=model, count=8, **BATCH)
     assert not (tmp_path / "a").exists()
-    request = make_request(Command(out=tmp_path / "b", model=model, seconds=0.004, **BATCH))
     monkeypatch.setattr(planning, "free_memory", lambda: 10**9)
-    run(request, tmp_path / "b")
+    sample(tmp_path / "b", model=model, seconds=0.004, **BATCH)

@@ -8,21 +8,17 @@ import tiny_model
 from tiny_model import MIDDLE
 
 from experiments.benchmark import limits, seams
-from experiments.sample import run
 from jukejax.config import ConfigError
-from jukejax.sampling.request import Command, make_request
 
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
     """Two finished songs of one chain: 38, 76 and 152 codes, windows of 16."""
     folder = tmp_path_factory.mktemp("seams")
-    command = Command(
-        folder / "songs", tiny_model.write(folder), artist="ella", genre=("jazz",),
+    return tiny_model.sample(
+        folder / "songs", model=tiny_model.write(folder), artist="ella", genre=("jazz",),
         seconds=0.0751, count=2, temperature=(3.0,) * 3, hop_fraction=(0.5,) * 3,
     )  # fmt: skip
-    run(make_request(command), command.out)
-    return command.out
 
 
 def test_bits_are_those_of_the_tokens_after_a_place_in_a_window_around_it():
@@ -84,7 +80,6 @@ def test_a_song_is_made_again_in_chains_and_measured(sample):
 
 @pytest.mark.slow
 def test_songs_of_chains_are_no_measure(sample, tmp_path):
-    command = Command(tmp_path / "cut", job=None, upsample=sample, parallel_segments=2)
-    run(make_request(command), command.out)
+    tiny_model.sample(tmp_path / "cut", upsample=sample, parallel_segments=2)
     with pytest.raises(ConfigError, match="must hold finished songs from nothing, of one chain"):
         seams.run(seams.Command(tmp_path / "cut"))
