@@ -31,9 +31,13 @@ class Options:
     """What the result depends on beside the songs."""
 
     min_seconds: float = 1.0
+    """Shorter songs are skipped."""
     test_fraction: float = 0.1
+    """Part of the songs without a given split that goes to the test split."""
     seed: int = 0
+    """Of the split."""
     sample_rate: int = SAMPLE_RATE
+    """Of the records, in Hz: that of the VQ-VAE to train."""
 
 
 @dataclasses.dataclass(frozen=True)

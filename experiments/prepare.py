@@ -1,14 +1,17 @@
-"""Songs to records.
+"""Songs to records: scan a folder, build a data set, report on it.
 
-python -m experiments.prepare scan FOLDER --out songs.jsonl
-python -m experiments.prepare build --manifest songs.jsonl --out data/songs --workers 4
-python -m experiments.prepare build --manifest songs.jsonl --out data/songs --runner DirectRunner
-python -m experiments.prepare report --data data/songs --out data/report --workers 4
+jukejax prepare scan ~/Music --out songs.jsonl
+jukejax prepare build --manifest songs.jsonl --out data/songs --workers 4
+jukejax prepare build --manifest songs.jsonl --out data/songs --runner DirectRunner
+jukejax prepare report --data data/songs --out data/report --workers 4
 """
 
+from __future__ import annotations
+
+import json
 import shlex
 import sys
-from json import dumps
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
@@ -17,105 +20,116 @@ from data_pipeline import prepare
 from data_pipeline.manifest import write_manifest
 from data_pipeline.plan import Options
 from data_pipeline.scan import other_kinds, scan_folder
-from data_pipeline.songs import SAMPLE_RATE
 from experiments import cli
 from jukejax.errors import DataError
 
-app = tyro.extras.SubcommandApp()
 
-
-@app.command
-def scan(folder: tyro.conf.Positional[Path], out: Path, overwrite: bool = False) -> None:
+@dataclass(frozen=True)
+class Scan:
     """List the sound files of a folder as a manifest.
 
-    Example: python -m experiments.prepare scan ~/Music --out songs.jsonl
-
-    Args:
-        folder: where the wav, flac, ogg, mp3 and opus files are; tags give the labels, .txt or
-            .lrc files beside them the lyrics.
-        out: the manifest to write.
-        overwrite: replace a manifest that is there already, with every change made to it by hand.
+    Example: jukejax prepare scan ~/Music --out songs.jsonl
     """
-    if out.exists() and not overwrite:
+
+    folder: tyro.conf.Positional[Path]
+    """Where the wav, flac, ogg, mp3 and opus files are; tags give the labels, .txt or .lrc files
+    beside them the lyrics."""
+    out: Path
+    """The manifest to write."""
+    overwrite: bool = False
+    """Replace an existing manifest, with every change made to it by hand."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """Decode songs into records; after an interruption, run it again to continue.
+
+    Example: jukejax prepare build --manifest songs.jsonl --out data/songs --workers 4
+    """
+
+    manifest: Path
+    """A songs.jsonl, or a folder of sound files."""
+    out: Path
+    """The data set to write."""
+    workers: int = 1
+    """Processes that decode."""
+    options: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
+    min_count: int = 1
+    """Artists, genres, decades and tags of fewer songs are left out of labels.json: unknown."""
+    runner: str = ""
+    """Apache Beam's, in place of workers: DirectRunner, PortableRunner, DataflowRunner ..."""
+    beam_flags: str = ""
+    """Beam's own flags in one text, such as
+    --beam-flags="--direct_num_workers=2 --direct_running_mode=multi_processing"."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write a page and JSON about a data set; after an interruption, run it again to continue.
+
+    Example: jukejax prepare report --data data/songs --out data/report
+    """
+
+    data: Path
+    """Songs, as `build` wrote them."""
+    out: Path
+    """Gets index.html, report.json and the measures of each song."""
+    workers: int = 1
+    """Processes that measure."""
+    json: bool = False
+    """Print the report as one JSON object too."""
+
+
+def scan(command: Scan) -> None:
+    out = command.out
+    if out.exists() and not command.overwrite:
         raise DataError(
             f"{out} exists already, and may hold labels mended by hand; give another --out, or "
             "--overwrite to replace it"
         )
-    count = write_manifest(scan_folder(folder), out)
-    others = other_kinds(folder)
+    count = write_manifest(scan_folder(command.folder), out)
+    others = other_kinds(command.folder)
     if others:
         counts = ", ".join(f"{suffix} {count}" for suffix, count in others.items())
         print(f"{sum(others.values())} files of other kinds left out: {counts}; convert them")
-    print(f"{count} songs listed in {out}; see that the labels are right, then build")
+    print(f"{count} songs listed in {out}; check that the labels are right, then build")
 
 
-@app.command
-def build(
-    manifest: Path,
-    out: Path,
-    workers: int = 1,
-    min_seconds: float = 1.0,
-    test_fraction: float = 0.1,
-    seed: int = 0,
-    sample_rate: int = SAMPLE_RATE,
-    min_count: int = 1,
-    runner: str = "",
-    beam_flags: str = "",
-) -> None:
-    """Decode songs into records; run it again to go on after an interruption.
-
-    Example: python -m experiments.prepare build --manifest songs.jsonl --out data/songs
-
-    Args:
-        manifest: a songs.jsonl, or a folder of sound files.
-        out: the data set to write.
-        workers: processes that decode.
-        min_seconds: shorter songs are skipped.
-        test_fraction: part of the songs without a given split that goes to the test split.
-        seed: of the split.
-        sample_rate: of the records, in Hz; that of the VQ-VAE to train.
-        min_count: artists, genres, decades and tags of fewer songs are left out of labels.json,
-            and so are unknown.
-        runner: Apache Beam's, in place of workers: DirectRunner, PortableRunner, DataflowRunner ...
-        beam_flags: Beam's own flags in one text, such as
-            --beam-flags="--direct_num_workers=2 --direct_running_mode=multi_processing".
-    """
-    options = Options(min_seconds, test_fraction, seed, sample_rate)
+def build(command: Build) -> None:
     report = prepare.build(
-        manifest,
-        out,
-        workers=workers,
-        options=options,
-        min_count=min_count,
-        runner=runner,
-        beam_flags=shlex.split(beam_flags),
+        command.manifest,
+        command.out,
+        workers=command.workers,
+        options=command.options,
+        min_count=command.min_count,
+        runner=command.runner,
+        beam_flags=shlex.split(command.beam_flags),
     )
     print("\n".join(report.lines()))
 
 
-@app.command
-def report(data: Path, out: Path, workers: int = 1, json: bool = False) -> None:
-    """Say what is in a data set: a page and JSON; run it again to go on after an interruption.
-
-    Example: python -m experiments.prepare report --data data/songs --out data/report
-
-    Args:
-        data: songs, as `build` wrote them.
-        out: gets index.html, report.json and what was measured of each song.
-        workers: processes that measure.
-        json: print the report as one JSON object too.
-    """
+def report(command: Report) -> None:
     from data_pipeline.report import make
 
-    found = make.make_report(data, out, workers=workers)
-    print("\n".join([*make.lines(found), f"{out / 'index.html'}"]))
-    if json:
-        print(dumps(found))
+    figures = make.make_report(command.data, command.out, workers=command.workers)
+    print("\n".join([*make.lines(figures), f"{command.out / 'index.html'}"]))
+    if command.json:
+        print(json.dumps(figures))
+
+
+ACTIONS = {
+    "scan": (Scan, scan, ()),
+    "build": (Build, build, ("manifest", "out", "workers", "options", "min_count")),
+    "report": (Report, report, ()),
+}
 
 
 @cli.command
 def main(arguments: list[str]) -> None:
-    app.cli(args=arguments, description=__doc__, prog="python -m experiments.prepare")
+    about = {name: (kind.__doc__ or "").splitlines()[0] for name, (kind, *_) in ACTIONS.items()}
+    name, rest = cli.choose(about, arguments, "jukejax prepare scan|build|report ...")
+    kind, run, common = ACTIONS[name]
+    run(cli.parse(kind, rest, f"jukejax prepare {name}", common))
 
 
 if __name__ == "__main__":

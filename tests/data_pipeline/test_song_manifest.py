@@ -6,7 +6,7 @@ from sounds import RATE, sound, write_lines, write_song
 
 from data_pipeline.manifest import read_manifest, write_manifest
 from data_pipeline.scan import scan_folder
-from experiments.prepare import scan
+from experiments.prepare import Scan, scan
 from jukejax.errors import DataError
 
 
@@ -144,7 +144,7 @@ def test_scan_leaves_out_hidden_folders_and_says_other_kinds(folder, capsys):
     for name in (".trash/b.wav", ".trash/deep/c.wav", ".trash/d.aiff", "e.AIFF", "f.m4a", "g.txt"):
         (folder / name).write_bytes((folder / "a.wav").read_bytes())
     assert [song.id for song in scan_folder(folder)] == ["a"]
-    scan(folder, folder / "songs.jsonl")
+    scan(Scan(folder, folder / "songs.jsonl"))
     assert "2 files of other kinds left out: .aiff 1, .m4a 1" in capsys.readouterr().out
     (folder / "a.wav").unlink()
     with pytest.raises(DataError, match=r"convert those of other kinds \(\.aiff, \.m4a\) or give"):

@@ -5,7 +5,7 @@ from sounds import write_lines, write_song
 
 from data_pipeline import prepare, records
 from data_pipeline.codes import CodesWriter
-from experiments.prepare import scan
+from experiments.prepare import Scan, scan
 from jukejax.errors import DataError
 
 
@@ -54,9 +54,9 @@ def test_build_does_not_overwrite_its_manifest(manifest, tmp_path):
 def test_scan_overwrites_only_when_told_to(manifest, tmp_path):
     before = manifest.read_bytes()
     with pytest.raises(DataError, match="--overwrite"):
-        scan(tmp_path, manifest)
+        scan(Scan(tmp_path, manifest))
     assert manifest.read_bytes() == before
-    scan(tmp_path, manifest, overwrite=True)
+    scan(Scan(tmp_path, manifest, overwrite=True))
     assert manifest.read_bytes() != b"" and b'"a.wav"' in manifest.read_bytes()
 
 
