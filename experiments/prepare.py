@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -117,7 +119,7 @@ def report(command: Report) -> None:
         print(json.dumps(figures))
 
 
-ACTIONS = {
+ACTIONS: dict[str, tuple[type, Callable[[Any], None], tuple[str, ...]]] = {
     "scan": (Scan, scan, ()),
     "build": (Build, build, ("manifest", "out", "workers", "options", "min_count")),
     "report": (Report, report, ()),
