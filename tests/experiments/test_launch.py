@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments import launch
-from experiments.launch_targets import TARGETS, Job, chips, run_again
+from experiments.launch import __main__ as launch
+from experiments.launch.__main__ import TARGETS
+from experiments.launch.google import chips
+from experiments.launch.job import Job, run_again
 from jukejax.config import ConfigError
 
 SHELLCHECK = shutil.which("shellcheck", path=Path(sys.executable).parent)
@@ -39,29 +41,37 @@ def check(tmp_path, name, text):
     assert done.returncode == 0, done.stdout
 
 
-def test_options_of_the_target_and_of_training_are_told_apart():
+def test_options_of_the_target_are_separated_from_those_of_training():
     target, job = parse("slurm")
     assert (target.nodes, target.gpus, target.options) == (8, 4, ("--account=music",))
     assert job.command[1:] == (
         "-m", "experiments.train", "prior_5b", *TRAIN, "--workdir", "/shared/5b run",
     )  # fmt: skip
-    assert job.name == "prior-5b-5b-run" and job.steps == 310_500
+    assert job.name == "prior-5b-5b-run"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "code", "words"),
     [
-        (["prior_5b", *TRAIN, "--workdir", "w"], "--on is ''; it must be one of local"),
-        (["prior_5b", "--on=mars", *TRAIN, "--workdir", "w"], "--on is 'mars'"),
-        (["prior_5b", "--on=local", *TRAIN, "--workdir=gs://b/w"], "b/w is no folder; mount the"),
+        ([], 2, "usage: jukejax launch PRESET --on local|tpu-vm|gke|slurm --data DIR"),
+        (["--on=mars"], 2, "there is no 'mars'; choose one of local, tpu-vm, gke, slurm"),
+        (["--help"], 0, "slurm   A SLURM batch job for GPUs, one process for each."),
+        (["--on=gke", "--help"], 0, "--topology STR"),
     ],
 )
-def test_where_to_run_and_what_to_write_must_be_there(arguments, words):
-    with pytest.raises(ConfigError, match=words):
-        launch.parse(arguments)
+def test_a_target_must_be_chosen(arguments, code, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        launch.parse(["prior_5b", *arguments])
+    output = capsys.readouterr()
+    assert stop.value.code == code and words in (output.err if code else output.out)
 
 
-def test_mistakes_in_training_options_are_said_before_anything_is_started(capsys):
+def test_the_workdir_is_a_folder():
+    with pytest.raises(ConfigError, match="b/w is no folder; mount the"):
+        launch.parse(["prior_5b", "--on=local", *TRAIN, "--workdir=gs://b/w"])
+
+
+def test_mistakes_in_training_options_are_reported_before_anything_is_started(capsys):
     with pytest.raises(SystemExit) as stop:
         launch.parse(["prior_5b", "--on", "local", *TRAIN, "--workdir", "w", "--train.bach", "8"])
     assert stop.value.code == 2 and "--train.bach" in capsys.readouterr().err
@@ -172,7 +182,7 @@ def loop(tmp_path, codes, restarts=3, stopped="", saves=""):
         f"bash -c 'n=$(cat {count} 2>/dev/null || echo 0); echo $((n + 1)) >{count}; {saves} "
         f"codes=({' '.join(map(str, codes))}); exit ${{codes[$n]}}'"
     )
-    job = Job("x", tmp_path, (), 1)
+    job = Job("x", tmp_path, ())
     text = run_again(job, command, restarts, stopped).replace("sleep $", "true $")
     (tmp_path / "loop.sh").write_text(f"set -u\n{text}")
     done = subprocess.run(["bash", tmp_path / "loop.sh"], capture_output=True, text=True)
@@ -205,7 +215,7 @@ def test_the_loop_queues_again_where_it_is_told_to(tmp_path):
 
 def test_the_loop_passes_sigterm_on(tmp_path):
     inner = 'trap "touch saved; exit 75" TERM; touch ready; while true; do sleep 0.05; done'
-    job = Job("x", tmp_path, (), 1)
+    job = Job("x", tmp_path, ())
     text = run_again(job, f"bash -c '{inner}'", 3)
     process = subprocess.Popen(["bash", "-c", f"set -u\n{text}"], cwd=tmp_path)
     while not (tmp_path / "ready").exists():

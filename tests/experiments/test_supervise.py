@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from experiments.supervise import Plan, Supervisor, latest_checkpoint, verdict
+from experiments.launch.supervise import Plan, Supervisor, latest_checkpoint, verdict
 from jukejax.config import ConfigError
 
 # behaves as its line in the file `script` says, a line an attempt, a word a process
@@ -94,7 +94,7 @@ def test_signals_are_passed_on_and_nothing_is_started_again(tmp_path, number, co
 def test_two_launches_do_not_train_in_one_workdir(tmp_path):
     """Also where the first launcher was killed, and its processes go on."""
     source = (
-        "import pathlib, sys; from experiments.supervise import Plan, Supervisor; "
+        "import pathlib, sys; from experiments.launch.supervise import Plan, Supervisor; "
         "folder = pathlib.Path(sys.argv[1]); "
         "Supervisor(Plan((sys.executable, '-c', sys.argv[2], str(folder)), folder)).run()"
     )

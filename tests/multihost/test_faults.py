@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from processes import ROOT, TINY_RUN, lines, saved, without_times
 
-from experiments.supervise import Plan, Supervisor
+from experiments.launch.supervise import Plan, Supervisor
 
 pytestmark = pytest.mark.slow
 STEPS = 200
