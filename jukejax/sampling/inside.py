@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -18,6 +19,12 @@ from jukejax.parallel.mesh import COMPUTE, host_rows, put_batch
 Reader = Callable[[dict[str, np.ndarray]], list[Any]]
 
 
+@partial(jax.jit, static_argnums=(0, 3))
+def _kept(config: PriorConfig, params: Any, batch: dict[str, jax.Array], keep: str) -> list[Any]:
+    with nn.logical_axis_rules(list(COMPUTE)):
+        return kept(config, params, batch, keep)
+
+
 def make_reader(config: PriorConfig, params: Any, mesh: Mesh, keep: str) -> Reader:
     """A function from a batch of what the prior reads to what each layer keeps of it.
 
@@ -26,16 +33,11 @@ def make_reader(config: PriorConfig, params: Any, mesh: Mesh, keep: str) -> Read
     and gets all of what is kept.
     """
 
-    @jax.jit
-    def jitted(params: Any, batch: dict[str, jax.Array]) -> list[Any]:
-        with nn.logical_axis_rules(list(COMPUTE)):
-            return kept(config, params, batch, keep)
-
     def read(batch: dict[str, np.ndarray]) -> list[Any]:
         rows = host_rows(mesh, len(batch["codes"]))
         own = {name: array[rows] for name, array in batch.items()}
         with jax.set_mesh(mesh):
-            found: list[Any] = gathered(jitted(params, put_batch(mesh, own)))
+            found: list[Any] = gathered(_kept(config, params, put_batch(mesh, own), keep))
             return found
 
     return read

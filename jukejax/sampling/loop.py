@@ -228,20 +228,24 @@ class Loop:
 def make_loop(
     config: PriorConfig, mesh: Mesh, params: Any, windows: int, control: Control, chains: int = 1
 ) -> Loop:
-    """Compiles a loop; the same arguments, by shapes and shardings, give the same one.
+    """Compiles a loop, or returns the one that was compiled for the same shapes and shardings.
 
     Args:
       params: arrays on the devices of `mesh`, as `weights.hold` gives them.
       windows, chains: see `abstract_arguments`.
     """
-    params, *others = abstract_arguments(config, mesh, params, windows, control, chains)
-    leaves, tree = jax.tree.flatten((apart(mesh, params), *others))
-    return _make_loop(config, mesh, tree, tuple(leaves))
+    shapes = jax.tree.map(lambda x: _abstract(x, x.sharding), params)
+    leaves, tree = jax.tree.flatten((shapes, jax.eval_shape(lambda: control)))
+    return _make_loop(config, mesh, windows, chains, tree, tuple(leaves))
 
 
-@functools.lru_cache(maxsize=16)
-def _make_loop(config: PriorConfig, mesh: Mesh, tree: Any, leaves: tuple[Any, ...]) -> Loop:
-    arguments = jax.tree.unflatten(tree, leaves)
+@functools.lru_cache(maxsize=64)
+def _make_loop(
+    config: PriorConfig, mesh: Mesh, windows: int, chains: int, tree: Any, leaves: tuple[Any, ...]
+) -> Loop:
+    params, control = jax.tree.unflatten(tree, leaves)
+    _, *others = abstract_arguments(config, mesh, params, windows, control, chains)
+    arguments = (apart(mesh, params), *others)
     compiled = lower(config, mesh, arguments).compile()
 
     def known(format: Format, x: Any) -> Format:  # that of an unused argument is not known
