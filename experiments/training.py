@@ -158,7 +158,7 @@ def _label_file(training: Training[Any]) -> Path:
 
 
 def _reconstructions(experiment: VQVAEExperiment, run: Run, audio: np.ndarray) -> Hook:
-    from jukejax.evaluation.spectrogram import log_spectrogram, to_image
+    from jukejax.evaluation.pages.spectrogram import log_spectrogram, to_image
     from jukejax.training.reconstruction import reconstruction_hook
 
     def picture(sound: np.ndarray) -> np.ndarray:
@@ -168,11 +168,18 @@ def _reconstructions(experiment: VQVAEExperiment, run: Run, audio: np.ndarray) -
 
 
 def _suites(training: Training[Any], run: Run) -> Hook:
-    from experiments.evaluate.hook import Asked, suites_hook
+    from experiments.evaluation_data import PreparedAudio, PreparedCodes, encode_test_split
+    from jukejax.evaluation.in_training import Asked, suites_hook
 
+    is_prior = not isinstance(run.experiment, VQVAEExperiment)
+    songs = training.evaluate_songs if is_prior else training.data
     asked = Asked(
-        training.evaluate, training.evaluate_every, training.evaluate_vqvae,
-        training.evaluate_songs,
-    )  # fmt: skip
-    folders = training.data, _label_file(training), Path(run.workdir)
-    return suites_hook(asked, run.experiment, run.mesh, *folders, run.log)
+        training.evaluate,
+        training.evaluate_every,
+        training.evaluate_vqvae,
+        PreparedAudio(songs) if songs else None,
+        PreparedCodes(training.data) if is_prior else None,
+        _label_file(training),
+        encode_test_split,
+    )
+    return suites_hook(asked, run)

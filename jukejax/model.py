@@ -19,7 +19,7 @@ import numpy as np
 
 from jukejax import files
 from jukejax.config import ConfigError, MeshConfig
-from jukejax.evaluation.player import Alignment, read_alignment
+from jukejax.evaluation.pages.player import Alignment, read_alignment
 from jukejax.model_dir import LoadedModel, load_model
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling import sound
@@ -75,7 +75,7 @@ class Song:
         Raises:
           ConfigError: `folder` exists and is not empty.
         """
-        from jukejax.evaluation.page import write_page
+        from jukejax.evaluation.pages.sample_page import write_page
 
         target = Path(folder)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -228,7 +228,7 @@ class Model:
 
         The page is written whenever a level is finished. See `sample_into`.
         """
-        from jukejax.evaluation.page import write_page
+        from jukejax.evaluation.pages.sample_page import write_page
 
         page = folder / "index.html"
         for step in sample_into(folder, self.loaded, request, stream, progress):

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from experiments.benchmark import limits
 from jukejax import costs, presets
 from jukejax.config import ConfigError, MeshConfig, PriorConfig
-from jukejax.evaluation import bootstrap, likelihood
+from jukejax.evaluation import bootstrap, scoring
 from jukejax.formatting import table
 from jukejax.model_dir import LoadedPrior, LoadedVQVAE, load_model
 from jukejax.parallel.mesh import batch_ways, make_mesh
@@ -96,7 +96,7 @@ def seams(plan: Plan) -> list[int]:
 
 
 def bits_after(
-    scorer: likelihood.Scorer,
+    scorer: scoring.Scorer,
     setup: LevelSetup,
     codes: NDArray[np.integer],
     upper: NDArray[np.integer],
@@ -115,7 +115,7 @@ def bits_after(
         stop = min(total, start + c.n_ctx)
         window = Window(start, stop, stop)
         batch = window_batch(c, window, codes, upper, setup.describes[0])
-        bits = likelihood.score_all(scorer, batch, rows)
+        bits = scoring.score_all(scorer, batch, rows)
         after = np.full((len(codes), half), np.nan)
         here = bits[:, place - start : min(stop, place + half) - start]
         after[:, : here.shape[1]] = here
@@ -156,7 +156,7 @@ def of_level(
     c, job = setup.config, source.job
     upper, kept = source.codes[c.level + 1], source.codes[c.level]
     total, half = kept.shape[1], c.n_ctx // 2
-    scorer = likelihood.make_scorer(c, prior.params, mesh)
+    scorer = scoring.make_scorer(c, prior.params, mesh)
     rows_at_once = -(-len(kept) // batch_ways(mesh)) * batch_ways(mesh)
     size = round(JOIN_SECONDS * c.sample_rate)
 

@@ -15,11 +15,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.data import prior_inputs
-from experiments.evaluate.likelihood import Held
-from experiments.evaluate.subject import Subject
+from experiments.evaluation_data import PreparedCodes
 from jukejax.config import MeshConfig
-from jukejax.evaluation import bootstrap, likelihood
+from jukejax.evaluation import bootstrap, scoring
+from jukejax.evaluation.likelihood import chosen_windows
+from jukejax.evaluation.subject import Subject
 from jukejax.formatting import table
 from jukejax.model_dir import read_model_dir
 from jukejax.parallel.mesh import make_mesh
@@ -44,18 +44,16 @@ class Command:
 def of_level(subject: Subject, level: int) -> list[dict[str, Any]]:
     """A row for each format of one prior; `difference` is to float32."""
     prior = subject.load_prior(level)
-    held = Held(subject, prior.config, prior.fingerprint)
-    windows = held.chosen()
-    inputs = prior_inputs(prior.config, windows)
+    windows = chosen_windows(subject, prior.config, "test")
     rows: list[dict[str, Any]] = []
     truth: dict[str, Any] = {}
     for weights in WEIGHTS:
         params = hold(prior.params, weights)
-        scorer = likelihood.make_scorer(prior.config, params, subject.mesh)
-        bits = likelihood.score_all(scorer, inputs, held.batch)
+        scorer = scoring.make_scorer(prior.config, params, subject.mesh)
+        bits = scoring.score_all(scorer, windows, subject.batch)
         songs = {
             name: (total / count, count)
-            for name, (total, count) in likelihood.by_song(bits, windows["song"]).items()
+            for name, (total, count) in scoring.by_song(bits, windows["song"]).items()
         }
         truth = truth or songs
         difference, interval = bootstrap.difference(truth, songs)
@@ -77,9 +75,12 @@ def of_level(subject: Subject, level: int) -> list[dict[str, Any]]:
 def run(command: Command) -> dict[str, Any]:
     """The rows of all levels, top first."""
     subject = Subject(
-        read_model_dir(command.model), make_mesh(MeshConfig()), None, command.codes, Path(),
-        command.batch,
-    )  # fmt: skip
+        read_model_dir(command.model),
+        make_mesh(MeshConfig()),
+        Path(),
+        codes=PreparedCodes(command.codes),
+        batch=command.batch,
+    )
     return {"rows": [row for level in subject.prior_levels for row in of_level(subject, level)]}
 
 

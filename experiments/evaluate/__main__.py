@@ -1,12 +1,21 @@
+"""jukejax evaluate: suites of a model, or one of the commands beside them."""
+
 import importlib
 import sys
 
-# What takes other arguments than the suites do; imported when asked for.
-COMMANDS = ("compare", "explorer", "fad-check")
+# Beside `evaluate SUITES...`; imported when asked for.
+COMMANDS = {
+    "compare": "experiments.evaluate.compare",
+    "explorer": "experiments.evaluate.explorer",
+    "fad-check": "experiments.evaluate.fad_check",
+}
 
-arguments = sys.argv[1:]
-if arguments and arguments[0] in COMMANDS:
-    module = arguments[0].replace("-", "_")
-    importlib.import_module(f"experiments.evaluate.{module}").main(arguments[1:])
-else:
-    importlib.import_module("experiments.evaluate.command").main(arguments)
+
+def main(arguments: list[str]) -> None:
+    name = arguments[0] if arguments else ""
+    module = importlib.import_module(COMMANDS.get(name, "experiments.evaluate.suites"))
+    module.main(arguments[1:] if name in COMMANDS else arguments)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

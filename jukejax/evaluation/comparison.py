@@ -1,13 +1,27 @@
-"""Scores of two models side by side, and which is better."""
+"""Which of two models is better? Their scores side by side."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from jukejax import files
+from jukejax.config import ConfigError
+from jukejax.errors import CheckpointError
 from jukejax.evaluation import bootstrap
-from jukejax.evaluation.report import Score
+from jukejax.evaluation.pages.report_page import Section, write_report
+from jukejax.evaluation.results import Score, Table, read_record, spread
+from jukejax.evaluation.suites import SUITES
+
+ABOUT = (
+    "The first directory is what the others are compared with. A difference is second minus first; "
+    "its 95 % interval is of the paired bootstrap over the songs that both measured, where there "
+    "are figures by song. The better one is named where the interval leaves out 0; few songs give "
+    "intervals that are too narrow. Where several rows are looked at, one in twenty stands out by "
+    "chance."
+)
 
 
 def compare(first: Sequence[Score], second: Sequence[Score]) -> list[dict[str, Any]]:
@@ -59,3 +73,80 @@ def _better(wanted: str, difference: float, interval: tuple[float, float] | None
     if interval[0] <= 0 <= interval[1]:
         return "unclear"
     return "second" if (difference < 0) == (wanted == "lower") else "first"
+
+
+# --- evaluation directories -----------------------------------------------------------------------
+
+
+def compared(suite: str, first: Path, second: Path) -> dict[str, Any] | None:
+    """The scores of a suite in two directories; None where one lacks its result.
+
+    Instead of "scores" it has a "reason" where the two cannot be compared.
+    """
+    one, other = (read_record(folder, suite) for folder in (first, second))
+    if one is None or other is None:
+        return None
+    for folder, record in ((first, one), (second, other)):
+        if record["source"].get("definition") != SUITES[suite].definition:
+            return {"reason": f"{folder} was measured by another version; evaluate it again."}
+    for part in SUITES[suite].alike:
+        if one["source"].get(part) != other["source"].get(part):
+            return {"reason": f"The two are of another {part}, so their figures mean other things."}
+    scores = SUITES[suite].scores
+    return {"scores": compare(scores(one["result"]), scores(other["result"]))}
+
+
+def table(row: dict[str, Any]) -> Table:
+    """A row of `compare_directories`."""
+    title = f"{SUITES[row['suite']].title}: {row['first']} (first), {row['second']} (second)."
+    cells = [
+        (
+            score["name"],
+            f"{score['first']:.4g}",
+            f"{score['second']:.4g}",
+            f"{score['difference']:+.4g}",
+            spread(score["interval"], 4),
+            str(score["songs"] or "–"),
+            score["better"] or "–",
+        )
+        for score in row.get("scores", [])
+    ]
+    header = ("figure", "first", "second", "difference", "95 %", "songs", "better")
+    return Table(f"{title} {row.get('reason', '')}".strip(), header, cells)
+
+
+def compare_directories(directories: Sequence[Path], out: Path | None) -> list[dict[str, Any]]:
+    """Prints and returns a row for each suite and each directory beside the first.
+
+    Args:
+      out: gets comparison.json and index.html, where given.
+
+    Raises:
+      ConfigError: fewer than two directories.
+      CheckpointError: no suite has a result in two of them.
+    """
+    if len(directories) < 2:
+        raise ConfigError("Give two or more evaluation directories to compare.")
+    first, *others = directories
+    rows, sections = [], []
+    for name, suite in SUITES.items():
+        found = [(second, compared(name, first, second)) for second in others]
+        of_suite = [
+            {"suite": name, "first": str(first), "second": str(second)} | scores
+            for second, scores in found
+            if scores is not None
+        ]
+        if of_suite:
+            rows += of_suite
+            tables = [table(row) for row in of_suite]
+            print("\n\n".join(map(str, tables)) + "\n")
+            sections.append(Section(name, suite.title, f"{suite.about} {ABOUT}", [], tables, []))
+    if not rows:
+        raise CheckpointError(
+            f"No suite has a result in {first} and in one of {', '.join(map(str, others))}; "
+            "evaluate the models with the same suites first."
+        )
+    if out is not None:
+        files.write_json(out / "comparison.json", rows)
+        print(f"Report: {write_report(out, 'Comparison of evaluations', sections)}")
+    return rows

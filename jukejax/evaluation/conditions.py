@@ -1,12 +1,14 @@
-"""What is each condition worth? Held-out windows with one condition replaced.
+"""What is each condition worth to a prior? Bits of windows with one condition replaced.
 
 N windows; arrays as a prior reads them, with "song" (N,) and "place" (N,): where in its song a
 window begins, in 0..1. Another song's condition comes from the next song (in cyclic order) that has
-one and differs, from its window of nearest place. All else stays the truth.
+one and differs, from its window of nearest place. All else stays the truth. The suites likelihood
+(held-out songs) and cascade (samples) measure and show it.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jukejax.config import PriorConfig
+from jukejax.evaluation import bootstrap, scoring
+from jukejax.evaluation.pages import plots
+from jukejax.evaluation.results import Figure, Table, spread
+from jukejax.evaluation.subject import Subject
+from jukejax.text.labels import unknown_ids
 
 Windows = dict[str, NDArray[Any]]
 
@@ -46,14 +53,12 @@ def replacements(
     windows: Windows,
     count: int,
     upper_unigram: NDArray[np.float64] | None,
-    unknown: dict[str, Any],
 ) -> Iterator[Replaced]:
     """Every replacement that the prior and the windows allow.
 
     Args:
       windows: the first `count` are scored; the others may lend their conditions only.
       upper_unigram: how likely each code of the level above is on its own, for priors that read it.
-      unknown: every array of label ids, one row of it, as a prior is told of songs without labels.
     """
     rng, every = np.random.default_rng(0), np.arange(count)
 
@@ -90,6 +95,7 @@ def replacements(
         ):
             yield Replaced(name, "upper codes", every, taken(every, {"upper": upper}))
     if config.labels:
+        unknown = unknown_ids(config.labels)
         yield from lent("labels", tuple(unknown), every, anything)
         size = (count, 1)
         none = {k: np.tile(unknown[k], size).reshape(windows[k][:count].shape) for k in unknown}
@@ -106,3 +112,104 @@ def replacements(
         if len(rows):
             empty = np.zeros_like(windows["lyrics"][rows])
             yield Replaced("no lyrics", "lyrics", rows, taken(rows, {"lyrics": empty}))
+
+
+def differences(
+    subject: Subject,
+    config: PriorConfig,
+    scorer: scoring.Scorer,
+    split: str,
+    windows: Windows,
+    count: int,
+    upper_unigram: NDArray[np.float64] | None,
+) -> list[dict[str, Any]]:
+    """A row for every condition that can be replaced: bits with it replaced, beside the truth's.
+
+    Args:
+      split: what the windows are of.
+      windows, count, upper_unigram: as `replacements` takes them. Tokens count where
+        windows["counted"] (N, T) says so; all, where it is not there.
+    """
+    counted = windows.get("counted", np.ones(windows["codes"].shape, bool))
+
+    def sums(rows: NDArray[np.int64], chosen: Windows) -> list[list[float]]:
+        """[bits, tokens] of each window."""
+        bits, kept = scoring.score_all(scorer, chosen, subject.batch), counted[rows]
+        return np.stack([np.where(kept, bits, 0).sum(1), kept.sum(1)], 1).tolist()
+
+    def by_song(rows: NDArray[np.int64], pairs: Any) -> dict[str, list[float]]:
+        song, pairs = windows["song"][rows], np.array(pairs)
+        return {str(i): pairs[song == i].sum(0).tolist() for i in np.unique(song).tolist()}
+
+    every = np.arange(count)
+    first = {name: array[:count] for name, array in windows.items()}
+    key = f"level {config.level}, {split}: "
+    truth = np.array(subject.once(key + "truth", lambda: sums(every, first)))
+    rows = []
+    for one in replacements(config, windows, count, upper_unigram):
+        pairs = subject.once(key + one.name, functools.partial(sums, one.rows, one.windows))
+        true, replaced = by_song(one.rows, truth[one.rows]), by_song(one.rows, pairs)
+        means = [{song: (b / n, n) for song, (b, n) in x.items()} for x in (true, replaced)]
+        more, interval = bootstrap.difference(*means)
+        rows.append(
+            {
+                "name": one.name,
+                "condition": one.condition,
+                "split": split,
+                "truth_bits_per_token": scoring.mean(true),
+                "bits_per_token": scoring.mean(replaced),
+                "difference": more,
+                "interval": interval,
+                "songs": len(replaced),
+                "windows": len(one.rows),
+            }
+        )
+    return rows
+
+
+def worth_table(levels: list[dict[str, Any]], split: str, where: str) -> Table:
+    """The rows of `differences` of all levels of one split; `where` says what the split is."""
+    return Table(
+        f"What each condition is worth, on {where}: bits per token more than the same windows need "
+        "with the truth. Above 0: the prior uses the condition. 95 %: paired bootstrap over songs.",
+        ("level, replaced by", "truth", "replaced", "more", "95 %", "windows", "songs"),
+        [
+            (
+                f"{row['level']}: {one['name']}" + " *" * one.get("lent_by_training_songs", False),
+                f"{one['truth_bits_per_token']:.3f}",
+                f"{one['bits_per_token']:.3f}",
+                f"{one['difference']:+.4f}",
+                spread(one["interval"], 4),
+                str(one["windows"]),
+                str(one["songs"]),
+            )
+            for row in levels
+            for one in row["conditions"]
+            if one["split"] == split
+        ],
+    )
+
+
+def worth_figures(levels: list[dict[str, Any]]) -> list[Figure]:
+    """Bars of the rows of `differences`, a figure a level."""
+    figures = []
+    for row in levels:
+        bars = [
+            (
+                one["name"] + " (training songs)" * (one["split"] == "train"),
+                one["difference"],
+                one["interval"],
+            )
+            for one in row["conditions"]
+            if one["condition"] != "codes"
+        ]
+        if bars:
+            caption = (
+                f"Bits per token that level {row['level']} loses when a condition is replaced. "
+                "Further right: it makes more of it; at 0 it ignores it. Lines: 95 % intervals "
+                "over songs. The scale differs from level to level."
+            )
+            picture = plots.bars(bars, "bits per token more than with the truth")
+            title = f"Level {row['level']}: what each condition is worth"
+            figures.append(Figure(title, caption, picture))
+    return figures

@@ -1,139 +1,319 @@
-"""How many bits does a prior need for a held-out token, and how many would counting need?
+"""The suite `likelihood`: how many bits do the priors need for held-out tokens?
 
-The prior and the models of `counting` score the same tokens. Sums are kept by song, which are what
-intervals are drawn over, and by position in the window. B batch, T tokens of a window, K codes.
+Beside each prior stand models that count the training codes (`counting`), scored on the same
+tokens, and what each condition is worth to the prior (`conditions`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import flax.linen as nn
-import jax
 import numpy as np
-from jax.sharding import Mesh
-from numpy.typing import NDArray
+from tqdm import tqdm
 
 from jukejax.config import PriorConfig
-from jukejax.errors import CheckpointError
-from jukejax.models.prior import token_bits
-from jukejax.parallel.mesh import COMPUTE, host_rows, put_batch, replicated
+from jukejax.evaluation import bootstrap, conditions, counting, scoring
+from jukejax.evaluation.data import Song
+from jukejax.evaluation.pages import plots
+from jukejax.evaluation.results import Figure, Score, Table, spread
+from jukejax.evaluation.subject import Result, Subject, Suite
 
-HostBatch = dict[str, np.ndarray]
-Scorer = Callable[[HostBatch], NDArray[np.float64]]
-CountBits = Callable[[NDArray[Any]], Mapping[str, NDArray[np.float64]]]
-POSITIONS = 64  # points of the curve over a window, at most
+ORDERS = (3, 5)  # of Kneser-Ney n-grams
+NGRAM_TOKENS = 2**23  # tokens that they count, a level; whole songs are drawn up to about this many
+KEPT_BATCHES = 64  # an interrupted run repeats at most this many
+CONDITION_WINDOWS = 128  # of a split, evenly over it, whose conditions are replaced
+LENDERS = 16  # training songs that lend conditions where the held-out ones are too few
+MOST_ROWS = 20  # artists or genres of a table
+SPLITS = {
+    "test": "held-out songs",
+    "train": "songs of the training (more here than there: it knows these songs' own)",
+}
+BASELINES = {"kn5": "5-gram", "kn3": "3-gram", "bigram": "bigram", "unigram": "unigram"}
 
-
-def make_scorer(config: PriorConfig, params: Any, mesh: Mesh) -> Scorer:
-    """A function from a batch of what the prior reads to the bits (B, T) of its music tokens.
-
-    B must be a multiple of the devices that the mesh splits a batch over. With several processes
-    each is given the whole batch and gets all bits.
-
-    Raises (the function):
-      CheckpointError: bits are not finite.
-    """
-
-    def bits(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-        with nn.logical_axis_rules(list(COMPUTE)):
-            return token_bits(config, params, batch)["music"]
-
-    jitted = jax.jit(bits, out_shardings=replicated(mesh))
-
-    def scorer(batch: HostBatch) -> NDArray[np.float64]:
-        rows = host_rows(mesh, len(batch["codes"]))
-        own = {name: array[rows] for name, array in batch.items()}
-        with jax.set_mesh(mesh):
-            found = np.asarray(jitted(params, put_batch(mesh, own)), np.float64)
-        if not np.isfinite(found).all():
-            raise CheckpointError(
-                f"The prior of level {config.level} gives bits that are not finite on held-out "
-                "codes: its weights are damaged or its training diverged; go back to an earlier "
-                "checkpoint."
-            )
-        return found
-
-    return scorer
+BitsBySong = dict[str, tuple[float, float]]  # id -> (bits per token, tokens)
 
 
-def score_all(scorer: Scorer, windows: HostBatch, batch: int) -> NDArray[np.float64]:
-    """Bits (N, T) of N windows, any number of them, `batch` at a time."""
-    count, found = len(windows["codes"]), []
-    for first in range(0, count, batch):
-        rows = np.minimum(np.arange(first, first + batch), count - 1)  # filled with the last one
-        found.append(scorer({name: array[rows] for name, array in windows.items()}))
-    return np.concatenate(found)[:count]
+# --- counting models ------------------------------------------------------------------------------
 
 
-def by_song(bits: NDArray[np.float64], song: NDArray[Any]) -> dict[str, list[float]]:
-    """[bits, tokens] of each song of windows: bits (N, T), song (N,) by its index."""
-    return {
-        str(index): [float(bits[song == index].sum()), float(bits[song == index].size)]
-        for index in np.unique(song).tolist()
-    }
+class Counted:
+    """Counts of the training codes of several levels, from one pass over the songs."""
+
+    def __init__(self, subject: Subject, levels: Iterable[int], codes: int) -> None:
+        songs = subject.codes.split("train")
+        self.codes, chosen = codes, {}
+        for level in levels:
+            lengths = [subject.codes.length(song, level) for song in songs]
+            order = np.random.default_rng(0).permutation(len(songs))
+            before = np.cumsum(np.take(lengths, order)) - np.take(lengths, order)
+            chosen[level] = {songs[int(i)].id for i in order[before < NGRAM_TOKENS]}
+        self.counts = {level: counting.empty_counts(codes) for level in chosen}
+        self.sequences: dict[int, list[Any]] = {level: [] for level in chosen}
+        for song in tqdm(songs, "counting training codes", unit="song", disable=None):
+            read = subject.codes.read(song)
+            for level in chosen:
+                counting.count(self.counts[level], read[level])
+                if song.id in chosen[level]:
+                    self.sequences[level].append(read[level])
+
+    def bits(self, level: int) -> scoring.CountBits:
+        """The counting models of a level, fitted."""
+        model = counting.fit(self.counts[level])
+        most = int(63 / math.log2(self.codes))  # longest n-gram that fits into a number
+        orders = [order for order in ORDERS if order <= most]
+        ngrams = counting.KneserNey(self.sequences[level], self.codes, max(orders))
+
+        def bits(codes: Any) -> dict[str, Any]:
+            found = {"unigram": model.unigram_bits(codes), "bigram": model.bigram_bits(codes)}
+            return found | {f"kn{n}": b for n, b in ngrams.bits(codes, orders).items()}
+
+        return bits
 
 
-def sums(scorer: Scorer, counting: CountBits, batches: Iterable[HostBatch]) -> dict[str, Any]:
-    """Sums over windows that can be added up (`add`) and kept as JSON.
+# --- what conditions are worth --------------------------------------------------------------------
 
-    Args:
-      scorer: as `make_scorer` gives it.
-      counting: from codes (B, T) to the bits by model.
-      batches: what the prior reads, with "valid" (B,) bool: rows that count, and "song" (B,) int.
 
-    Returns:
-      By model ("prior" and those of `counting`): "songs", [bits, tokens] by the song's index, and
-      "positions", bits at each position of a window. And "windows", how many.
-    """
-    whole: dict[str, Any] = {"windows": 0, "models": {}}
+def chosen_windows(subject: Subject, config: PriorConfig, split: str) -> conditions.Windows:
+    """At most `CONDITION_WINDOWS` windows, evenly over a split, with "song" and "place"."""
+    names = subject.label_names(config)
+    batches = subject.codes.windows(config, names, split, subject.batch, CONDITION_WINDOWS)
+    return _stack(_rows(batches))
+
+
+def lender_windows(subject: Subject, config: PriorConfig) -> conditions.Windows:
+    """The first window of some training songs, sung ones where the prior reads lyrics."""
+    songs, seen = subject.codes.listed(), set[int]()
+    sung = config.lyrics and any(song.lyrics for song in subject.codes.split("train"))
+
+    def is_new(row: dict[str, Any]) -> bool:
+        song = int(row["song"])
+        new = song not in seen and bool(songs[song].lyrics or not sung)
+        seen.update([song] if new else [])
+        return new
+
+    names = subject.label_names(config)
+    rows = _rows(subject.codes.windows(config, names, "train", subject.batch))
+    return _stack(itertools.islice(filter(is_new, rows), LENDERS))
+
+
+def _rows(batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The valid rows of batches one by one, without "valid"."""
     for batch in batches:
-        valid = batch["valid"]
-        prior = scorer({k: v for k, v in batch.items() if k not in ("valid", "song")})[valid]
-        models = {"prior": prior, **counting(batch["codes"][valid])}
-        part = {
-            "windows": int(valid.sum()),
-            "models": {
-                name: {
-                    "songs": by_song(bits, batch["song"][valid]),
-                    "positions": bits.sum(0).tolist(),
-                }
-                for name, bits in models.items()
-            },
-        }
-        whole = add(whole, part)
-    return whole
+        for row in np.flatnonzero(batch.pop("valid")):
+            yield {name: array[row] for name, array in batch.items()}
 
 
-def add(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Two of `sums` as one."""
-    models = {}
-    for name in first["models"] | second["models"]:
-        a, b = (s["models"].get(name, {"songs": {}, "positions": []}) for s in (first, second))
-        songs = {
-            song: np.add(a["songs"].get(song, [0, 0]), b["songs"].get(song, [0, 0])).tolist()
-            for song in a["songs"] | b["songs"]
-        }
-        both = [np.array(s["positions"]) for s in (a, b) if s["positions"]]
-        models[name] = {"songs": songs, "positions": np.sum(both, axis=0).tolist()}
-    return {"windows": first["windows"] + second["windows"], "models": models}
+def _stack(rows: Iterable[dict[str, Any]]) -> conditions.Windows:
+    listed = list(rows)
+    return {name: np.stack([row[name] for row in listed]) for name in listed[0]}
 
 
-def mean(songs: Mapping[str, Iterable[float]]) -> float:
-    """Bits per token of [bits, tokens] by song."""
-    bits, tokens = np.sum([list(pair) for pair in songs.values()], axis=0)
-    return float(bits / tokens)
+def worth(
+    subject: Subject, config: PriorConfig, scorer: scoring.Scorer, upper_unigram: Any, split: str
+) -> list[dict[str, Any]]:
+    """What each condition is worth: bits with it replaced, beside the same windows as they are."""
+    windows = chosen_windows(subject, config, split)
+    count = len(windows["codes"])
+    few = len(np.unique(windows["song"])) < 2
+    if config.lyrics and not few:
+        few = len(np.unique(windows["song"][(windows["lyrics"] != 0).any(1)])) < 2
+    if few:
+        lenders = lender_windows(subject, config)
+        windows = {name: np.concatenate([windows[name], lenders[name]]) for name in windows}
+    rows = conditions.differences(subject, config, scorer, split, windows, count, upper_unigram)
+    return [row | {"lent_by_training_songs": few} for row in rows]
 
 
-def curve(positions: list[float], windows: int) -> dict[str, list[float]]:
-    """Bits per token along a window: means over at most `POSITIONS` stretches, and where they end.
+# --- the suite ------------------------------------------------------------------------------------
 
-    Args:
-      positions: sums over `windows` windows at each of T positions.
-    """
-    parts = np.array_split(np.array(positions) / windows, min(POSITIONS, len(positions)))
+
+def score_test_split(
+    subject: Subject, config: PriorConfig, scorer: scoring.Scorer, models: scoring.CountBits
+) -> dict[str, Any]:
+    """`scoring.sums` of all held-out windows."""
+    songs = subject.codes.split("test")
+    windows = sum(subject.codes.length(song, config.level) // config.n_ctx for song in songs)
+    count = -(-windows // subject.batch)
+    batches = subject.codes.windows(config, subject.label_names(config), "test", subject.batch)
+    bar = tqdm(batches, f"likelihood of level {config.level}", count, unit="batch", disable=None)
+    progress = iter(bar)
+    total: dict[str, Any] = {"windows": 0, "models": {}}
+    for number in range(-(-count // KEPT_BATCHES)):
+        part = list(itertools.islice(progress, KEPT_BATCHES))
+        compute = functools.partial(scoring.sums, scorer, models, part)
+        sums = subject.once(f"level {config.level}, part {number}", compute)
+        total = scoring.add(total, sums)
+    return total
+
+
+def of_level(subject: Subject, level: int, counted: Counted) -> dict[str, Any]:
+    """All figures of one prior."""
+    prior = subject.load_prior(level)
+    config = prior.config
+    scorer = scoring.make_scorer(config, prior.params, subject.mesh)
+    total = score_test_split(subject, config, scorer, counted.bits(level))
+    upper = counting.fit(counted.counts[level + 1]).unigram if config.upper else None
+    models, listed = total["models"], subject.codes.listed()
+    by_song = {listed[int(i)]: (b / n, n) for i, (b, n) in models["prior"]["songs"].items()}
+    songs, bits = list(by_song), {song.id: pair for song, pair in by_song.items()}
+    tokens = int(sum(n for _, n in bits.values()))
+    held_out = sum(subject.codes.length(song, level) for song in subject.codes.split("test"))
+    mean = scoring.mean(models["prior"]["songs"])
     return {
-        "until": np.cumsum([len(part) for part in parts]).tolist(),
-        "bits": [float(part.mean()) for part in parts],
+        "level": level,
+        "step": prior.step,
+        "bits_per_token": mean,
+        "interval": bootstrap.interval(bits),
+        "bits_per_second": mean * config.sample_rate / config.hop,
+        "uniform_bits_per_token": math.log2(config.codes),
+        **{
+            f"{name}_bits_per_token": scoring.mean(sums["songs"])
+            for name, sums in models.items()
+            if name != "prior"
+        },
+        "counted_tokens": int(counted.counts[level].tokens.sum()),
+        "ngram_tokens": sum(map(len, counted.sequences[level])),
+        "tokens": tokens,
+        "windows": total["windows"],
+        "songs": len(bits),
+        "covered": tokens / held_out,
+        "window_seconds": config.window_samples / config.sample_rate,
+        "by_song": bits,
+        "by_artist": _grouped(bits, songs, lambda song: [song.artist or "(none)"]),
+        "by_genre": _grouped(bits, songs, lambda song: song.genres or ["(none)"]),
+        "by_position": {
+            name: scoring.curve(sums["positions"], total["windows"])
+            for name, sums in models.items()
+        },
+        "conditions": [
+            row for split in SPLITS for row in worth(subject, config, scorer, upper, split)
+        ],
     }
+
+
+def _grouped(
+    bits: BitsBySong, songs: Sequence[Song], names: Callable[[Song], Sequence[str]]
+) -> dict[str, dict[str, Any]]:
+    """Figures of the songs of each name (an artist's, a genre's), most tokens first."""
+    groups: dict[str, BitsBySong] = {}
+    for song in songs:
+        for name in names(song):
+            groups.setdefault(name, {})[song.id] = bits[song.id]
+    rows: dict[str, dict[str, Any]] = {}
+    for name, group in groups.items():
+        tokens = sum(n for _, n in group.values())
+        rows[name] = {
+            "bits_per_token": sum(b * n for b, n in group.values()) / tokens,
+            "interval": bootstrap.interval(group),
+            "songs": len(group),
+            "tokens": int(tokens),
+        }
+    return dict(sorted(rows.items(), key=lambda item: -item[1]["tokens"]))
+
+
+def measure(subject: Subject) -> Result:
+    """Figures of every prior that the model directory names, top level first.
+
+    "covered" is the part of the held-out tokens that is scored: those in whole windows.
+    """
+    levels = subject.prior_levels
+    configs = {level: subject.prior_config(level) for level in levels}
+    subject.codes.split("test")  # an error of it comes before minutes of counting
+    needed = {level + 1 for level in levels if configs[level].upper} | set(levels)
+    counted = Counted(subject, sorted(needed), configs[levels[0]].codes)
+    return {"levels": [of_level(subject, level, counted) for level in levels]}
+
+
+# --- what is shown --------------------------------------------------------------------------------
+
+
+def tables(result: Result) -> list[Table]:
+    levels = result["levels"]
+    shown = [n for n in BASELINES if all(f"{n}_bits_per_token" in row for row in levels)]
+    bits = Table(
+        "Bits per held-out token (95 % interval: bootstrap over songs) and per second of sound; "
+        "lower is better.",
+        ("level", "prior", "95 %", *(BASELINES[n] for n in shown), "uniform", "bits/s", "tokens",
+         "songs", "of test"),
+        [
+            (
+                str(row["level"]),
+                f"{row['bits_per_token']:.3f}",
+                spread(row["interval"]),
+                *(f"{row[f'{n}_bits_per_token']:.3f}" for n in shown),
+                f"{row['uniform_bits_per_token']:.3f}",
+                f"{row['bits_per_second']:.0f}",
+                str(row["tokens"]),
+                str(row["songs"]),
+                f"{100 * row['covered']:.0f} %",
+            )
+            for row in levels
+        ],
+    )  # fmt: skip
+    worth = [conditions.worth_table(levels, split, where) for split, where in SPLITS.items()]
+    return [bits, *worth, *(_groups(levels, kind) for kind in ("artist", "genre"))]
+
+
+def _groups(levels: list[dict[str, Any]], kind: str) -> Table:
+    rows = []
+    for name in list(levels[0][f"by_{kind}"])[:MOST_ROWS]:
+        groups = [row[f"by_{kind}"].get(name) for row in levels]
+        cells = [f"{group['bits_per_token']:.3f}" if group else "–" for group in groups]
+        rows.append((name, *cells, str(groups[0]["songs"])))
+    header = (kind, *(f"level {row['level']}" for row in levels), "songs")
+    return Table(f"Bits per token by {kind}, those with most tokens first.", header, rows)
+
+
+def figures(result: Result) -> list[Figure]:
+    shown = []
+    for row in result["levels"]:
+        curves = row["by_position"]
+        names = {"prior": "prior"} | {k: v for k, v in BASELINES.items() if k in curves}
+        seconds = row["window_seconds"] / curves["prior"]["until"][-1]
+        lines = {
+            label: ([end * seconds for end in curves[name]["until"]], curves[name]["bits"])
+            for name, label in names.items()
+        }
+        figure = plots.curves(lines, "seconds since the window began", "bits per token")
+        caption = (
+            f"Level {row['level']}, {row['windows']} windows of {row['songs']} held-out songs. A "
+            "prior that uses what came before needs fewer bits later in the window; a counting "
+            "model soon has all the context it can use. Lower is better."
+        )
+        shown.append(Figure(f"Level {row['level']}: bits along the window", caption, figure))
+    return shown + conditions.worth_figures(result["levels"])
+
+
+def scores(result: Result) -> list[Score]:
+    return [
+        Score(
+            f"level {row['level']}: bits per token",
+            row["bits_per_token"],
+            "lower",
+            {song: (float(b), float(n)) for song, (b, n) in row["by_song"].items()},
+        )
+        for row in result["levels"]
+    ]
+
+
+SUITE = Suite(
+    title="Likelihood",
+    about=(
+        "How many bits each prior needs for a token of songs that training never saw: -log2 of the "
+        "probability that it gave to what came. Fewer is better; a prior that had learned nothing "
+        "would need log2 of the number of codes. Beside it stand models that only count the "
+        "training codes (unigram, bigram, Kneser-Ney trigram and 5-gram): a prior that knows music "
+        "beats them. Windows are scored one by one from their first token on, whole windows only."
+    ),
+    measure=measure,
+    tables=tables,
+    figures=figures,
+    scores=scores,
+    needs=("vqvae", "codes", "priors", "labels"),
+    alike=("vqvae",),
+    definition=4,
+)

@@ -1,269 +1,136 @@
-"""How well does the VQ-VAE rebuild held-out songs, and how much of its codebooks does it use?
-
-Whole songs are decoded from their codes in windows that do not feel the cut, so the numbers are
-those of decoding each song in one go, in memory that does not grow with the song (its codes apart,
-2 bytes each). T codes, n samples, F frames, K codes of a codebook.
-
-Spectral convergence (paper section 3.3) is 20 log10(||S| - |S'|| / ||S||) dB over all frames and
-bins of a song, lower is better; silence in place of a song gives 0 dB by definition. SI-SDR is the
-scale-invariant ratio of signal to distortion (Le Roux et al. 2019, without removing means), higher
-is better. What is decoded is not clipped.
-"""
+"""The suite `reconstruction`: how well the VQ-VAE rebuilds held-out songs."""
 
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from numpy.typing import NDArray
+from tqdm import tqdm
 
-from jukejax.config import VQVAEConfig
-from jukejax.errors import CheckpointError
-from jukejax.models import spectral, vqvae
-from jukejax.models.bottleneck import Codebook
-
-Sound = NDArray[np.float32]
-Decoder = Callable[[NDArray[Any]], Iterator[Sound]]
-
-LIMIT_DB = 120.0  # a perfect (or orthogonal) reconstruction is reported so, not as infinite
-_PIECE = 262_144  # samples of a window that count, at least
-_FRAMES = 512  # frames of spectrum computed at once
-_, _HOP, _WINDOW = spectral.PLAIN
-_MARGIN = _WINDOW // 2  # samples that the first and last frames reach beyond the song
+from jukejax.evaluation import excerpts, fidelity
+from jukejax.evaluation.pages import plots
+from jukejax.evaluation.results import Figure, Score, Table
+from jukejax.evaluation.subject import Lacking, Result, Subject, Suite, held_out_songs
 
 
-@dataclass(frozen=True)
-class Song:
-    """A held-out song: how to read its sound, and its codes."""
-
-    id: str
-    n_samples: int
-    audio: Callable[[int, int], Sound]  # (start, stop) -> (stop - start,) mean downmix in [-1, 1)
-    codes: Sequence[NDArray[Any]]  # by level, (T,) of the song padded to a multiple of the top hop
-
-
-# --- decoding -------------------------------------------------------------------------------------
-
-
-def decode_pieces(
-    decode: Callable[[NDArray[Any]], Any],
-    codes: NDArray[Any],
-    hop: int,
-    piece: int,
-    reach: int,
-) -> Iterator[Sound]:
-    """A whole song's sound from its codes (T,), in consecutive pieces (n,) float32.
-
-    Args:
-      decode: codes (1, W) -> sound (1, W * hop, 1). Every window has W = piece + 2 reach, so one
-        compilation does; a shorter song is decoded whole (padding would change its end), at the
-        price of a compilation for its length.
-      piece, reach: in codes, as in `vqvae.piecewise`.
-    """
-    plan = vqvae.piecewise(lambda start, stop: (start, stop), len(codes), piece, reach)
-    for first, last, (start, stop) in plan:
-        window = codes[None, start:stop].astype(np.int32)
-        yield np.asarray(decode(window))[0, first * hop : last * hop, 0]
-
-
-def make_decoders(
-    config: VQVAEConfig, params: Any, books: tuple[Codebook, ...]
-) -> tuple[Decoder, ...]:
-    """By level, codes (T,) of a song of any length -> pieces of its sound; one compilation each."""
-
-    def make(level: int) -> Decoder:
-        @jax.jit
-        def jitted(params: Any, books: tuple[Codebook, ...], codes: jax.Array) -> jax.Array:
-            return vqvae.decode(config, params, books, codes, level)
-
-        hop, reach = config.hops[level], vqvae.decoder_reach(config, level)
-        piece = max(2 * reach, _PIECE // hop)
-
-        def decoder(codes: NDArray[Any]) -> Iterator[Sound]:
-            run = functools.partial(jitted, params, books)
-            return decode_pieces(run, codes, hop, piece, reach)
-
-        return decoder
-
-    return tuple(make(level) for level in range(config.levels))
-
-
-# --- spectra of whole songs, block by block -------------------------------------------------------
-
-
-def reflected(pieces: Iterable[Sound], margin: int) -> Iterator[Sound]:
-    """Pieces (C, n) of a signal -> pieces of the same with `margin` reflected samples on each side.
-
-    Laid end to end they are np.pad(signal, margin, "reflect") along the last axis.
-    """
-    held, begun = np.zeros((0, 0), np.float32), False
-    for piece in pieces:
-        held = np.concatenate([held, piece], axis=1) if held.size else piece
-        if held.shape[1] <= margin + 1:
-            continue
-        if not begun:
-            yield held[:, margin:0:-1]
-            begun = True
-        yield held[:, : -(margin + 1)]
-        held = held[:, -(margin + 1) :]
-    if begun:
-        yield held
-        yield held[:, -2::-1]
-    elif held.size:
-        yield np.pad(held, ((0, 0), (margin, margin)), mode="reflect")
-
-
-def _blocks(pieces: Iterable[Sound]) -> Iterator[tuple[Sound, int]]:
-    """Pieces (2, n) of a padded signal -> blocks of one size that hold frames 0, 1, ... in turn.
-
-    A block is (2, (_FRAMES - 1) * hop + window), the last one filled up with zeros; the number says
-    how many of its frames are the signal's.
-    """
-    step, size = _FRAMES * _HOP, (_FRAMES - 1) * _HOP + _WINDOW
-    held = np.zeros((2, 0), np.float32)
-    for piece in pieces:
-        held = np.concatenate([held, piece], axis=1)
-        while held.shape[1] >= size:
-            yield held[:, :size], _FRAMES
-            held = held[:, step:]
-    frames = max(0, 1 + (held.shape[1] - _WINDOW) // _HOP)
-    if frames:
-        yield np.pad(held, ((0, 0), (0, size - held.shape[1]))), frames
-
-
-@jax.jit
-def _frame_energies(block: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Of a block (2, n), song and reconstruction: per frame |S|^2 and (|S| - |S'|)^2, (F,) each."""
-    magnitudes = spectral.magnitudes(block, *spectral.PLAIN)
-    first = _MARGIN // _HOP  # frames before it look beyond the block
-    target, rebuilt = magnitudes[:, first : first + _FRAMES]
-    return jnp.sum(target**2, -1), jnp.sum((target - rebuilt) ** 2, -1)
-
-
-class Sums(NamedTuple):
-    """What a song's figures are made of; sums over the whole song, x the song, y its rebuilding."""
-
-    spectrum: float  # of |S|^2
-    error: float  # of (|S| - |S'|)^2
-    xx: float
-    xy: float
-    yy: float
-
-
-def song_sums(pairs: Iterable[Sound]) -> Sums:
-    """The sums of a song given in pieces (2, n) float32: the song above, its rebuilding below."""
-    products = np.zeros(3)
-
-    def watched() -> Iterator[Sound]:
-        for pair in pairs:
-            x, y = pair.astype(np.float64)
-            products[:] += x @ x, x @ y, y @ y
-            yield pair
-
-    spectrum = error = 0.0
-    for block, frames in _blocks(reflected(watched(), _MARGIN)):
-        target, gap = _frame_energies(block)
-        spectrum += float(np.asarray(target, np.float64)[:frames].sum())
-        error += float(np.asarray(gap, np.float64)[:frames].sum())
-    return Sums(spectrum, error, *products.tolist())
-
-
-def _decibels(ratio_of: float, to: float) -> float:
-    """10 log10(a / b) of two energies, held within LIMIT_DB."""
-    if min(ratio_of, to) <= 0:
-        return LIMIT_DB if ratio_of > to else -LIMIT_DB
-    return min(LIMIT_DB, max(-LIMIT_DB, 10 * math.log10(ratio_of / to)))
-
-
-def convergence_db(sums: Sums) -> float:
-    """Spectral convergence of a song that is not silent, in dB."""
-    return _decibels(sums.error, sums.spectrum)
-
-
-def si_sdr_db(sums: Sums) -> float:
-    """Scale-invariant signal-to-distortion ratio of a song that is not silent, in dB."""
-    signal = sums.xy**2 / sums.xx  # energy of y along x
-    return _decibels(signal, sums.yy - signal)
-
-
-# --- the suite ------------------------------------------------------------------------------------
-
-
-def _pairs(song: Song, pieces: Iterable[Sound]) -> Iterator[Sound]:
-    """(2, n) pieces of a song and what was decoded for it, without the padding at its end."""
-    done = 0
-    for piece in pieces:
-        stop = min(song.n_samples, done + len(piece))
-        if stop > done:
-            yield np.stack([song.audio(done, stop), piece[: stop - done]])
-        done = stop
-
-
-def evaluate(decoders: Sequence[Decoder], songs: Iterable[Song]) -> dict[str, Any]:
-    """Means over songs of the figures of each level, and the figures of each song.
-
-    Args:
-      decoders: one a level, as `make_decoders` gives them.
-      songs: the held-out songs.
-
-    Returns:
-      "levels": per level `spectral_convergence_db` and `si_sdr_db`; "songs" measured; "silent" ones
-      left out; "samples" measured;
-      "by_song": per song its id and both figures by level.
-
-    Raises:
-      CheckpointError: a reconstruction is not finite, or every song is silent.
-    """
-    rows: list[dict[str, Any]] = []
-    silent = samples = 0
-    for song in songs:
-        row: dict[str, Any] = {"id": song.id, "spectral_convergence_db": [], "si_sdr_db": []}
-        for level, decoder in enumerate(decoders):
-            sums = song_sums(_pairs(song, decoder(song.codes[level])))
-            if sums.xx == 0:
-                silent += 1
-                break
-            if not all(map(math.isfinite, sums)):
-                raise CheckpointError(
-                    f"Level {level} of the VQ-VAE decodes song {song.id!r} to numbers that are "
-                    "not finite: its weights are damaged or its training diverged; go back to an "
-                    "earlier checkpoint."
-                )
-            row["spectral_convergence_db"].append(convergence_db(sums))
-            row["si_sdr_db"].append(si_sdr_db(sums))
-        else:
-            rows.append(row)
-            samples += song.n_samples
-    if not rows:
-        raise CheckpointError(
-            f"All of the {silent} held-out songs are silent, so nothing can be measured on them; "
-            "prepare others."
+def measure(subject: Subject) -> Result:
+    """`fidelity.evaluate` on the test split, and codebook use over all that is encoded."""
+    vqvae = subject.vqvae
+    songs = held_out_songs(subject)
+    with jax.set_mesh(subject.mesh):
+        decoders = fidelity.make_decoders(vqvae.config, vqvae.params, vqvae.books)
+        readable = (
+            fidelity.Song(
+                song.id,
+                song.n_samples,
+                functools.partial(subject.songs.audio, song),
+                subject.codes.read(song),
+            )
+            for song in tqdm(songs, "reconstruction", unit="song", disable=None)
         )
-    names = ("spectral_convergence_db", "si_sdr_db")
-    levels = [
-        {"level": level, **{n: float(np.mean([r[n][level] for r in rows])) for n in names}}
-        for level in range(len(decoders))
+        result = fidelity.evaluate(decoders, readable)
+    for level in subject.levels:
+        result["counted"], counts = subject.codes.token_counts(level, vqvae.config.codes)
+        result["levels"][level] |= fidelity.codebook_use(counts)
+    result["seconds"] = result["samples"] / vqvae.config.sample_rate
+    try:
+        return result | {"beside": excerpts.measure(subject, list(songs))}
+    except Lacking as error:
+        print(f"Codecs and sounds are left out: {error}")
+        return result | {"beside": {"excerpts": []}}
+
+
+def tables(result: Result) -> list[Table]:
+    silent = f"; {result['silent']} silent ones left out" if result["silent"] else ""
+    # results from before it was noted are of whole sets
+    alone = result.get("counted") == ["test"]
+    counted = "the held-out songs alone" if alone else "all songs, training songs too"
+    title = (
+        f"Reconstruction of {result['songs']} held-out songs ({result['seconds']:.0f} s{silent}). "
+        "Spectral convergence (SC): lower is better; silence scores 0 dB by definition. "
+        f"Codes used, entropy and perplexity are of {counted}."
+    )
+    header = ("level", "SC dB", "SI-SDR dB", "codes used", "entropy bits", "perplexity")
+    rows = [
+        (
+            str(row["level"]),
+            f"{row['spectral_convergence_db']:.2f}",
+            f"{row['si_sdr_db']:.2f}",
+            f"{100 * row['used']:.1f} %",
+            f"{row['entropy_bits']:.2f}",
+            f"{row['perplexity']:.0f}",
+        )
+        for row in result["levels"]
     ]
-    counts = {"songs": len(rows), "silent": silent, "samples": samples}
-    return {"levels": levels, **counts, "by_song": rows}
+    return [Table(title, header, rows), *_codec_tables(result)]
 
 
-def codebook_use(counts: NDArray[np.integer]) -> dict[str, float]:
-    """Of how often each code occurs, (K,): the part that does at all, entropy and perplexity.
+def _codec_tables(result: Result) -> list[Table]:
+    beside = result["beside"]
+    if not beside["excerpts"]:
+        return []
+    title = (
+        f"The same {beside['count']} excerpts ({beside['seconds']:.0f} s) by the VQ-VAE and by "
+        "codecs at the nearest bitrate that they allow. kb/s: of codes log2(codebook) bits each; "
+        "of codecs the size of the files. Mel and STFT distance as descript-audio-codec defines "
+        "them: lower is better."
+    )
+    header = ("", "kb/s", "SC dB", "SI-SDR dB", "mel", "STFT")
+    rows = [
+        (
+            row["system"],
+            f"{row['kbps']:.1f}",
+            f"{row['spectral_convergence_db']:.2f}",
+            f"{row['si_sdr_db']:.2f}",
+            f"{row['mel']:.2f}",
+            f"{row['stft']:.2f}",
+        )
+        for row in beside["excerpts"]
+    ]
+    return [Table(title, header, rows)]
 
-    Returns:
-      "used" in [0, 1], "entropy_bits" in [0, log2 K], "perplexity" in [1, K].
-    """
-    p = counts[counts > 0] / max(1, counts.sum())
-    entropy = abs(float(-(p * np.log2(p)).sum()))
-    return {
-        "used": float(np.mean(counts > 0)),
-        "entropy_bits": entropy,
-        "perplexity": 2.0**entropy,
-    }
+
+def figures(result: Result) -> list[Figure]:
+    """Bars of every system's mel distance and spectral convergence."""
+    rows = result["beside"]["excerpts"]
+    named = [(f"{row['system']}: {row['kbps']:.1f} kb/s", row) for row in rows]
+    kinds = (
+        ("mel", "Mel distance", "mel distance"),
+        ("spectral_convergence_db", "Spectral convergence", "dB"),
+    )
+    return [
+        Figure(
+            f"{title} beside codecs",
+            "Of the same excerpts, by level and by codecs near its bitrate. Lower is better.",
+            plots.bars([(name, row[key], None) for name, row in named], unit),
+        )
+        for key, title, unit in kinds
+        if rows
+    ]
+
+
+def scores(result: Result) -> list[Score]:
+    """Both figures of every level, by song; each song counts the same."""
+    kinds = (("spectral_convergence_db", "SC dB", "lower"), ("si_sdr_db", "SI-SDR dB", "higher"))
+    return [
+        Score(
+            f"level {row['level']}: {name}",
+            row[key],
+            better,
+            {song["id"]: (song[key][index], 1.0) for song in result["by_song"]},
+        )
+        for index, row in enumerate(result["levels"])
+        for key, name, better in kinds
+    ]
+
+
+SUITE = Suite(
+    title="Reconstruction",
+    about="How well the VQ-VAE rebuilds held-out songs from the codes of each level.",
+    measure=measure,
+    tables=tables,
+    figures=figures,
+    scores=scores,
+    needs=("vqvae", "codes", "songs"),
+    definition=2,
+)

@@ -116,7 +116,7 @@ def runs(tmp_path_factory, make_samples, make_reconstructions):
     """Two runs of the same two songs and the reconstructions of two."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jukejax.evaluation.player.FRAMES", 40)
+        patch.setattr("jukejax.evaluation.pages.player.FRAMES", 40)
         songs = [("The Lanterns", ["jazz"]), ("<b>Söns</b> & Co", ["rock metal", "pop"])]
         make_samples(folder / "first", songs, aligned=True)
         make_samples(folder / "deep" / "second", songs, step=440, model="other")

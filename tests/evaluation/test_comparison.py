@@ -5,7 +5,7 @@ import pytest
 
 from jukejax.evaluation import bootstrap
 from jukejax.evaluation.comparison import compare
-from jukejax.evaluation.report import Score
+from jukejax.evaluation.results import Score
 
 
 def songs(values, weights=None):

@@ -16,12 +16,14 @@ from data_pipeline.code_loader import code_token_counts
 from data_pipeline.codes import read_song_codes
 from data_pipeline.songs import prepared_songs
 from experiments.codes import Encoding, encode
-from experiments.evaluate import command, compare, reconstruction_excerpts, subject
-from experiments.evaluate import likelihood as suite
+from experiments.evaluate import suites as command
 from experiments.training import Training, train
 from jukejax.config import ConfigError, MeshConfig, TrainConfig
 from jukejax.errors import CheckpointError
-from jukejax.evaluation import likelihood, report
+from jukejax.evaluation import excerpts, results, scoring, subject
+from jukejax.evaluation import likelihood as suite
+from jukejax.evaluation.comparison import compare_directories
+from jukejax.evaluation.suites import SUITES
 from jukejax.model_dir import load_vqvae, read_model_dir, write_model_dir
 from jukejax.models import prior
 from jukejax.parallel.mesh import make_mesh
@@ -110,15 +112,15 @@ def test_the_command_measures_what_the_library_says(trained, evaluated):
 
 def test_a_result_holds_for_its_source_alone(tmp_path):
     source = {"priors": {"2": {"step": 5}}, "hops": (8, 32)}
-    assert report.read_result(tmp_path, "x", source) is None
-    path = report.write_result(tmp_path, "x", source, {"bits": 1.5})
-    assert report.read_result(tmp_path, "x", source) == {"bits": 1.5}
-    assert report.read_result(tmp_path, "x", source | {"hops": (8,)}) is None
+    assert results.read_result(tmp_path, "x", source) is None
+    path = results.write_result(tmp_path, "x", source, {"bits": 1.5})
+    assert results.read_result(tmp_path, "x", source) == {"bits": 1.5}
+    assert results.read_result(tmp_path, "x", source | {"hops": (8,)}) is None
     with pytest.raises(ValueError, match="JSON"):
-        report.write_result(tmp_path, "x", source, {"bits": float("nan")})
-    assert report.read_result(tmp_path, "x", source) == {"bits": 1.5}
+        results.write_result(tmp_path, "x", source, {"bits": float("nan")})
+    assert results.read_result(tmp_path, "x", source) == {"bits": 1.5}
     path.write_text(path.read_text()[:40])
-    assert report.read_result(tmp_path, "x", source) is None
+    assert results.read_result(tmp_path, "x", source) is None
 
 
 def test_a_copy_of_a_run_is_the_same_source_and_another_run_or_step_is_not(trained, tmp_path):
@@ -135,7 +137,7 @@ def test_a_copy_of_a_run_is_the_same_source_and_another_run_or_step_is_not(train
 
 @pytest.mark.slow
 def test_an_interrupted_suite_goes_on_where_it_was(trained, evaluated, tmp_path, monkeypatch):
-    calls, make = [0], likelihood.make_scorer
+    calls, make = [0], scoring.make_scorer
 
     def counting_scorer(most):
         def maker(*args):
@@ -155,10 +157,10 @@ def test_an_interrupted_suite_goes_on_where_it_was(trained, evaluated, tmp_path,
     wanted = json.loads((evaluated[0] / "likelihood.json").read_text())["result"]
     paths = {name: trained / name for name in ("model", "songs", "codes")}
     asked = command.Evaluation(("likelihood",), out=tmp_path, **paths)
-    monkeypatch.setattr(likelihood, "make_scorer", counting_scorer(9))
+    monkeypatch.setattr(scoring, "make_scorer", counting_scorer(9))
     with pytest.raises(KeyboardInterrupt):
         command.run(asked)
-    monkeypatch.setattr(likelihood, "make_scorer", counting_scorer(10**9))
+    monkeypatch.setattr(scoring, "make_scorer", counting_scorer(10**9))
     calls[0] = 0
     command.run(asked)
     again = calls[0]
@@ -193,7 +195,7 @@ def test_suites_run_while_a_prior_trains(trained, tmp_path):
     assert after["levels"][0]["bits_per_token"] == pytest.approx(rows[5], rel=1e-6)
     folders = [run / "evaluation" / f"step_{step}" for step in (3, 5)]
     assert all((folder / "index.html").exists() for folder in folders)
-    (row,) = compare.run(compare.Compare((*folders, tmp_path / "nothing"), tmp_path / "both"))
+    (row,) = compare_directories((*folders, tmp_path / "nothing"), tmp_path / "both")
     assert row["suite"] == "likelihood" and row["scores"][0]["songs"] == 2
     assert row["scores"][0]["second"] == pytest.approx(rows[5])
     page = (tmp_path / "both" / "index.html").read_text()
@@ -207,7 +209,7 @@ def test_reconstruction_runs_while_a_vqvae_trains(trained, tmp_path, monkeypatch
     def no_excerpts(*args):
         raise subject.Lacking("Excerpts take long, and have tests of their own.")
 
-    monkeypatch.setattr(reconstruction_excerpts, "measure", no_excerpts)
+    monkeypatch.setattr(excerpts, "measure", no_excerpts)
     experiment, _ = load_experiment(trained / "vqvae")
     settings = TrainConfig(steps=2, batch=8, ema_decay=0.5, evaluate_every=2, evaluate_batches=1)
     mesh = MeshConfig(data=4, fsdp=2)
@@ -231,7 +233,7 @@ def test_reconstruction_runs_while_a_vqvae_trains(trained, tmp_path, monkeypatch
     paths = {"model": tmp_path / "model", "songs": songs, "codes": tmp_path / "codes"}
     asked = command.Evaluation(("reconstruction",), out=tmp_path / "after", **paths)
     after = command.run(asked)["reconstruction"]
-    titles = [command.SUITES["reconstruction"].tables(x)[0].title for x in (found, after)]
+    titles = [SUITES["reconstruction"].tables(x)[0].title for x in (found, after)]
     assert "are of the held-out songs alone." in titles[0]
     assert "are of all songs, training songs too." in titles[1]
     for song in ("c", "d"):
@@ -246,13 +248,13 @@ def test_reconstruction_runs_while_a_vqvae_trains(trained, tmp_path, monkeypatch
 
 def test_what_cannot_be_compared_is_a_sentence(evaluated, tmp_path):
     with pytest.raises(ConfigError, match="two or more"):
-        compare.run(compare.Compare((evaluated[0],)))
+        compare_directories((evaluated[0],), None)
     with pytest.raises(CheckpointError, match="No suite has a result"):
-        compare.run(compare.Compare((evaluated[0], tmp_path)))
+        compare_directories((evaluated[0], tmp_path), None)
     other = json.loads((evaluated[0] / "likelihood.json").read_text())
     other["source"]["vqvae"]["fingerprint"] = "another"
     (tmp_path / "likelihood.json").write_text(json.dumps(other))
-    (row,) = compare.run(compare.Compare((evaluated[0], tmp_path)))
+    (row,) = compare_directories((evaluated[0], tmp_path), None)
     assert "another vqvae" in row["reason"]
 
 
@@ -262,7 +264,7 @@ def test_the_report_shows_every_table_and_picture(evaluated):
                  "run of level 1", "5-gram"):  # fmt: skip
         assert text in page
     results = {path.stem: json.loads(path.read_text()) for path in evaluated[0].glob("*.json")}
-    figures = [command.SUITES[name].figures(found["result"]) for name, found in results.items()]
+    figures = [SUITES[name].figures(found["result"]) for name, found in results.items()]
     shown = [figure for some in figures for figure in some]
     assert len(shown) >= 4 and page.count("<img ") == len(shown)
     for figure in shown:
@@ -273,7 +275,7 @@ def test_the_report_shows_every_table_and_picture(evaluated):
 def test_scores_by_song_have_the_mean_that_the_table_shows(evaluated):
     for name in ("reconstruction", "likelihood"):
         result = json.loads((evaluated[0] / f"{name}.json").read_text())["result"]
-        scores = command.SUITES[name].scores(result)
+        scores = SUITES[name].scores(result)
         assert len(scores) == {"reconstruction": 6, "likelihood": 2}[name]
         for score in scores:
             values, weights = np.array(list(score.by_song.values())).T

@@ -8,9 +8,10 @@ import orbax.checkpoint as ocp
 import pytest
 
 from data_pipeline import songs as prepared
-from experiments.evaluate import command
-from experiments.evaluate.subject import Suite
-from jukejax.evaluation.report import Table
+from experiments.evaluate import suites as command
+from jukejax.evaluation.results import Table
+from jukejax.evaluation.subject import Suite
+from jukejax.evaluation.suites import SUITES
 from jukejax.model_dir import write_model_dir
 from jukejax.training.checkpoint import Checkpoints, open_existing
 
@@ -26,7 +27,7 @@ NAMES = Suite(
 @pytest.fixture
 def copy(trained, tmp_path, monkeypatch):
     """A copy of the model, its songs and codes, to spoil; and a suite that needs little."""
-    monkeypatch.setitem(command.SUITES, "names", NAMES)
+    monkeypatch.setitem(SUITES, "names", NAMES)
     for name in ("songs", "codes", "vqvae", "model", "prior_1", "prior_2"):
         shutil.copytree(trained / name, tmp_path / name)
     return tmp_path

@@ -11,8 +11,9 @@ from processes import environment, lines, pair, run
 
 from data_pipeline import songs as prepared
 from data_pipeline.codes import codes_info, read_song_codes
-from experiments.evaluate import command
+from experiments.evaluate import suites as command
 from jukejax.config import LyricsConfig, PriorExperiment
+from jukejax.evaluation import suites as evaluation_suites
 from jukejax.model_dir import write_model_dir
 from jukejax.sampling.job import Item, Job
 from jukejax.sampling.sample_dir import SampleDir
@@ -101,7 +102,7 @@ def test_two_processes_find_what_one_finds(folder, tmp_path):
     two, one = results(tmp_path / "two"), results(tmp_path / "one")
     for suite in SUITES:
         assert_same(two[suite], one[suite], suite)
-        title = command.SUITES[suite].tables(one[suite])[0].title
+        title = evaluation_suites.SUITES[suite].tables(one[suite])[0].title
         assert title in alone[0] and title in outputs[0] and title not in outputs[1]
     features = [np.load(tmp_path / name / "features.npy") for name in ("two", "one")]
     np.testing.assert_allclose(*features, rtol=1e-4, atol=1e-5)
@@ -146,7 +147,7 @@ def test_suites_of_a_prior_that_two_processes_train(folder, tmp_path):
         rows |= line
     for suite in INSIDE:
         assert_same(one[suite], json.loads(json.dumps(after[suite])), suite)
-        for score in command.SUITES[suite].scores(after[suite]):
+        for score in evaluation_suites.SUITES[suite].scores(after[suite]):
             name = f"{suite}/{re.sub('[^0-9A-Za-z]+', '_', score.name)}"
             assert rows[name] == pytest.approx(score.value, rel=1e-4, abs=1e-5)
 

@@ -10,9 +10,9 @@ import pytest
 
 from experiments.evaluate import explorer as command
 from jukejax.config import ConfigError
-from jukejax.evaluation import player
-from jukejax.evaluation.explorer import make_site
-from jukejax.evaluation.page import write_page
+from jukejax.evaluation.pages import player
+from jukejax.evaluation.pages.explorer import make_site
+from jukejax.evaluation.pages.sample_page import write_page
 
 
 @pytest.fixture(scope="module")

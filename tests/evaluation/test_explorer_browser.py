@@ -8,11 +8,11 @@ import shutil
 
 import pytest
 
-from jukejax.evaluation.explorer import make_site, write_site
-from jukejax.evaluation.page import write_page
-from jukejax.evaluation.plots import bars
-from jukejax.evaluation.report import Figure, Table
-from jukejax.evaluation.report_page import Section, write_report
+from jukejax.evaluation.pages.explorer import make_site, write_site
+from jukejax.evaluation.pages.plots import bars
+from jukejax.evaluation.pages.report_page import Section, write_report
+from jukejax.evaluation.pages.sample_page import write_page
+from jukejax.evaluation.results import Figure, Table
 
 pytestmark = pytest.mark.browser
 

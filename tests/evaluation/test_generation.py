@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments.evaluate import fad_check
-from jukejax.evaluation import sounds
+from experiments.evaluate.fad_check import read_music
+from jukejax.evaluation import fad_check, sounds
+from jukejax.evaluation.generation import make_embedder
 from jukejax.evaluation.label_check import consistency
 
 RATE = 44_100
@@ -75,8 +76,8 @@ def test_a_classifier_names_labels_that_are_there_to_hear():
 @pytest.mark.slow
 def test_fad_rises_as_real_music_is_spoilt(published_weights):
     found = fad_check.rows(
-        fad_check.EMBEDDERS["musicnn-mtt"](),
-        fad_check.read_music(3.2),
+        make_embedder("musicnn-mtt"),
+        read_music(3.2),
         {"noise": ("", (30, 10)), "low-pass": ("", (4000, 1000)), "shuffle": ("", (0.5, 0.05))},
     )
     assert fad_check.monotone(found) == {"noise": True, "low-pass": True, "shuffle": True}

@@ -11,7 +11,7 @@ import pytest
 
 from jukejax.config import LabelsConfig, LyricsConfig, MeshConfig, PriorConfig, UpperConfig
 from jukejax.errors import CheckpointError
-from jukejax.evaluation import conditions, likelihood
+from jukejax.evaluation import conditions, scoring
 from jukejax.models import prior
 from jukejax.parallel.mesh import make_mesh
 
@@ -48,20 +48,20 @@ def test_bits_of_a_prior_are_those_computed_directly(params, mesh):
     logits = np.asarray(logits, np.float64)
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     bits = -np.take_along_axis(log_p, whole["codes"][..., None], -1)[..., 0] / np.log(2)
-    scorer = likelihood.make_scorer(TINY, params, make_mesh(mesh))
-    parts = [likelihood.sums(scorer, codes_as_bits, [b]) for b in windows_of(11, 8)]
+    scorer = scoring.make_scorer(TINY, params, make_mesh(mesh))
+    parts = [scoring.sums(scorer, codes_as_bits, [b]) for b in windows_of(11, 8)]
     kept = json.loads(json.dumps(parts))  # as an interrupted run finds them
-    found = likelihood.add(*kept)
-    assert found == likelihood.sums(scorer, codes_as_bits, windows_of(11, 8))
+    found = scoring.add(*kept)
+    assert found == scoring.sums(scorer, codes_as_bits, windows_of(11, 8))
     songs = found["models"]["prior"]["songs"]
     assert found["windows"] == 11
     assert {name: tokens for name, (_, tokens) in songs.items()} == {"0": 80, "1": 80, "2": 16}
     assert songs["1"][0] == pytest.approx(bits[5:10].sum(), rel=1e-5)
-    assert likelihood.mean(songs) == pytest.approx(bits.mean(), rel=1e-5)
+    assert scoring.mean(songs) == pytest.approx(bits.mean(), rel=1e-5)
     positions = found["models"]["prior"]["positions"]
-    np.testing.assert_allclose(likelihood.curve(positions, 11)["bits"], bits.mean(0), rtol=1e-5)
-    assert likelihood.mean(found["models"]["counted"]["songs"]) == whole["codes"].mean()
-    all_at_once = likelihood.score_all(scorer, {k: whole[k] for k in ("codes", "upper")}, 8)
+    np.testing.assert_allclose(scoring.curve(positions, 11)["bits"], bits.mean(0), rtol=1e-5)
+    assert scoring.mean(found["models"]["counted"]["songs"]) == whole["codes"].mean()
+    all_at_once = scoring.score_all(scorer, {k: whole[k] for k in ("codes", "upper")}, 8)
     np.testing.assert_allclose(all_at_once, bits, rtol=1e-5)
 
 
@@ -71,16 +71,16 @@ def codes_as_bits(codes):
 
 
 def test_a_curve_has_the_means_of_its_stretches():
-    found = likelihood.curve([float(i) for i in range(200)], windows=2)
+    found = scoring.curve([float(i) for i in range(200)], windows=2)
     assert len(found["bits"]) == 64 and found["until"][-1] == 200
     assert found["bits"][0] == np.arange(found["until"][0]).mean() / 2
 
 
 def test_bits_that_are_not_finite_are_a_sentence(params):
     broken = jax.tree.map(lambda x: x * np.nan, params)
-    scorer = likelihood.make_scorer(TINY, broken, make_mesh(MeshConfig()))
+    scorer = scoring.make_scorer(TINY, broken, make_mesh(MeshConfig()))
     with pytest.raises(CheckpointError, match=r"level 1 .*not finite"):
-        likelihood.sums(scorer, codes_as_bits, windows_of(8, 8))
+        scoring.sums(scorer, codes_as_bits, windows_of(8, 8))
 
 
 # --- conditions -----------------------------------------------------------------------------------
@@ -115,11 +115,8 @@ def test_a_replacement_changes_one_condition_alone():
         "song": np.array([0, 0, 1, 1, 2, 2]),
         "place": np.array([0.0, 0.5] * 3),
     }
-    unknown = {"artist": 0, "genres": np.array([0, -1])}
     drawn_by = np.eye(12)[7]  # one code alone occurs
-    found = {
-        one.name: one for one in conditions.replacements(config, windows, 4, drawn_by, unknown)
-    }
+    found = {one.name: one for one in conditions.replacements(config, windows, 4, drawn_by)}
     changed = {
         name: {k for k, v in one.windows.items() if not np.array_equal(v, windows[k][one.rows])}
         for name, one in found.items()

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jukejax.evaluation.page import write_page
-from jukejax.evaluation.player import clock, time_ticks
+from jukejax.evaluation.pages.sample_page import write_page
+from jukejax.evaluation.pages.templates import clock, time_ticks
 
 soundfile = pytest.importorskip("soundfile")
 
@@ -56,7 +56,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A sample directory: two items, the bottom level sampled for the first one only."""
-    monkeypatch.setattr("jukejax.evaluation.player.FRAMES", 40)
+    monkeypatch.setattr("jukejax.evaluation.pages.player.FRAMES", 40)
     job: dict[str, Any] = {
         "title": "Two songs",
         "model": "demo_prior",

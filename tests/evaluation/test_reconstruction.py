@@ -11,8 +11,8 @@ import scipy.signal
 
 from jukejax.config import VQVAEConfig
 from jukejax.errors import CheckpointError
-from jukejax.evaluation import reconstruction
-from jukejax.evaluation.reconstruction import Song
+from jukejax.evaluation import fidelity
+from jukejax.evaluation.fidelity import Song
 from jukejax.models import vqvae
 from jukejax.models.bottleneck import Codebook
 
@@ -71,9 +71,9 @@ def test_convergence_in_pieces_is_that_of_the_whole_song(n, sizes):
     x, y = sound(n), 0.9 * sound(n) + 0.1 * sound(n, seed=3)
     s, r = spectrum(x), spectrum(y)
     wanted = 20 * np.log10(np.linalg.norm(s - r) / np.linalg.norm(s))
-    sums = reconstruction.song_sums(in_pieces(x, y.astype(np.float32), sizes))
+    sums = fidelity.song_sums(in_pieces(x, y.astype(np.float32), sizes))
     assert sums.spectrum == pytest.approx((s**2).sum(), rel=1e-5)
-    assert reconstruction.convergence_db(sums) == pytest.approx(wanted, abs=1e-3)
+    assert fidelity.convergence_db(sums) == pytest.approx(wanted, abs=1e-3)
 
 
 def test_convergence_agrees_with_the_training_metric():
@@ -81,19 +81,19 @@ def test_convergence_agrees_with_the_training_metric():
 
     x, y = sound(20_000), sound(20_000, seed=5)
     wanted = 20 * np.log10(float(spectral_convergence(x[None], y[None])[0]))
-    found = reconstruction.convergence_db(reconstruction.song_sums(in_pieces(x, y, [999])))
+    found = fidelity.convergence_db(fidelity.song_sums(in_pieces(x, y, [999])))
     assert found == pytest.approx(wanted, abs=1e-3)
 
 
 @pytest.mark.parametrize("n", [1, 2, 700, 768, 769, 770])
 def test_songs_shorter_than_the_reflection_are_measured_too(n):
     x = sound(n)
-    sums = reconstruction.song_sums(in_pieces(x, 0 * x, [300]))
+    sums = fidelity.song_sums(in_pieces(x, 0 * x, [300]))
     frames = np.pad(x.astype(np.float64), 768, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(frames, 1536)[::256]
     s = np.abs(np.fft.rfft(frames * scipy.signal.get_window("hann", 1536), 2048))
     assert sums.spectrum == pytest.approx((s**2).sum(), rel=1e-4, abs=1e-9)
-    assert reconstruction.convergence_db(sums) == pytest.approx(0.0, abs=1e-6)
+    assert fidelity.convergence_db(sums) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_si_sdr_ignores_loudness_and_sees_noise():
@@ -104,19 +104,19 @@ def test_si_sdr_ignores_loudness_and_sees_noise():
     noise *= np.sqrt((x @ x) / (noise @ noise)) * 10 ** (-17.5 / 20)
     for gain in (1.0, -0.3):
         y = (gain * (x + noise)).astype(np.float32)
-        sums = reconstruction.song_sums(in_pieces(x.astype(np.float32), y, [4096]))
-        assert reconstruction.si_sdr_db(sums) == pytest.approx(17.5, abs=1e-3)
+        sums = fidelity.song_sums(in_pieces(x.astype(np.float32), y, [4096]))
+        assert fidelity.si_sdr_db(sums) == pytest.approx(17.5, abs=1e-3)
 
 
 def test_perfect_and_silent_reconstructions_have_finite_figures():
     x = sound(5000)
-    perfect = reconstruction.song_sums(in_pieces(x, x, [5000]))
-    silent = reconstruction.song_sums(in_pieces(x, 0 * x, [5000]))
-    limit = reconstruction.LIMIT_DB
-    assert reconstruction.convergence_db(perfect) == -limit
-    assert reconstruction.si_sdr_db(perfect) == limit
-    assert reconstruction.convergence_db(silent) == pytest.approx(0, abs=1e-9)
-    assert reconstruction.si_sdr_db(silent) == -limit
+    perfect = fidelity.song_sums(in_pieces(x, x, [5000]))
+    silent = fidelity.song_sums(in_pieces(x, 0 * x, [5000]))
+    limit = fidelity.LIMIT_DB
+    assert fidelity.convergence_db(perfect) == -limit
+    assert fidelity.si_sdr_db(perfect) == limit
+    assert fidelity.convergence_db(silent) == pytest.approx(0, abs=1e-9)
+    assert fidelity.si_sdr_db(silent) == -limit
 
 
 @pytest.mark.parametrize("level", [0, 1])
@@ -133,7 +133,7 @@ def test_decoding_in_pieces_is_decoding_the_whole(tiny, level, length):
         return run(window)
 
     reach = vqvae.decoder_reach(config, level)
-    pieces = list(reconstruction.decode_pieces(decode, codes, config.hops[level], 16, reach))
+    pieces = list(fidelity.decode_pieces(decode, codes, config.hops[level], 16, reach))
     assert len(shapes) == 1
     assert len(pieces) > 1 or length < 16 + 2 * reach
     np.testing.assert_allclose(np.concatenate(pieces), whole, rtol=1e-5, atol=1e-5)
@@ -164,8 +164,8 @@ def test_evaluation_is_the_mean_over_songs_that_sound(tiny):
                         10 * np.log10(ratio)))  # fmt: skip
         wanted.append(row)
     silence = make_song("silence", np.zeros(2000, np.float32), songs[0].codes)
-    decoders = reconstruction.make_decoders(config, params, books)
-    result = reconstruction.evaluate(decoders, iter([*songs, silence]))
+    decoders = fidelity.make_decoders(config, params, books)
+    result = fidelity.evaluate(decoders, iter([*songs, silence]))
     assert (result["songs"], result["silent"], result["samples"]) == (2, 1, 12_001)
     means = np.mean(wanted, axis=0)  # (levels, figures)
     for row, (convergence, ratio) in zip(result["levels"], means, strict=True):
@@ -180,19 +180,19 @@ def test_what_cannot_be_measured_is_a_sentence():
 
     song = make_song("loud", sound(4000), [np.zeros(10, np.uint16)])
     with pytest.raises(CheckpointError, match="not finite"):
-        reconstruction.evaluate([broken], [song])
+        fidelity.evaluate([broken], [song])
     silence = make_song("silence", np.zeros(4000, np.float32), song.codes)
     with pytest.raises(CheckpointError, match="silent"):
-        reconstruction.evaluate([broken], [silence])
+        fidelity.evaluate([broken], [silence])
 
 
 def test_codebook_use_in_known_cases():
-    assert reconstruction.codebook_use(np.array([5, 5, 5, 5])) == {
+    assert fidelity.codebook_use(np.array([5, 5, 5, 5])) == {
         "used": 1.0, "entropy_bits": 2.0, "perplexity": 4.0,
     }  # fmt: skip
-    one = reconstruction.codebook_use(np.array([0, 9, 0, 0]))
+    one = fidelity.codebook_use(np.array([0, 9, 0, 0]))
     assert (one["used"], one["entropy_bits"], one["perplexity"]) == (0.25, 0.0, 1.0)
-    skewed = reconstruction.codebook_use(np.array([3, 1, 0, 0]))
+    skewed = fidelity.codebook_use(np.array([3, 1, 0, 0]))
     wanted = -(0.75 * np.log2(0.75) + 0.25 * np.log2(0.25))
     assert skewed["used"] == 0.5
     assert skewed["entropy_bits"] == pytest.approx(wanted)

@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 
-from jukejax.evaluation import spectrogram
-from jukejax.evaluation.spectrogram import FLOOR_DB, frequencies, log_spectrogram, loudest, to_image
+from jukejax.evaluation.pages import spectrogram
+from jukejax.evaluation.pages.spectrogram import (
+    FLOOR_DB,
+    frequencies,
+    log_spectrogram,
+    loudest,
+    to_image,
+)
 
 RATE = 44_100
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
 import json
 import re
@@ -15,12 +16,13 @@ import soundfile
 from data_pipeline import songs as prepared
 from data_pipeline.codes import codes_info, read_song_codes
 from data_pipeline.records import read_audio
-from experiments.evaluate import command, generation, subject
+from experiments.evaluate import suites as command
 from experiments.training import Training, train
 from jukejax.config import MeshConfig, TrainConfig
-from jukejax.evaluation import melody
+from jukejax.evaluation import generation, in_training, melody, subject
 from jukejax.evaluation.embedding import Embedded
 from jukejax.evaluation.musicnn import mel_filters
+from jukejax.evaluation.suites import SUITES
 from jukejax.model_dir import load_prior, load_vqvae, write_model_dir
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.job import Item, Job
@@ -58,10 +60,8 @@ def evaluate(folder, out, suite, *more):
         command.main([suite, *paths, f"--out={out}", *more])
     result = json.loads((out / f"{suite}.json").read_text())["result"]
     page = (out / "index.html").read_text()
-    assert command.SUITES[suite].title in page and page.count("<img ") == len(
-        command.SUITES[suite].figures(result)
-    )
-    for table in command.SUITES[suite].tables(result):
+    assert SUITES[suite].title in page and page.count("<img ") == len(SUITES[suite].figures(result))
+    for table in SUITES[suite].tables(result):
         assert table.rows and str(table) in printed.getvalue()
     return result, printed.getvalue()
 
@@ -91,7 +91,7 @@ def test_features(folder, tmp_path):
     assert (found["accuracy"], found["majority"], found["folds"]) == (1.0, 0.5, 2)
     assert found["confusion"] == [[2, 0], [0, 2]] and found["genres"] == ["high", "low"]
     assert "100.0 %" in printed
-    (score,) = command.SUITES["features"].scores(result)
+    (score,) = SUITES["features"].scores(result)
     assert score.value == 1.0 and set(score.by_song) == set(NAMES)
     rows = np.load(tmp_path / "features.npy")
     ids = json.loads((tmp_path / "features.ids.json").read_text())
@@ -128,7 +128,7 @@ def test_memorisation(folder, tmp_path):
     runs = [longest_run(window, training)[0] for window in unheard]
     assert [row["run"] for row in result["held_out"]] == runs
     pairs = [(a > b) + (a == b) / 2 for a in (60, drawn["run"]) for b in runs]
-    (score,) = command.SUITES["memorisation"].scores(result)
+    (score,) = SUITES["memorisation"].scores(result)
     assert score.value == pytest.approx(np.mean(pairs)) and score.interval is None
     assert "sample item 0 at 0.0 s" in printed
 
@@ -174,7 +174,7 @@ def test_generation_samples_and_compares(trained, tmp_path, bands):
     gap = np.sum((a.mean(axis=0) - b.mean(axis=0)) ** 2)
     fad = gap + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * root)
     assert result["sets"]["samples"]["fad"]["value"] == pytest.approx(fad, rel=1e-3)
-    scores = {score.name: score.value for score in command.SUITES["generation"].scores(result)}
+    scores = {score.name: score.value for score in SUITES["generation"].scores(result)}
     assert scores["FAD of samples"] == result["sets"]["samples"]["fad"]["value"]
     assert "held-out, rebuilt from level 2" in printed
 
@@ -182,8 +182,8 @@ def test_generation_samples_and_compares(trained, tmp_path, bands):
 @pytest.mark.slow
 def test_samples_are_judged_while_a_prior_trains(trained, folder, tmp_path, bands, monkeypatch):
     """On songs of genres that the prior's label names lack, which are then not asked for."""
-    for name, value in (("generate", 3), ("generate_seconds", 0.5), ("embedder", "bands")):
-        monkeypatch.setattr(subject.Subject, name, value)
+    short = functools.partial(subject.Generate, 3, 0.5, "bands")
+    monkeypatch.setattr(in_training, "Generate", short)
     experiment, _ = load_experiment(trained / "prior_2")
     settings = TrainConfig(steps=2, batch=8, evaluate_every=2, evaluate_batches=1)
     experiment = dataclasses.replace(experiment, train=settings, mesh=MeshConfig(data=4, fsdp=2))
@@ -211,7 +211,7 @@ def test_samples_are_judged_while_a_prior_trains(trained, folder, tmp_path, band
     )  # fmt: skip
     after = command.run(asked)
     for suite in suites:
-        for score in command.SUITES[suite].scores(after[suite]):
+        for score in SUITES[suite].scores(after[suite]):
             name = f"{suite}/{re.sub('[^0-9A-Za-z]+', '_', score.name)}"
             assert metrics.pop(name, None) == pytest.approx(score.value, rel=1e-6), name
     drawn = [np.load(next(x.glob("samples/*/level_2/codes.npz")))["codes"]

@@ -3,7 +3,7 @@
 import pytest
 import tiny_model
 
-from jukejax.evaluation import page
+from jukejax.evaluation.pages import sample_page
 
 
 @pytest.fixture(scope="module")
@@ -15,6 +15,6 @@ def model(tmp_path_factory):
 def quick():
     """No page, and models are read once: that takes most of the time of a tiny job."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(page, "write_page", lambda out: out)
+        patch.setattr(sample_page, "write_page", lambda out: out)
         tiny_model.read_once(patch)
         yield

@@ -7,9 +7,10 @@ import pytest
 import tiny_model
 from tiny_model import codes, sample
 
-from experiments.evaluate import cascade, command
+from experiments.evaluate import suites as command
 from jukejax.config import MeshConfig
 from jukejax.errors import CheckpointError
+from jukejax.evaluation import cascade
 from jukejax.sampling.plan import Window
 
 pytestmark = pytest.mark.usefixtures("quick")

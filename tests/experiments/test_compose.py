@@ -5,7 +5,7 @@ import pytest
 import tiny_model
 
 from experiments import compose
-from jukejax.evaluation import page
+from jukejax.evaluation.pages import sample_page
 from jukejax.sampling.sample_dir import read_job
 
 BEGIN = "--artist ella --genre jazz --seconds 0.02 --total-seconds 1 --candidates 2"
@@ -23,7 +23,7 @@ def song(tmp_path_factory):
     model = tiny_model.write(folder)
     song = folder / "song"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(page, "write_page", lambda out: out)
+        patch.setattr(sample_page, "write_page", lambda out: out)
         begin = ["--song", str(song), "--model", str(model), *BEGIN.split(), *DRAWN]
         compose.main(["begin", *begin])
         extend = ["extend", "--song", str(song), "--seconds", "0.01", "--candidates", "2"]

@@ -12,11 +12,11 @@ import pytest
 import tiny_model
 
 from experiments import sample
-from experiments.evaluate import alignment as of_suite
-from experiments.evaluate import features, labels, memorisation
-from experiments.evaluate.subject import Lacking
 from jukejax.config import LyricsConfig, MeshConfig
-from jukejax.evaluation import page, player
+from jukejax.evaluation import alignment as of_suite
+from jukejax.evaluation import features, labels, memorisation
+from jukejax.evaluation.pages import player, sample_page, templates
+from jukejax.evaluation.subject import Lacking
 from jukejax.models.prior import init_params, kept
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling import alignment
@@ -38,7 +38,7 @@ SINGING = dataclasses.replace(tiny_model.TOP, depth=4, attn_order=6, lyrics=LYRI
 def test_samples_of_a_prior_with_lyrics_get_alignments(tmp_path, monkeypatch):
     pytest.importorskip("soundfile")
     monkeypatch.setattr(tiny_model, "TOP", SINGING)
-    monkeypatch.setattr(page, "write_page", lambda out: out)
+    monkeypatch.setattr(sample_page, "write_page", lambda out: out)
     model = tiny_model.write(tmp_path)
     words = "Oh — wé all live\nin a yellow submarine"
     (tmp_path / "words.txt").write_text(words)
@@ -142,7 +142,7 @@ def test_neighbours_and_maps_find_groups():
 
 def test_the_map_page_holds_names_safely():
     found = labels.describe(["</script><b>", "b", "c"], np.eye(3))
-    page = player.templates().get_template("labels.html.j2").render(kinds={"artists": found})
+    page = templates.templates().get_template("labels.html.j2").render(kinds={"artists": found})
     assert "</script><b>" not in page and page.count("</script>") == 2
     data = page.split('type="application/json">')[1].split("</script>")[0]
     assert json.loads(data)["artists"]["names"][0] == "</script><b>"

@@ -8,32 +8,23 @@ referred to by relative paths, so pages open from disk; all text is escaped.
 
 from __future__ import annotations
 
-import functools
 import json
-import math
 import re
-import unicodedata
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from jukejax import files
 from jukejax.config import ConfigError
-from jukejax.evaluation.spectrogram import HIGH_HZ, LOW_HZ, log_spectrogram, loudest, to_image
-from jukejax.formatting import format_seconds
-
-if TYPE_CHECKING:
-    import jinja2
+from jukejax.evaluation.pages.spectrogram import log_spectrogram, loudest, to_image
+from jukejax.evaluation.pages.templates import WAVE, printable
 
 FRAMES = 1200  # columns of a picture
 BINS = 224  # rows of a spectrogram
-WAVE = 480  # columns of a waveform
-TICKS_HZ = ((100, "100"), (1000, "1k"), (10_000, "10k"))
 SHORTEST = 0.05  # seconds that a word is lit at least
 NEAR = 200  # characters within which the next word of the lyrics is looked for
 
@@ -195,12 +186,6 @@ def draw(folder: Path, song: Song, alignment: Alignment | None = None) -> Song:
 # --- lyrics ---------------------------------------------------------------------------------------
 
 
-def printable(text: str) -> str:
-    """The text without control characters; lines end with a line feed."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
-
-
 def find_words(lyrics: str, words: Sequence[Sequence[Any]]) -> tuple[str, list[Timed]]:
     """Places sung words `[text, start_s, end_s]` in the lyrics; returns lyrics and timed words.
 
@@ -264,57 +249,3 @@ def read_alignment(folder: Path, item: int) -> Alignment | None:
             f"{arrays} and {words.name} hold no alignment ({error}); remove both, or align again."
         ) from error
     return Alignment(weights, starts, timed, ", ".join(names))
-
-
-# --- the page -------------------------------------------------------------------------------------
-
-
-def clock(seconds: float) -> str:
-    """A position as minutes and seconds: 0:09, 3:25."""
-    whole = int(seconds)
-    return f"{whole // 60}:{whole % 60:02d}"
-
-
-def time_ticks(seconds: float, most: int = 6) -> list[tuple[float, str]]:
-    """Marks of a time axis, (part of the length in 0..1, label), at most `most` + 1."""
-    if not seconds > 0:
-        return []
-    steps = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600)
-    step = next((s for s in steps if seconds / s <= most), seconds / most)
-    count = math.floor(seconds / step + 1e-9)
-    marks = [index * step for index in range(count + 1)]
-    return [(at / seconds, f"{at:.1f} s" if step < 1 else clock(at)) for at in marks]
-
-
-@functools.cache
-def templates() -> jinja2.Environment:
-    """The templates in `site/`. `asset(name)` is the text of a file there, as it is."""
-    import jinja2
-    import markupsafe
-
-    folder = resources.files("jukejax.evaluation").joinpath("site")
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8")),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda x: printable(x) if type(x) is str else x,
-    )
-    span = math.log(HIGH_HZ / LOW_HZ)
-    environment.filters.update(clock=clock, duration=format_seconds)
-    environment.globals.update(
-        asset=lambda name: markupsafe.Markup(folder.joinpath(name).read_text("utf-8")),
-        frequency_ticks=[(math.log(hz / LOW_HZ) / span, label) for hz, label in TICKS_HZ],
-        time_ticks=time_ticks,
-        wave=WAVE,
-    )
-    return environment
-
-
-def write_html(path: Path, template: str, **values: Any) -> Path:
-    """Renders a template to a page; returns its path."""
-    html = templates().get_template(template).render(values)
-    # Half a surrogate pair in a name cannot be UTF-8; as a reference it harms nothing.
-    files.write_bytes(path, html.encode("utf-8", "xmlcharrefreplace"))
-    return path

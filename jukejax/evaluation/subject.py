@@ -1,4 +1,4 @@
-"""What is evaluated, and what a suite of figures is."""
+"""The model and the data that are evaluated (`Subject`), and one question about them (`Suite`)."""
 
 from __future__ import annotations
 
@@ -12,50 +12,65 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from data_pipeline import records
-from data_pipeline.codes import codes_info
-from data_pipeline.songs import PreparedSong, prepared_songs
 from jukejax.config import PriorConfig
 from jukejax.errors import CheckpointError, DataError
-from jukejax.evaluation.report import Figure, Score, Table
+from jukejax.evaluation.data import Codes, Song, Songs
+from jukejax.evaluation.results import Figure, Score, Table
 from jukejax.model_dir import LoadedPrior, LoadedVQVAE, ModelDir, load_vqvae
 from jukejax.parallel.mesh import batch_ways
+from jukejax.text.labels import Vocabulary
 from jukejax.training.checkpoint import load_experiment
 
 Result = dict[str, Any]
 
 
 class Lacking(CheckpointError):
-    """The model or the data have nothing that a suite could be asked about; `all` goes without."""
+    """The model or the data lack what a suite asks about; `all` skips that suite."""
+
+
+@dataclass(frozen=True)
+class Generate:
+    """What is sampled where no samples are given, and what the suite `generation` embeds with."""
+
+    count: int = 16
+    seconds: float = 12.0
+    embedder: str = "musicnn-mtt"
 
 
 class Subject:
-    """What is evaluated. A part is loaded and checked when a suite first asks for it."""
-
-    generate, generate_seconds, embedder = 16, 12.0, "musicnn-mtt"  # of the suite generation
+    """What is evaluated. Each part is loaded and checked when a suite first asks for it."""
 
     def __init__(
         self,
         directory: ModelDir,
         mesh: Mesh,
-        songs: Path | None,
-        codes: Path | None,
         out: Path,
+        songs: Songs | None = None,
+        codes: Codes | None = None,
         batch: int = 8,
         samples: tuple[Path, ...] = (),
+        generate: Generate = Generate(),
     ) -> None:
+        """Names what is evaluated.
+
+        Args:
+          out: folder that results are written to.
+          songs, codes: the same songs as sound and as codes of the model's VQ-VAE.
+          batch: windows that a prior reads at once, rounded up to what the mesh divides.
+          samples: sample directories.
+        """
         ways = batch_ways(mesh)
         self.directory, self.mesh, self.out = directory, mesh, out
-        self.batch = -(-batch // ways) * ways  # what the mesh divides
-        self.samples = samples
+        self.batch = -(-batch // ways) * ways
+        self.samples, self.generate = samples, generate
         self._songs, self._codes = songs, codes
         self.once: Callable[[str, Callable[[], Any]], Any] = lambda key, compute: compute()
-        """`once(key, compute)`: compute(), as JSON has it, kept until the suite is done; a run that
-        was interrupted does not compute it again."""
+        """`once(key, compute)`: the value of compute(), as JSON, kept until the suite is done, so
+        that an interrupted run does not compute it again."""
 
     @functools.cached_property
     def vqvae(self) -> LoadedVQVAE:
-        """The model's VQ-VAE; CheckpointError where it cannot be had."""
+        """The model's VQ-VAE; CheckpointError where it cannot be loaded."""
         return load_vqvae(self.directory.vqvae, self.mesh)
 
     @property
@@ -63,24 +78,24 @@ class Subject:
         return range(self.vqvae.config.levels)
 
     @functools.cached_property
-    def songs(self) -> Path:
+    def songs(self) -> Songs:
         """The prepared songs; Lacking where none were given."""
         if self._songs is None:
             raise Lacking("This needs songs; give --songs.")
-        prepared_songs(self._songs)
+        self._songs.listed()
         return self._songs
 
     @functools.cached_property
-    def codes(self) -> Path:
-        """The codes of the songs; CheckpointError where they are another VQ-VAE's."""
+    def codes(self) -> Codes:
+        """The codes of the songs; CheckpointError where another VQ-VAE encoded them."""
         if self._codes is None:
             raise Lacking("This needs codes of the songs; give --codes.")
-        info = codes_info(self._codes)
-        if info.fingerprint != self.vqvae.fingerprint:
+        found = self._codes.fingerprint
+        if found != self.vqvae.fingerprint:
             raise CheckpointError(
-                f"{self._codes} holds codes of VQ-VAE {info.fingerprint}, but "
-                f"{self.directory.path} names VQ-VAE {self.vqvae.fingerprint}; encode the songs "
-                "with this one, or name the other."
+                f"{self._codes} holds codes of VQ-VAE {found}, but {self.directory.path} names "
+                f"VQ-VAE {self.vqvae.fingerprint}; encode the songs with this one, or name the "
+                "other."
             )
         return self._codes
 
@@ -94,26 +109,30 @@ class Subject:
             )
         return sorted(self.directory.priors, reverse=True)
 
-    def prior_config(self, level: int) -> tuple[PriorConfig, dict[str, Any]]:
-        """Config and note of a level's prior, checked against the VQ-VAE; no weights are read."""
-        return self.directory.checked_config(self.vqvae, level)
+    def prior_config(self, level: int) -> PriorConfig:
+        """Config of a level's prior, checked against the VQ-VAE; no weights are read."""
+        return self.directory.checked_config(self.vqvae, level)[0]
 
     def load_prior(self, level: int) -> LoadedPrior:
         """A level's prior, checked against the VQ-VAE; not kept here."""
         return self.directory.load_prior(self.mesh, self.vqvae, level)
 
+    def label_names(self, config: PriorConfig) -> Vocabulary | None:
+        """The label names of a prior; None for one without labels."""
+        return Vocabulary.load(self.directory.labels(config.level)) if config.labels else None
+
     def prior_marks(self, levels: Iterable[int]) -> dict[str, Any]:
-        """Which checkpoints of some levels' priors are the latest."""
+        """The latest checkpoint of the priors of these levels: run and step."""
         return {str(level): checkpoint_mark(self.directory.prior(level)) for level in levels}
 
     def mark(self, part: str) -> Any:
-        """What tells a part (of `Suite.needs`) from another: fingerprints, runs, steps, digests."""
+        """What identifies a part (of `Suite.needs`): fingerprints, runs, steps, digests."""
         if part == "vqvae":
             return {"fingerprint": self.vqvae.fingerprint, "step": self.vqvae.step}
         if part == "songs":
-            return data_digest(self.songs)
+            return self.songs.digest()
         if part == "codes":
-            return data_digest(self.codes)
+            return self.codes.digest()
         if part == "priors":
             return self.prior_marks(self.prior_levels)
         if part == "labels":
@@ -127,21 +146,13 @@ class Subject:
         raise KeyError(part)
 
 
-def nothing(subject: Subject) -> dict[str, Any]:
-    return {}
-
-
-def none(result: Result) -> list[Any]:
-    return []
-
-
 @dataclass(frozen=True)
 class Suite:
     """One question asked of a model.
 
     The answer is computed again when anything changes that `needs` names, what `source` returns,
-    or `definition`. `measure` gives what JSON can hold, finite numbers alone. `tables`, `figures`
-    and `scores` show a result, also one read from disk.
+    or `definition`. `measure` returns JSON with finite numbers alone. `tables`, `figures` and
+    `scores` show a result, also one read from disk.
     """
 
     title: str
@@ -149,10 +160,10 @@ class Suite:
     measure: Callable[[Subject], Result]
     tables: Callable[[Result], list[Table]]
     needs: tuple[str, ...] = ("vqvae", "codes")  # of vqvae, songs, codes, priors, labels
-    figures: Callable[[Result], list[Figure]] = none
-    scores: Callable[[Result], list[Score]] = none  # what `compare` sets side by side
+    figures: Callable[[Result], list[Figure]] = lambda result: []
+    scores: Callable[[Result], list[Score]] = lambda result: []  # what `compare` compares
     alike: tuple[str, ...] = ()  # parts of the source that must be the same for that
-    source: Callable[[Subject], dict[str, Any]] = nothing  # what else it depends on
+    source: Callable[[Subject], dict[str, Any]] = lambda subject: {}  # what else it depends on
     definition: int = 1  # raised when the same source would give other figures
 
     def sources(self, subject: Subject) -> dict[str, Any]:
@@ -161,14 +172,14 @@ class Suite:
         return {**marks, "definition": self.definition, **self.source(subject)}
 
 
-def held_out_songs(subject: Subject) -> Sequence[PreparedSong]:
+def held_out_songs(subject: Subject) -> Sequence[Song]:
     """The test split of the songs, checked against the codes.
 
     Raises:
       DataError: no test split, or the codes are of other songs.
     """
-    songs = records.split_songs(subject.songs, "test")
-    encoded = {song.id: song.n_samples for song in prepared_songs(subject.codes).of_split("test")}
+    songs = subject.songs.split("test")
+    encoded = {song.id: song.n_samples for song in subject.codes.split("test")}
     for song in songs:
         if encoded.get(song.id) != song.n_samples:
             raise DataError(
@@ -181,7 +192,8 @@ def held_out_songs(subject: Subject) -> Sequence[PreparedSong]:
 def checkpoint_mark(workdir: Path) -> dict[str, Any]:
     """Which checkpoint of a run is the latest: the run's random name, and its step.
 
-    A copy of a run has the same. Imported weights have no name: what they came from names them.
+    A copy of a run has the same. Imported weights have no name; a digest of the note that says
+    where they came from stands in for it.
 
     Raises:
       CheckpointError: there is none.
@@ -193,13 +205,8 @@ def checkpoint_mark(workdir: Path) -> dict[str, Any]:
 
 
 def digest_files(paths: Iterable[Path]) -> str:
+    """16 hexadecimal digits of the SHA-256 of files' names and contents."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(f"{path.name} ".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def data_digest(folder: Path) -> str:
-    """16 hexadecimal digits for a data set's songs and records (whose digests its notes keep)."""
-    prepared_songs(folder)  # a folder that holds none is refused in a sentence
-    return digest_files([folder / "songs.jsonl", *sorted((folder / "shards").glob("*.json"))])

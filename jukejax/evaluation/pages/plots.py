@@ -40,6 +40,23 @@ def axes(width: float = 7.0, height: float = 3.2) -> tuple[Any, Any]:
         return figure, figure.add_subplot()
 
 
+def subplots(rows: int, columns: int, width: float = 9.0, height: float = 3.6) -> tuple[Any, Any]:
+    """A figure and its axes (rows, columns), an array also of one; for `png`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def png(figure: Any) -> bytes:
+    """The figure as a PNG file."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=110)
+    return out.getvalue()
+
+
 def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> bytes:
     """Named lines of (x, y); the first is drawn stronger."""
     figure, ax = axes()

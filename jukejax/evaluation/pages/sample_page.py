@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jukejax.config import ConfigError
-from jukejax.evaluation import player
+from jukejax.evaluation.pages import player, templates
 from jukejax.formatting import format_seconds
 
 JOB_DEFAULTS: dict[str, Any] = {
@@ -44,7 +44,9 @@ def read_job(sample_dir: Path) -> dict[str, Any]:
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path} is not valid JSON ({error}); sample again.") from error
     if missing:
-        raise ConfigError(f"{path} lacks {', '.join(missing)}; see jukejax/evaluation/page.py.")
+        raise ConfigError(
+            f"{path} lacks {', '.join(missing)}; see jukejax/evaluation/pages/sample_page.py."
+        )
     levels = [LEVEL_DEFAULTS | {"name": f"level {lv['level']}"} | lv for lv in job["levels"]]
     levels.sort(key=lambda level: -int(level["level"]))
     return JOB_DEFAULTS | job | {"levels": levels}
@@ -127,6 +129,6 @@ def write_page(sample_dir: str | Path) -> Path:
         attention = song.tracks[0].picture.replace(".png", ".attention.png") if alignment else ""
         song = replace(song, lyrics=lyrics, attention=attention)
         songs.append(player.draw(folder, song, alignment))
-    return player.write_html(
+    return templates.write_html(
         folder / "index.html", "page.html.j2", job=job, songs=songs, date=_date(str(job["created"]))
     )

@@ -22,15 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data_pipeline.codes import read_song_codes
-from data_pipeline.songs import PreparedSong, prepared_songs
-from experiments.evaluate.labels import sklearn
-from experiments.evaluate.pictures import png, subplots
-from experiments.evaluate.subject import Lacking, Result, Subject, Suite
 from jukejax import files
 from jukejax.config import PriorConfig
 from jukejax.errors import CheckpointError
-from jukejax.evaluation.report import Figure, Score, Table
+from jukejax.evaluation.data import Song
+from jukejax.evaluation.labels import sklearn
+from jukejax.evaluation.pages.plots import png, subplots
+from jukejax.evaluation.results import Figure, Score, Table
+from jukejax.evaluation.subject import Lacking, Result, Subject, Suite
 from jukejax.models.transformer import KEEP_MEAN
 from jukejax.parallel.distributed import together
 from jukejax.sampling.inside import Reader, make_reader
@@ -83,7 +82,7 @@ def pooled(
     return (sums / np.bincount(owner, minlength=len(songs))[:, None]).astype(np.float32)
 
 
-def rows_of(subject: Subject, level: int, songs: list[PreparedSong]) -> NDArray[np.float32]:
+def rows_of(subject: Subject, level: int, songs: list[Song]) -> NDArray[np.float32]:
     """The features (songs, W); parts that an interrupted run saved are not computed again.
 
     Raises:
@@ -102,7 +101,7 @@ def rows_of(subject: Subject, level: int, songs: list[PreparedSong]) -> NDArray[
             file = folder / f"{first:09d}.npy"
             if not file.exists():
                 some = songs[first : first + PART]
-                codes = [read_song_codes(subject.codes, song.id)[level] for song in some]
+                codes = [subject.codes.read(song)[level] for song in some]
                 rows = pooled(config, read, codes, layer_of(config), subject.batch)
                 with files.atomic_path(file) as path:
                     np.save(path, rows)
@@ -196,13 +195,13 @@ def measure(subject: Subject) -> Result:
     """Features of all songs that fill a window, and the probe on their first genres."""
     sklearn("linear_model")  # said before minutes of reading
     level = subject.prior_levels[0]
-    config, _ = subject.prior_config(level)
+    config = subject.prior_config(level)
     if config.upper:
         raise Lacking(
             f"The highest prior of the model, level {level}, is made from codes above it; features "
             "are those of a top prior."
         )
-    everything = prepared_songs(subject.codes)
+    everything = subject.codes.listed()
     songs = [song for song in everything if song.n_samples >= config.window_samples]
     if not songs:
         raise Lacking(f"No song of {subject.codes} fills a window of the prior.")

@@ -11,22 +11,19 @@ import jax
 import numpy as np
 import soundfile
 
-from data_pipeline.codes import read_song_codes
-from data_pipeline.records import read_audio
-from data_pipeline.songs import PreparedSong
-from experiments.evaluate.subject import Lacking, Subject
 from jukejax import files
-from jukejax.evaluation import codecs
-from jukejax.evaluation import reconstruction as figures_of
+from jukejax.evaluation import codecs, fidelity
+from jukejax.evaluation.data import Song
 from jukejax.evaluation.distances import distances
+from jukejax.evaluation.subject import Lacking, Subject
 from jukejax.models import vqvae as model
 
 SONGS, SECONDS = 8, 10.0
 CODECS = ("Opus", "MP3")
-Sound = figures_of.Sound
+Sound = fidelity.Sound
 
 
-def excerpt(subject: Subject, song: PreparedSong) -> tuple[int, Sound]:
+def excerpt(subject: Subject, song: Song) -> tuple[int, Sound]:
     """Where an excerpt begins (a multiple of the top hop), and its mean downmix.
 
     The middle of the song, or from the first word sung where words have times.
@@ -35,14 +32,13 @@ def excerpt(subject: Subject, song: PreparedSong) -> tuple[int, Sound]:
     length = min(song.n_samples, round(SECONDS * rate))
     start = song.words[0][1] * rate if song.words else (song.n_samples - length) / 2
     start = int(min(start, song.n_samples - length)) // top * top
-    pcm = read_audio(subject.songs, song, start, start + length)
-    return start, pcm.mean(axis=1, dtype=np.float32) / np.float32(32768.0)
+    return start, subject.songs.audio(song, start, start + length)
 
 
-def rebuild(subject: Subject, song: PreparedSong, start: int, length: int) -> Iterator[Sound]:
+def rebuild(subject: Subject, song: Song, start: int, length: int) -> Iterator[Sound]:
     """The same stretch decoded from the codes of each level, bottom first, cut from the song."""
     vqvae = subject.vqvae
-    codes = read_song_codes(subject.codes, song.id)
+    codes = subject.codes.read(song)
     for level, hop in enumerate(vqvae.config.hops):
         reach = model.decoder_reach(vqvae.config, level)
         first = max(0, start // hop - reach)
@@ -56,15 +52,15 @@ def rebuild(subject: Subject, song: PreparedSong, start: int, length: int) -> It
 
 def figures(sound: Sound, rebuilt: Sound, rate: int) -> dict[str, float]:
     """All measures of one excerpt."""
-    sums = figures_of.song_sums([np.stack([sound, rebuilt])])
+    sums = fidelity.song_sums([np.stack([sound, rebuilt])])
     return {
-        "spectral_convergence_db": figures_of.convergence_db(sums),
-        "si_sdr_db": figures_of.si_sdr_db(sums),
+        "spectral_convergence_db": fidelity.convergence_db(sums),
+        "si_sdr_db": fidelity.si_sdr_db(sums),
         **distances(sound, rebuilt, rate),
     }
 
 
-def measure(subject: Subject, songs: Sequence[PreparedSong]) -> dict[str, Any]:
+def measure(subject: Subject, songs: Sequence[Song]) -> dict[str, Any]:
     """Means over excerpts of every level and of codecs near its bitrate; writes OUT/sounds.
 
     Raises:
@@ -117,7 +113,7 @@ def measure(subject: Subject, songs: Sequence[PreparedSong]) -> dict[str, Any]:
 
 
 def _write(
-    folder: Path, song: PreparedSong, start: int, sound: Sound, rebuilt: list[Sound], rate: int
+    folder: Path, song: Song, start: int, sound: Sound, rebuilt: list[Sound], rate: int
 ) -> dict[str, Any]:
     """The sounds of an excerpt, and its entry of sounds.json."""
     sounds = {"original": sound} | {f"level_{i}": y for i, y in enumerate(rebuilt)}

@@ -8,21 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline import records
-from data_pipeline.codes import read_song_codes
-from data_pipeline.songs import PreparedSong
-from experiments.evaluate.pictures import png, subplots
-from experiments.evaluate.subject import Lacking, Result, Subject, Suite
 from jukejax.config import PriorConfig
-from jukejax.evaluation.player import find_words
-from jukejax.evaluation.report import Figure, Score, Table
+from jukejax.evaluation.data import Song
+from jukejax.evaluation.pages.player import find_words
+from jukejax.evaluation.pages.plots import png, subplots
+from jukejax.evaluation.results import Figure, Score, Table
+from jukejax.evaluation.subject import Lacking, Result, Subject, Suite
 from jukejax.models.transformer import KEEP_LYRICS
 from jukejax.sampling import alignment
 from jukejax.sampling.alignment import Found, Head
 from jukejax.sampling.inside import Reader, make_reader
 from jukejax.sampling.plan import plan_windows
 from jukejax.sampling.words import of_text, sung
-from jukejax.text.labels import Vocabulary
 
 SONGS = 64  # held-out songs that are looked at, at most, evenly spread
 HOP = 0.5  # of a window: how far windows move
@@ -36,19 +33,19 @@ def lyric_level(subject: Subject) -> int:
       Lacking: there is none.
     """
     for level in subject.prior_levels:
-        config, _ = subject.prior_config(level)
+        config = subject.prior_config(level)
         if config.lyrics and alignment.lyric_layers(config):
             return level
     raise Lacking("No prior of the model looks at lyrics, so there is nothing to align.")
 
 
-def sung_songs(subject: Subject, config: PriorConfig) -> list[PreparedSong]:
+def sung_songs(subject: Subject, config: PriorConfig) -> list[Song]:
     """Held-out songs with lyrics, at most `SONGS`.
 
     Raises:
       Lacking: there is none.
     """
-    songs = [s for s in records.split_songs(subject.codes, "test") if s.lyrics.strip()]
+    songs = [s for s in subject.codes.split("test") if s.lyrics.strip()]
     if not songs:
         raise Lacking(f"No held-out song of {subject.codes} has lyrics to align.")
     chosen = np.linspace(0, len(songs), min(SONGS, len(songs)), endpoint=False).astype(int)
@@ -62,13 +59,12 @@ class Aligner:
         prior = subject.load_prior(level)
         self.subject, self.config = subject, prior.config
         self.read: Reader = make_reader(prior.config, prior.params, subject.mesh, KEEP_LYRICS)
-        labelled = prior.config.labels is not None
-        self.names = Vocabulary.load(subject.directory.labels(level)) if labelled else None
+        self.names = subject.label_names(prior.config)
 
-    def align(self, song: PreparedSong, heads: list[Head]) -> dict[Head, Found]:
+    def align(self, song: Song, heads: list[Head]) -> dict[Head, Found]:
         """Heads on a whole song, as the prior is told of it in training."""
         config = self.config
-        codes = read_song_codes(self.subject.codes, song.id)[config.level]
+        codes = self.subject.codes.read(song)[config.level]
         labels: dict[str, np.ndarray] = {}
         if self.names and config.labels:
             ids = self.names.song_ids(config.labels, song)
@@ -77,13 +73,13 @@ class Aligner:
         target = sung(config, labels, song.lyrics, codes, windows, 0, song.n_samples)
         return alignment.align(config, self.read, target, heads, self.subject.batch)
 
-    def weights(self, song: PreparedSong, found: Found) -> np.ndarray:
+    def weights(self, song: Song, found: Found) -> np.ndarray:
         """By characters of the lyrics as they stand."""
         assert self.config.lyrics is not None
         return of_text(found.weights, song.lyrics, self.config.lyrics.alphabet)
 
 
-def word_errors(config: PriorConfig, song: PreparedSong, weights: np.ndarray) -> list[float]:
+def word_errors(config: PriorConfig, song: Song, weights: np.ndarray) -> list[float]:
     """By how many seconds the reading misses the onset of each word whose time is known."""
     firsts, starts = _known(song)
     if not len(firsts):
@@ -95,7 +91,7 @@ def word_errors(config: PriorConfig, song: PreparedSong, weights: np.ndarray) ->
     return errors
 
 
-def linear_errors(song: PreparedSong) -> list[float]:
+def linear_errors(song: Song) -> list[float]:
     """The same of the guess that characters pass evenly from the song's beginning to its end."""
     firsts, starts = _known(song)
     end = song.n_samples / song.sample_rate
@@ -103,7 +99,7 @@ def linear_errors(song: PreparedSong) -> list[float]:
     return errors
 
 
-def _known(song: PreparedSong) -> tuple[np.ndarray, np.ndarray]:
+def _known(song: Song) -> tuple[np.ndarray, np.ndarray]:
     """First characters in the lyrics, and onsets in s, of words with known times."""
     lyrics, timed = find_words(song.lyrics, song.words)
     if lyrics != song.lyrics:  # none of the words is in the lyrics
@@ -111,7 +107,7 @@ def _known(song: PreparedSong) -> tuple[np.ndarray, np.ndarray]:
     return np.array([word[3] for word in timed], int), np.array([word[1] for word in timed])
 
 
-def _look(aligner: Aligner, song: PreparedSong) -> dict[str, Any]:
+def _look(aligner: Aligner, song: Song) -> dict[str, Any]:
     """What one song tells of every head."""
     found = aligner.align(song, alignment.lyric_heads(aligner.config))
     return {
@@ -140,7 +136,7 @@ def _errors(lists: list[list[float]]) -> dict[str, Any]:
 def measure(subject: Subject) -> Result:
     """Every head that looks at lyrics, on held-out songs."""
     level = lyric_level(subject)
-    songs = sung_songs(subject, subject.prior_config(level)[0])
+    songs = sung_songs(subject, subject.prior_config(level))
     aligner = Aligner(subject, level)
     config = aligner.config
     found = [subject.once(song.id, functools.partial(_look, aligner, song)) for song in songs]
@@ -172,7 +168,7 @@ def measure(subject: Subject) -> Result:
     }
 
 
-def _picture(aligner: Aligner, song: PreparedSong, row: dict[str, Any]) -> dict[str, Any]:
+def _picture(aligner: Aligner, song: Song, row: dict[str, Any]) -> dict[str, Any]:
     """The chosen head on a song, small: each frame in 255ths of its largest weight."""
     head = Head(row["layer"], row["head"])
     weights = aligner.weights(song, aligner.align(song, [head])[head])

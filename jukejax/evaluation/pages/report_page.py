@@ -1,19 +1,16 @@
 """The report: one `index.html` that shows every result of an evaluation directory.
 
-It needs nothing but itself: pictures are in it, and it is read from disk. Text is escaped.
+Pictures are in the page, which is opened from disk.
 """
 
 from __future__ import annotations
 
-import base64
-import re
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jukejax import files
-from jukejax.evaluation.report import Figure, Table
+from jukejax.evaluation.pages.templates import write_html
+from jukejax.evaluation.results import Figure, Table
 
 
 class Section(NamedTuple):
@@ -27,25 +24,10 @@ class Section(NamedTuple):
     figures: Sequence[Figure]
 
 
-def picture(image: bytes) -> str:
-    """An image as HTML's `src`; PNG or SVG by its first bytes."""
-    kind = "png" if image.startswith(b"\x89PNG") else "svg+xml"
-    return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
-
-
 def write_report(folder: str | Path, title: str, sections: Sequence[Section]) -> Path:
     """Writes `folder`/index.html atomically and returns its path."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters.update(picture=picture, anchor=lambda name: re.sub(r"\W+", "-", name))
-    source = resources.files("jukejax.evaluation").joinpath("report.html.j2").read_text("utf-8")
-    html = environment.from_string(source).render(title=title, sections=sections)
     path = Path(folder) / "index.html"
-    files.write_bytes(path, html.encode("utf-8", "xmlcharrefreplace"))
-    return path
+    return write_html(path, "report.html.j2", title=title, sections=sections)
 
 
 def facts(record: dict[str, Any]) -> list[tuple[str, str]]:

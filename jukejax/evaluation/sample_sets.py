@@ -13,14 +13,11 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from data_pipeline import records
-from data_pipeline.codes import read_song_codes
-from data_pipeline.songs import PreparedSong
-from experiments.evaluate.reconstruction import mean_downmix
-from experiments.evaluate.subject import Lacking, Subject, digest_files
-from jukejax.evaluation import melody, reconstruction, sounds
+from jukejax.evaluation import fidelity, melody, sounds
+from jukejax.evaluation.data import Song
 from jukejax.evaluation.embedding import Embedder
-from jukejax.evaluation.page import write_page
+from jukejax.evaluation.pages.sample_page import write_page
+from jukejax.evaluation.subject import Lacking, Subject, digest_files
 from jukejax.label_kinds import ARTIST, GENRE
 from jukejax.model_dir import LoadedModel
 from jukejax.sampling.job import Item, Job
@@ -43,12 +40,12 @@ class Piece(NamedTuple):
     borders: tuple[float, ...] = ()
 
 
-def _spread(songs: Sequence[PreparedSong]) -> Sequence[PreparedSong]:
+def _spread(songs: Sequence[Song]) -> Sequence[Song]:
     """Songs at even distances in the list, SONGS at most."""
     return songs[:: -(-len(songs) // SONGS)]
 
 
-def _middle(song: PreparedSong) -> tuple[int, int]:
+def _middle(song: Song) -> tuple[int, int]:
     length = min(song.n_samples, round(SECONDS * song.sample_rate))
     start = (song.n_samples - length) // 2
     return start, start + length
@@ -56,8 +53,8 @@ def _middle(song: PreparedSong) -> tuple[int, int]:
 
 def real(subject: Subject, split: str) -> Iterator[Piece]:
     """The middles of a split's songs, as mean downmix."""
-    for song in _spread(records.split_songs(subject.songs, split)):
-        sound = mean_downmix(subject.songs, song, *_middle(song))
+    for song in _spread(subject.songs.split(split)):
+        sound = subject.songs.audio(song, *_middle(song))
         yield Piece(sound, song.artist, "".join(song.genres[:1]))
 
 
@@ -65,10 +62,10 @@ def rebuilt(subject: Subject, level: int) -> Iterator[Piece]:
     """The same of held-out songs, decoded from their codes of a level: what samples can reach."""
     vqvae = subject.vqvae
     with jax.set_mesh(subject.mesh):
-        decoder = reconstruction.make_decoders(vqvae.config, vqvae.params, vqvae.books)[level]
-        for song in _spread(records.split_songs(subject.songs, "test")):
+        decoder = fidelity.make_decoders(vqvae.config, vqvae.params, vqvae.books)[level]
+        for song in _spread(subject.songs.split("test")):
             start, stop = _middle(song)
-            sound = np.concatenate(list(decoder(read_song_codes(subject.codes, song.id)[level])))
+            sound = np.concatenate(list(decoder(subject.codes.read(song)[level])))
             yield Piece(sound[start:stop], song.artist, "".join(song.genres[:1]))
 
 
@@ -97,7 +94,7 @@ def lowest(folder: Path) -> int:
 
 def _borders(subject: Subject, job: Job, level: int) -> tuple[float, ...]:
     """Where one window of a level ends and the next goes on, in seconds."""
-    vqvae, (config, _) = subject.vqvae.config, subject.prior_config(level)
+    vqvae, config = subject.vqvae.config, subject.prior_config(level)
     samples = job.samples(vqvae.sample_rate, vqvae.hops[-1])
     windows = plan_level(job, config, samples).windows
     return tuple(w.given * config.hop / vqvae.sample_rate for w in windows if w.given)
@@ -106,7 +103,7 @@ def _borders(subject: Subject, job: Job, level: int) -> tuple[float, ...]:
 def source(subject: Subject) -> dict[str, Any]:
     """What tells samples from others: the files given, or what is to be made."""
     if not subject.samples:
-        wanted = [subject.generate, subject.generate_seconds]
+        wanted = [subject.generate.count, subject.generate.seconds]
         return {"priors": subject.prior_marks(subject.prior_levels[:1]), "generate": wanted}
     files = [path for x in subject.samples for path in sorted(x.glob("level_*/codes.npz"))]
     return {"samples": digest_files([x / "job.json" for x in subject.samples] + files)}
@@ -114,18 +111,18 @@ def source(subject: Subject) -> dict[str, Any]:
 
 def make(subject: Subject) -> Path:
     """Samples of the top level with labels and lyrics of training songs, OUT/samples; resumable."""
+    level, wanted = subject.prior_levels[0], subject.generate
     if jax.process_count() > 1:
         raise Lacking("Samples are made by one process; sample first and give --samples.")
-    level, count = subject.prior_levels[0], subject.generate
-    config, _ = subject.prior_config(level)
-    songs = records.split_songs(subject.songs, "train")
-    by_label: dict[Any, list[PreparedSong]] = {}
-    names = Vocabulary.load(subject.directory.labels(level)) if config.labels else None
+    config = subject.prior_config(level)
+    songs = subject.songs.split("train")
+    by_label: dict[Any, list[Song]] = {}
+    names = subject.label_names(config)
     for song in songs:
         by_label.setdefault((song.artist, song.genres), []).append(song)
     groups = list(by_label.values())
     chosen = [groups[i % len(groups)][i // len(groups) % len(groups[i % len(groups)])]
-              for i in range(count)]  # fmt: skip
+              for i in range(wanted.count)]  # fmt: skip
     items = tuple(
         Item(*_known(s, names, config.labels.max_genres), s.lyrics)
         if names and config.labels
@@ -136,8 +133,8 @@ def make(subject: Subject) -> Path:
     job = Job(
         model=str(subject.directory.path.resolve()),
         items=items,
-        seconds=subject.generate_seconds,
-        total_seconds=max(whole, subject.generate_seconds),
+        seconds=wanted.seconds,
+        total_seconds=max(whole, wanted.seconds),
         levels=(level,),
         max_batch=16,
     )
@@ -152,7 +149,7 @@ def make(subject: Subject) -> Path:
     return folder
 
 
-def _known(song: PreparedSong, names: Vocabulary, most: int) -> tuple[str, tuple[str, ...]]:
+def _known(song: Song, names: Vocabulary, most: int) -> tuple[str, tuple[str, ...]]:
     """Artist and genres of a song as far as the label names have them."""
     genres = tuple(g for g in song.genres if names.ids(GENRE, (g,), 32).all())
     return song.artist if names.ids(ARTIST, song.artist) else "", genres[:most]

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.evaluate.pictures import png, subplots
-from experiments.evaluate.subject import Lacking, Result, Subject, Suite
-from jukejax import files
 from jukejax.errors import CheckpointError
-from jukejax.evaluation import player
-from jukejax.evaluation.report import Figure, Table
+from jukejax.evaluation.pages.plots import png, subplots
+from jukejax.evaluation.pages.templates import write_html
+from jukejax.evaluation.results import Figure, Table
+from jukejax.evaluation.subject import Lacking, Result, Subject, Suite
 from jukejax.parallel.distributed import gathered
 from jukejax.text.labels import Vocabulary
 
@@ -86,7 +85,7 @@ def labelled_level(subject: Subject) -> int:
       Lacking: there is none.
     """
     for level in subject.prior_levels:
-        if subject.prior_config(level)[0].labels:
+        if subject.prior_config(level).labels:
             return level
     raise Lacking("No prior of the model has labels, so there are no tables to look at.")
 
@@ -116,8 +115,7 @@ def measure(subject: Subject) -> Result:
             result["kinds"][kind] = describe(list(names), rows[list(index)])
     if not result["kinds"]:
         raise Lacking(f"{subject.directory.labels(level)} names fewer than 3 artists and genres.")
-    text = player.templates().get_template("labels.html.j2").render(kinds=result["kinds"])
-    files.write_text(subject.out / "labels.html", text)
+    write_html(subject.out / "labels.html", "labels.html.j2", kinds=result["kinds"])
     return result
 
 

@@ -17,6 +17,11 @@ from jukejax import files
 from jukejax.formatting import table
 
 
+def spread(interval: Sequence[float] | None, digits: int = 3) -> str:
+    """An interval in brackets, or a dash."""
+    return "–" if interval is None else f"[{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+
+
 class Table(NamedTuple):
     """A table of a report: the first column is aligned to the left, the others to the right."""
 

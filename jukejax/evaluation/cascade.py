@@ -15,12 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.evaluate import generation_sets, likelihood_report
-from experiments.evaluate.subject import Subject, Suite
-from experiments.evaluate.worth import differences
 from jukejax.errors import CheckpointError
-from jukejax.evaluation import conditions, likelihood
-from jukejax.evaluation.report import Figure, Table
+from jukejax.evaluation import conditions, sample_sets, scoring
+from jukejax.evaluation.results import Figure, Table
+from jukejax.evaluation.subject import Result, Subject, Suite
 from jukejax.sampling.cascade import window_batch
 from jukejax.sampling.resolve import LevelSetup, set_up
 from jukejax.sampling.sample_dir import SampleDir, read_job
@@ -118,24 +116,21 @@ def of_level(subject: Subject, parts: list[Any]) -> dict[str, Any]:
         drawn = np.concatenate([upper.ravel() for *_, upper in parts])
         unigram = np.bincount(drawn, minlength=config.codes) / len(drawn)
     prior = subject.load_prior(config.level)
-    scorer = likelihood.make_scorer(config, prior.params, subject.mesh)
-
-    def score(some: conditions.Windows) -> Any:
-        return likelihood.score_all(scorer, some, subject.batch)
-
+    scorer = scoring.make_scorer(config, prior.params, subject.mesh)
     count = len(windows["codes"])
+    worth = conditions.differences(subject, config, scorer, "samples", windows, count, unigram)
     return {
         "level": config.level,
         "step": prior.step,
         "songs": songs,
         "tokens": int(windows["counted"].sum()),
-        "conditions": differences(subject, "samples", config, score, windows, count, unigram),
+        "conditions": worth,
     }
 
 
-def measure(subject: Subject) -> dict[str, Any]:
+def measure(subject: Subject) -> Result:
     """Figures of every prior whose tokens the samples hold, top level first."""
-    made = subject.samples or (generation_sets.make(subject),)
+    made = subject.samples or (sample_sets.make(subject),)
     by_level: dict[int, list[Any]] = {}
     for path in made:
         for part in levels_of(subject, path):
@@ -147,12 +142,12 @@ def measure(subject: Subject) -> dict[str, Any]:
     }
 
 
-def tables(result: dict[str, Any]) -> list[Table]:
-    return [likelihood_report.worth_table(result["levels"], "samples", "the model's own samples")]
+def tables(result: Result) -> list[Table]:
+    return [conditions.worth_table(result["levels"], "samples", "the model's own samples")]
 
 
-def figures(result: dict[str, Any]) -> list[Figure]:
-    return likelihood_report.worth_figures(result["levels"])
+def figures(result: Result) -> list[Figure]:
+    return conditions.worth_figures(result["levels"])
 
 
 SUITE = Suite(
@@ -162,5 +157,5 @@ SUITE = Suite(
     tables=tables,
     figures=figures,
     needs=("vqvae", "priors", "labels"),
-    source=generation_sets.source,
+    source=sample_sets.source,
 )

@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data_pipeline import records
-from data_pipeline.codes import read_song_codes
-from experiments.evaluate import generation_sets
-from experiments.evaluate.pictures import png, subplots
-from experiments.evaluate.subject import Lacking, Result, Subject, Suite
 from jukejax.errors import CheckpointError, DataError
+from jukejax.evaluation import sample_sets
 from jukejax.evaluation.code_index import CodeIndex, nearest
-from jukejax.evaluation.report import Figure, Score, Table
+from jukejax.evaluation.data import Song
+from jukejax.evaluation.pages.plots import png, subplots
+from jukejax.evaluation.results import Figure, Score, Table
+from jukejax.evaluation.subject import Lacking, Result, Subject, Suite
 from jukejax.parallel.distributed import together
 from jukejax.sampling.sample_dir import SampleDir
 
@@ -40,7 +39,7 @@ def sample_codes(subject: Subject) -> Iterator[tuple[str, Path, NDArray[Any]]]:
       ConfigError: one is no sample directory.
     """
     top = subject.levels[-1]
-    for path in subject.samples or (generation_sets.make(subject),):
+    for path in subject.samples or (sample_sets.make(subject),):
         sample = SampleDir.open(path)
         entry = next((x for x in sample.record["levels"] if x["level"] == top), None)
         if entry is None:
@@ -112,16 +111,16 @@ def measure(subject: Subject) -> Result:
     level = subject.levels[-1]
     rate = subject.vqvae.config.sample_rate / subject.vqvae.config.hops[level]
     samples = [(name, codes) for name, _, codes in sample_codes(subject)]
-    held_out = records.split_songs(subject.codes, "test")
+    held_out = subject.codes.split("test")
 
-    def read(song: str) -> NDArray[Any]:
-        return read_song_codes(subject.codes, song)[level]
+    def read(song: Song) -> NDArray[Any]:
+        return subject.codes.read(song)[level]
 
-    training = [song.id for song in records.split_songs(subject.codes, "train")]
+    training = subject.codes.split("train")
     folder = subject.out / "memorisation_index"
     of = f"level {level} of VQ-VAE {subject.vqvae.fingerprint}"
     index = CodeIndex(folder, of)
-    other = set(index.songs).difference(training)
+    other = set(index.songs).difference(song.id for song in training)
     if other:
         raise DataError(
             f"{folder} holds {len(other)} songs that are no training songs of {subject.codes} "
@@ -129,13 +128,13 @@ def measure(subject: Subject) -> Result:
         )
     began = time.perf_counter()
     if jax.process_index() == 0:
-        index.add((song, functools.partial(read, song)) for song in training)
+        index.add((song.id, functools.partial(read, song)) for song in training)
     together("the index is built")
     index = CodeIndex(folder, of)
     built = time.perf_counter() - began
     size = min(round(SECONDS * rate), min(len(codes) for _, codes in samples))
     made = look(index, cut(samples, size), rate, "samples")
-    real = cut(((song.id, read(song.id)) for song in held_out), size)
+    real = cut(((song.id, read(song)) for song in held_out), size)
     if not real:
         raise Lacking(f"No held-out song of {subject.codes} is as long as {size / rate:.2f} s.")
     unheard = look(index, real, rate, "held-out songs")
@@ -234,5 +233,5 @@ SUITE = Suite(
     needs=("vqvae", "codes"),
     figures=figures,
     scores=scores,
-    source=generation_sets.source,
+    source=sample_sets.source,
 )

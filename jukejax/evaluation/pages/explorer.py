@@ -25,7 +25,7 @@ from typing import Any
 
 from jukejax import files
 from jukejax.config import ConfigError
-from jukejax.evaluation import page, player
+from jukejax.evaluation.pages import player, sample_page, templates
 
 PREVIEW = 200  # characters of the lyrics that are listed and searched
 NAMES = {0: "bottom", 1: "middle", 2: "top"}
@@ -87,13 +87,13 @@ def sample_sources(file: Path) -> list[Source]:
 
     Raises ConfigError, or what a wrong type raises, for a file that is no job.json.
     """
-    folder, job = file.parent, page.read_job(file.parent)
+    folder, job = file.parent, sample_page.read_job(file.parent)
     top = f"level_{int(job['levels'][0]['level'])}" if job["levels"] else ""
     steps = (re.search(r"step (\d+)", str(level.get("weights"))) for level in job["levels"])
     step = next((int(found[1]) for found in steps if found), None)
     sources = []
     for index, entry in enumerate(job["items"]):
-        song = page.describe(folder, job, index)
+        song = sample_page.describe(folder, job, index)
         wavs = {f"level_{t.key}.wav": folder / t.wav for t in song.tracks if t.wav}
         alignment = [folder / top / f"item_{index}{s}" for s in (".alignment.npz", ".words.json")]
         lyrics = str(entry.get("lyrics") or "")
@@ -119,8 +119,8 @@ def sample_sources(file: Path) -> list[Source]:
 def _sample(
     folder: Path, job: dict[str, Any], index: int
 ) -> tuple[player.Song, player.Alignment | None]:
-    song = page.describe(folder, job, index)
-    lyrics, alignment = page.align(folder, job, index)
+    song = sample_page.describe(folder, job, index)
+    lyrics, alignment = sample_page.align(folder, job, index)
     own = dict(job) | {"items": [job["items"][index]]}
     if isinstance(job.get("request"), dict) and isinstance(job["request"].get("items"), list):
         own["request"] = job["request"] | {"items": job["request"]["items"][index : index + 1]}
@@ -217,7 +217,7 @@ def make_item(source: Source, folder: Path) -> dict[str, Any]:
     )
     song = player.draw(folder, song, alignment)
     song = dataclasses.replace(song, folder=f"items/{source.id}/")
-    module = player.templates().get_template("song.html.j2").make_module()
+    module = templates.templates().get_template("song.html.j2").make_module()
     ready = [track for track in song.tracks if track.wav]
     item = {
         "html": str(module.song(song, source.id, "the song")),  # type: ignore[attr-defined]
@@ -231,12 +231,12 @@ def make_item(source: Source, folder: Path) -> dict[str, Any]:
     return {
         "id": source.id,
         "kind": source.kind,
-        "artist": player.printable(source.artist),
-        "genres": [player.printable(genre) for genre in source.genres],
-        "model": player.printable(source.model),
+        "artist": templates.printable(source.artist),
+        "genres": [templates.printable(genre) for genre in source.genres],
+        "model": templates.printable(source.model),
         "step": source.step,
         "seconds": round(song.seconds, 2),
-        "lyrics": " ".join(player.printable(source.lyrics).split())[:PREVIEW],
+        "lyrics": " ".join(templates.printable(source.lyrics).split())[:PREVIEW],
         "prompt": source.prompt,
         "systems": {track.key: _system(source, track) for track in ready},
     }
@@ -266,15 +266,15 @@ def _kept_or_made(source: Source, folder: Path) -> dict[str, Any]:
 @functools.cache
 def _code() -> str:
     """Changes when items would be made otherwise."""
-    here = resources.files("jukejax.evaluation")
-    names = ("explorer.py", "player.py", "page.py", "site/song.html.j2")
+    here = resources.files("jukejax.evaluation.pages")
+    names = ("explorer.py", "player.py", "sample_page.py", "templates.py", "site/song.html.j2")
     return _digest(*(here.joinpath(name).read_text("utf-8") for name in names))
 
 
 def write_site(site: Path, rows: Sequence[dict[str, Any]]) -> Path:
     """Writes the page and its index; returns the page's path."""
     _write_script(site / "index.js", "const INDEX = ", list(rows), ";\n")
-    return player.write_html(site / "index.html", "explorer.html.j2", title="Explorer")
+    return templates.write_html(site / "index.html", "explorer.html.j2", title="Explorer")
 
 
 def make_site(
