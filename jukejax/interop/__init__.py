@@ -1,0 +1,1 @@
+"""Checkpoints and functions in other projects' formats: OpenAI, HuggingFace, StableHLO."""

@@ -1,0 +1,1 @@
+"""Devices and processes: the mesh and its two sharding tables, gathering, several processes."""

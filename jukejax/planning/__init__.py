@@ -1,0 +1,1 @@
+"""Plans for machines that are not at hand: compile for them, and count memory, bytes and time."""
