@@ -64,17 +64,19 @@ def parse(
 
 def _shortened(kind: Any, common: Sequence[str]) -> type:
     """A dataclass with the same help and the common fields alone."""
-    names = [field.name for field in dataclasses.fields(get_origin(kind) or kind)]
+    generic: Any = get_origin(kind) or kind
+    names = [field.name for field in dataclasses.fields(generic)]
     assert set(common) <= set(names), f"{set(common) - set(names)} are no fields of {kind}"
     hidden = dict.fromkeys(name for name in names if name not in common)
     body = {
-        "__doc__": kind.__doc__,
-        "__module__": kind.__module__,
+        "__doc__": generic.__doc__,
+        "__module__": generic.__module__,
         "__annotations__": dict.fromkeys(hidden, Annotated[None, tyro.conf.Suppress]),
         **hidden,
     }
-    name = (get_origin(kind) or kind).__name__
-    short = types.new_class(name, (kind,), exec_body=lambda namespace: namespace.update(body))
+    short = types.new_class(
+        generic.__name__, (kind,), exec_body=lambda namespace: namespace.update(body)
+    )
     return dataclasses.dataclass(frozen=True, kw_only=True)(short)
 
 

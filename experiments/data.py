@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,11 +22,13 @@ from jukejax.config import (
     VQVAEExperiment,
 )
 from jukejax.label_kinds import KINDS
-from jukejax.model_dir import LoadedModel
 from jukejax.sampling.job import Options
-from jukejax.sampling.request import Request
 from jukejax.text import lyrics
 from jukejax.text.labels import Vocabulary
+
+if TYPE_CHECKING:
+    from jukejax.model_dir import LoadedModel
+    from jukejax.sampling.request import Request
 
 HostBatch = dict[str, np.ndarray]
 

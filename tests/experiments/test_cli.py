@@ -1,11 +1,14 @@
 import sys
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import pytest
 
 from experiments import cli
 from jukejax.config import MeshConfig
 from jukejax.errors import ConfigError, Interrupted, Preempted
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,21 @@ def test_help_all_lists_every_option(capsys):
     every = shown(capsys, "--help-all")
     assert all(f"--{name}" in every for name in ("flour", "salt", "seeds", "mesh.fsdp"))
     assert every == shown(capsys, "--help", common=())
+
+
+@dataclass(frozen=True)
+class Order(Generic[T]):
+    """Order some of it."""
+
+    what: T
+    pieces: int
+
+
+def test_a_class_of_a_type_parameter_keeps_its_help(capsys):
+    with pytest.raises(SystemExit):
+        cli.parse(Order[Bake], ["--help"], "kitchen order", ("pieces",))
+    short = capsys.readouterr().out
+    assert "Order some of it." in short and "--pieces" in short and "--what" not in short
 
 
 def test_options_that_short_help_does_not_list_are_parsed():
