@@ -1,11 +1,11 @@
 """Plan a pod without owning one: compile a preset's train step or decoding loop for other chips.
 
-python -m experiments.compile prior_5b_lyrics --topology v5e:16x16 --mesh.data 4 --mesh.fsdp 64 \\
+jukejax compile prior_5b_lyrics --topology v5e:16x16 --mesh.data 4 --mesh.fsdp 64 \\
     --train.batch 256
-python -m experiments.compile prior_5b --topology v5e:2x2 --what decode --mesh.tensor 4
-python -m experiments.compile prior_5b --topology h100:8x8 --mesh.fsdp 8 --train.batch 256
-python -m experiments.compile plans [NAME ...]  # the table experiments/plans/README.md
-python -m experiments.compile shardings  # experiments/plans/shardings: how all arrays are sharded
+jukejax compile prior_5b --topology v5e:2x2 --what decode --mesh.tensor 4
+jukejax compile prior_5b --topology h100:8x8 --mesh.fsdp 8 --train.batch 256
+jukejax compile plans [NAME ...]  # the table experiments/plans/README.md
+jukejax compile shardings  # experiments/plans/shardings: how all arrays are sharded
 """
 
 from __future__ import annotations
@@ -35,14 +35,18 @@ from jukejax import presets
 from jukejax.config import ConfigError
 from jukejax.sampling.job import Weights
 
-USAGE = "python -m experiments.compile PRESET --topology v5e:16x16 [--section.field value ...]"
+USAGE = "jukejax compile PRESET|plans|shardings --topology v5e:16x16 [--section.field value ...]"
+COMMON = ("topology", "slices", "what", "fit", "windows", "weights")
 FOLDER = Path(__file__).parent / "plans"
 E = TypeVar("E")
 
 
 @dataclass(frozen=True)
 class Command(Generic[E]):
-    """Compile a preset's program for a topology and print what it needs. Nothing is run."""
+    """Compile a preset's program for a topology and print what it needs. Nothing is run.
+
+    Example: jukejax compile prior_5b --topology v5e:2x2 --what decode --mesh.tensor 4
+    """
 
     topology: str
     """Chips and shape of a slice: v5e:16x16, v6e:16x16, v5p:4x4x8, v4:4x4x8; or hosts x GPUs of a
@@ -67,13 +71,10 @@ def parse(preset: str, arguments: list[str]) -> Command[Any]:
     experiment: Any = presets.get(preset)
     missing: Any = tyro.MISSING
     cls: Any = Command
-    return tyro.cli(
-        cls[type(experiment)],
-        args=arguments,
-        default=Command(missing, experiment),
-        prog=f"python -m experiments.compile {preset}",
-        config=(tyro.conf.AvoidSubcommands,),
-    )
+    return cli.parse(
+        cls[type(experiment)], arguments, f"jukejax compile {preset}", COMMON,
+        default=Command(missing, experiment), config=(tyro.conf.AvoidSubcommands,),
+    )  # fmt: skip
 
 
 @cli.command

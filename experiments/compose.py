@@ -1,11 +1,11 @@
 """Compose a song with the model: it offers candidates for the next seconds, you choose.
 
-python -m experiments.compose begin --song my_song --model runs/model --artist "..." \\
+jukejax compose begin --song my_song --model runs/model --artist "..." \\
     --genre "..." --lyrics words.txt --total-seconds 60 --seconds 8 --candidates 3
-python -m experiments.compose extend --song my_song --node 1 --item 2 --seconds 4
-python -m experiments.compose extend --song my_song --node 1 --item 2 --at 5.5 --seconds 4 --seed 1
-python -m experiments.compose tree --song my_song
-python -m experiments.compose upsample --song my_song --node 3 --item 0
+jukejax compose extend --song my_song --node 1 --item 2 --seconds 4
+jukejax compose extend --song my_song --node 1 --item 2 --at 5.5 --seconds 4 --seed 1
+jukejax compose tree --song my_song
+jukejax compose upsample --song my_song --node 3 --item 0
 
 Each node is a sample directory (`node_N`) of candidates at the top level that records its parent;
 it can be listened to, extended, cut back (--at) and upsampled. The same command makes the same
@@ -25,7 +25,11 @@ from jukejax.sampling.job import Drawing, Labels, Options
 
 @dataclass(frozen=True, kw_only=True)
 class Begin(Drawing, Labels):
-    """The first seconds of a new song."""
+    """The first seconds of a new song.
+
+    Example: jukejax compose begin --song my_song --model runs/model --artist "..." --genre "..."
+    --lyrics words.txt --total-seconds 60 --seconds 8
+    """
 
     song: Path
     """Gets the nodes."""
@@ -47,7 +51,10 @@ class Begin(Drawing, Labels):
 
 @dataclass(frozen=True, kw_only=True)
 class Extend:
-    """Candidates for the next seconds after a chosen one."""
+    """Candidates for the next seconds after a chosen one.
+
+    Example: jukejax compose extend --song my_song --node 1 --item 2 --seconds 4
+    """
 
     song: Path
     """A folder of nodes."""
@@ -67,7 +74,10 @@ class Extend:
 
 @dataclass(frozen=True, kw_only=True)
 class Upsample:
-    """The levels below of a chosen candidate."""
+    """The levels below of a chosen candidate.
+
+    Example: jukejax compose upsample --song my_song --node 3 --item 0
+    """
 
     song: Path
     """A folder of nodes."""
@@ -85,7 +95,10 @@ class Upsample:
 
 @dataclass(frozen=True)
 class Tree:
-    """All nodes, each under the one that it continues."""
+    """All nodes, each under the one that it continues.
+
+    Example: jukejax compose tree --song my_song
+    """
 
     song: Path
     """A folder of nodes."""

@@ -1,7 +1,7 @@
 """Label names of a model: what there is, and more of them.
 
-python -m experiments.labels show data/codes/labels.json
-python -m experiments.labels grow --labels runs/model/labels.json --data data/new_codes \\
+jukejax labels show data/codes/labels.json
+jukejax labels grow --labels runs/model/labels.json --data data/new_codes \\
     --out labels.json
 
 A grown file begins with the old names, each with its id; names of the songs that it lacked follow.
@@ -10,6 +10,7 @@ A grown file begins with the old names, each with its id; names of the songs tha
 
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +22,11 @@ from jukejax.errors import DataError
 from jukejax.label_kinds import KINDS
 from jukejax.text.labels import TABLES, Vocabulary, song_labels
 
-app = tyro.extras.SubcommandApp()
 
-
-@app.command
 def grow(labels: Path, data: Path, out: Path, min_count: int = 1) -> None:
     """Add the names of a data set's songs to a model's.
 
-    Example: python -m experiments.labels grow --labels old.json --data data/codes --out new.json
+    Example: jukejax labels grow --labels old.json --data data/codes --out new.json
 
     Args:
         labels: the labels.json that the model was trained with.
@@ -49,11 +47,10 @@ def grow(labels: Path, data: Path, out: Path, min_count: int = 1) -> None:
     print(f"Train on with --labels {out} and --start-from the run that has the old names.")
 
 
-@app.command
 def show(labels: tyro.conf.Positional[Path], data: Path | None = None, first: int = 20) -> None:
     """Say how many names there are, and how many songs of a data set have each.
 
-    Example: python -m experiments.labels show data/codes/labels.json --data data/codes
+    Example: jukejax labels show data/codes/labels.json --data data/codes
 
     Args:
         labels: a labels.json.
@@ -76,9 +73,14 @@ def show(labels: tyro.conf.Positional[Path], data: Path | None = None, first: in
             print(f"  {i:6} {table[i]}" + (f": {found[i]:,} songs" if data else ""))
 
 
+ACTIONS: dict[str, Callable[..., None]] = {"show": show, "grow": grow}
+
+
 @cli.command
 def main(arguments: list[str]) -> None:
-    app.cli(args=arguments, description=__doc__, prog="python -m experiments.labels")
+    about = {name: (run.__doc__ or "").splitlines()[0] for name, run in ACTIONS.items()}
+    action, rest = cli.choose(about, arguments, "jukejax labels show|grow ...")
+    cli.parse(ACTIONS[action], rest, f"jukejax labels {action}")
 
 
 if __name__ == "__main__":

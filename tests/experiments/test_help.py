@@ -1,0 +1,63 @@
+"""Every command answers --help at once: without jax, whole and with an example."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from experiments.__main__ import COMMANDS
+
+# Lines that lead to a help of their own, beside `jukejax COMMAND`.
+FURTHER = [
+    "prepare scan", "prepare build", "prepare report", "train prior_5b_lyrics",
+    "compile prior_5b", "compose begin", "compose extend", "compose upsample", "compose tree",
+    "model make", "model show", "labels grow", "labels show", "convert import --format openai",
+    "convert export --format stablehlo", "launch prior_5b", "launch prior_5b --on slurm",
+]  # fmt: skip
+LINES = [name for name in COMMANDS if name not in ("evaluate", "benchmark")] + FURTHER
+HEAVY = ("jax", "tensorflow", "orbax", "matplotlib", "librosa", "torch")
+
+# One process for all: each line's exit code, its help, and the heavy modules it imported.
+PROGRAM = """
+import contextlib, io, json, sys
+from experiments.__main__ import main
+
+answers = {}
+for line in sys.argv[2:]:
+    sys.argv[0:] = ["jukejax", *line.split(), "--help"]
+    before, out = set(sys.modules), io.StringIO()
+    with contextlib.redirect_stdout(out):
+        try:
+            main()
+            code = None
+        except SystemExit as stop:
+            code = stop.code
+    answers[line] = code, out.getvalue(), sorted(set(sys.modules) - before)
+print(json.dumps(answers))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers():
+    program = PROGRAM.replace("sys.argv[2:]", repr(LINES))
+    environment = {**os.environ, "COLUMNS": "120"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_help_answers_without_jax(line, answers):
+    code, text, imported = answers[line]
+    assert code == 0 and text.startswith(f"usage: jukejax {line.split()[0]}")
+    assert not {name.partition(".")[0] for name in imported} & set(HEAVY)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_help_has_an_example_or_lists_what_has_one(line, answers):
+    _, text, _ = answers[line]
+    assert "Example: jukejax " in text or "|" in text.splitlines()[0] or "PRESET" in text
