@@ -239,6 +239,8 @@ class Vocabulary:
         """
         index = self.indices[kind.table]
         ids, keys = self.ids(kind, label, places), self._keys(kind, label)
+        if kind.optional and not label:
+            return ids
         if kind.decades and ids:  # a vocabulary may have the year and not its decade
             return ids
         names = label if kind.most else [label]
