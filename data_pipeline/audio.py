@@ -18,7 +18,6 @@ BLOCK = 65_536  # frames read at a time
 SILENCE = 1e-4  # a song whose peak stays below this is silence
 _CONTEXT = 8192  # frames on both sides of a stretch, more than a resampler looks at
 _STREAMED = 0x7FFF_0000  # a WAV length from here on means "unknown, written to a pipe"
-_PAGE = 65_307  # bytes of the longest Ogg page
 
 Pcm = npt.NDArray[np.int16]
 Samples = npt.NDArray[np.float32]
@@ -199,33 +198,11 @@ def _open(path: Path) -> soundfile.SoundFile:
 def _header_problem(sound: soundfile.SoundFile, path: Path) -> str:
     if sound.channels < 1 or sound.samplerate < 1:
         return f"says it has {sound.channels} channels at {sound.samplerate} Hz"
-    if sound.format == "OGG" and not _ogg_ends(path):
-        return "is cut short: its Ogg stream has no end-of-stream page"
     if sound.format in ("WAV", "WAVEX"):
         lengths = re.search(r"^data\s*: (\d+) \(should be (\d+)\)", sound.extra_info, re.M)
         if lengths and int(lengths[2]) < int(lengths[1]) < _STREAMED:
             return f"is cut short: {lengths[2]} of {lengths[1]} bytes of sound are there"
     return ""
-
-
-def _ogg_ends(path: Path) -> bool:
-    """Whether the last whole page of an Ogg file is marked as the end of its stream.
-
-    libsndfile reads a cut file as a shorter one and says nothing, so the pages are looked at.
-    """
-    with open(path, "rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - 2 * _PAGE))
-        tail = file.read()
-    start = tail.rfind(b"OggS")
-    while start >= 0:
-        head = tail[start : start + 27]
-        if len(head) == 27 and head[4] == 0:
-            segments = tail[start + 27 : start + 27 + head[26]]
-            end = start + 27 + head[26] + sum(segments)
-            return len(segments) == head[26] and end <= len(tail) and bool(head[5] & 4)
-        start = tail.rfind(b"OggS", 0, start)
-    return False
 
 
 def _blocks(sound: soundfile.SoundFile, path: Path) -> Iterator[Samples]:

@@ -26,7 +26,6 @@ from data_pipeline import records, songs
 from data_pipeline.songs import PreparedSong, prepared_songs
 from jukejax import files
 from jukejax.errors import DataError
-from jukejax.files import file_size
 
 Codes = npt.NDArray[np.uint16]
 Count = TypeVar("Count", int, npt.NDArray[np.int64])
@@ -56,24 +55,11 @@ class CodesInfo:
 
 
 @dataclasses.dataclass(frozen=True)
-class CodesShard:
+class CodesShard(records.Shard):
     """A shard to encode and the songs that go into it, in order."""
 
-    split: str
-    index: int
-    count: int
     songs: Sequence[PreparedSong]
     digest: str
-
-    @property
-    def name(self) -> str:
-        """The file name of the shard."""
-        return records.shard_name(self.split, self.index, self.count)
-
-    @property
-    def note(self) -> str:
-        """The file name of the note that is written once the shard is whole."""
-        return f"{self.split}-{self.index:05d}-of-{self.count:05d}.json"
 
 
 def codes_length(n_samples: Count, hop: int, top_hop: int) -> Count:
@@ -210,7 +196,8 @@ class CodesWriter:
             audio = (files.read_json(path) or {}).get("digest")
             state = [audio, self.info.to_json(), [song.id for song in inside]]
             digest = hashlib.sha256(json.dumps(state).encode()).hexdigest()
-            shards.append(CodesShard(split, int(index), int(count), inside, digest))
+            place = (self.out_dir, split, int(index), int(count))
+            shards.append(CodesShard(*place, inside, digest))
         if not shards:
             raise DataError(f"{self.data_dir} has no shards; prepare the songs first")
         return shards
@@ -243,16 +230,9 @@ class CodesWriter:
                     f"{name!r} would be called; rename it, or leave out --passes"
                 )
 
-    def _note(self, shard: CodesShard) -> dict[str, Any] | None:
-        note = files.read_json(self.out_dir / "shards" / shard.note)
-        path = self.out_dir / shard.name
-        wanted = {"digest": shard.digest, "bytes": file_size(path)}
-        whole = isinstance(note, dict) and wanted.items() <= note.items() and path.is_file()
-        return note if whole else None
-
     def pending_shards(self) -> list[CodesShard]:
         """The shards with songs that are still to be written."""
-        return [shard for shard in self.shards if len(shard.songs) and self._note(shard) is None]
+        return [x for x in self.shards if len(x.songs) and x.read_note(x.digest) is None]
 
     def write_shard(
         self, shard: CodesShard, encoded: Sequence[tuple[PreparedSong, Sequence[npt.ArrayLike]]]
@@ -270,16 +250,13 @@ class CodesWriter:
         ids = [song.id for song, _ in self.mixes(shard)]
         if [song.id for song, _ in encoded] != ids:
             raise DataError(
-                f"shard {shard.name} takes the songs {ids} in this "
+                f"shard {shard.path.name} takes the songs {ids} in this "
                 "order; give the codes of all of them"
             )
         checked = [(song, self._check(song, codes)) for song, codes in encoded]
         (self.out_dir / "dataset_info.json").unlink(missing_ok=True)  # not whole from here on
         examples = (row for song, codes in checked for row in self._examples(song, codes))
-        count = records.write_shard(self.out_dir / shard.name, examples)
-        size = file_size(self.out_dir / shard.name)
-        note = {"digest": shard.digest, "bytes": size, "records": count}
-        files.write_json(self.out_dir / "shards" / shard.note, note)
+        shard.write_note(shard.digest, records=records.write_shard(shard.path, examples))
 
     def _check(self, song: PreparedSong, codes: Sequence[npt.ArrayLike]) -> list[Codes]:
         wanted = [codes_length(song.n_samples, hop, self.hops[-1]) for hop in self.hops]
@@ -314,7 +291,7 @@ class CodesWriter:
         missing = self.pending_shards()
         if missing:
             raise DataError(
-                f"{len(missing)} shards are not encoded yet ({missing[0].name} ...); run again"
+                f"{len(missing)} shards are not encoded yet ({missing[0].path.name} ...); run again"
             )
         lengths: dict[str, list[int]] = {split: [] for split in records.SPLITS}
         for shard in sorted(self.shards, key=lambda s: (records.SPLITS.index(s.split), s.index)):

@@ -5,9 +5,9 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,6 @@ from data_pipeline.lines import Lines
 from data_pipeline.manifest import Manifest, Song, audio_state
 from data_pipeline.songs import SAMPLE_RATE
 from data_pipeline.splits import in_test
-from jukejax import files
-from jukejax.files import file_size
 
 VERSION = 1  # of the records; a change makes prepared data be built again
 # Seconds of music in one shard, about: a 32nd of the whole, so that workers share small sets too,
@@ -41,16 +39,12 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True)
-class ShardTask:
+class ShardTask(records.Shard):
     """One shard to write; its bytes are a function of its songs and the two options.
 
     Light enough to be sent to another process, which reads the songs from the manifest.
     """
 
-    out: Path
-    split: str
-    index: int
-    count: int
     songs: Lines[Song]
     min_seconds: float
     sample_rate: int
@@ -61,23 +55,9 @@ class ShardTask:
         states = [audio_state(song) for song in self.songs]
         return _digest([VERSION, records.SEGMENT, [self.min_seconds, self.sample_rate, states]])
 
-    @property
-    def path(self) -> Path:
-        """The shard itself."""
-        return self.out / records.shard_name(self.split, self.index, self.count)
-
-    @property
-    def note(self) -> Path:
-        """The note written after the shard: its digest, its songs and what was skipped."""
-        return self.out / "shards" / records.note_name(self.split, self.index, self.count)
-
     def finished(self) -> dict[str, Any] | None:
-        """The note, when the shard is whole and its songs have not changed since."""
-        note = files.read_json(self.note)
-        if not isinstance(note, dict) or not self.path.is_file():
-            return None
-        wanted = {"digest": self.digest, "bytes": file_size(self.path)}
-        return note if wanted.items() <= note.items() else None
+        """The note, when the shard is complete and its songs have not changed since."""
+        return self.read_note(self.digest)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +80,7 @@ class SplitPlan:
         return len(self.starts) - 1
 
 
-class Plan(Sequence[ShardTask]):
+class Plan:
     """All shards in order, each made when it is asked for; 20 bytes a song."""
 
     def __init__(
@@ -112,13 +92,10 @@ class Plan(Sequence[ShardTask]):
     def __len__(self) -> int:
         return sum(split.shards for split in self.splits.values())
 
-    @overload
-    def __getitem__(self, index: int) -> ShardTask: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[ShardTask]: ...
-    def __getitem__(self, index: int | slice) -> ShardTask | Sequence[ShardTask]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def __iter__(self) -> Iterator[ShardTask]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, index: int) -> ShardTask:
         name, split, shard = self._place(index)
         decoding = (self.options.min_seconds, self.options.sample_rate)
         songs = split.songs[split.starts[shard] : split.starts[shard + 1]]

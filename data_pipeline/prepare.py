@@ -4,15 +4,10 @@ Finished shards are kept by a run that follows; one with the same input does not
 shards lie `songs.jsonl`, `labels.json`, `report.json` and `plan.json`.
 """
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import math
-import multiprocessing
-import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +21,7 @@ from data_pipeline.scan import scan_folder
 from data_pipeline.shards import build_shard
 from data_pipeline.songs import PreparedSong
 from data_pipeline.splits import conflicts
+from data_pipeline.workers import results
 from jukejax import files
 from jukejax.errors import DataError
 from jukejax.text.labels import Vocabulary, song_labels
@@ -138,49 +134,11 @@ def run_tasks(plan: Plan, workers: int, show_progress: bool) -> None:
             for i in pending:
                 build_shard(plan[i], bar.update)
             return
-        with _pool(min(workers, len(pending))) as submit:
-            running: dict[concurrent.futures.Future[Any], int] = {}
-            for i in pending:
-                running[submit(build_shard, plan[i])] = i
-                if len(running) >= 2 * workers:  # the rest waits as numbers
-                    _take_done(plan, running, bar)
-            while running:
-                _take_done(plan, running, bar)
-
-
-def _take_done(plan: Plan, running: dict[concurrent.futures.Future[Any], int], bar: Any) -> None:
-    """Waits until a shard is done."""
-    done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-    for future in done:
-        future.result()
-        bar.update(plan.seconds(running.pop(future)))
-
-
-@contextlib.contextmanager
-def _pool(workers: int) -> Iterator[Callable[..., concurrent.futures.Future[Any]]]:
-    """Spawned processes (threads do not survive a fork); cancels the rest on an error."""
-    context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _end_with_parent)
-    try:
-        yield pool.submit
-    except BrokenProcessPool as error:
-        raise DataError(
-            "a worker process died (out of memory, or killed); run the same command again, with "
-            "fewer --workers: the finished shards are kept"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """Ends this worker when its parent is killed; else it would wait for work for ever."""
-
-    def watch() -> None:
-        if parent := multiprocessing.parent_process():
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+        tasks = (plan[i] for i in pending)
+        for i, _ in zip(
+            pending, results(build_shard, tasks, min(workers, len(pending))), strict=True
+        ):
+            bar.update(plan.seconds(i))
 
 
 def finish(out: Path, plan: Plan, listed: Manifest, min_count: int = 1) -> Report:

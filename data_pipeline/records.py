@@ -4,6 +4,7 @@ An audio record holds up to `SEGMENT` samples: song id, offset in samples, lengt
 samples and the int16 stereo bytes. 16,384 samples (0.4 s) keep both short and long reads fast.
 """
 
+import dataclasses
 import functools
 import os
 import re
@@ -18,6 +19,7 @@ from data_pipeline.audio import Pcm
 from data_pipeline.songs import PreparedSong, PreparedSongs, prepared_songs, require_audio
 from jukejax import files
 from jukejax.errors import DataError
+from jukejax.files import file_size
 
 SEGMENT = 16_384  # samples in an audio record
 DATASET = "songs"
@@ -82,9 +84,38 @@ def shard_name(split: str, index: int, count: int) -> str:
     return f"{DATASET}-{split}.array_record-{index:05d}-of-{count:05d}"
 
 
-def note_name(split: str, index: int, count: int) -> str:
-    """The file name of the note that is written, in `shards`, once a shard is whole."""
-    return f"{split}-{index:05d}-of-{count:05d}.json"
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A shard of the data set in `out`, and the note that is written, in `shards`, after it."""
+
+    out: Path
+    split: str
+    index: int
+    count: int
+
+    @property
+    def path(self) -> Path:
+        """The shard itself."""
+        return self.out / shard_name(self.split, self.index, self.count)
+
+    @property
+    def note(self) -> Path:
+        """The note: the digest of what the shard was made of, its size, and more."""
+        return self.out / "shards" / f"{self.split}-{self.index:05d}-of-{self.count:05d}.json"
+
+    def write_note(self, digest: str, **more: Any) -> dict[str, Any]:
+        """Writes the note of a complete shard, atomically, and returns it."""
+        note = {"digest": digest, "bytes": file_size(self.path), **more}
+        files.write_json(self.note, note)
+        return note
+
+    def read_note(self, digest: str) -> dict[str, Any] | None:
+        """The note, where the shard is complete and was made of what has this digest."""
+        note = files.read_json(self.note)
+        if not isinstance(note, dict) or not self.path.is_file():
+            return None
+        wanted = {"digest": digest, "bytes": file_size(self.path)}
+        return note if wanted.items() <= note.items() else None
 
 
 def write_shard(path: Path, examples: Iterable[Mapping[str, Any]]) -> int:

@@ -11,9 +11,7 @@ from data_pipeline import audio, records
 from data_pipeline.audio import Pcm
 from data_pipeline.manifest import guess_seconds
 from data_pipeline.plan import ShardTask
-from jukejax import files
 from jukejax.errors import DataError
-from jukejax.files import file_size
 
 _IN_MEMORY = 64 << 20  # bytes; a song of up to six minutes never touches the disk on its way
 
@@ -48,10 +46,7 @@ def build_shard(
             progress(guess_seconds(song))
 
     records.write_shard(task.path, examples())
-    size = file_size(task.path)
-    note = {"digest": digest, "bytes": size, "songs": kept, "skipped": skipped}
-    files.write_json(task.note, note)
-    return note
+    return task.write_note(digest, songs=kept, skipped=skipped)
 
 
 def recut(blocks: Iterable[Pcm], size: int) -> Iterator[Pcm]:

@@ -132,8 +132,8 @@ def _own_shards(writer: CodesWriter) -> list[CodesShard]:
     import jax
     from jax.experimental import multihost_utils
 
-    names = {shard.name for shard in writer.pending_shards()}
-    missing = np.array([shard.name in names for shard in writer.shards])
+    names = {shard.path.name for shard in writer.pending_shards()}
+    missing = np.array([shard.path.name in names for shard in writer.shards])
     if jax.process_count() > 1:
         missing = multihost_utils.broadcast_one_to_all(missing)
     pending = [shard for shard, gone in zip(writer.shards, missing, strict=True) if gone]

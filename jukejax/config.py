@@ -11,13 +11,13 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from jukejax import alphabets
 from jukejax.config_json import from_dict as from_dict
 from jukejax.config_json import to_dict as to_dict
 from jukejax.errors import ConfigError
 from jukejax.label_kinds import LabelsConfig as LabelsConfig
 from jukejax.patterns import CROSS, PRIME, layer_patterns, prime_visible, segments
 
-CHARACTERS = "characters:"  # what a lyric alphabet of its own begins with
 REMATS = ("none", "dots", "attention", "layer")  # of growing work and shrinking memory
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -103,19 +103,18 @@ class LyricsConfig:
 
     @property
     def vocabulary(self) -> int:
-        """Ids of the alphabet, with that of padding."""
-        if self.alphabet.startswith(CHARACTERS):
-            return len(self.alphabet) - len(CHARACTERS) + 1
-        return {"v2": 80, "v3": 79, "bytes": 257, "characters": 0}[self.alphabet]
+        """Ids of the alphabet, with that of padding; 0: those of the data, not known yet."""
+        return alphabets.size(self.alphabet)
 
     def __post_init__(self) -> None:
-        own = self.alphabet.removeprefix(CHARACTERS)
+        own = self.alphabet.removeprefix(alphabets.CHARACTERS)
         if own != self.alphabet and 0 < len(set(own)) == len(own):
             return
-        if self.alphabet not in ("v2", "v3", "bytes", "characters"):
+        known = (*alphabets.PUBLISHED, alphabets.BYTES, "characters")
+        if self.alphabet not in known:
             raise ConfigError(
-                f"lyrics.alphabet is {self.alphabet!r}; it must be 'v2', 'v3', 'bytes', "
-                "'characters' (those of the data) or 'characters:' followed by them, each once."
+                f"lyrics.alphabet is {self.alphabet!r}; it must be one of {', '.join(map(repr, known))} "
+                f"(those of the data) or {alphabets.CHARACTERS!r} followed by them, each once."
             )
 
 

@@ -7,13 +7,10 @@ on, and one on a data set that has grown measures what is new. Memory does not g
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-import multiprocessing
 import sqlite3
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from tqdm import tqdm
 
 from data_pipeline.report.measure import VERSION, measure
 from data_pipeline.songs import PreparedSong, prepared_songs, require_audio
+from data_pipeline.workers import results
 from jukejax import files
 from jukejax.errors import DataError
 
@@ -119,30 +117,12 @@ class _States:
 
 def _measured(
     data_dir: Path, songs: Iterator[PreparedSong], workers: int
-) -> Iterator[tuple[PreparedSong, dict[str, Any]]]:
-    """Songs with their figures, in order; a few are under way at once."""
+) -> Iterable[tuple[PreparedSong, dict[str, Any]]]:
+    """Songs with their figures, in order."""
+    of_song = functools.partial(measure, data_dir)
     if workers == 1:
-        yield from ((song, measure(data_dir, song)) for song in songs)
-        return
-    context = multiprocessing.get_context("spawn")  # threads do not survive a fork
-    pool = ProcessPoolExecutor(workers, mp_context=context)
-    waiting: deque[tuple[PreparedSong, Future[dict[str, Any]]]] = deque()
-    try:
-        for song in songs:
-            waiting.append((song, pool.submit(measure, data_dir, song)))
-            if len(waiting) > 2 * workers:
-                first, figures = waiting.popleft()
-                yield first, figures.result()
-        while waiting:
-            first, figures = waiting.popleft()
-            yield first, figures.result()
-    except BrokenProcessPool as error:
-        raise DataError(
-            "a worker process died (out of memory, or killed); run the same command again, with "
-            "fewer --workers: what was measured is kept"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        return ((song, of_song(song)) for song in songs)
+    return results(of_song, songs, workers)
 
 
 def _labels(song: PreparedSong) -> list[Any]:

@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from jukejax import files
-from jukejax.config import CHARACTERS, MeshConfig, PriorConfig, VQVAEConfig
+from jukejax import alphabets, files
+from jukejax.config import MeshConfig, PriorConfig, VQVAEConfig
 from jukejax.interop import exporting, importing, openai, safetensors_files
 from jukejax.interop.tensors import Source
 from jukejax.interop.torch_files import sha256
@@ -33,7 +33,6 @@ from jukejax.sampling import decode
 from jukejax.sampling.decode import Stream
 from jukejax.sampling.labels import check_labels
 from jukejax.text.labels import Vocabulary
-from jukejax.text.lyrics import ALPHABETS, BYTES
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 MANIFEST = "manifest.json"
@@ -289,9 +288,8 @@ def _describe(config: PriorConfig) -> dict[str, Any]:
         entry["codes_per_upper_code"] = config.upper.ratio
     if config.lyrics:
         alphabet = config.lyrics.alphabet
-        if alphabet == BYTES:
+        if alphabet == alphabets.BYTES:
             entry["lyric_bytes"] = "utf-8"
         else:
-            characters = ALPHABETS.get(alphabet) or alphabet.removeprefix(CHARACTERS)
-            entry["lyric_characters"] = characters
+            entry["lyric_characters"] = alphabets.characters(alphabet)
     return entry

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jukejax import alphabets
 from jukejax.config import PriorConfig
 from jukejax.errors import DataError
 from jukejax.interop.importing import Rule
-from jukejax.text import lyrics
 from jukejax.text.labels import Vocabulary
 
 ARTISTS, GENRES, LYRICS = "artists.json", "genres.json", "lyrics.json"
@@ -95,7 +95,7 @@ def files(names: Mapping[int, Vocabulary], priors: Mapping[int, PriorConfig]) ->
             ids = {name: i for i, name in reversed(list(enumerate(table))) if name}
             into |= {name + end: i for name, i in (ids | dict(aliases)).items()}
     top = priors[max(priors)]
-    alphabet = lyrics.ALPHABETS[top.lyrics.alphabet if top.lyrics else "v2"]
+    alphabet = alphabets.PUBLISHED[top.lyrics.alphabet if top.lyrics else "v2"]
     return {
         ARTISTS: artists,
         GENRES: genres,

@@ -1,13 +1,7 @@
-"""Lyrics as tokens: four kinds of alphabet and the window rule.
+"""Lyrics as tokens of an alphabet (`jukejax.alphabets`), and the window rule.
 
-Token 0 is padding; ids start at 1. An alphabet is named by a text:
-
-  v2            80 ids, published: what is not ASCII is transliterated, the rest dropped
-  v3            79 ids, published: v2 without '+', so every later id is one lower
-  bytes         257 ids: UTF-8, any language, nothing is lost
-  characters:X  those in X, in that order: one token a character, any other is dropped
-
-Text is brought to Unicode's NFC for the last two, so that one word is not spelled in two ways.
+Text is brought to Unicode's NFC for alphabets of bytes and of characters, so that one word is not
+spelled in two ways.
 """
 
 import functools
@@ -19,38 +13,25 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from jukejax.config import CHARACTERS
+from jukejax.alphabets import BYTES, CHARACTERS, PUBLISHED, characters, size
 from jukejax.errors import DataError
 from jukejax.text.transliterate import to_ascii
 
 Tokens = npt.NDArray[np.int32]
 Real = type[np.float32] | type[np.float64]
 
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-ALPHABETS = {
-    "v2": _LETTERS + ".,:;!?-+'\"()[] \t\n",
-    "v3": _LETTERS + ".,:;!?-'\"()[] \t\n",
-}
-BYTES = "bytes"
-
 _LRC_TIME = re.compile(r"[\[<]\d+:\d{1,2}(?:[.:]\d+)?[\]>]")
 _LRC_TAG = re.compile(r"^\[(?:ar|ti|al|au|by|length|offset|re|ve|tool|la|#)\s*:.*\]\s*$", re.I)
 
 
 def _characters(alphabet: str) -> str:
-    if alphabet.startswith(CHARACTERS):
-        return alphabet.removeprefix(CHARACTERS)
-    if alphabet not in ALPHABETS:
+    known = characters(alphabet)
+    if known is None:
         raise DataError(
-            f"the lyric alphabet {alphabet!r} is unknown; choose from {[*ALPHABETS, BYTES]}, or "
+            f"the lyric alphabet {alphabet!r} is unknown; choose from {[*PUBLISHED, BYTES]}, or "
             f"give {CHARACTERS!r} followed by the characters"
         )
-    return ALPHABETS[alphabet]
-
-
-def size(alphabet: str) -> int:
-    """Ids of an alphabet, with that of padding."""
-    return 257 if alphabet == BYTES else len(_characters(alphabet)) + 1
+    return known
 
 
 def alphabet_of(texts: Iterable[str]) -> str:
@@ -83,20 +64,9 @@ def clean(text: str, alphabet: str = "v2") -> str:
     """
     if alphabet == BYTES:
         return _normal(text)
-    if alphabet.startswith(CHARACTERS):
-        return "".join(c for c in _normal(text) if c in _places(alphabet))
-    keep = set(_characters(alphabet))
-    plain = to_ascii(text).replace("\\", "\n")
-    return "".join(character for character in plain if character in keep)
-
-
-@functools.cache
-def _table(alphabet: str) -> npt.NDArray[np.int32]:
-    """ids by ASCII code: (128,) int32."""
-    table = np.zeros(128, np.int32)
-    for index, character in enumerate(_characters(alphabet), start=1):
-        table[ord(character)] = index
-    return table
+    own = alphabet.startswith(CHARACTERS)
+    plain = _normal(text) if own else to_ascii(text).replace("\\", "\n")
+    return "".join(c for c in plain if c in _places(alphabet))
 
 
 @functools.cache
@@ -109,11 +79,8 @@ def encode(text: str, alphabet: str = "v2") -> Tokens:
     """The tokens of `clean(text)`: (length,) int32, values 1..size-1."""
     if alphabet == BYTES:
         return np.frombuffer(_normal(text).encode(), np.uint8).astype(np.int32) + 1
-    if alphabet.startswith(CHARACTERS):
-        places = _places(alphabet)
-        return np.array([places[c] for c in _normal(text) if c in places], np.int32)
-    plain = clean(text, alphabet).encode("ascii")
-    return _table(alphabet)[np.frombuffer(plain, np.uint8)]
+    places = _places(alphabet)
+    return np.array([places[c] for c in clean(text, alphabet)], np.int32)
 
 
 def token_counts(text: str, alphabet: str = "v2") -> list[int]:
@@ -123,8 +90,8 @@ def token_counts(text: str, alphabet: str = "v2") -> list[int]:
     """
     parts: list[str] = []
     for c in text:
-        apart = alphabet in ALPHABETS or not unicodedata.combining(c)
-        if apart and alphabet not in ALPHABETS and parts:
+        apart = alphabet in PUBLISHED or not unicodedata.combining(c)
+        if apart and alphabet not in PUBLISHED and parts:
             apart = _normal(parts[-1] + c) == _normal(parts[-1]) + _normal(c)
         if apart or not parts:
             parts.append(c)
@@ -148,8 +115,8 @@ def decode(tokens: npt.ArrayLike, alphabet: str = "v2") -> str:
         )
     if alphabet == BYTES:
         return (ids[ids > 0] - 1).astype(np.uint8).tobytes().decode("utf-8", "replace")
-    characters = _characters(alphabet)
-    return "".join(characters[index - 1] for index in ids if index > 0)
+    known = _characters(alphabet)
+    return "".join(known[index - 1] for index in ids if index > 0)
 
 
 def window(
