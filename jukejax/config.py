@@ -112,9 +112,10 @@ class LyricsConfig:
             return
         known = (*alphabets.PUBLISHED, alphabets.BYTES, "characters")
         if self.alphabet not in known:
+            names = ", ".join(map(repr, known))
             raise ConfigError(
-                f"lyrics.alphabet is {self.alphabet!r}; it must be one of {', '.join(map(repr, known))} "
-                f"(those of the data) or {alphabets.CHARACTERS!r} followed by them, each once."
+                f"lyrics.alphabet is {self.alphabet!r}; it must be one of {names} (those of the "
+                f"data), or {alphabets.CHARACTERS!r} followed by the characters, each once."
             )
 
 
