@@ -1,8 +1,8 @@
-"""Where a run's time goes: speed of steps, and the shares lost to all that is no step.
+"""How a run spends its time: speed of the steps, and the share of time lost to everything else.
 
-A run's time is everything since it was first started. What is not steps that count (not done again
-after a crash) is lost: to input, to checkpoints, to evaluation, or to starts: importing, compiling,
-doing again what a crash undid, and waiting to be started.
+The time of a run is all since its first start. Time not spent on steps that count (a step done
+again after a crash counts once) is lost: to input, checkpoints, evaluation, or starts: importing,
+compiling, doing again what a crash undid, and waiting to be started.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Metrics = dict[str, jax.Array]
 
 
 def work(experiment: Experiment) -> tuple[str, float]:
-    """What a step works through: its name, and how much of it."""
+    """The unit of work of a step, and the number of units."""
     batch = experiment.train.batch
     if isinstance(experiment, PriorExperiment):
         return "tokens", batch * experiment.model.n_ctx
@@ -36,18 +36,19 @@ def work(experiment: Experiment) -> tuple[str, float]:
 
 
 def memory() -> dict[str, float]:
-    """Peaks of this process and, where the backend counts it, of its fullest device.
+    """Peak memory of this process and, where the backend counts it, of its fullest device.
 
-    A suite of evaluation counts its own peak, so after one the process's begins anew.
+    An evaluation suite measures its own peak, which resets that of the process.
     """
-    found = {"host_gib": peak_bytes() / GIB}
-    devices = [device.memory_stats() or {} for device in jax.local_devices()]
-    peaks = [stats["peak_bytes_in_use"] for stats in devices if "peak_bytes_in_use" in stats]
-    return found | ({"device_gib": max(peaks) / GIB} if peaks else {})
+    peaks = [
+        (device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()
+    ]
+    known = [peak for peak in peaks if peak is not None]
+    return {"host_gib": peak_bytes() / GIB} | ({"device_gib": max(known) / GIB} if known else {})
 
 
 class Clock:
-    """Seconds of a run by what they were spent on; goes on where an earlier start left off."""
+    """Seconds of a run by what they were spent on, continued from earlier starts."""
 
     def __init__(
         self,
@@ -56,82 +57,86 @@ class Clock:
         write: bool = True,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Reads what `workdir` knows of earlier starts, once steps that do not count are dropped.
+        """Reads the times of earlier starts from the metrics, already cut to the steps that count.
 
-        `write` notes this start there; `now` gives Unix seconds.
+        Args:
+          workdir: the run's.
+          experiment: gives the work and the FLOPs of a step.
+          write: whether to note this start in the workdir; on one process only.
+          now: gives Unix seconds.
         """
-        self._now, (self._name, self._amount) = now, work(experiment)
-        # of one device; nothing that is computed twice counts
+        self._now, (self._unit, self._amount) = now, work(experiment)
+        # of one device; recomputation does not count
         self._flops = experiment.train.batch * costs.train_flops(experiment) / jax.device_count()
         self._chip = costs.chip_of(jax.devices()[0].device_kind)
         self._began = _first_start(Path(workdir), now()) if write else now()
         self._spent = dict.fromkeys(("steps", *LOSSES), 0.0)
-        kept = read_metrics(Path(workdir) / FILE_NAME) if write else []
-        last = next((r for r in reversed(kept) if "time/goodput" in r), None)
+        records = read_metrics(Path(workdir) / FILE_NAME) if write else []
+        last = next((r for r in reversed(records) if "time/goodput" in r), None)
         if last is not None:
             wall = max(last["time"] - self._began, 0.0)
             self._spent |= {name: last[f"time/lost_{name}"] * wall for name in LOSSES}
             self._spent["steps"] = last["time/goodput"] * wall
-        self._mark: float | None = None  # since when steps are timed
-        self._aside = 0.0  # seconds since then that were no steps
-        self._steps = 0
+        self._lap_began: float | None = None
+        self._aside = 0.0  # seconds of the lap that were not spent on steps
+        self._steps = 0  # of the lap
 
     @contextlib.contextmanager
     def waiting(self, last: Metrics | None) -> Iterator[None]:
-        """Books the time of the block on input, unless the devices were at work meanwhile.
+        """Counts the time of the block as input, unless the devices are still busy after it.
 
-        `last` is what the step handed over last will give: while it is not there, the devices
-        do not wait.
+        `last` is the result of the last dispatched step: until it is ready, the devices are busy.
         """
         begin = self._now()
         yield
         if last is None or all(x.is_ready() for x in jax.tree.leaves(last)):
-            self._book("input", self._now() - begin)
+            self._count("input", self._now() - begin)
 
     @contextlib.contextmanager
     def spent(self, on: str, after: Metrics | None = None) -> Iterator[None]:
-        """Books the time of the block, from when the step that gives `after` is done."""
+        """Counts the time of the block, once the step that gives `after` is done."""
         jax.block_until_ready(after)
         begin = self._now()
         yield
-        self._book(on, self._now() - begin)
+        self._count(on, self._now() - begin)
 
-    def _book(self, on: str, seconds: float) -> None:
+    def _count(self, on: str, seconds: float) -> None:
         self._spent[on] += seconds
         self._aside += seconds
 
     def step(self) -> None:
-        """A step has been handed over. The first one only starts the clock: it was compiled."""
-        if self._mark is None:
-            self._mark, self._aside = self._now(), 0.0
+        """Counts a dispatched step. The first one only starts the clock: it was compiled."""
+        if self._lap_began is None:
+            self._lap_began, self._aside = self._now(), 0.0
         else:
             self._steps += 1
 
     def lap(self) -> dict[str, float]:
-        """Speed since the last lap, shares of the whole run, memory; the devices are done.
+        """Speed since the last lap, shares of the run's time, memory. The devices must be idle.
 
-        Model FLOPs a second are of one device, and `mfu` their share of its peak, where known.
+        `flops_per_second` are model FLOPs of one device, and `mfu` their share of its peak, where
+        that is known.
         """
-        now, found = self._now(), {}
-        if self._mark is not None and self._steps:
-            took = max(now - self._mark - self._aside, 1e-9)
-            self._spent["steps"] += took
-            found["time/step"] = took / self._steps
-            found[f"time/{self._name}_per_second"] = self._amount * self._steps / took
-            found["time/flops_per_second"] = speed = self._flops * self._steps / took
+        now, metrics = self._now(), {}
+        if self._lap_began is not None and self._steps:
+            seconds = max(now - self._lap_began - self._aside, 1e-9)
+            self._spent["steps"] += seconds
+            metrics["time/step"] = seconds / self._steps
+            metrics[f"time/{self._unit}_per_second"] = self._amount * self._steps / seconds
+            metrics["time/flops_per_second"] = speed = self._flops * self._steps / seconds
             if self._chip is not None:
-                found["time/mfu"] = speed / self._chip.flops
-        self._mark, self._aside, self._steps = now, 0.0, 0
+                metrics["time/mfu"] = speed / self._chip.flops
+        self._lap_began, self._aside, self._steps = now, 0.0, 0
         wall = max(now - self._began, 1e-9)
         shares = {name: seconds / wall for name, seconds in self._spent.items()}
-        found["time/goodput"] = shares.pop("steps")
-        found |= {f"time/lost_{name}": share for name, share in shares.items()}
-        found["time/lost_starts"] = max(1 - found["time/goodput"] - sum(shares.values()), 0.0)
-        return found | {f"memory/{name}": value for name, value in memory().items()}
+        metrics["time/goodput"] = shares.pop("steps")
+        metrics |= {f"time/lost_{name}": share for name, share in shares.items()}
+        metrics["time/lost_starts"] = max(1 - metrics["time/goodput"] - sum(shares.values()), 0.0)
+        return metrics | {f"memory/{name}": value for name, value in memory().items()}
 
 
 class Trace:
-    """A trace of five steps, of which TensorBoard's profile page and XProf show every operation.
+    """A profiler trace of five steps, for the profile page of TensorBoard and for XProf.
 
     The first steps of a start are left out: they compile.
     """
@@ -144,7 +149,7 @@ class Trace:
         self._running = False
 
     def __call__(self, step: int, result: Any) -> None:
-        """Called after each step was handed over; `result` is what it will give."""
+        """Called after each step was dispatched, with its result."""
         if step == self._first:
             jax.block_until_ready(result)
             jax.profiler.start_trace(self._folder)
@@ -166,7 +171,7 @@ class Trace:
 
 
 def _first_start(workdir: Path, now: float) -> float:
-    """Notes this start; Unix seconds of the first one."""
+    """Notes this start; returns the Unix seconds of the first one."""
     path = workdir / STARTS
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"time": round(now, 3), "processes": jax.process_count()}) + "\n")

@@ -1,8 +1,8 @@
-"""Weights with fewer label names than the model that starts from them.
+"""Starts a prior from weights with smaller tables of label names.
 
-A name keeps its row. A row that a table gains begins as that of "unknown" (row 0): a new name is
-first taken for an unknown one. A table that was not there begins as zeros, which add nothing. So
-what the old model said of the names it knew does not change by a bit.
+A name keeps its row. A new row of a table starts as a copy of that of "unknown" (row 0); a table
+that was missing starts as zeros, which add nothing. So the logits for names that the old model knew
+do not change by a bit.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jukejax.label_kinds import KINDS
 from jukejax.training.checkpoint import Checkpoints
 
-LABELS = "labels"  # where a prior's tables of names lie among its parameters
+LABELS = "labels"  # the key of a prior's tables of label names among its parameters
 TABLES = tuple(kind.name for kind in KINDS)
 
 
 def restore_grown(checkpoints: Checkpoints, abstract: dict[str, Any]) -> dict[str, Any]:
-    """`Checkpoints.restore`, where the tables of label names in "ema" may be smaller or absent.
+    """`Checkpoints.restore`, but stored tables of label names may be smaller or missing.
 
     Args:
-      abstract: shapes and shardings of the trees that are wanted.
+      checkpoints: of the other run.
+      abstract: shapes and shardings of the trees to return.
 
     Raises:
       CheckpointError: anything else does not fit.
@@ -35,24 +36,26 @@ def restore_grown(checkpoints: Checkpoints, abstract: dict[str, Any]) -> dict[st
     stored = checkpoints.ema_shapes().get(LABELS, {})
     wanted = {name: table for name, table in labels.items() if name in TABLES}
     grown = {n: t for n, t in wanted.items() if n not in stored or stored[n][0] < t.shape[0]}
-    there = {n: _whole(t, stored[n]) if n in grown else t for n, t in labels.items() if n in stored}
-    found = checkpoints.restore(abstract | {"ema": abstract["ema"] | {LABELS: there}})
-    tables = found["ema"][LABELS]
+    old = {
+        n: _replicated(t, stored[n]) if n in grown else t for n, t in labels.items() if n in stored
+    }
+    trees = checkpoints.restore(abstract | {"ema": abstract["ema"] | {LABELS: old}})
+    tables = trees["ema"][LABELS]
     for name, table in grown.items():
-        old = tables.get(name, jnp.zeros((0, table.shape[1]), table.dtype))
-        shape = jax.jit(grow, static_argnums=1, out_shardings=table.sharding)
-        tables[name] = shape(old, table.shape[0])
-    return found
+        small = tables.get(name, jnp.zeros((0, table.shape[1]), table.dtype))
+        resize = jax.jit(grow, static_argnums=1, out_shardings=table.sharding)
+        tables[name] = resize(small, table.shape[0])
+    return trees
 
 
 def grow(table: jax.Array, rows: int) -> jax.Array:
-    """A table (n, W) with `rows` rows: the new ones are its first, or zeros where it has none."""
+    """A table (n, W) grown to `rows` rows with copies of its first row, or zeros if it has none."""
     first = table[:1] if len(table) else jnp.zeros((1, table.shape[1]), table.dtype)
     new = jnp.broadcast_to(first, (rows - len(table), table.shape[1]))
     return jnp.concatenate([table, new])
 
 
-def _whole(table: Any, shape: tuple[int, ...]) -> Any:
-    """What a stored table is restored as: whole on every device, for it may not divide."""
+def _replicated(table: Any, shape: tuple[int, ...]) -> Any:
+    """A stored table on every device: its rows may not divide by the mesh axes."""
     sharding = NamedSharding(table.sharding.mesh, PartitionSpec())
     return jax.ShapeDtypeStruct(shape, table.dtype, sharding=sharding)

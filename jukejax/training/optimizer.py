@@ -1,4 +1,4 @@
-"""Adam, as usual or as published, with gradient clipping and the schedules of a run."""
+"""AdamW, or the Adam of the published models, with gradient clipping and schedules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jukejax.config import OptimizerConfig
 
 
 def schedule(config: OptimizerConfig) -> optax.Schedule:
-    """Learning rate of step 0, 1, ...: linear warm-up from 0, then the decay that is asked for."""
+    """Learning rate by update: linear warm-up from 0, then the decay that the config names."""
     c = config
 
     def rate(step: jax.Array) -> jax.Array:
@@ -29,12 +29,12 @@ def schedule(config: OptimizerConfig) -> optax.Schedule:
 
 
 def updates_done(state: optax.OptState) -> jax.Array:
-    """How many updates an optimizer has made; steps that were skipped do not count."""
+    """The number of updates that an optimizer has made; skipped steps do not count."""
     return optax.tree.get_all_with_path(state, "count")[0][1]
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Clip by global norm, then Adam over every parameter (biases and norms too, as published)."""
+    """Clips by global norm, then Adam on all parameters (biases and norms too, as published)."""
     c = config
     adams = {"adamw": optax.adamw, "jukebox": jukebox_adam}
     rule = adams[c.kind](schedule(c), b1=c.b1, b2=c.b2, eps=c.eps, weight_decay=c.weight_decay)
@@ -46,10 +46,10 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 def jukebox_adam(
     learning_rate: optax.Schedule, b1: float, b2: float, eps: float, weight_decay: float
 ) -> optax.GradientTransformation:
-    """The published models' rule: p -= s * (m / (sqrt(v) + eps) + weight_decay * p).
+    """The published models' update: p -= s * (m / (sqrt(v) + eps) + weight_decay * p).
 
-    s = rate * sqrt(1 - b2^t) / (1 - b1^t) at the t-th step. So eps counts for more in the first
-    steps than in AdamW, and weight decay for less.
+    s = rate * sqrt(1 - b2^t) / (1 - b1^t) at step t. So in the first steps eps has more effect than
+    in AdamW, and weight decay less.
     """
 
     def init(params: optax.Params) -> optax.ScaleByAdamState:

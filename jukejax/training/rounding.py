@@ -1,8 +1,8 @@
-"""State held in bfloat16 (`train.state_dtype`).
+"""A state stored in bfloat16 (`train.state_dtype`), with stochastic rounding.
 
-A step computes in float32 and rounds at random, up or down by how near each neighbour is. Rounding
-to the nearest would lose every change below a 256th: an average with a decay of 0.999 would stand
-still.
+A step computes in float32 and rounds up or down at random, with probabilities that keep the mean.
+Rounding to the nearest would lose every change below 1/256: an average with a decay of 0.999 would
+never move.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-_FIRST = 1000  # of the numbers folded into a step's key here; a task's update folds in levels
+_FIRST = 1000  # first number folded into a step's key here; a task's update folds in levels
 
 
-def held(tree: Any, dtype: str) -> Any:
-    """Floating-point arrays of a new state in the dtype that they are held in."""
+def stored(tree: Any, dtype: str) -> Any:
+    """The floating-point arrays of a new state in the dtype that they are stored in."""
     return jax.tree.map(
         lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
     )
 
 
 def widen(tree: Any) -> Any:
-    """bfloat16 arrays as float32, others as they are."""
+    """bfloat16 arrays as float32; others unchanged."""
     return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x, tree)
 
 
 def narrow(key: jax.Array, tree: Any, like: Any) -> Any:
-    """Arrays that are bfloat16 in `like`, rounded at random to that; others as they are."""
+    """Arrays that are bfloat16 in `like`, stochastically rounded to that; others unchanged."""
     leaves, structure = jax.tree.flatten(tree)
-    kept = [x.dtype == jnp.bfloat16 for x in jax.tree.leaves(like)]
-    drawn = [
-        rounded(jax.random.fold_in(key, _FIRST + i), x) if k else x
-        for i, (x, k) in enumerate(zip(leaves, kept, strict=True))
+    pairs = zip(leaves, jax.tree.leaves(like), strict=True)
+    narrowed = [
+        rounded(jax.random.fold_in(key, _FIRST + i), x) if y.dtype == jnp.bfloat16 else x
+        for i, (x, y) in enumerate(pairs)
     ]
-    return jax.tree.unflatten(structure, drawn)
+    return jax.tree.unflatten(structure, narrowed)
 
 
 def rounded(key: jax.Array, x: jax.Array) -> jax.Array:
-    """float32 -> bfloat16, one of the two neighbours, x in the mean."""
-    # bfloat16 is the upper half of float32's bits: the lower half is the chance of a carry
+    """float32 to one of the two nearest bfloat16 values, at random, with x as the expectation."""
+    # bfloat16 is the upper half of float32's bits; the lower half gives the chance of a carry
     bits = lax.bitcast_convert_type(x, jnp.uint32)
     bits += jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
     return lax.bitcast_convert_type((bits >> 16).astype(jnp.uint16), jnp.bfloat16)

@@ -1,4 +1,4 @@
-"""State and the two pure steps: train and evaluate."""
+"""The state of a run and its two pure steps: train and evaluate."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from jax.sharding import PartitionSpec as P
 from jukejax.config import Experiment
 from jukejax.parallel.mesh import BATCH, COMPUTE, create_sharded, replicated, storage_shardings
 from jukejax.training.optimizer import make_optimizer, schedule, updates_done
-from jukejax.training.rounding import held, narrow, widen
+from jukejax.training.rounding import narrow, stored, widen
 from jukejax.training.tasks import Batch, Metrics, Task
 
 
 class TrainState(NamedTuple):
-    """All that a run carries from one step to the next."""
+    """Everything that a run carries from one step to the next."""
 
-    step: jax.Array  # int32, steps done
+    step: jax.Array  # int32 (), number of steps done
     params: Any
-    ema: Any  # moving average of params
+    ema: Any  # exponential moving average of params
     opt_state: Any
-    extra: Any  # codebooks and loudness, or {}
+    extra: Any  # a VQ-VAE's codebooks and loudness; {} for a prior
 
 
 def _init(task: Task, experiment: Experiment, key: jax.Array) -> dict[str, Any]:
-    """Boxed parameters, their average and the optimizer's state (boxed like the parameters)."""
+    """Parameters, their average and the optimizer's state, all with their logical axes (boxed)."""
     params = task.init(jax.random.fold_in(key, 0))
     ema = jax.tree.map(jnp.copy, params)
     opt_state = make_optimizer(experiment.optimizer).init(params)
     state = {"params": params, "ema": ema, "opt_state": opt_state}
-    return held(state, experiment.train.state_dtype)
+    return stored(state, experiment.train.state_dtype)
 
 
 def create_state(task: Task, experiment: Experiment, mesh: Mesh, first: Batch) -> TrainState:
-    """A new state, born sharded; `first` is the first batch, which codebooks are drawn from."""
+    """A new state, created sharded; `first` is the first batch, from which codebooks are drawn."""
     key = jax.random.key(experiment.train.seed)
-    born = create_sharded(mesh, lambda k: _init(task, experiment, k), key)
+    trees = create_sharded(mesh, lambda k: _init(task, experiment, k), key)
     with jax.set_mesh(mesh):
         extra = jax.jit(task.extra, out_shardings=replicated(mesh))(
-            jax.random.fold_in(key, 1), born["params"], first
+            jax.random.fold_in(key, 1), trees["params"], first
         )
         step = jax.device_put(jnp.zeros((), jnp.int32), replicated(mesh))
-    return TrainState(step=step, extra=extra, **born)
+    return TrainState(step=step, extra=extra, **trees)
 
 
 def adopt_state(
@@ -68,54 +68,54 @@ def adopt_state(
 
 
 def abstract_state(task: Task, experiment: Experiment, mesh: Mesh) -> TrainState:
-    """Shapes and shardings of a state, to restore a checkpoint into; nothing is computed."""
+    """Shapes and shardings of a state, as `jax.ShapeDtypeStruct`s; nothing is computed."""
     key = jax.random.key(0)
     boxed = jax.eval_shape(lambda k: _init(task, experiment, k), key)
     shardings = storage_shardings(mesh, boxed)
-    trees = jax.tree.map(with_sharding, nn.unbox(boxed), shardings)
+    trees = jax.tree.map(_sharded, nn.unbox(boxed), shardings)
     first = jax.eval_shape(lambda: task.example(1))
     extra = jax.eval_shape(task.extra, key, trees["params"], first)
     step = jax.ShapeDtypeStruct((), jnp.int32)
-    step, extra = jax.tree.map(lambda x: with_sharding(x, replicated(mesh)), (step, extra))
+    step, extra = jax.tree.map(lambda x: _sharded(x, replicated(mesh)), (step, extra))
     return TrainState(step=step, extra=extra, **trees)
 
 
 def abstract_batch(task: Task, experiment: Experiment, mesh: Mesh) -> Batch:
     """Shapes and shardings of a global batch."""
     shapes = jax.eval_shape(lambda: task.example(experiment.train.batch))
-    return jax.tree.map(lambda x: with_sharding(x, NamedSharding(mesh, P(BATCH))), shapes)
+    return jax.tree.map(lambda x: _sharded(x, NamedSharding(mesh, P(BATCH))), shapes)
 
 
-def with_sharding(x: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> Any:
+def _sharded(x: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> Any:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
 def gradients(
-    task: Task, params: Any, extra: Any, batch: Batch, parts: int, shardings: Any
+    task: Task, state: TrainState, batch: Batch, parts: int, shardings: Any
 ) -> tuple[Any, tuple[Metrics, Any]]:
     """Gradients of a task's loss, its metrics and aux, computed in `parts` microbatches.
 
-    Losses are means over examples, so those of the batch are the means of the parts'. What `aux`
-    says of each example is put back in the order of the batch. A microbatch is every `parts`-th
-    row: each device cuts the rows that it has.
+    Losses are means over examples, so those of the batch are the means over the microbatches. The
+    values per example in `aux` are returned in the order of the batch. A microbatch is every
+    `parts`-th row, so that each device splits the rows that it has.
     """
     grad = jax.grad(task.loss, has_aux=True)
     if parts == 1:
-        return grad(params, extra, batch)
+        return grad(state.params, state.extra, batch)
     rows = jax.tree.leaves(batch)[0].shape[0] // parts
 
     def cut(x: jax.Array) -> jax.Array:
         return x.reshape(rows, parts, *x.shape[1:]).swapaxes(0, 1)
 
-    def join(x: jax.Array) -> jax.Array:  # (parts, rows * n, ...), n values an example
+    def join(x: jax.Array) -> jax.Array:  # (parts, rows * n, ...), n values per example
         return x.reshape(parts, rows, -1, *x.shape[2:]).swapaxes(0, 1).reshape(-1, *x.shape[2:])
 
     def add(total: Any, part: Batch) -> tuple[Any, tuple[Metrics, Any]]:
-        grads, found = grad(params, extra, part)
-        return lax.with_sharding_constraint(jax.tree.map(jnp.add, total, grads), shardings), found
+        grads, others = grad(state.params, state.extra, part)
+        return lax.with_sharding_constraint(jax.tree.map(jnp.add, total, grads), shardings), others
 
     total, (metrics, aux) = lax.scan(
-        add, jax.tree.map(jnp.zeros_like, params), jax.tree.map(cut, batch)
+        add, jax.tree.map(jnp.zeros_like, state.params), jax.tree.map(cut, batch)
     )
     means = jax.tree.map(lambda x: x.mean(0), metrics)
     return jax.tree.map(lambda g: g / parts, total), (means, jax.tree.map(join, aux))
@@ -124,19 +124,19 @@ def gradients(
 def jit_train_step(task: Task, experiment: Experiment, mesh: Mesh) -> jax.stages.Wrapped:
     """The jitted step (state, batch) -> (state, metrics), to be called or lowered under `mesh`.
 
-    The state is donated; the batch is global.
+    The state is donated; the batch is global. The averaged parameters (`ema`) follow the
+    parameters with `train.ema_decay`; "skipped" is 1 where the update was skipped.
     """
     config, decay = experiment.optimizer, experiment.train.ema_decay
     optimizer = make_optimizer(config)
-    # a state comes out where it went in, or the second call would compile again
-    kept = jax.tree.map(lambda x: x.sharding, abstract_state(task, experiment, mesh))
+    # the new state is sharded as the old one, or the second call would compile again
+    shardings = jax.tree.map(lambda x: x.sharding, abstract_state(task, experiment, mesh))
 
     def step(before: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         state = widen(before)
         with nn.logical_axis_rules(list(COMPUTE)):
-            grads, (metrics, aux) = gradients(
-                task, state.params, state.extra, batch, experiment.train.accumulate, kept.params
-            )
+            parts = experiment.train.accumulate
+            grads, (metrics, aux) = gradients(task, state, batch, parts, shardings.params)
             key = jax.random.fold_in(jax.random.key(experiment.train.seed), state.step + 2)
             extra, more = task.update(key, state.extra, aux)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -151,40 +151,36 @@ def jit_train_step(task: Task, experiment: Experiment, mesh: Mesh) -> jax.stages
         }
         new = TrainState(state.step, params, ema, opt_state, extra)
         new = narrow(key, new, before)
-        # a gradient that is no number changes nothing, and counts in no mean
+        # Skip the update if loss or gradient is not finite
         finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, before)
         metrics = {name: jnp.where(finite, value, 0.0) for name, value in metrics.items()}
         metrics["skipped"] = 1.0 - finite
         return new._replace(step=state.step + 1), metrics
 
-    return jax.jit(step, donate_argnums=0, out_shardings=(kept, replicated(mesh)))
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
 
 
 def make_train_step(
     task: Task, experiment: Experiment, mesh: Mesh
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """`jit_train_step`, called under its mesh."""
-    jitted = jit_train_step(task, experiment, mesh)
-
-    def run(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        with jax.set_mesh(mesh):
-            return jitted(state, batch)
-
-    return run
+    return _under(mesh, jit_train_step(task, experiment, mesh))
 
 
 def make_eval_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Batch], Metrics]:
-    """The loss's metrics under the averaged parameters."""
+    """The jitted step (state, batch) -> metrics of the loss of the averaged parameters."""
 
-    def step(ema: Any, extra: Any, batch: Batch) -> Metrics:
+    def step(state: TrainState, batch: Batch) -> Metrics:
         with nn.logical_axis_rules(list(COMPUTE)):
-            return task.loss(widen(ema), extra, batch)[1][0]
+            return task.loss(widen(state.ema), state.extra, batch)[1][0]
 
-    jitted = jax.jit(step)
+    return _under(mesh, jax.jit(step))
 
-    def run(state: TrainState, batch: Batch) -> Metrics:
+
+def _under(mesh: Mesh, jitted: jax.stages.Wrapped) -> Callable[[TrainState, Batch], Any]:
+    def run(state: TrainState, batch: Batch) -> Any:
         with jax.set_mesh(mesh):
-            return jitted(state.ema, state.extra, batch)
+            return jitted(state, batch)
 
     return run

@@ -1,4 +1,4 @@
-"""Why a run ends before its last step: asked to, or no longer learning."""
+"""Why a run ends before its last step: a signal asks it to, or it no longer learns."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from jukejax.errors import Diverged
 
 
 class StopSignal:
-    """Turns Ctrl-C and SIGTERM into a number that the loop reads between steps.
+    """Turns Ctrl-C and SIGTERM into a number, `asked`, which the loop reads between steps.
 
-    0: go on; 1: SIGTERM came; 2: Ctrl-C came, which outdoes it.
+    0: continue; 1: SIGTERM came; 2: Ctrl-C came, also if SIGTERM did.
     """
 
     def __init__(self) -> None:
@@ -33,25 +33,22 @@ class StopSignal:
 
 
 class Skips:
-    """Counts the steps in a row whose gradient was no number.
-
-    Each step's flag is read when the next one has been handed over: devices are not left waiting.
-    """
+    """Counts the skipped steps in a row: those whose loss or gradient was not finite."""
 
     def __init__(self, limit: int, workdir: str | Path) -> None:
         self._limit, self._workdir = limit, workdir
         self._in_a_row = 0
         self._flag: jax.Array | None = None
 
-    def __call__(self, step: int, flag: jax.Array | None) -> None:
-        """Notes the flag of `step`, and reads that of the one before; None: there is none.
+    def __call__(self, step: int, flag: jax.Array) -> None:
+        """Records this step's flag and checks the previous one (no host sync).
 
         Raises:
           Diverged: `limit` steps in a row were skipped.
         """
-        before, self._flag = self._flag, flag
-        if before is not None:
-            self._in_a_row = self._in_a_row + 1 if float(before) else 0
+        previous, self._flag = self._flag, flag
+        if previous is not None:
+            self._in_a_row = self._in_a_row + 1 if float(previous) else 0
         if self._in_a_row >= self._limit:
             raise Diverged(
                 f"The gradient is not finite any more: {self._limit} steps in a row up to step "

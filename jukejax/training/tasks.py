@@ -1,7 +1,6 @@
-"""What is trained: a VQ-VAE or a prior, as pure functions that one loop drives.
+"""VQ-VAE and prior as tasks: the pure functions that one training loop calls.
 
-A task's `extra` is state that no gradient flows to: codebooks and loudness for the VQ-VAE, nothing
-for a prior.
+A task's `extra` is state without gradients: codebooks and loudness for the VQ-VAE, {} for a prior.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ Metrics = dict[str, jax.Array]
 
 
 class Task(NamedTuple):
-    """The pure functions of one kind of training."""
+    """The pure functions of one kind of model."""
 
     init: Callable[[jax.Array], Any]  # key -> boxed parameters
-    example: Callable[[int], Batch]  # zeros in the shapes of a batch of so many
+    example: Callable[[int], Batch]  # batch size -> zeros in the shapes of a batch
     extra: Callable[[jax.Array, Any, Batch], Any]  # key, parameters, first batch -> extra
     adopt: Callable[[Any, Batch], Any]  # another run's extra, first batch -> extra
     loss: Callable[[Any, Any, Batch], tuple[jax.Array, tuple[Metrics, Any]]]
@@ -39,14 +38,14 @@ class Task(NamedTuple):
 
 
 class VQVAEExtra(NamedTuple):
-    """State of a VQ-VAE beside its parameters."""
+    """State of a VQ-VAE without gradients."""
 
     books: tuple[Codebook, ...]
     width: Bandwidth
 
 
 def vqvae_task(config: VQVAEConfig, samples: int) -> Task:
-    """Batches are {"audio": (B, S, 1) float32}, S being `samples`."""
+    """A VQ-VAE on batches {"audio": (B, S, 1) float32}; S is `samples`."""
 
     def extra(key: jax.Array, params: Any, batch: Batch) -> VQVAEExtra:
         books = []
@@ -96,7 +95,7 @@ def vqvae_task(config: VQVAEConfig, samples: int) -> Task:
 
 
 def prior_task(config: PriorConfig) -> Task:
-    """Batches as `jukejax.models.prior` describes them."""
+    """A prior on batches as `jukejax.models.prior` describes them."""
 
     def loss(params: Any, extra: Any, batch: Batch) -> Any:
         total, metrics = prior.prior_loss(config, params, batch)

@@ -119,7 +119,7 @@ def test_a_folder_without_checkpoints_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
     with Checkpoints(tmp_path) as checkpoints:
         for read in (checkpoints.config, lambda: checkpoints.restore(abstract(trees()))):
-            with pytest.raises(CheckpointError, match="holds no whole checkpoint; train there"):
+            with pytest.raises(CheckpointError, match="has no complete checkpoint; train there"):
                 read()
 
 

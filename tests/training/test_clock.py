@@ -123,7 +123,7 @@ def test_a_start_goes_on_counting_and_steps_done_again_are_lost(tmp_path):
     kept = clock.lap()  # at 1101: 90 seconds of steps, 11 of input
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jukejax.training.metrics.time.time", lambda: time.now)
-        with MetricsWriter(tmp_path, tensorboard=False) as writer:
+        with MetricsWriter(tmp_path) as writer:
             writer.scalars(10, kept)
     steps(time, clock, 10, 9)  # and killed: no line tells of these
     time.now = 1300
