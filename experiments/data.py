@@ -22,34 +22,34 @@ from jukejax.config import (
     VQVAEExperiment,
 )
 from jukejax.label_kinds import KINDS
-from jukejax.sampling.job import Options
 from jukejax.text import lyrics
 from jukejax.text.labels import Vocabulary
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # these import jax, and a command's help must not
     from jukejax.model_dir import LoadedModel
+    from jukejax.sampling.job import Options
     from jukejax.sampling.request import Request
 
 HostBatch = dict[str, np.ndarray]
 
 
 def check_rate(sample_rate: int, data: str | Path) -> None:
-    """Refuses songs, or codes of songs, of another sample rate than a model's.
+    """Checks that songs, or codes of songs, have a model's sample rate.
 
     Raises:
       ConfigError: they differ.
     """
-    found = set(prepared_songs(data).column("sample_rate").tolist())
-    if found != {sample_rate}:
+    rates = set(prepared_songs(data).column("sample_rate").tolist())
+    if rates != {sample_rate}:
         raise ConfigError(
-            f"model.sample_rate is {sample_rate}, but {data} holds songs of "
-            f"{', '.join(map(str, sorted(found)))} Hz; prepare them with --sample-rate "
+            f"model.sample_rate is {sample_rate}, but {data} has songs of "
+            f"{', '.join(map(str, sorted(rates)))} Hz; prepare them with --sample-rate "
             f"{sample_rate}, or choose a model of their rate."
         )
 
 
 def check_codes(config: PriorConfig, info: CodesInfo, data: str | Path) -> None:
-    """Refuses codes that a prior's numbers do not fit.
+    """Checks that codes fit a prior.
 
     Raises:
       ConfigError: the level, the sample rate, the hop or the number of codes differ.
@@ -57,11 +57,11 @@ def check_codes(config: PriorConfig, info: CodesInfo, data: str | Path) -> None:
     if config.level >= len(info.hops):
         raise ConfigError(f"{data} has {len(info.hops)} levels, but model.level is {config.level}.")
     check_rate(config.sample_rate, data)
-    for name, found in (("hop", info.hops[config.level]), ("codes", info.codes)):
-        if getattr(config, name) != found:
+    for name, value in (("hop", info.hops[config.level]), ("codes", info.codes)):
+        if getattr(config, name) != value:
             raise ConfigError(
-                f"model.{name} is {getattr(config, name)}, but {data} holds codes with {name} "
-                f"{found}; give --model.{name} {found}, or other codes."
+                f"model.{name} is {getattr(config, name)}, but {data} has codes with {name} "
+                f"{value}; give --model.{name} {value}, or other codes."
             )
 
 
@@ -69,7 +69,7 @@ def fit_labels(experiment: PriorExperiment, vocabulary: Vocabulary) -> PriorExpe
     """The experiment with its label tables sized for the vocabulary, where no size is given.
 
     Raises:
-      ConfigError: a table that is too small for the vocabulary, or one that it has no names for.
+      ConfigError: a table is too small for the vocabulary, or the vocabulary has no names for it.
     """
     labels = experiment.model.labels
     if labels is None:
@@ -80,14 +80,13 @@ def fit_labels(experiment: PriorExperiment, vocabulary: Vocabulary) -> PriorExpe
         if not size:
             raise ConfigError(
                 f"model.labels.{name} is {getattr(labels, name)}, but the label names have no "
-                f"{name}: no song of theirs has any. Give 0, or {name} in the manifest and "
-                "prepare and encode again."
+                f"{name}, as no song has any. Give 0, or add {name} to the manifest, then prepare "
+                "and encode again."
             )
         if 0 < getattr(labels, name) < size:
             raise ConfigError(
-                f"model.labels.{name} is {getattr(labels, name)}, but the label names are {size}; "
-                f"give at least so many, or {-1 if optional[name] else 0} to take as many as "
-                "there are."
+                f"model.labels.{name} is {getattr(labels, name)}, but there are {size} label "
+                f"names; give at least {size}, or {-1 if optional[name] else 0} for exactly that."
             )
     fitted = {name: max(getattr(labels, name), 0) or size for name, size in sizes.items()}
     model = dataclasses.replace(experiment.model, labels=dataclasses.replace(labels, **fitted))
@@ -95,15 +94,15 @@ def fit_labels(experiment: PriorExperiment, vocabulary: Vocabulary) -> PriorExpe
 
 
 def fit_alphabet(experiment: PriorExperiment, data: str | Path) -> PriorExperiment:
-    """The experiment with the characters of the data's training lyrics, where it asks for them."""
-    words = experiment.model.lyrics
-    if words is None or words.vocabulary:
+    """The experiment with an alphabet of the training lyrics, if it has "characters" but none."""
+    config = experiment.model.lyrics
+    if config is None or config.vocabulary:
         return experiment
     songs = prepared_songs(data).of_split("train")
-    words = dataclasses.replace(words, alphabet=lyrics.alphabet_of(song.lyrics for song in songs))
-    return dataclasses.replace(
-        experiment, model=dataclasses.replace(experiment.model, lyrics=words)
-    )
+    alphabet = lyrics.alphabet_of(song.lyrics for song in songs)
+    config = dataclasses.replace(config, alphabet=alphabet)
+    model = dataclasses.replace(experiment.model, lyrics=config)
+    return dataclasses.replace(experiment, model=model)
 
 
 def prior_inputs(config: PriorConfig, batch: HostBatch) -> HostBatch:
@@ -125,36 +124,35 @@ def batches(
     vocabulary: Vocabulary | None,
     rows: Sequence[int] | None = None,
 ) -> Callable[[int], Iterator[HostBatch]]:
-    """Endless batches of a split, from a step on: these rows of the global ones, or all.
+    """Endless batches of a split, from a given step on.
 
-    A VQ-VAE's need no vocabulary.
+    Args:
+      experiment: the sizes and the seed of the batches, and what is drawn at random for training.
+      data: songs for a VQ-VAE, codes for a prior.
+      split: "train" or "test".
+      vocabulary: label names; a VQ-VAE needs none.
+      rows: of the global batch; None: all.
     """
-    t = experiment.train
-    shared: dict[str, Any] = {
-        "split": split,
-        "batch_size": t.batch,
-        "seed": t.seed,
-        "rows": rows,
-    }
-    training = split == "train"
-    if isinstance(experiment, VQVAEExperiment):
-        from data_pipeline.loader import audio_batches
-
-        audio: dict[str, Any] = {
-            "samples": experiment.samples,
-            "downmix": experiment.downmix if training else "mean",
-        }
-        return lambda step: audio_batches(data, start_step=step, **audio, **shared)
     from data_pipeline.code_loader import code_batches
+    from data_pipeline.loader import audio_batches
 
-    config = experiment.model
-    dropout = experiment.label_dropout if training else 0.0
+    training = split == "train"
 
     def from_step(step: int) -> Iterator[HostBatch]:
-        found = code_batches(
-            data, config, vocabulary, start_step=step, label_dropout=dropout, **shared
-        )
-        return (prior_inputs(config, batch) for batch in found)
+        place: dict[str, Any] = {
+            "split": split,
+            "batch_size": experiment.train.batch,
+            "seed": experiment.train.seed,
+            "start_step": step,
+            "rows": rows,
+        }
+        if isinstance(experiment, VQVAEExperiment):
+            downmix = experiment.downmix if training else "mean"
+            return audio_batches(data, samples=experiment.samples, downmix=downmix, **place)
+        dropout = experiment.label_dropout if training else 0.0
+        config = experiment.model
+        source = code_batches(data, config, vocabulary, label_dropout=dropout, **place)
+        return (prior_inputs(config, batch) for batch in source)
 
     return from_step
 

@@ -79,7 +79,7 @@ def test_a_vqvae_takes_no_labels(codes, tmp_path):
 
 def test_songs_of_another_rate_than_the_model_are_refused(codes, tmp_path):
     small = presets.get("small_vqvae")
-    message = r"model\.sample_rate is 22050, but .* holds songs of 44100 Hz.*--sample-rate 22050"
+    message = r"model\.sample_rate is 22050, but .* has songs of 44100 Hz.*--sample-rate 22050"
     with pytest.raises(ConfigError, match=message):
         training_run(Training(codes.parent / "data", tmp_path / "run", small))
     model = dataclasses.replace(PRIOR.model, sample_rate=22_050)
