@@ -1,4 +1,4 @@
-"""Times our functions beside those of the PyTorch port of Jukebox, in turn, on the CPU at hand."""
+"""Times our functions and those of the PyTorch port of Jukebox, in turn, on the CPU at hand."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import os
 import statistics
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-from tqdm import tqdm
-
+from experiments.benchmark.timing import Task, in_turn
 from jukejax.config import ConfigError, LabelsConfig, PriorConfig
+from jukejax.formatting import table
 
 WORKER = Path(__file__).with_name("port_worker.py")
 SIZES = {
@@ -44,19 +41,18 @@ class Port:
 
     def __init__(self, python: Path, tokens: int) -> None:
         """Raises ConfigError where `python` cannot run it."""
-        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115  (progress bars would fill a pipe)
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (output would fill a pipe)
         try:
             self.process = subprocess.Popen(
                 [str(python), str(WORKER)], text=True, stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=self.said,
+                stdout=subprocess.PIPE, stderr=self.errors,
                 env={k: v for k, v in os.environ.items() if not k.startswith("PYTHON")},
             )  # fmt: skip
         except OSError as e:
             raise ConfigError(f"--vs-torch {python} cannot be run: {e.strerror}.") from None
-        sizes = {**SIZES, "tokens": tokens, "threads": os.cpu_count()}
-        self._say(json.dumps(sizes))
+        self._send(json.dumps({**SIZES, "tokens": tokens, "threads": os.cpu_count()}))
 
-    def _say(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         assert self.process.stdin is not None
         try:
             print(line, file=self.process.stdin, flush=True)
@@ -65,76 +61,63 @@ class Port:
 
     def _fail(self) -> None:
         self.process.wait()
-        self.said.seek(0)
-        said = self.said.read().strip().splitlines()
+        self.errors.seek(0)
+        message = self.errors.read().strip().splitlines()
         raise ConfigError(
-            "The port ended: " + (said[-1] if said else "it said nothing") + "\nIts environment "
-            'needs torch==2.13.0 transformers==4.44.2 "numpy<2"; name its interpreter with '
-            "--vs-torch."
+            "The port ended: " + (message[-1] if message else "without a message") + "\nIts "
+            'environment needs torch==2.13.0 transformers==4.44.2 "numpy<2"; name its interpreter '
+            "with --vs-torch."
         )
 
-    def seconds(self, task: str) -> float:
+    def run(self, task: str) -> None:
         """Does a task once."""
-        self._say(task)
+        self._send(task)
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
+        if not self.process.stdout.readline():
             self._fail()
-        return float(json.loads(line))
 
     def close(self) -> None:
         self.process.communicate()
-        self.said.close()
+        self.errors.close()
 
 
-def timed(run: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    jax.block_until_ready(run())
-    return time.perf_counter() - began
-
-
-def measure(
-    ours: dict[str, Callable[[], Any]], python: Path | None, tokens: int, rounds: int,
-    beside: Callable[[], float] | None = None,
-) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """Seconds of each task: ours, then the port's, again and again after one of each unmeasured.
+def compare(
+    tasks: Mapping[str, Task], python: Path | None, tokens: int, rounds: int,
+    more: Mapping[str, Task],
+) -> dict[str, dict[str, list[float]]]:  # fmt: skip
+    """Seconds of each task in each round: "ours", the "port"'s if there is one, those of `more`.
 
     Args:
-      beside: what the machine can do, measured after each of them.
-
-    Returns:
-      task -> {"seconds": [...], with `beside` "beside": [...], with a port "port_seconds": [...]
-      and "ratio": median of the rounds' port / ours}.
+      python: of the port's environment.
+      tokens: that the port samples of a window.
+      more: what is timed in turn with each task, such as the machine's memory.
     """
     port = Port(python, tokens) if python else None
-    found: dict[str, dict[str, Any]] = {}
-    progress = tqdm(total=len(ours) * (rounds + 1), unit="round", disable=None)
-    for name, run in ours.items():
-        times: list[tuple[float, float, float]] = []
-        for _ in range(rounds + 1):
-            progress.set_description(name)
-            times.append((timed(run), port.seconds(name) if port else 0.0,
-                          beside() if beside else 0.0))  # fmt: skip
-            progress.update()
-        mine, theirs, others = (list(x) for x in zip(*times[1:], strict=True))
-        found[name] = {"seconds": mine} | ({"beside": others} if beside else {})
+    seconds = {}
+    for name, task in tasks.items():
+        turns = {"ours": task, **more}
         if port:
-            ratio = statistics.median(b / a for a, b in zip(mine, theirs, strict=True))
-            found[name] |= {"port_seconds": theirs, "ratio": ratio}
-    progress.close()
+            turns["port"] = lambda name=name: port.run(name)  # type: ignore[misc]
+        seconds[name] = in_turn(turns, rounds)
     if port:
         port.close()
-    return found
+    return seconds
 
 
-def line(name: str, work: float, unit: str, row: dict[str, Any]) -> str:
-    """A row of the table: medians of work a second, and of the ratio."""
-    said = f"{name:28}{work / float(np.median(row['seconds'])):12,.1f}"
-    if "ratio" in row:
-        port = work / float(np.median(row["port_seconds"]))
-        said += f"{port:12,.1f}{row['ratio']:8.2f}x"
-    return f"{said}  {unit}"
+def lines(work: Mapping[str, tuple[float, str]], seconds: Mapping[str, Any]) -> list[str]:
+    """A table: medians of work a second, and of the rounds' ratios.
 
-
-def head(vs: bool) -> str:
-    return f"{'median of rounds':28}{'ours':>12}" + (f"{'port':>12}{'ratio':>9}" if vs else "")
+    Args:
+      work: of each task, and its unit.
+    """
+    rows = []
+    for name, row in seconds.items():
+        amount, unit = work[name]
+        cells = [name, f"{amount / statistics.median(row['ours']):,.1f}"]
+        if "port" in row:
+            ratios = [b / a for a, b in zip(row["ours"], row["port"], strict=True)]
+            cells.append(f"{amount / statistics.median(row['port']):,.1f}")
+            cells.append(f"{statistics.median(ratios):.2f}x")
+        rows.append([*cells, unit])
+    head = ["median of rounds", "ours", "port", "ratio", ""]
+    return [table(head if "port" in row else [*head[:2], ""], rows)]

@@ -1,8 +1,8 @@
 """A checkpoint of a published size, saved and restored on virtual devices, every bit compared.
 
-python -m experiments.benchmark checkpoint --preset prior_5b --folder /tmp/checkpoint
+jukejax benchmark checkpoint --preset prior_5b --folder /tmp/checkpoint
 
-A GB at a time is written and read, for the arrays alone nearly fill this machine's memory.
+A GB at a time is written and read, since the arrays alone nearly fill a small machine's memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from experiments.benchmark.processes import measured
+from experiments.benchmark.timing import measured, spent
 from jukejax import files, presets
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.parallel.mesh import make_mesh
@@ -36,7 +36,7 @@ class Command:
     preset: str = "prior_5b"
     """Whose parameters; their values are noise."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """What they are held in."""
+    """Their dtype."""
     devices: int = 8
     """Virtual CPU devices that they are split over (fsdp)."""
     tensor: int = 1
@@ -64,14 +64,14 @@ def wanted(command: Command, mesh: MeshConfig) -> Any:
     experiment = presets.get(command.preset)
     state = abstract_state(make_task(experiment), experiment, make_mesh(mesh))
 
-    def held(x: Any) -> Any:
-        return jax.ShapeDtypeStruct(x.shape, jnp.dtype(command.dtype), sharding=x.sharding)
-
-    return jax.tree.map(held, state.params)
+    dtype = jnp.dtype(command.dtype)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding), state.params
+    )
 
 
 def save(command: Command) -> dict[str, float]:
-    """Makes parameters and saves them; seconds until training goes on, and until all is safe."""
+    """Makes parameters and saves them; seconds until training could continue, and until the end."""
     shapes, tree = jax.tree.flatten(wanted(command, MeshConfig(data=1, fsdp=command.devices)))
     made = []
     for seed, x in enumerate(shapes):
@@ -110,41 +110,37 @@ def restore(command: Command) -> dict[str, float]:
 def run(command: Command) -> dict[str, Any]:
     """Both parts as processes, or one here."""
     if command.part != "all":
-        found = (save if command.part == "save" else restore)(command)
-        files.write_json(command.folder / f"{command.part}.json", found)
-        return {command.part: found}
+        done = (save if command.part == "save" else restore)(command)
+        files.write_json(command.folder / f"{command.part}.json", done)
+        return {command.part: done}
     if command.folder.exists():
-        raise ConfigError(f"{command.folder} is there already; choose another --folder.")
+        raise ConfigError(f"{command.folder} exists; choose another --folder.")
     if command.devices % command.tensor:
         raise ConfigError(f"--tensor {command.tensor} does not divide --devices.")
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={command.devices}"
-    told: dict[str, Any] = {n: getattr(command, n) for n in ("preset", "dtype", "devices")}
-    options = {"folder": command.folder, **told, "tensor": command.tensor}
+    figures: dict[str, Any] = {n: getattr(command, n) for n in ("preset", "dtype", "devices")}
+    options = {"folder": command.folder, **figures, "tensor": command.tensor}
     arguments = [str(x) for name, value in options.items() for x in (f"--{name}", value)]
     for part in ("save", "restore"):
         process = measured("experiments.benchmark", ["checkpoint", *arguments, "--part", part])
-        inside = json.loads((command.folder / f"{part}.json").read_text())
-        told[part] = {**inside, "peak_anonymous_gib": process["peak_anonymous_gib"]}
+        figures[part] = process | json.loads((command.folder / f"{part}.json").read_text())
     written = (p for p in command.folder.rglob("*") if p.is_file())
-    return {**told, "bytes_on_disk": sum(p.stat().st_size for p in written)}
+    return {**figures, "bytes_on_disk": sum(p.stat().st_size for p in written)}
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(figures: dict[str, Any]) -> list[str]:
     """The figures to print."""
-    if "preset" not in found:  # a part, whose figures are told by the whole
+    if "preset" not in figures:  # one part, whose figures are printed by the process of both
         return []
-    size = found["save"]["bytes"]
-    told = [
-        f"{found['preset']}: {size / 1e9:.2f} GB of {found['dtype']} on {found['devices']} "
-        f"devices, {found['bytes_on_disk'] / 1e9:.2f} GB on disk"
+    save, restore, size = figures["save"], figures["restore"], figures["save"]["bytes"]
+    return [
+        f"{figures['preset']}: {size / 1e9:.2f} GB of {figures['dtype']} on {figures['devices']} "
+        f"devices, {figures['bytes_on_disk'] / 1e9:.2f} GB on disk",
+        *(
+            f"{spent(part, figures[part])}, {size / figures[part]['seconds'] / 1e9:.2f} GB/s"
+            for part in ("save", "restore")
+        ),
+        f"  training could continue after {save['handed_over']:.1f} s",
+        f"  {restore['arrays']} arrays, of which {restore['differ']} differ in any bit",
     ]
-    for part in ("save", "restore"):
-        seconds, peak = found[part]["seconds"], found[part]["peak_anonymous_gib"]
-        told.append(
-            f"  {part:8}{seconds:6.1f} s  {size / seconds / 1e9:.2f} GB/s  peak {peak:.2f} GiB of "
-            "anonymous memory"
-        )
-    told.append(f"  training could go on after {found['save']['handed_over']:.1f} s")
-    arrays, wrong = found["restore"]["arrays"], found["restore"]["differ"]
-    return [*told, f"  {arrays} arrays, of which {wrong} differ in any bit"]

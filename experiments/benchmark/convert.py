@@ -1,6 +1,6 @@
-"""Files of a published size through `experiments.convert`, each way, every byte compared.
+"""Files of a published size through `jukejax convert`, each way, every byte compared.
 
-python -m experiments.benchmark convert --preset prior_5b_lyrics --folder /tmp/convert
+jukejax benchmark convert --preset prior_5b_lyrics --folder /tmp/convert
 
 It needs four times the file's size on disk.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from experiments.benchmark.processes import measured
+from experiments.benchmark.timing import measured, spent
 from jukejax import presets
 from jukejax.config import ConfigError, PriorExperiment
 from jukejax.interop import openai, openai_settings, torch_files
@@ -69,7 +69,7 @@ def differing(before: Path, after: Path) -> tuple[int, int]:
 def run(command: Command) -> dict[str, Any]:
     """Writes, imports, exports, compares."""
     if command.folder.exists():
-        raise ConfigError(f"{command.folder} is there already; choose another --folder.")
+        raise ConfigError(f"{command.folder} exists; choose another --folder.")
     prior = presets.get(command.preset)
     if not isinstance(prior, PriorExperiment):
         raise ConfigError(f"--preset {command.preset} is no prior.")
@@ -97,11 +97,10 @@ def run(command: Command) -> dict[str, Any]:
     }
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(figures: dict[str, Any]) -> list[str]:
     """The figures to print."""
-    told = [f"{found['preset']}: a file of {found['file_gib']:.2f} GiB"]
-    for name in ("import", "export"):
-        seconds, peak = found[name]["seconds"], found[name]["peak_anonymous_gib"]
-        told.append(f"  {name}  {seconds:6.0f} s  peak {peak:.2f} GiB of anonymous memory")
-    told.append(f"  {found['tensors']} tensors, of which {found['tensors_that_differ']} differ")
-    return told
+    return [
+        f"{figures['preset']}: a file of {figures['file_gib']:.2f} GiB",
+        *(spent(way, figures[way]) for way in ("import", "export")),
+        f"  {figures['tensors']} tensors, of which {figures['tensors_that_differ']} differ",
+    ]

@@ -1,11 +1,11 @@
-"""What chips could do at best: seconds of sampling a minute of music, from bytes and bandwidth.
+"""Lower bounds on sampling time on a chip, from bytes and bandwidth.
 
-python -m experiments.benchmark limits
+jukejax benchmark limits
 
-Nothing is run. A token cannot come faster than the weights and the keys and values it needs are
-read once (`costs.decode_bytes`), nor than its FLOPs at the chip's peak; a window's given part costs
-its forward FLOPs at the peak. Everything else (launches, norms, sampling, collectives) is taken to
-be free, so real programs are slower.
+Nothing is run. A token takes at least the time to read the weights and the keys and values it needs
+once (`costs.decode_bytes`), and that of its FLOPs at the chip's peak; a window's known codes cost
+their forward FLOPs at the peak. Everything else (launches, norms, sampling, collectives) counts as
+free, so real programs are slower.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ KEYS = 2  # bytes of a cached number (bfloat16); weights are bfloat16 or int8
 
 @dataclass(frozen=True)
 class Command:
-    """The least time that sampling can take on a chip, for the published models."""
+    """Lower bounds on sampling time on a chip, for the published models."""
 
     seconds: float = 60.0
     """Length of a song."""
     segments: tuple[int, ...] = (1, 4, 11, 41)
-    """Chains that the upsampling of a song is cut into, one batch; 1: the exact chain."""
+    """Chains that the upsampling of a song is cut into, as one batch; 1: the exact chain."""
     json: bool = False
     """Print the figures as one JSON object too."""
 
 
 class Bound(NamedTuple):
-    """The least seconds of one level for a batch of songs, and whether it fits one chip."""
+    """Least seconds of one level for a batch of songs, and whether it fits one chip."""
 
     seconds: float
     fits: bool
@@ -93,7 +93,7 @@ def run(command: Command) -> dict[str, Any]:
 
 
 def lines(found: dict[str, Any]) -> Sequence[str]:
-    """The table, and what it takes for granted."""
+    """The table and its assumptions."""
     header = ("chip", "weights", "songs", "chains", "top", "middle", "bottom", "in turn", "at once")
 
     def cell(seconds: float, fits: bool) -> str:
@@ -112,8 +112,8 @@ def lines(found: dict[str, Any]) -> Sequence[str]:
         for row in found["rows"]
     ]
     return (
-        f"The least seconds for {found['seconds']:g} s of music and one song of the batch, on one "
-        "chip; 5B top prior and two 1B upsamplers.",
+        f"Lower bounds in seconds for {found['seconds']:g} s of music and one song of the batch, "
+        "on one chip; 5B top prior and two 1B upsamplers.",
         table(header, rows),
         "*: weights and caches are more than one chip's memory; the bound is of its bandwidth.",
         "chains: parts of a song that the upsamplers sample as one batch (each level at most one a "

@@ -1,12 +1,12 @@
-"""How fast tokens are drawn and sound is coded on this CPU, beside PyTorch and the memory bus.
+"""How fast tokens are sampled and sound is coded on this CPU, compared with PyTorch and memory.
 
-python -m experiments.benchmark sample --vs-torch port/bin/python
-python -m experiments.benchmark sample --preset upsampler_level_0 --tokens 32 --tasks sample:1
+jukejax benchmark sample --vs-torch port/bin/python
+jukejax benchmark sample --preset upsampler_level_0 --tokens 32 --tasks sample:1
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 
 from experiments.benchmark import against
 from experiments.benchmark.encode import random_vqvae
+from experiments.benchmark.timing import Task
 from jukejax import presets
 from jukejax.config import ConfigError, MeshConfig, PriorConfig, PriorExperiment
 from jukejax.models import prior, vqvae
@@ -26,23 +27,23 @@ from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.draw import Control
 from jukejax.sampling.loop import make_loop, on_device
 
-BUS = 2**15, 2**13  # float32, a gibibyte
+MATRIX = 2**15, 2**13  # float32, a gibibyte
 
 
 @dataclass(frozen=True)
 class Command:
-    """Tokens a second through the cache, and the VQ-VAE in x real time; random weights."""
+    """Tokens a second with the cache, and the VQ-VAE in x real time; random weights."""
 
     vs_torch: Path | None = None
     """Python with the PyTorch port (see experiments/benchmark/port_worker.py), timed in turn."""
     tasks: tuple[str, ...] = ("sample:1", "sample:8", "encode", "decode")
-    """sample:BATCH draws a window's tokens; encode (three levels) and decode (the bottom level) do
-    10 seconds with `vqvae`."""
+    """sample:BATCH samples a window's tokens; encode (three levels) and decode (the bottom level)
+    do 10 seconds with `vqvae`."""
     preset: str | None = None
-    """A prior of published size instead of the one that the port is timed with. Its windows are
-    begun before the clock starts: what is timed is the loop over tokens."""
+    """A prior of published size instead of the one that the port is timed with; only the loop over
+    tokens is timed, not the start of a window."""
     tokens: int = 2048
-    """So many of each window are drawn."""
+    """Tokens sampled of each window."""
     rounds: int = 3
     json: bool = False
     """Print the figures as one JSON object too."""
@@ -58,10 +59,11 @@ def _prior(preset: str | None) -> PriorConfig:
 
 
 def sampler(
-    config: PriorConfig, params: Any, batch: int, tokens: int, begun: bool = False
-) -> Callable[[], Any]:
-    """Starts a window without a prompt and draws its first `tokens`; one that is `begun` already is
-    not started again: what remains is the loop over tokens, which draws over the last ones.
+    config: PriorConfig, params: Any, batch: int, tokens: int, loop_only: bool = False
+) -> Task:
+    """Starts a window without a prompt and samples its first `tokens`.
+
+    With `loop_only` the window is started once, and what is timed samples its tokens again.
     """
     inputs = jax.tree.map(np.array, prior.example_batch(config, batch))
     if config.labels:
@@ -70,12 +72,11 @@ def sampler(
     control = Control(jnp.float32(1.0))
     loop = make_loop(config, make_mesh(MeshConfig()), params, batch, control)
     placed = loop.place(params)
-
     stream = loop.start(placed, inputs, 0)
 
     def run() -> Any:
         nonlocal stream
-        if not begun:
+        if not loop_only:
             stream = loop.start(placed, inputs, 0)
         stream = loop.fill(placed, stream, uniforms, 0, tokens, control, 0)
         return stream
@@ -83,7 +84,7 @@ def sampler(
     return run
 
 
-def coders() -> dict[str, Callable[[], Any]]:
+def coders() -> dict[str, Task]:
     """10 seconds to the codes of all levels, and from those of the bottom level."""
     model = random_vqvae("vqvae")
     config, samples = model.config, against.SIZES["samples"]
@@ -94,10 +95,10 @@ def coders() -> dict[str, Callable[[], Any]]:
             vqvae.encode(config, params, books, x, level) for level in range(config.levels)
         ]
     )
-    decode_ = jax.jit(lambda params, books, z: vqvae.decode(config, params, books, z, 0))
+    decode = jax.jit(lambda params, books, z: vqvae.decode(config, params, books, z, 0))
     return {
         "encode": partial(encode, model.params, model.books, sound),
-        "decode": partial(decode_, model.params, model.books, codes),
+        "decode": partial(decode, model.params, model.books, codes),
     }
 
 
@@ -107,57 +108,50 @@ def stack_bytes(params: Any) -> int:
     return sum(x.nbytes for x in jax.tree.leaves((params["stack"], output)))
 
 
-def bus(matrix: Any) -> float:
-    """Bytes a second of numpy's float32 product of a matrix and a vector; the best of three."""
-    vector = np.ones(matrix.shape[1], np.float32)
-    return float(matrix.nbytes / min(against.timed(lambda: matrix @ vector) for _ in range(3)))
-
-
 def run(command: Command) -> dict[str, Any]:
-    """Seconds of every task and round, and the bandwidth that tokens of one window take."""
+    """Seconds of every task and round, and of a matrix-vector product."""
     config = _prior(command.preset)
     if command.preset and command.vs_torch:
         raise ConfigError("--preset has no counterpart in the port; leave out --vs-torch.")
     if not 0 < command.tokens <= config.n_ctx:
-        raise ConfigError(f"--tokens {command.tokens} does not lie in 1..{config.n_ctx}.")
+        raise ConfigError(f"--tokens {command.tokens} is not in 1..{config.n_ctx}.")
     params = nn.unbox(jax.jit(lambda key: prior.init_params(config, key))(jax.random.key(0)))
-    known: dict[str, Callable[[], Any]] = {}
+    tasks: dict[str, Task] = {}
     for task in command.tasks:
         name, _, batch = task.partition(":")
         if name == "sample" and batch.isdigit() and int(batch):
-            begun = command.preset is not None
-            known[task] = sampler(config, params, int(batch), command.tokens, begun)
+            loop_only = command.preset is not None
+            tasks[task] = sampler(config, params, int(batch), command.tokens, loop_only)
         elif task in ("encode", "decode"):
-            known[task] = coders()[task]
+            tasks[task] = coders()[task]
         else:
-            raise ConfigError(f"--tasks {task}: known are sample:BATCH, encode and decode.")
-    beside = partial(bus, np.ones(BUS, np.float32))
-    found = against.measure(known, command.vs_torch, command.tokens, command.rounds, beside)
+            raise ConfigError(f"--tasks {task}: choose of sample:BATCH, encode and decode.")
+    matrix, vector = np.ones(MATRIX, np.float32), np.ones(MATRIX[1], np.float32)
+    product = {"product": lambda: matrix @ vector}
+    seconds = against.compare(tasks, command.vs_torch, command.tokens, command.rounds, product)
     return {
         "tokens": command.tokens,
         "parameters": sum(x.size for x in jax.tree.leaves(params)),
         "bytes_per_token": stack_bytes(params),
-        "tasks": found,
+        "tasks": seconds,
     }
 
 
-def lines(found: dict[str, Any]) -> Sequence[str]:
-    """A table of the tasks, and the share of the bus that one window's tokens take."""
-    rows = found["tasks"]
-    said = [against.head(any("ratio" in row for row in rows.values()))]
-    seconds = against.SIZES["samples"] / 44_100
-    for task, row in rows.items():
+def lines(figures: dict[str, Any]) -> Sequence[str]:
+    """A table of the tasks, and the share of the memory bandwidth that one window's tokens take."""
+    rows, work = figures["tasks"], {}
+    for task in rows:
         batch = task.partition(":")[2]
-        work = found["tokens"] * int(batch) if batch else seconds
-        said.append(against.line(task, work, "tokens/s" if batch else "x real time", row))
+        sound = (against.SIZES["samples"] / 44_100, "x real time")
+        work[task] = (figures["tokens"] * int(batch), "tokens/s") if batch else sound
+    text = against.lines(work, rows)
     if "sample:1" in rows:
-        row, size = rows["sample:1"], found["bytes_per_token"]
-        speeds = size * found["tokens"] / np.array(row["seconds"])
-        share = np.median(speeds / row["beside"])
-        said.append(
-            f"sample:1 reads {size / 1e9:.3f} GB of weights a token, "
-            f"{np.median(speeds) / 1e9:.2f} GB/s: {share:.0%} of the "
-            f"{np.median(row['beside']) / 1e9:.2f} GB/s of numpy's matrix-vector product (median "
-            "of rounds)"
+        row, size = rows["sample:1"], figures["bytes_per_token"]
+        speed = size * figures["tokens"] / np.array(row["ours"])
+        memory = 4 * np.prod(MATRIX) / np.array(row["product"])
+        text.append(
+            f"sample:1 reads {size / 1e9:.3f} GB of weights a token, {np.median(speed) / 1e9:.2f} "
+            f"GB/s: {np.median(speed / memory):.0%} of the {np.median(memory) / 1e9:.2f} GB/s of "
+            "numpy's matrix-vector product (median of rounds)"
         )
-    return said
+    return text

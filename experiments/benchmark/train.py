@@ -1,11 +1,11 @@
-"""How fast a train step is on this CPU, beside PyTorch.
+"""How fast a train step is on this CPU, compared with PyTorch.
 
-python -m experiments.benchmark train --vs-torch port/bin/python
+jukejax benchmark train --vs-torch port/bin/python
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,8 @@ import numpy as np
 
 from experiments.benchmark import against
 from experiments.benchmark.encode import random_vqvae
-from jukejax import presets
-from jukejax.config import ConfigError, MeshConfig, PriorExperiment, TrainConfig, VQVAEExperiment
+from experiments.benchmark.timing import Task
+from jukejax.config import ConfigError, MeshConfig, PriorExperiment, TrainConfig
 from jukejax.models import vqvae
 from jukejax.parallel.mesh import make_mesh
 from jukejax.training.step import create_state, make_train_step
@@ -41,8 +41,8 @@ class Command:
     """Print the figures as one JSON object too."""
 
 
-def prior_step() -> Callable[[], Any]:
-    """The step of `jukejax.training.step`, and its state from call to call."""
+def prior_step() -> Task:
+    """The step of `jukejax.training.step`, which keeps its state from call to call."""
     sizes = against.SIZES
     train = TrainConfig(batch=sizes["train_batch"])
     experiment = PriorExperiment(model=against.prior_config(), train=train)
@@ -60,18 +60,15 @@ def prior_step() -> Callable[[], Any]:
     return run
 
 
-def vqvae_gradients() -> Callable[[], Any]:
+def vqvae_gradients() -> Task:
     """Gradients of every encoder and decoder at the published size."""
-    experiment = presets.get("vqvae")
-    assert isinstance(experiment, VQVAEExperiment)
-    config = experiment.model
     model = random_vqvae("vqvae")
     sound = 0.1 * jax.random.normal(jax.random.key(0), (1, against.SIZES["gradient_samples"], 1))
 
     def loss(params: Any, x: jax.Array) -> jax.Array:
-        levels = range(config.levels)
-        coded = [vqvae.to_vectors(config, params, x, level) for level in levels]
-        back = [vqvae.from_vectors(config, params, coded[level], level) for level in levels]
+        levels = range(model.config.levels)
+        coded = [vqvae.to_vectors(model.config, params, x, level) for level in levels]
+        back = [vqvae.from_vectors(model.config, params, coded[level], level) for level in levels]
         return sum((jnp.mean((y - x) ** 2) for y in back), jnp.zeros(()))
 
     return partial(jax.jit(jax.grad(loss)), model.params, sound)
@@ -79,20 +76,18 @@ def vqvae_gradients() -> Callable[[], Any]:
 
 def run(command: Command) -> dict[str, Any]:
     """Seconds of every task and round."""
-    made = {"train": prior_step, "vqvae_gradients": vqvae_gradients}
-    unknown = set(command.tasks) - set(made)
-    if unknown:
-        raise ConfigError(f"--tasks {', '.join(sorted(unknown))}: known are {', '.join(TASKS)}.")
-    ours = {task: made[task]() for task in command.tasks}
-    return {"tasks": against.measure(ours, command.vs_torch, 0, command.rounds)}
+    make = dict(zip(TASKS, (prior_step, vqvae_gradients), strict=True))
+    if unknown := set(command.tasks) - set(make):
+        raise ConfigError(f"--tasks {', '.join(sorted(unknown))}: choose of {', '.join(TASKS)}.")
+    ours = {task: make[task]() for task in command.tasks}
+    return {"tasks": against.compare(ours, command.vs_torch, 0, command.rounds, {})}
 
 
-def lines(found: dict[str, Any]) -> Sequence[str]:
+def lines(figures: dict[str, Any]) -> Sequence[str]:
     """A table of the tasks."""
-    sizes, rows = against.SIZES, found["tasks"]
+    sizes = against.SIZES
     work = {
         "train": (sizes["train_batch"] * sizes["context"], "tokens/s"),
         "vqvae_gradients": (sizes["gradient_samples"] / 44_100, "x real time"),
     }
-    told = [against.line(task, *work[task], row) for task, row in rows.items()]
-    return [against.head(any("ratio" in row for row in rows.values())), *told]
+    return against.lines(work, figures["tasks"])

@@ -2,9 +2,14 @@
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 
+import digests
 import numpy as np
 import pytest
+from digests import example_digests, make
 from priors import prior
 from sounds import write_song
 
@@ -15,9 +20,8 @@ from data_pipeline.loader import audio_batches
 from data_pipeline.plan import Options
 from data_pipeline.records import split_songs
 from data_pipeline.windows import Windows
-from experiments import benchmark
-from experiments.benchmark import loader as measure
-from jukejax.config import to_dict
+from experiments.benchmark import loader
+from jukejax.config import ConfigError, to_dict
 
 AUDIO = {"kind": "audio", "split": "train", "samples": 9_000, "batch_size": 8, "seed": 3}
 CODES = {
@@ -34,20 +38,21 @@ def options(request, dataset, codes_set):
 
 
 def test_shards_give_the_same_multiset_of_examples(options):
-    whole = [sorted(step) for step in measure.example_digests(measure.make(options), 4)]
+    whole = [sorted(step) for step in example_digests(make(options), 4)]
     for count in (1, 2, 4, 8):
         hosts = [
-            measure.example_digests(measure.make(options, rows=rows.tolist()), 4)
+            example_digests(make(options, rows=rows.tolist()), 4)
             for rows in np.split(np.arange(8), count)
         ]
         assert [sorted(itertools.chain(*step)) for step in zip(*hosts, strict=True)] == whole
-    # the digest that the benchmark prints tells: it is of these, and not of another seed
-    assert measure.by_shards(options, 4, 8) == measure.whole_digest(whole)
-    assert measure.by_shards(options | {"seed": 4}, 4, 1) != measure.whole_digest(whole)
+    other = example_digests(make(options | {"seed": 4}), 4)
+    assert [sorted(step) for step in other] != whole
 
 
-def test_every_step_can_be_gone_on_from(options):
-    assert measure.resumed(options, 7)
+def test_reading_can_continue_from_every_step(options):
+    whole = example_digests(make(options), 7)
+    for step in range(1, 7):
+        assert example_digests(make(options, step), 1) == whole[step : step + 1]
 
 
 def test_an_epoch_visits_songs_by_their_length(dataset):
@@ -107,17 +112,28 @@ def test_a_folder_with_one_song_trains_and_evaluates(tmp_path, split):
 
 
 @pytest.mark.slow
-def test_new_processes_of_other_hash_seeds_and_locales_agree_in_the_benchmark(
-    dataset, codes_set, capsys
-):
-    benchmark.main(
-        ["loader", "--songs", str(dataset[0]), "--codes", str(codes_set[0]), "--samples", "9000",
-         "--n-ctx", "128", "--lyric-tokens", "8", "--batch", "8", "--steps", "2",
-         "--seconds", "0.05", "--json"]
-    )  # fmt: skip
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    for kind in ("audio", "codes"):
-        assert found[kind]["same"] and found[kind]["resumes"]
-        assert len(set(found[kind]["digests"].values())) == 1
-    assert found["code_speed"]["host_tokens_per_step"] == 256 * 8192 // 32
-    assert min(found["audio_speed"].values()) > 0
+def test_new_processes_of_other_hash_seeds_and_locales_agree(options):
+    whole = example_digests(make(options), 2)
+    for environment in (
+        {"PYTHONHASHSEED": "1", "LC_ALL": "C", "TZ": "UTC"},
+        {"PYTHONHASHSEED": "2", "LC_ALL": "C.UTF-8", "TZ": "Asia/Tokyo"},
+    ):
+        done = subprocess.run(
+            [sys.executable, digests.__file__, json.dumps([options, 2])],
+            env=os.environ | {"PYTHONPATH": "."} | environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1]) == whole
+
+
+@pytest.mark.slow
+def test_the_loaders_speed_is_compared_with_a_plan(dataset, codes_set):
+    options = {"samples": 9000, "n_ctx": 128, "lyric_tokens": 8, "batch": 8, "seconds": 0.05}
+    figures = loader.run(loader.Command(dataset[0], codes_set[0], **options))
+    speed = figures["code_speed"]
+    assert speed["host_tokens_per_step"] == 256 * 8192 // 32 and speed["hosts"] == 32
+    share = speed["host_tokens_per_step"] / speed["tokens_per_s"] / speed["step_s"]
+    assert speed["share_of_step"] == share
+    assert len(figures["audio_speed"]) == 5 and min(figures["audio_speed"].values()) > 0
+    with pytest.raises(ConfigError, match="There is no plan"):
+        loader.run(loader.Command(dataset[0], codes_set[0], plan="x", seconds=0))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import benchmark
-from experiments.benchmark import checkpoint, convert
+from experiments.benchmark import against, checkpoint, convert, timing
 from jukejax import presets
 from jukejax.config import ConfigError, MeshConfig, VQVAEConfig
 
@@ -28,21 +28,13 @@ def small():
 def test_convert_brings_every_byte_back(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(presets, "PRESETS", small())
     folder = str(tmp_path / "f")
-    arguments = [
-        "convert",
-        "--preset",
-        "tiny_prior",
-        "--vqvae-preset",
-        "tiny_vqvae",
-        "--folder",
-        folder,
-        "--json",
-    ]
+    arguments = f"convert --preset tiny_prior --vqvae-preset tiny_vqvae --folder {folder}".split()
+    arguments += ["--json"]
     benchmark.main(arguments)
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["tensors"] > 50 and found["tensors_that_differ"] == 0
     assert found["import"]["seconds"] > 0 and found["export"]["peak_anonymous_gib"] > 0
-    with pytest.raises(SystemExit, match="there already"):
+    with pytest.raises(SystemExit, match="exists; choose"):
         benchmark.main(arguments)
 
 
@@ -83,9 +75,9 @@ def test_a_checkpoint_comes_back_on_another_mesh(tiny, capsys, dtype):
     assert found["save"]["bytes"] == width * sum(x.size for x in shapes)
     assert found["save"]["seconds"] > found["save"]["handed_over"] > 0
     assert found["bytes_on_disk"] > 0
-    told = "\n".join(checkpoint.lines(found))
-    assert "peak 1.50 GiB" in told and "of which 0 differ in any bit" in told
-    with pytest.raises(ConfigError, match="there already"):
+    text = "\n".join(checkpoint.lines(found))
+    assert "peak 1.50 GiB" in text and "of which 0 differ in any bit" in text
+    with pytest.raises(ConfigError, match="exists; choose"):
         checkpoint.run(tiny)
 
 
@@ -107,3 +99,17 @@ def test_noise_does_not_repeat():
     assert abs(x.mean()) < 1e-3 and -0.025 <= x.min() < -0.024 and 0.024 < x.max() < 0.025
     y = np.asarray(checkpoint.noise((64, 128), np.float32, 1)).ravel()
     assert abs(np.corrcoef(x, y)[0, 1]) < 0.05
+
+
+def test_tasks_are_timed_in_turn_after_a_first_round():
+    done = []
+    seconds = timing.in_turn({"a": lambda: done.append("a"), "b": lambda: done.append("b")}, 2)
+    assert done == ["a", "b"] * 3
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_ratios_are_of_each_round():
+    seconds = {"x": {"ours": [1.0, 2.0, 4.0], "port": [3.0, 6.0, 4.0]}}
+    head, row = against.lines({"x": (8.0, "tokens/s")}, seconds)[0].splitlines()
+    assert row.split() == ["x", "4.0", "2.0", "3.00x", "tokens/s"]
+    assert head.split() == ["median", "of", "rounds", "ours", "port", "ratio"]
