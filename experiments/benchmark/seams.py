@@ -1,30 +1,29 @@
-"""What it costs and gains to cut a song's upsampling into chains (`--parallel-segments`).
+"""Cost and gain of cutting a song's upsampling into chains (`--parallel-segments`).
 
-python -m experiments.benchmark seams --sample runs/demo/sample
+jukejax benchmark seams --sample runs/demo/sample
 
-A finished sample of one chain gives the codes above and the songs' labels. Each lower level is made
-again in N chains from the same codes and random numbers. Bits: tokens after a seam under the prior
-that hears the half window before it, at the same places of both. Joins: how far the spectra of the
-25 ms before and after a seam are apart. Speed: a second run, compiled by the first, of one song.
+A finished sample of one chain gives the upper codes and the songs' labels. Each lower level is
+sampled again in N chains from the same codes and random numbers. Bits: tokens after a seam, scored
+by the prior given the half window before it, at the same places of both. Joins: the difference of
+the spectra of the 25 ms before and after a seam. Speed: a second run, compiled by the first, of one
+song.
 """
 
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import NDArray
 
-from experiments.benchmark import limits
-from jukejax import costs, presets
-from jukejax.config import ConfigError, MeshConfig, PriorConfig
+from experiments.benchmark.timing import timed
+from jukejax.config import ConfigError, MeshConfig
 from jukejax.evaluation import bootstrap, scoring
 from jukejax.formatting import table
 from jukejax.model_dir import LoadedPrior, LoadedVQVAE, load_model
@@ -49,23 +48,16 @@ class Command:
     sample: Path
     """A finished sample directory of one chain, of all levels."""
     segments: tuple[int, ...] = (2, 4, 8)
-    """How many chains to cut songs into; beside them every window by itself is one."""
+    """Numbers of chains to cut songs into; a chain for every window is measured too."""
     json: bool = False
     """Print the figures as one JSON object too."""
-
-
-class Made(NamedTuple):
-    """Codes of a level (N, T) as some plan makes them, and the seconds of a second run."""
-
-    codes: NDArray[np.integer]
-    seconds: float
 
 
 def make(
     job: Job, setup: LevelSetup, prior: LoadedPrior, mesh: Mesh, plan: Plan,
     upper: NDArray[np.integer],
-) -> Made:  # fmt: skip
-    """All songs as one batch; timed again by the first song alone."""
+) -> tuple[NDArray[np.integer], float]:  # fmt: skip
+    """Codes (N, T) of a level by a plan, and the seconds of a second run of the first song."""
 
     def run(songs: int) -> NDArray[np.integer]:
         some = jax.tree.map(lambda x: x[:songs], setup.controls[0])
@@ -85,9 +77,7 @@ def make(
 
     codes = run(len(job.items))
     run(1)
-    began = time.perf_counter()
-    run(1)
-    return Made(codes, time.perf_counter() - began)
+    return codes, timed(lambda: run(1))
 
 
 def seams(plan: Plan) -> list[int]:
@@ -168,19 +158,17 @@ def of_level(
     whole, audio = kept, decoded(kept)
     for chains in dict.fromkeys((1, *segments, -(-total // c.n_ctx))):
         plan = plan_rounds(total, c.n_ctx, job.hop_fraction[c.level], setup.ratio, 0, chains)
-        made = make(job, setup, prior, mesh, plan, upper)
+        made, seconds = make(job, setup, prior, mesh, plan, upper)
         row = {
             "level": c.level, "chains": plan.chains, "rounds": len(plan.rounds),
-            "steps": plan.steps(), "tokens_per_second": total / made.seconds,
-            "h100_seconds": h100_seconds(c.level, chains),
+            "steps": plan.steps(), "tokens_per_second": total / seconds,
         }  # fmt: skip
         if chains == 1:
-            row["as_sampled"] = bool((made.codes == whole).all())
+            row["as_sampled"] = bool((made == whole).all())
         else:
             places = seams(plan)
             cut, one = (
-                bits_after(scorer, setup, z, upper, places, rows_at_once)
-                for z in (made.codes, whole)
+                bits_after(scorer, setup, z, upper, places, rows_at_once) for z in (made, whole)
             )
             borders = [0, *(part for part in PARTS if part < half), half]
             row["bits"] = {
@@ -190,19 +178,9 @@ def of_level(
             at = [
                 place * c.hop for place in places if size <= place * c.hop <= audio.shape[1] - size
             ]
-            row["join_db"] = compared(gaps(decoded(made.codes), at, size), gaps(audio, at, size))
+            row["join_db"] = compared(gaps(decoded(made), at, size), gaps(audio, at, size))
         rows.append(row)
     return rows
-
-
-def h100_seconds(level: int, chains: int) -> float:
-    """The least seconds of a minute's level of the published model on an H100, in bfloat16."""
-    c = presets.get(limits.LEVELS[level]).model
-    assert isinstance(c, PriorConfig)
-    total = round(60 * c.sample_rate / c.hop)
-    return limits.level_bound(
-        c, costs.GPUS["H100"], 1, 2, total, limits.HOPS[level], chains
-    ).seconds
 
 
 def run(command: Command) -> dict[str, Any]:
@@ -229,41 +207,30 @@ def run(command: Command) -> dict[str, Any]:
     return {"songs": len(job.items), "seconds": job.seconds, "rows": rows}
 
 
-def _more(pair: dict[str, Any]) -> str:
+def _difference(pair: dict[str, Any]) -> str:
     text = f"{pair['chains']:.3f} ({pair['difference']:+.3f}"
     if pair["interval"]:
         text += f"; {pair['interval'][0]:+.3f} to {pair['interval'][1]:+.3f}"
     return text + ")"
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(figures: dict[str, Any]) -> list[str]:
     """Two tables: what chains gain, and what seams cost."""
-    first = found["rows"][0]["tokens_per_second"]
-    gains, loss = [], []
-    for row in found["rows"]:
-        if row["chains"] == 1:
-            first = row["tokens_per_second"]
-        gains.append(
-            (
-                str(row["level"]), str(row["chains"]), str(row["rounds"]), f"{row['steps']:,}",
-                f"{row['tokens_per_second']:,.0f}", f"{row['tokens_per_second'] / first:.2f}",
-                f"{row['h100_seconds']:.2f}",
-            )
-        )  # fmt: skip
+    gains, costs = [], []
+    one = {r["level"]: r["tokens_per_second"] for r in figures["rows"] if r["chains"] == 1}
+    for row in figures["rows"]:
+        name, speed = [str(row["level"]), str(row["chains"])], row["tokens_per_second"]
+        gain = f"{speed / one[row['level']]:.2f}"
+        gains.append([*name, str(row["rounds"]), f"{row['steps']:,}", f"{speed:,.0f}", gain])
         for part, pair in row.get("bits", {}).items():
-            loss.append(
-                (str(row["level"]), str(row["chains"]), f"bits of tokens {part}", _more(pair))
-            )
+            costs.append([*name, f"bits of tokens {part}", _difference(pair)])
         if "join_db" in row:
-            loss.append(
-                (str(row["level"]), str(row["chains"]), "dB at joins", _more(row["join_db"]))
-            )
-    gain_head = ("level", "chains", "rounds", "steps", "tokens/s", "gain", "H100, s a minute")
+            costs.append([*name, "dB at joins", _difference(row["join_db"])])
+    same = [str(row["as_sampled"]) for row in figures["rows"] if row["chains"] == 1]
     return [
-        f"{found['songs']} songs of {found['seconds']:g} s; tokens/s of one song.",
-        table(gain_head, gains),
-        "After seams (more than at the same places of one chain, with 95 % over songs):",
-        table(("level", "chains", "what", "at seams"), loss),
-        "One chain makes the sample's own codes: "
-        + ", ".join(str(r["as_sampled"]) for r in found["rows"] if r["chains"] == 1),
+        f"{figures['songs']} songs of {figures['seconds']:g} s; tokens/s of one song.",
+        table(("level", "chains", "rounds", "steps", "tokens/s", "gain"), gains),
+        "After seams (difference from the same places of one chain, with 95 % over songs):",
+        table(("level", "chains", "what", "at seams"), costs),
+        f"One chain gives the sample's own codes: {', '.join(same)}",
     ]

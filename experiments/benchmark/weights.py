@@ -1,8 +1,8 @@
 """What bfloat16 and int8 weights cost in bits per held-out token, by the forward pass of sampling.
 
-python -m experiments.benchmark weights --model runs/demo/model --codes runs/demo/codes
+jukejax benchmark weights --model runs/demo/model --codes runs/demo/codes
 
-The same windows, evenly over the test split, are scored with the priors' matrices held in every
+The same windows, evenly over the test split, are scored with the priors' matrices in every
 format; the interval is a paired bootstrap over songs.
 """
 
@@ -34,7 +34,7 @@ class Command:
     model: Path
     """A model directory."""
     codes: Path
-    """Codes of songs with a test split (`experiments.encode`), under the model's VQ-VAE."""
+    """Codes of songs with a test split (`jukejax encode`), under the model's VQ-VAE."""
     batch: int = 8
     """Windows that a prior reads at once."""
     json: bool = False
@@ -84,22 +84,17 @@ def run(command: Command) -> dict[str, Any]:
     return {"rows": [row for level in subject.prior_levels for row in of_level(subject, level)]}
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(figures: dict[str, Any]) -> list[str]:
     """The figures as a table."""
     rows = []
-    for row in found["rows"]:
+    for row in figures["rows"]:
         interval = row["interval"]
         between = f"{interval[0]:+.5f} to {interval[1]:+.5f}" if interval else "one song"
-        rows.append(
-            (
-                str(row["level"]),
-                row["weights"],
-                f"{row['bytes'] / 2**20:,.1f} MiB",
-                f"{row['bits_per_token']:.5f}",
-                f"{row['difference']:+.5f}",
-                "" if row["weights"] == WEIGHTS[0] else between,
-                f"{row['tokens']:,} of {row['songs']} songs",
-            )
+        difference = (
+            ["", ""] if row["weights"] == WEIGHTS[0] else [f"{row['difference']:+.5f}", between]
         )
-    head = ("level", "weights", "held in", "bits/token", "more", "95 %", "tokens")
+        size, bits = f"{row['bytes'] / 2**20:,.1f} MiB", f"{row['bits_per_token']:.5f}"
+        tokens = f"{row['tokens']:,} of {row['songs']} songs"
+        rows.append([str(row["level"]), row["weights"], size, bits, *difference, tokens])
+    head = ("level", "weights", "size", "bits/token", "difference", "95 %", "tokens")
     return [table(head, rows)]
