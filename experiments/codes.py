@@ -25,15 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Encoding:
-    """Encode a prepared data set with a trained VQ-VAE. The same command continues a run.
+    """What is encoded, where the codes are written, and how."""
 
-    Example: jukejax encode --vqvae runs/vqvae --data data/songs --out data/codes
-    """
-
-    vqvae: Path
-    """Workdir of the VQ-VAE's run."""
     data: Path
-    """Songs, as `experiments.prepare build` wrote them."""
+    """Songs, as `jukejax prepare build` wrote them."""
     out: Path
     """Gets the codes; shared by all hosts."""
     piece_seconds: float = 12.0
@@ -46,20 +41,10 @@ class Encoding:
     """Seed of the random downmixes."""
 
 
-def encode(encoding: Encoding) -> None:
-    """Encodes all songs that are not encoded yet."""
-    from jukejax.model_dir import load_vqvae
-    from jukejax.parallel.distributed import check_shared
-    from jukejax.parallel.mesh import make_mesh
-
-    check_shared(encoding.out)
-    write_codes(load_vqvae(encoding.vqvae, make_mesh(MeshConfig())), encoding)
-
-
 def write_codes(
     model: LoadedVQVAE, encoding: Encoding, splits: Sequence[str] = records.SPLITS
 ) -> None:
-    """Encodes the songs of some splits with a loaded model (not `encoding.vqvae`).
+    """Encodes the songs of some splits that are not encoded yet.
 
     Raises:
       ConfigError: the sample rates differ, or a number is out of range.

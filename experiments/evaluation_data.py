@@ -91,5 +91,5 @@ class PreparedCodes(_Prepared):
 def encode_test_split(vqvae: LoadedVQVAE, songs: Songs, out: Path) -> PreparedCodes:
     """The codes of the held-out songs, and no others, written to `out`."""
     assert isinstance(songs, PreparedAudio)
-    write_codes(vqvae, Encoding(Path(), songs.folder, out), splits=("test",))
+    write_codes(vqvae, Encoding(songs.folder, out), splits=("test",))
     return PreparedCodes(out)

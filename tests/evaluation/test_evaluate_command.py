@@ -15,7 +15,7 @@ import pytest
 from data_pipeline.code_loader import code_token_counts
 from data_pipeline.codes import read_song_codes
 from data_pipeline.songs import prepared_songs
-from experiments.codes import Encoding, encode
+from experiments import encode
 from experiments.evaluate import suites as command
 from experiments.training import Training, train
 from jukejax.config import ConfigError, MeshConfig, TrainConfig
@@ -229,7 +229,7 @@ def test_reconstruction_runs_while_a_vqvae_trains(trained, tmp_path, monkeypatch
         assert row["used"] == len(set(both.tolist())) / 16
 
     write_model_dir(tmp_path / "model", run, {}, songs / "labels.json")
-    encode(Encoding(run, songs, tmp_path / "codes", piece_seconds=0.5))
+    encode.run(encode.Command(vqvae=run, data=songs, out=tmp_path / "codes", piece_seconds=0.5))
     paths = {"model": tmp_path / "model", "songs": songs, "codes": tmp_path / "codes"}
     asked = command.Evaluation(("reconstruction",), out=tmp_path / "after", **paths)
     after = command.run(asked)["reconstruction"]

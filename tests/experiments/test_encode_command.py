@@ -19,7 +19,8 @@ from data_pipeline.code_loader import code_batches, code_windows
 from data_pipeline.codes import codes_info, read_song_codes
 from data_pipeline.plan import Options
 from data_pipeline.songs import prepared_songs
-from experiments.codes import Encoding, encode, write_codes
+from experiments.codes import write_codes
+from experiments.encode import Command, run
 from jukejax.config import ConfigError, MeshConfig, PriorConfig
 from jukejax.errors import DataError
 from jukejax.model_dir import load_vqvae
@@ -47,12 +48,14 @@ def folder(tmp_path_factory):
 
 
 def command(folder, out, **more):
-    return Encoding(folder / "vqvae", folder / "songs", out, piece_seconds=0.2, **more)
+    return Command(
+        **{"data": folder / "songs", "piece_seconds": 0.2, **more}, vqvae=folder / "vqvae", out=out
+    )
 
 
 @pytest.fixture(scope="module")
 def codes(folder):
-    encode(command(folder, folder / "codes", passes=3, seed=5))
+    run(command(folder, folder / "codes", passes=3, seed=5))
     return folder / "codes"
 
 
@@ -146,16 +149,16 @@ def test_priors_are_trained_on_passes_and_tested_without(codes):
 
 
 def test_an_older_data_set_is_read_and_gone_on_with(folder, tmp_path):
-    encode(command(folder, tmp_path / "codes"))
+    run(command(folder, tmp_path / "codes"))
     note = json.loads((tmp_path / "codes" / "codes.json").read_text())
     assert set(note) == {"fingerprint", "hops", "segment", "codes"}  # as before there were passes
     whole = digests(tmp_path / "codes")
     gone = next((tmp_path / "codes").glob("songs-train*"))
     gone.unlink()
-    encode(command(folder, tmp_path / "codes"))
+    run(command(folder, tmp_path / "codes"))
     assert digests(tmp_path / "codes") == whole
     with pytest.raises(DataError, match="another folder"):
-        encode(command(folder, tmp_path / "codes", passes=2))
+        run(command(folder, tmp_path / "codes", passes=2))
 
 
 @pytest.mark.parametrize(
@@ -167,9 +170,8 @@ def test_an_older_data_set_is_read_and_gone_on_with(folder, tmp_path):
     ],
 )
 def test_bad_numbers_are_sentences(folder, tmp_path, wrong, told):
-    arguments = {"piece_seconds": 0.2, **wrong}
     with pytest.raises((ConfigError, DataError), match=told):
-        encode(Encoding(folder / "vqvae", folder / "songs", tmp_path / "codes", **arguments))
+        run(command(folder, tmp_path / "codes", **wrong))
 
 
 def test_a_song_named_like_a_pass_is_refused(folder, tmp_path):
@@ -182,7 +184,7 @@ def test_a_song_named_like_a_pass_is_refused(folder, tmp_path):
         tmp_path / "songs.jsonl", tmp_path / "songs", options=options, show_progress=False
     )
     with pytest.raises(DataError, match="a#1"):
-        encode(Encoding(folder / "vqvae", tmp_path / "songs", tmp_path / "codes", passes=2))
+        run(command(folder, tmp_path / "codes", data=tmp_path / "songs", passes=2))
 
 
 # --- as a process, killed, and as two -------------------------------------------------------------
