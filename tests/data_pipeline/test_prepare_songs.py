@@ -283,6 +283,18 @@ assert not found, found
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_the_scan_command_imports_no_jax(library, tmp_path):
+    program = f"""
+import sys
+from experiments import prepare
+prepare.main(["scan", {str(library[0].parent)!r}, "--out", {str(tmp_path / "songs.jsonl")!r}])
+found = {{"jax", "flax", "orbax", "tensorflow", "tensorflow_datasets"}} & set(sys.modules)
+assert not found, found
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert len((tmp_path / "songs.jsonl").read_text().splitlines()) == 6
+
+
 def test_workers_give_the_same_bytes(library, tmp_path, many_shards):
     build(library[0], tmp_path / "one")
     build(library[0], tmp_path / "two", workers=2)
