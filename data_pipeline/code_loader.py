@@ -12,7 +12,7 @@ from data_pipeline import records, windows
 from data_pipeline.codes import codes_info, codes_length
 from data_pipeline.records import Arrays
 from data_pipeline.songs import PreparedSongs
-from data_pipeline.windows import Ints, Share, Windows
+from data_pipeline.windows import Ints, Windows
 from jukejax.config import LyricsConfig, PriorConfig
 from jukejax.errors import DataError
 from jukejax.text import lyrics
@@ -55,7 +55,7 @@ def code_batches(
     tf = records.tensorflow()
     reader = _CodesReader(codes_dir, split, config)
     labeller = _Labeller(reader.songs, reader.hop, config, vocabulary)
-    share = Share.of_rows(batch_size, rows)
+    own = windows.host_rows(batch_size, rows)
     plan = Windows(reader.lengths, config.n_ctx, reader.ratio)
     shapes = reader.shapes | labeller.shapes
 
@@ -68,9 +68,9 @@ def code_batches(
     def batch(items: Any, uniforms: Any) -> dict[str, Any]:
         values = tf.numpy_function(read, [items, uniforms], [tf.int32] * len(shapes))
         named = zip(shapes.items(), values, strict=True)
-        return {name: tf.ensure_shape(value, (share.size, *x)) for (name, x), value in named}
+        return {name: tf.ensure_shape(value, (len(own), *x)) for (name, x), value in named}
 
-    steps = windows.schedule(tf, plan.total, share, seed, start_step)
+    steps = windows.schedule(tf, plan.total, batch_size, own, seed, start_step)
     return windows.read_ahead(tf, steps, batch)
 
 

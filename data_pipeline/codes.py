@@ -203,22 +203,25 @@ class CodesWriter:
         return shards
 
     def mixes(self, shard: CodesShard) -> Iterator[tuple[PreparedSong, float]]:
-        """What a shard holds: songs, each with the part of the left channel in its mix.
+        """What a shard holds: songs, each with the share of the left channel in its mix.
 
-        The mean downmix (a half) of all of them, then the further passes of those for training.
-        Passes are rows after all songs, so that these keep the index that they have among the
-        songs that were encoded.
+        The mean downmix (0.5) of all of them, then the further passes of those for training.
         """
         yield from ((song, 0.5) for song in shard.songs)
-        if shard.split != "train":
-            return
+        if shard.split == "train":
+            for number in range(1, self.info.passes):
+                for song, copy in zip(shard.songs, self._copies(shard.songs, number), strict=True):
+                    yield copy, _left(self.info.seed, song.id, number)
+
+    def _copies(self, train: Sequence[PreparedSong], number: int) -> Iterator[PreparedSong]:
+        """A further pass of training songs. Their indices follow those of all songs, so that these
+        keep the index that they have among the songs that were encoded.
+        """
         listed = prepared_songs(self.data_dir)
-        train = listed.of_split("train").column("index")
-        for number in range(1, self.info.passes):
-            for song in shard.songs:
-                row = len(listed) + (number - 1) * len(train) + np.searchsorted(train, song.index)
-                copy = dataclasses.replace(song, id=f"{song.id}#{number}", index=int(row))
-                yield copy, _left(self.info.seed, song.id, number)
+        every = listed.of_split("train").column("index")
+        for song in train:
+            index = len(listed) + (number - 1) * len(every) + np.searchsorted(every, song.index)
+            yield dataclasses.replace(song, id=f"{song.id}#{number}", index=int(index))
 
     def _check_names(self) -> None:
         """Refuses a song that is called as a further pass of another one would be."""
@@ -303,8 +306,8 @@ class CodesWriter:
         labels = (self.data_dir / "labels.json").read_text(encoding="utf-8")
         files.write_text(self.out_dir / "labels.json", labels)
         description = f"VQ-VAE codes ({self.info.fingerprint}) of songs."
-        features = records.codes_features(len(self.hops))
-        records.write_metadata(self.out_dir, features, lengths, description)
+        arrays = {f"codes_{level}": ((None,), np.uint16) for level in range(len(self.hops))}
+        records.write_metadata(self.out_dir, records.features(**arrays), lengths, description)
         return prepared_songs(self.out_dir)
 
     def _records(self, song: PreparedSong) -> int:
@@ -327,21 +330,10 @@ class CodesWriter:
                 first[song.index] = place
                 place += self._records(song)
 
-        rows = itertools.count()
-
-        def placed(song: PreparedSong, name: str, index: int) -> PreparedSong:
-            where = int(first[index])
-            count = self._records(song)
-            return dataclasses.replace(
-                song, id=name, index=next(rows), first_record=where, records=count
-            )
-
-        yield from (placed(song, song.id, song.index) for song in kept)
-        index = len(listed)
-        for number in range(1, self.info.passes):
-            for song in train:
-                yield placed(song, f"{song.id}#{number}", index)
-                index += 1
+        copies = (self._copies(train, number) for number in range(1, self.info.passes))
+        for row, song in enumerate(itertools.chain(kept, *copies)):
+            place, count = int(first[song.index]), self._records(song)
+            yield dataclasses.replace(song, index=row, first_record=place, records=count)
 
 
 def _left(seed: int, song_id: str, number: int) -> float:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from data_pipeline import records, windows
 from data_pipeline.song_files import FileReader, SongFiles
 from data_pipeline.songs import require_audio
-from data_pipeline.windows import Ints, Share, Windows
+from data_pipeline.windows import Ints, Windows
 from jukejax.errors import DataError
 
 Batch = dict[str, npt.NDArray[Any]]
@@ -53,19 +53,19 @@ def audio_batches(
     tf = records.tensorflow()
     reader = _open(data_dir, split, samples)
     plan = Windows(reader.lengths, samples)
-    share = Share.of_rows(batch_size, rows)
+    own = windows.host_rows(batch_size, rows)
 
     def read(items: Ints, uniforms: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
         return reader.read(*plan.locate(items, uniforms[:, windows.SHIFT]))
 
     def batch(items: Any, uniforms: Any) -> dict[str, Any]:
         pcm = tf.numpy_function(read, [items, uniforms], tf.int16)  # (b, samples, 2)
-        pcm = tf.ensure_shape(pcm, (share.size, samples, 2))
+        pcm = tf.ensure_shape(pcm, (len(own), samples, 2))
         left = uniforms[:, windows.DOWNMIX, None]
-        left = left if downmix == "random" else tf.fill([share.size, 1], 0.5)
+        left = left if downmix == "random" else tf.fill([len(own), 1], 0.5)
         return {"audio": mix(tf, pcm, left)}
 
-    steps = windows.schedule(tf, plan.total, share, seed, start_step)
+    steps = windows.schedule(tf, plan.total, batch_size, own, seed, start_step)
     return windows.read_ahead(tf, steps, batch)
 
 

@@ -158,7 +158,10 @@ def finish(out: Path, plan: Plan, listed: Manifest, min_count: int = 1) -> Repor
     Vocabulary.build(*song_labels(listed.labels), min_count=min_count).save(out / "labels.json")
     records.remove_leftovers(out, {name: split.shards for name, split in plan.splits.items()})
     records.write_metadata(
-        out, records.audio_features(), placed.lengths, "Songs as stereo int16 segments."
+        out,
+        records.features(audio=((None, 2), np.int16)),
+        placed.lengths,
+        "Songs as stereo int16 segments.",
     )
     files.write_json(out / "plan.json", _state(plan, min_count))
     return report

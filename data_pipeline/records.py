@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,31 +45,17 @@ def tensorflow() -> Any:
     return tf
 
 
-@functools.cache
-def audio_features() -> Any:
-    """The TFDS features of an audio record."""
+def features(**arrays: Any) -> Any:
+    """The TFDS features of a record: song id, offset and length of the song in samples, and arrays.
+
+    Args:
+      arrays: (shape, dtype) by name; a length that varies is None.
+    """
     tfds = _tfds()
-    return tfds.features.FeaturesDict(
-        _song_features() | {"audio": _bytes_feature((None, 2), np.int16)}
-    )
-
-
-@functools.cache
-def codes_features(levels: int) -> Any:
-    """The TFDS features of a codes record: `codes_0` (bottom) to `codes_{levels-1}` (top)."""
-    tfds = _tfds()
-    codes = {f"codes_{level}": _bytes_feature((None,), np.uint16) for level in range(levels)}
-    return tfds.features.FeaturesDict(_song_features() | codes)
-
-
-def _song_features() -> dict[str, Any]:
-    """id: text, offset and n_samples: int64 in samples."""
-    return {"id": _tfds().features.Text(), "offset": np.int64, "n_samples": np.int64}
-
-
-def _bytes_feature(shape: tuple[int | None, ...], dtype: Any) -> Any:
-    tfds = _tfds()
-    return tfds.features.Tensor(shape=shape, dtype=dtype, encoding=tfds.features.Encoding.BYTES)
+    tensor = functools.partial(tfds.features.Tensor, encoding=tfds.features.Encoding.BYTES)
+    tensors = {name: tensor(shape=shape, dtype=dtype) for name, (shape, dtype) in arrays.items()}
+    numbers = {"id": tfds.features.Text(), "offset": np.int64, "n_samples": np.int64}
+    return tfds.features.FeaturesDict(numbers | tensors)
 
 
 def _tfds() -> Any:
@@ -121,7 +107,7 @@ class Shard:
 def write_shard(path: Path, examples: Iterable[Mapping[str, Any]]) -> int:
     """Writes one shard atomically; returns its number of records.
 
-    The bytes depend on the examples alone, as `audio_features` and `codes_features` have them:
+    The bytes depend on the examples alone, as `features` has them:
     text, whole numbers, and arrays that are stored as their bytes. They are encoded here, for
     TFDS' own encoder takes four times as long.
     """
@@ -289,14 +275,6 @@ def split_songs(folder: str | Path, split: str) -> PreparedSongs:
             "--test-fraction, or with 'split' in the manifest"
         )
     return songs
-
-
-def segments(song_id: str, n_samples: int, blocks: Iterable[Pcm]) -> Iterator[dict[str, Any]]:
-    """Audio examples of one song from (n, 2) int16 blocks of `SEGMENT` samples; last shorter."""
-    offset = 0
-    for block in blocks:
-        yield {"id": song_id, "offset": offset, "n_samples": n_samples, "audio": block}
-        offset += len(block)
 
 
 def read_audio(data_dir: str | Path, song: PreparedSong, start: int, stop: int) -> Pcm:

@@ -3,11 +3,11 @@
 import functools
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from data_pipeline.manifest import Song
 from jukejax.text.labels import normalise
 
 _ASKED = {"": 0, "train": 1, "test": 2}
@@ -17,20 +17,7 @@ Bools = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.uint64]
 
 
-class Splittable(Protocol):
-    """What of a song its split depends on."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def artist(self) -> str: ...
-    @property
-    def group(self) -> str: ...
-    @property
-    def split(self) -> str: ...
-
-
-def in_test(songs: Sequence[Splittable], test_fraction: float, seed: int = 0) -> Bools:
+def in_test(songs: Sequence[Song], test_fraction: float, seed: int = 0) -> Bools:
     """Which songs, given in the order of their ids, are for testing: (n,) bool.
 
     Songs of one group are never parted. A split given in the manifest wins for its whole group
@@ -66,9 +53,7 @@ def in_test(songs: Sequence[Splittable], test_fraction: float, seed: int = 0) ->
     return of_song
 
 
-def _columns(
-    songs: Sequence[Splittable], seed: int
-) -> tuple[Hashes, Hashes, npt.NDArray[np.uint8]]:
+def _columns(songs: Sequence[Song], seed: int) -> tuple[Hashes, Hashes, npt.NDArray[np.uint8]]:
     """Hashes of group and artist, and the split asked for, of every song: (n,) each."""
     group, artist = np.zeros(len(songs), np.uint64), np.zeros(len(songs), np.uint64)
     asked = np.zeros(len(songs), np.uint8)
@@ -80,7 +65,7 @@ def _columns(
     return group, artist, asked
 
 
-def conflicts(songs: Sequence[Splittable]) -> list[str]:
+def conflicts(songs: Sequence[Song]) -> list[str]:
     """Sentences about groups whose songs ask for different splits; goes over the songs twice."""
     asked = (
         _short(0, "asked", song.group) & ~1 | (song.split == "test")

@@ -5,7 +5,6 @@ example is found from (seed, step, place in the batch) alone, so nothing needs t
 on from a step, and any number of hosts sees the same global batches.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,31 +18,21 @@ Ints = npt.NDArray[np.int64]
 UNIFORMS = SHIFT, DOWNMIX, DROPOUT = 0, 1, 2  # what each random number of an example decides
 
 
-@dataclasses.dataclass(frozen=True)
-class Share:
-    """The rows of a global batch that one host reads."""
+def host_rows(batch_size: int, rows: Sequence[int] | None) -> Ints:
+    """The rows of a global batch that this host reads; all, where none are given.
 
-    batch_size: int
-    rows: Ints
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise DataError(f"train.batch is {self.batch_size}; give 1 or more")
-        if not len(self.rows) or self.rows.min() < 0 or self.rows.max() >= self.batch_size:
-            raise DataError(
-                f"rows {self.rows.tolist()} were asked for of a batch of {self.batch_size}; give "
-                f"some of 0..{self.batch_size - 1}"
-            )
-
-    @classmethod
-    def of_rows(cls, batch_size: int, rows: Sequence[int] | None) -> "Share":
-        """These rows, or all."""
-        return cls(batch_size, np.arange(batch_size) if rows is None else np.asarray(rows, int))
-
-    @property
-    def size(self) -> int:
-        """Examples a step for this host."""
-        return len(self.rows)
+    Raises:
+      DataError: there are none, or one is not in the batch.
+    """
+    if batch_size < 1:
+        raise DataError(f"train.batch is {batch_size}; give 1 or more")
+    chosen = np.arange(batch_size) if rows is None else np.asarray(rows, int)
+    if not len(chosen) or chosen.min() < 0 or chosen.max() >= batch_size:
+        raise DataError(
+            f"rows {chosen.tolist()} were asked for of a batch of {batch_size}; give "
+            f"some of 0..{batch_size - 1}"
+        )
+    return chosen
 
 
 class Windows:
@@ -74,7 +63,7 @@ class Windows:
         return song, np.clip(start, 0, last) // self.step * self.step
 
 
-def schedule(tf: Any, total: int, share: Share, seed: int, start_step: int) -> Any:
+def schedule(tf: Any, total: int, batch: int, rows: Ints, seed: int, start_step: int) -> Any:
     """An endless tf.data set of one host's (window numbers (b,) int64, uniforms (b, 3) float32).
 
     Every epoch is a permutation of all `total` windows (tf's stateless index shuffle), keyed by
@@ -82,7 +71,6 @@ def schedule(tf: Any, total: int, share: Share, seed: int, start_step: int) -> A
     """
     if start_step < 0:
         raise DataError(f"start_step is {start_step}; give 0 or more")
-    batch = share.batch_size
 
     def examples(step: Any) -> tuple[Any, Any]:
         place = step * batch + tf.range(batch, dtype=tf.int64)
@@ -94,7 +82,7 @@ def schedule(tf: Any, total: int, share: Share, seed: int, start_step: int) -> A
         uniforms = tf.random.stateless_uniform(
             [batch, len(UNIFORMS)], tf.stack([tf.constant(seed, tf.int64), step])
         )
-        return tf.gather(items, share.rows), tf.gather(uniforms, share.rows)
+        return tf.gather(items, rows), tf.gather(uniforms, rows)
 
     steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max // (batch + 1))
     return steps.map(examples, num_parallel_calls=1)

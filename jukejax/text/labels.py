@@ -31,7 +31,6 @@ import numpy.typing as npt
 from jukejax import files
 from jukejax.errors import DataError
 from jukejax.label_kinds import KINDS, LabelKind, LabelsConfig
-from jukejax.text.label_files import read_ids
 
 UNKNOWN = "unknown"
 RULES = ("names", "v2", "v3")
@@ -156,8 +155,8 @@ class Vocabulary:
           DataError: a file that cannot be read, a line that is no `name;id` (with its number), an
             id outside its table, or names for less than nine tenths of a table.
         """
-        artist_pairs = read_ids(Path(artists_path), artists)
-        genre_pairs = read_ids(Path(genres_path), genres)
+        artist_pairs = _read_ids(Path(artists_path), artists)
+        genre_pairs = _read_ids(Path(genres_path), genres)
         paths = Path(artists_path), Path(genres_path)
         return cls.from_pairs((artist_pairs, genre_pairs), (artists, genres), rule, paths)
 
@@ -302,6 +301,25 @@ class Vocabulary:
 
 def _alias_field(kind: LabelKind) -> str:
     return f"{kind.name}_aliases"
+
+
+def _read_ids(path: Path, count: int) -> list[tuple[str, int]]:
+    """The names and ids of a file of `name;id` lines."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as UTF-8 text ({error})") from error
+    pairs = []
+    for number, line in enumerate(lines, start=1):
+        found = re.fullmatch(r"(.*);\s*(\d+)\s*", line)
+        if found and int(found[2]) < count:
+            pairs.append((found[1], int(found[2])))
+        elif line.strip():
+            raise DataError(
+                f"{path}, line {number}: {line!r} is no name;id with an id below {count}, the "
+                "size of the model's table; see whether the file is this model's"
+            )
+    return pairs
 
 
 def _numbered(kind: str, count: int) -> tuple[str, ...]:

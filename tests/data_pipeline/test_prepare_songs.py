@@ -252,20 +252,9 @@ prepare.build({str(library[0])!r}, {str(out)!r}, options=options, show_progress=
 
 def test_long_songs_pass_through_a_file_unchanged(library, tmp_path, monkeypatch):
     build(library[0], tmp_path / "memory")
-    monkeypatch.setattr(shards, "_IN_MEMORY", 300_000)  # a second and a half
+    monkeypatch.setattr(shards, "IN_MEMORY", 300_000)  # a second and a half
     build(library[0], tmp_path / "file")
     assert contents(tmp_path / "memory") == contents(tmp_path / "file")
-
-
-@given(st.lists(st.integers(0, 50), max_size=8), st.integers(1, 30))
-def test_blocks_are_cut_anew(lengths, size):
-    pcm = np.arange(2 * sum(lengths), dtype=np.int16).reshape(-1, 2)
-    ends = np.cumsum(lengths, dtype=int)
-    blocks = [pcm[end - length : end] for end, length in zip(ends, lengths, strict=True)]
-    out = list(shards.recut(blocks, size))
-    assert [len(block) for block in out[:-1]] == [size] * (len(out) - 1)
-    assert not out or 0 < len(out[-1]) <= size
-    np.testing.assert_array_equal(np.concatenate([pcm[:0], *out]), pcm)
 
 
 def test_nothing_of_jax_and_tensorflow_only_where_it_is_needed(library, tmp_path):

@@ -95,8 +95,9 @@ def _contains(song, chunk):
 
 def drawn(lengths, size, step, seed=3, batch_size=8, count=1):
     """(songs, starts, uniforms) of the examples of steps step .. step + count - 1."""
-    plan, share = windows.Windows(lengths, size), windows.Share.of_rows(batch_size, None)
-    steps = windows.schedule(records.tensorflow(), plan.total, share, seed, step)
+    plan, tf = windows.Windows(lengths, size), records.tensorflow()
+    rows = np.arange(batch_size)
+    steps = windows.schedule(tf, plan.total, batch_size, rows, seed, step)
     for items, uniforms in itertools.islice(steps.as_numpy_iterator(), count):
         yield *plan.locate(items, uniforms[:, 0]), uniforms
 
