@@ -7,7 +7,6 @@ import sys
 COMMANDS = {
     "compare": "experiments.evaluate.compare",
     "explorer": "experiments.evaluate.explorer",
-    "fad-check": "experiments.evaluate.fad_check",
 }
 
 

@@ -12,7 +12,7 @@ from jukejax.config import ConfigError
 from jukejax.errors import CheckpointError
 from jukejax.evaluation import bootstrap
 from jukejax.evaluation.pages.report_page import Section, write_report
-from jukejax.evaluation.results import Score, Table, read_record, spread
+from jukejax.evaluation.results import Columns, Score, Table, read_record, spread
 from jukejax.evaluation.suites import SUITES
 
 ABOUT = (
@@ -99,20 +99,16 @@ def compared(suite: str, first: Path, second: Path) -> dict[str, Any] | None:
 def table(row: dict[str, Any]) -> Table:
     """A row of `compare_directories`."""
     title = f"{SUITES[row['suite']].title}: {row['first']} (first), {row['second']} (second)."
-    cells = [
-        (
-            score["name"],
-            f"{score['first']:.4g}",
-            f"{score['second']:.4g}",
-            f"{score['difference']:+.4g}",
-            spread(score["interval"], 4),
-            str(score["songs"] or "–"),
-            score["better"] or "–",
-        )
-        for score in row.get("scores", [])
-    ]
-    header = ("figure", "first", "second", "difference", "95 %", "songs", "better")
-    return Table(f"{title} {row.get('reason', '')}".strip(), header, cells)
+    columns: Columns = {
+        "figure": "{name}",
+        "first": "{first:.4g}",
+        "second": "{second:.4g}",
+        "difference": "{difference:+.4g}",
+        "95 %": lambda score: spread(score["interval"], 4),
+        "songs": lambda score: str(score["songs"] or "–"),
+        "better": lambda score: score["better"] or "–",
+    }
+    return Table.of(f"{title} {row.get('reason', '')}".strip(), columns, row.get("scores", []))
 
 
 def compare_directories(directories: Sequence[Path], out: Path | None) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from jukejax.config import PriorConfig
 from jukejax.evaluation import bootstrap, scoring
 from jukejax.evaluation.pages import plots
-from jukejax.evaluation.results import Figure, Table, spread
+from jukejax.evaluation.results import Columns, Figure, Table, spread
 from jukejax.evaluation.subject import Subject
 from jukejax.text.labels import unknown_ids
 
@@ -169,25 +169,26 @@ def differences(
 
 def worth_table(levels: list[dict[str, Any]], split: str, where: str) -> Table:
     """The rows of `differences` of all levels of one split; `where` says what the split is."""
-    return Table(
+    title = (
         f"What each condition is worth, on {where}: bits per token more than the same windows need "
-        "with the truth. Above 0: the prior uses the condition. 95 %: paired bootstrap over songs.",
-        ("level, replaced by", "truth", "replaced", "more", "95 %", "windows", "songs"),
-        [
-            (
-                f"{row['level']}: {one['name']}" + " *" * one.get("lent_by_training_songs", False),
-                f"{one['truth_bits_per_token']:.3f}",
-                f"{one['bits_per_token']:.3f}",
-                f"{one['difference']:+.4f}",
-                spread(one["interval"], 4),
-                str(one["windows"]),
-                str(one["songs"]),
-            )
-            for row in levels
-            for one in row["conditions"]
-            if one["split"] == split
-        ],
+        "with the truth. Above 0: the prior uses the condition. 95 %: paired bootstrap over songs."
     )
+    columns: Columns = {
+        "level, replaced by": lambda row: f"{row['level']}: {row['name']}" + " *" * row["lent"],
+        "truth": "{truth_bits_per_token:.3f}",
+        "replaced": "{bits_per_token:.3f}",
+        "more": "{difference:+.4f}",
+        "95 %": lambda row: spread(row["interval"], 4),
+        "windows": "{windows}",
+        "songs": "{songs}",
+    }
+    rows = [
+        {**one, "level": row["level"], "lent": one.get("lent_by_training_songs", False)}
+        for row in levels
+        for one in row["conditions"]
+        if one["split"] == split
+    ]
+    return Table.of(title, columns, rows)
 
 
 def worth_figures(levels: list[dict[str, Any]]) -> list[Figure]:

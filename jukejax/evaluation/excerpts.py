@@ -44,10 +44,9 @@ def rebuild(subject: Subject, song: Song, start: int, length: int) -> Iterator[S
         first = max(0, start // hop - reach)
         last = min(len(codes[level]), -(-(start + length) // hop) + reach)
         z = codes[level][None, first:last].astype(np.int32)
-        run = jax.jit(lambda p, b, z, level=level: model.decode(vqvae.config, p, b, z, level))
         with jax.set_mesh(subject.mesh):
-            sound = np.asarray(run(vqvae.params, vqvae.books, z))[0, :, 0]
-        yield sound[start - first * hop :][:length]
+            sound = fidelity.decode(vqvae.config, vqvae.params, vqvae.books, z, level)
+        yield np.asarray(sound)[0, start - first * hop :, 0][:length]
 
 
 def figures(sound: Sound, rebuilt: Sound, rate: int) -> dict[str, float]:

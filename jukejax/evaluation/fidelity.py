@@ -12,7 +12,6 @@ is better. What is decoded is not clipped.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,16 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jukejax.config import VQVAEConfig
 from jukejax.errors import CheckpointError
+from jukejax.model_dir import LoadedVQVAE
 from jukejax.models import spectral, vqvae
-from jukejax.models.bottleneck import Codebook
 
 Sound = NDArray[np.float32]
 Decoder = Callable[[NDArray[Any]], Iterator[Sound]]
 
 LIMIT_DB = 120.0  # a perfect (or orthogonal) reconstruction is reported so, not as infinite
-_PIECE = 262_144  # samples of a window that count, at least
 _FRAMES = 512  # frames of spectrum computed at once
 _, _HOP, _WINDOW = spectral.PLAIN
 _MARGIN = _WINDOW // 2  # samples that the first and last frames reach beyond the song
@@ -50,48 +47,28 @@ class Song:
 
 # --- decoding -------------------------------------------------------------------------------------
 
+decode = jax.jit(vqvae.decode, static_argnums=(0, 4))
+
 
 def decode_pieces(
-    decode: Callable[[NDArray[Any]], Any],
-    codes: NDArray[Any],
-    hop: int,
-    piece: int,
-    reach: int,
+    model: LoadedVQVAE, level: int, codes: NDArray[Any], samples: int = 262_144
 ) -> Iterator[Sound]:
-    """A whole song's sound from its codes (T,), in consecutive pieces (n,) float32.
+    """A whole song's sound from its codes (T,) of a level, in consecutive pieces (n,) float32.
+
+    All windows have one size, so one compilation does; a shorter song is decoded in one window
+    (padding would change its end), at the price of a compilation for its length.
 
     Args:
-      decode: codes (1, W) -> sound (1, W * hop, 1). Every window has W = piece + 2 reach, so one
-        compilation does; a shorter song is decoded whole (padding would change its end), at the
-        price of a compilation for its length.
-      piece, reach: in codes, as in `vqvae.piecewise`.
+      samples: of a window, without what it overlaps with others; more where a sample depends on
+        more codes.
     """
+    hop, reach = model.config.hops[level], vqvae.decoder_reach(model.config, level)
+    piece = max(2 * reach, samples // hop)
     plan = vqvae.piecewise(lambda start, stop: (start, stop), len(codes), piece, reach)
     for first, last, (start, stop) in plan:
         window = codes[None, start:stop].astype(np.int32)
-        yield np.asarray(decode(window))[0, first * hop : last * hop, 0]
-
-
-def make_decoders(
-    config: VQVAEConfig, params: Any, books: tuple[Codebook, ...]
-) -> tuple[Decoder, ...]:
-    """By level, codes (T,) of a song of any length -> pieces of its sound; one compilation each."""
-
-    def make(level: int) -> Decoder:
-        @jax.jit
-        def jitted(params: Any, books: tuple[Codebook, ...], codes: jax.Array) -> jax.Array:
-            return vqvae.decode(config, params, books, codes, level)
-
-        hop, reach = config.hops[level], vqvae.decoder_reach(config, level)
-        piece = max(2 * reach, _PIECE // hop)
-
-        def decoder(codes: NDArray[Any]) -> Iterator[Sound]:
-            run = functools.partial(jitted, params, books)
-            return decode_pieces(run, codes, hop, piece, reach)
-
-        return decoder
-
-    return tuple(make(level) for level in range(config.levels))
+        sound = decode(model.config, model.params, model.books, window, level)
+        yield np.asarray(sound)[0, first * hop : last * hop, 0]
 
 
 # --- spectra of whole songs, block by block -------------------------------------------------------
@@ -209,7 +186,7 @@ def evaluate(decoders: Sequence[Decoder], songs: Iterable[Song]) -> dict[str, An
     """Means over songs of the figures of each level, and the figures of each song.
 
     Args:
-      decoders: one a level, as `make_decoders` gives them.
+      decoders: by level, codes (T,) -> pieces of their sound.
       songs: the held-out songs.
 
     Returns:

@@ -15,7 +15,7 @@ from jukejax.evaluation.embedding import Embedder
 from jukejax.evaluation.label_check import consistency
 from jukejax.evaluation.musicnn import Musicnn
 from jukejax.evaluation.pages import plots
-from jukejax.evaluation.results import Figure, Score, Table
+from jukejax.evaluation.results import Columns, Figure, Score, Table
 from jukejax.evaluation.sounds import LevelCounts
 from jukejax.evaluation.subject import Lacking, Result, Subject, Suite
 from jukejax.evaluation.wheels import NotFetched
@@ -166,19 +166,22 @@ def _distances(result: Result) -> Table:
         "lower is better; precision, recall, density, coverage, higher is better. Compare FAD at "
         "the same n only."
     )
-    header = ("", "n", "FAD", "FAD infinity", "LSD dB", "prec.", "recall", "dens.", "cover.")
-    rows = [
-        (
-            name,
-            str(row["n"]),
-            _interval(row["fad"]),
-            _interval(row["fad_infinity"]),
-            f"{row['log_spectral_db']:.1f}",
-            *(f"{row[k]:.2f}" for k in ("precision", "recall", "density", "coverage")),
-        )
-        for name, row in result["sets"].items()
-    ]
-    return Table(title, header, rows)
+    columns: Columns = {
+        "": "{name}",
+        "n": "{n}",
+        "FAD": lambda row: _interval(row["fad"]),
+        "FAD infinity": lambda row: _interval(row["fad_infinity"]),
+        "LSD dB": "{log_spectral_db:.1f}",
+        "prec.": "{precision:.2f}",
+        "recall": "{recall:.2f}",
+        "dens.": "{density:.2f}",
+        "cover.": "{coverage:.2f}",
+    }
+    return Table.of(title, columns, _named(result["sets"]))
+
+
+def _named(rows: Result) -> list[Result]:
+    return [{"name": name, **row} for name, row in rows.items()]
 
 
 def _sounds(result: Result) -> Table:
@@ -187,26 +190,20 @@ def _sounds(result: Result) -> Table:
         "rank among all, 0.50 where they do not stand out. Notes by basic-pitch; pitch gap: how "
         "far the use of the 12 pitch classes is from the training songs', 0 to 1."
     )
-    header = (
-        "", "LUFS", "silent", "clipped", "repetition", "join flux", "join jump", "notes/s",
-        "polyphony", "pitch gap",
-    )  # fmt: skip
-    real = next(iter(result["sounds"].values()))
-    rows = [
-        (
-            name,
-            f"{row['loudness_lufs']:.1f}",
-            f"{100 * row['silent']:.1f} %",
-            f"{100 * row['clipped']:.2f} %",
-            f"{row['repetition']:.2f}",
-            *(f"{row[k]:.2f}" if k in row else "-" for k in ("flux_rank", "jump_rank")),
-            f"{row['notes_per_second']:.1f}",
-            f"{row['polyphony']:.1f}",
-            f"{_pitch_gap(row['pitch_classes'], real['pitch_classes']):.2f}",
-        )
-        for name, row in result["sounds"].items()
-    ]
-    return Table(title, header, rows)
+    real = next(iter(result["sounds"].values()))["pitch_classes"]
+    columns: Columns = {
+        "": "{name}",
+        "LUFS": "{loudness_lufs:.1f}",
+        "silent": "{silent:.1%}",
+        "clipped": "{clipped:.2%}",
+        "repetition": "{repetition:.2f}",
+        "join flux": lambda row: f"{row['flux_rank']:.2f}" if "flux_rank" in row else "-",
+        "join jump": lambda row: f"{row['jump_rank']:.2f}" if "jump_rank" in row else "-",
+        "notes/s": "{notes_per_second:.1f}",
+        "polyphony": "{polyphony:.1f}",
+        "pitch gap": lambda row: f"{_pitch_gap(row['pitch_classes'], real):.2f}",
+    }
+    return Table.of(title, columns, _named(result["sounds"]))
 
 
 def _labels(result: Result) -> Table:

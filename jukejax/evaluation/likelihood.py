@@ -19,7 +19,7 @@ from jukejax.config import PriorConfig
 from jukejax.evaluation import bootstrap, conditions, counting, scoring
 from jukejax.evaluation.data import Song
 from jukejax.evaluation.pages import plots
-from jukejax.evaluation.results import Figure, Score, Table, spread
+from jukejax.evaluation.results import Columns, Figure, Score, Table, spread
 from jukejax.evaluation.subject import Result, Subject, Suite
 
 ORDERS = (3, 5)  # of Kneser-Ney n-grams
@@ -233,27 +233,27 @@ def measure(subject: Subject) -> Result:
 
 def tables(result: Result) -> list[Table]:
     levels = result["levels"]
-    shown = [n for n in BASELINES if all(f"{n}_bits_per_token" in row for row in levels)]
-    bits = Table(
+    shown = {
+        name: label
+        for name, label in BASELINES.items()
+        if all(f"{name}_bits_per_token" in row for row in levels)
+    }
+    columns: Columns = {
+        "level": "{level}",
+        "prior": "{bits_per_token:.3f}",
+        "95 %": lambda row: spread(row["interval"]),
+        **{label: f"{{{name}_bits_per_token:.3f}}" for name, label in shown.items()},
+        "uniform": "{uniform_bits_per_token:.3f}",
+        "bits/s": "{bits_per_second:.0f}",
+        "tokens": "{tokens}",
+        "songs": "{songs}",
+        "of test": "{covered:.0%}",
+    }
+    title = (
         "Bits per held-out token (95 % interval: bootstrap over songs) and per second of sound; "
-        "lower is better.",
-        ("level", "prior", "95 %", *(BASELINES[n] for n in shown), "uniform", "bits/s", "tokens",
-         "songs", "of test"),
-        [
-            (
-                str(row["level"]),
-                f"{row['bits_per_token']:.3f}",
-                spread(row["interval"]),
-                *(f"{row[f'{n}_bits_per_token']:.3f}" for n in shown),
-                f"{row['uniform_bits_per_token']:.3f}",
-                f"{row['bits_per_second']:.0f}",
-                str(row["tokens"]),
-                str(row["songs"]),
-                f"{100 * row['covered']:.0f} %",
-            )
-            for row in levels
-        ],
-    )  # fmt: skip
+        "lower is better."
+    )
+    bits = Table.of(title, columns, levels)
     worth = [conditions.worth_table(levels, split, where) for split, where in SPLITS.items()]
     return [bits, *worth, *(_groups(levels, kind) for kind in ("artist", "genre"))]
 

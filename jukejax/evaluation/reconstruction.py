@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from jukejax.evaluation import excerpts, fidelity
 from jukejax.evaluation.pages import plots
-from jukejax.evaluation.results import Figure, Score, Table
+from jukejax.evaluation.results import Columns, Figure, Score, Table
 from jukejax.evaluation.subject import Lacking, Result, Subject, Suite, held_out_songs
 
 
@@ -17,17 +17,17 @@ def measure(subject: Subject) -> Result:
     """`fidelity.evaluate` on the test split, and codebook use over all that is encoded."""
     vqvae = subject.vqvae
     songs = held_out_songs(subject)
-    with jax.set_mesh(subject.mesh):
-        decoders = fidelity.make_decoders(vqvae.config, vqvae.params, vqvae.books)
-        readable = (
-            fidelity.Song(
-                song.id,
-                song.n_samples,
-                functools.partial(subject.songs.audio, song),
-                subject.codes.read(song),
-            )
-            for song in tqdm(songs, "reconstruction", unit="song", disable=None)
+    decoders = [functools.partial(fidelity.decode_pieces, vqvae, level) for level in subject.levels]
+    readable = (
+        fidelity.Song(
+            song.id,
+            song.n_samples,
+            functools.partial(subject.songs.audio, song),
+            subject.codes.read(song),
         )
+        for song in tqdm(songs, "reconstruction", unit="song", disable=None)
+    )
+    with jax.set_mesh(subject.mesh):
         result = fidelity.evaluate(decoders, readable)
     for level in subject.levels:
         result["counted"], counts = subject.codes.token_counts(level, vqvae.config.codes)
@@ -50,23 +50,18 @@ def tables(result: Result) -> list[Table]:
         "Spectral convergence (SC): lower is better; silence scores 0 dB by definition. "
         f"Codes used, entropy and perplexity are of {counted}."
     )
-    header = ("level", "SC dB", "SI-SDR dB", "codes used", "entropy bits", "perplexity")
-    rows = [
-        (
-            str(row["level"]),
-            f"{row['spectral_convergence_db']:.2f}",
-            f"{row['si_sdr_db']:.2f}",
-            f"{100 * row['used']:.1f} %",
-            f"{row['entropy_bits']:.2f}",
-            f"{row['perplexity']:.0f}",
-        )
-        for row in result["levels"]
-    ]
-    return [Table(title, header, rows), *_codec_tables(result)]
+    columns: Columns = {
+        "level": "{level}",
+        "SC dB": "{spectral_convergence_db:.2f}",
+        "SI-SDR dB": "{si_sdr_db:.2f}",
+        "codes used": "{used:.1%}",
+        "entropy bits": "{entropy_bits:.2f}",
+        "perplexity": "{perplexity:.0f}",
+    }
+    return [Table.of(title, columns, result["levels"]), *_codec_tables(result["beside"])]
 
 
-def _codec_tables(result: Result) -> list[Table]:
-    beside = result["beside"]
+def _codec_tables(beside: Result) -> list[Table]:
     if not beside["excerpts"]:
         return []
     title = (
@@ -75,19 +70,15 @@ def _codec_tables(result: Result) -> list[Table]:
         "of codecs the size of the files. Mel and STFT distance as descript-audio-codec defines "
         "them: lower is better."
     )
-    header = ("", "kb/s", "SC dB", "SI-SDR dB", "mel", "STFT")
-    rows = [
-        (
-            row["system"],
-            f"{row['kbps']:.1f}",
-            f"{row['spectral_convergence_db']:.2f}",
-            f"{row['si_sdr_db']:.2f}",
-            f"{row['mel']:.2f}",
-            f"{row['stft']:.2f}",
-        )
-        for row in beside["excerpts"]
-    ]
-    return [Table(title, header, rows)]
+    columns: Columns = {
+        "": "{system}",
+        "kb/s": "{kbps:.1f}",
+        "SC dB": "{spectral_convergence_db:.2f}",
+        "SI-SDR dB": "{si_sdr_db:.2f}",
+        "mel": "{mel:.2f}",
+        "STFT": "{stft:.2f}",
+    }
+    return [Table.of(title, columns, beside["excerpts"])]
 
 
 def figures(result: Result) -> list[Figure]:

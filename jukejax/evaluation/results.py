@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +22,31 @@ def spread(interval: Sequence[float] | None, digits: int = 3) -> str:
     return "–" if interval is None else f"[{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
 
 
+Columns = Mapping[str, str | Callable[[Any], str]]  # header -> format of a row's keys, or function
+
+
 class Table(NamedTuple):
     """A table of a report: the first column is aligned to the left, the others to the right."""
 
     title: str  # what the figures are, and which direction is good
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+
+    @classmethod
+    def of(cls, title: str, columns: Columns, rows: Iterable[Any]) -> Table:
+        """A table of rows that are mappings.
+
+        Args:
+          columns: by header, what a cell holds: a format string of the row's keys ("{used:.1%}"),
+            or a function of the row.
+        """
+
+        def cell(row: Any, column: str | Callable[[Any], str]) -> str:
+            if callable(column):
+                return column(row)
+            return column.format(**row).replace("%", " %")
+
+        return cls(title, [*columns], [[cell(row, c) for c in columns.values()] for row in rows])
 
     def __str__(self) -> str:
         return f"{self.title}\n{table(self.header, self.rows)}"

@@ -60,12 +60,11 @@ def real(subject: Subject, split: str) -> Iterator[Piece]:
 
 def rebuilt(subject: Subject, level: int) -> Iterator[Piece]:
     """The same of held-out songs, decoded from their codes of a level: what samples can reach."""
-    vqvae = subject.vqvae
     with jax.set_mesh(subject.mesh):
-        decoder = fidelity.make_decoders(vqvae.config, vqvae.params, vqvae.books)[level]
         for song in _spread(subject.songs.split("test")):
             start, stop = _middle(song)
-            sound = np.concatenate(list(decoder(subject.codes.read(song)[level])))
+            codes = subject.codes.read(song)[level]
+            sound = np.concatenate([*fidelity.decode_pieces(subject.vqvae, level, codes)])
             yield Piece(sound[start:stop], song.artist, "".join(song.genres[:1]))
 
 

@@ -2,7 +2,6 @@
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle
@@ -13,6 +12,7 @@ from jukejax.config import VQVAEConfig
 from jukejax.errors import CheckpointError
 from jukejax.evaluation import fidelity
 from jukejax.evaluation.fidelity import Song
+from jukejax.model_dir import LoadedVQVAE
 from jukejax.models import vqvae
 from jukejax.models.bottleneck import Codebook
 
@@ -50,12 +50,12 @@ def in_pieces(x: np.ndarray, y: np.ndarray, sizes: list[int]):
 
 @pytest.fixture(scope="module")
 def tiny():
-    """(config, parameters, codebooks) with random numbers."""
+    """A VQ-VAE with random numbers."""
     params = oracle.random_params(functools.partial(vqvae.init_params, TINY), scale=0.3)
     rng = np.random.default_rng(1)
     codes = [rng.normal(size=(16, 6)).astype(np.float32) for _ in range(TINY.levels)]
     books = tuple(Codebook(jnp.asarray(c), c, np.ones(16, np.float32)) for c in codes)
-    return TINY, params, books
+    return LoadedVQVAE(TINY, params, books, 0, "")
 
 
 @pytest.mark.parametrize(
@@ -121,21 +121,23 @@ def test_perfect_and_silent_reconstructions_have_finite_figures():
 
 @pytest.mark.parametrize("level", [0, 1])
 @pytest.mark.parametrize("length", [5, 64, 201])
-def test_decoding_in_pieces_is_decoding_the_whole(tiny, level, length):
-    config, params, books = tiny
+def test_decoding_in_pieces_is_decoding_the_whole(tiny, level, length, monkeypatch):
+    config = tiny.config
     codes = np.random.default_rng(length).integers(0, 16, length).astype(np.uint16)
-    run = jax.jit(lambda z: vqvae.decode(config, params, books, z, level))
-    whole = np.asarray(run(codes[None].astype(np.int32)))[0, :, 0]
-    shapes = set()
+    run, shapes = fidelity.decode, set()
+    whole = np.asarray(run(config, tiny.params, tiny.books, codes[None].astype(np.int32), level))[
+        0, :, 0
+    ]
 
-    def decode(window):
+    def decode(config, params, books, window, level):
         shapes.add(window.shape)
-        return run(window)
+        return run(config, params, books, window, level)
 
-    reach = vqvae.decoder_reach(config, level)
-    pieces = list(fidelity.decode_pieces(decode, codes, config.hops[level], 16, reach))
+    monkeypatch.setattr(fidelity, "decode", decode)
+    pieces = list(fidelity.decode_pieces(tiny, level, codes, samples=16 * config.hops[level]))
     assert len(shapes) == 1
-    assert len(pieces) > 1 or length < 16 + 2 * reach
+    reach = vqvae.decoder_reach(config, level)
+    assert len(pieces) > 1 or length < max(16, 2 * reach) + 2 * reach
     np.testing.assert_allclose(np.concatenate(pieces), whole, rtol=1e-5, atol=1e-5)
 
 
@@ -144,7 +146,7 @@ def make_song(name: str, x: np.ndarray, codes) -> Song:
 
 
 def test_evaluation_is_the_mean_over_songs_that_sound(tiny):
-    config, params, books = tiny
+    config, params, books = tiny.config, tiny.params, tiny.books
     rng = np.random.default_rng(4)
     songs, wanted = [], []
     for i, n in enumerate((3001, 9000)):
@@ -164,7 +166,7 @@ def test_evaluation_is_the_mean_over_songs_that_sound(tiny):
                         10 * np.log10(ratio)))  # fmt: skip
         wanted.append(row)
     silence = make_song("silence", np.zeros(2000, np.float32), songs[0].codes)
-    decoders = fidelity.make_decoders(config, params, books)
+    decoders = [functools.partial(fidelity.decode_pieces, tiny, i) for i in range(config.levels)]
     result = fidelity.evaluate(decoders, iter([*songs, silence]))
     assert (result["songs"], result["silent"], result["samples"]) == (2, 1, 12_001)
     means = np.mean(wanted, axis=0)  # (levels, figures)
