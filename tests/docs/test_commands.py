@@ -1,0 +1,87 @@
+"""Every command, preset and option that the documentation names exists."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import os
+import re
+import runpy
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from pages import PAGES, ROOT, commands
+
+from experiments.__main__ import COMMANDS
+from jukejax.presets import PRESETS
+
+OF_PRESETS = ("train", "launch", "compile")  # commands whose first word is a preset or a run
+OF_VERBS = ("prepare", "compose", "convert", "labels", "model", "benchmark")
+KINDS = {"convert": "--format", "launch": "--on"}  # options that decide which others there are
+
+
+def choice(name: str, rest: list[str]) -> tuple[str, ...]:
+    """The words of a command line that decide which options there are."""
+    words = [word for word in rest[:1] if re.fullmatch(r"[a-z][a-z0-9_-]*", word)]
+    if name in OF_PRESETS:
+        if words and words[0] not in ("plans", "shardings"):
+            assert words[0] in PRESETS, f"there is no preset {words[0]}"
+        words = words or ["prior_5b_lyrics"]
+    elif name not in OF_VERBS:
+        words = []
+    kind = KINDS.get(name)
+    if kind in rest:
+        words += [kind, rest[rest.index(kind) + 1]]
+    return tuple(words)
+
+
+@functools.cache
+def options(name: str, words: tuple[str, ...]) -> frozenset[str]:
+    """The long options that `--help-all` of a command lists."""
+    text = io.StringIO()
+    argv, sys.argv = sys.argv, [name, *words, "--help-all"]
+    try:
+        with mock.patch.dict(os.environ), contextlib.redirect_stdout(text):
+            with pytest.raises(SystemExit) as end:
+                runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
+    finally:
+        sys.argv = argv
+    assert end.value.code in (0, None), f"jukejax {name} {' '.join(words)}: {end.value}"
+    return frozenset(re.findall(r"--[a-z][\w.-]*", text.getvalue().replace("_", "-")))
+
+
+def mistakes(line: list[str]) -> list[str]:
+    """What is wrong with a command's name, preset and options."""
+    name, *rest = line
+    if name == "COMMAND":
+        return []
+    if name not in COMMANDS:
+        return [f"there is no command {name}"]
+    named = {
+        word.partition("=")[0].replace("_", "-") for word in rest if re.match(r"--[a-z]", word)
+    }
+    known = options(name, choice(name, rest)) if named else frozenset()
+    if name == "launch" and named:
+        known |= options("train", choice("train", rest))  # handed on
+    return [f"{name} has no {option}" for option in sorted(named - known)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_of_a_page_exist(page: Path) -> None:
+    lines = commands(page.read_text())
+    assert [(line, wrong) for line in lines for wrong in mistakes(line)] == []
+
+
+def test_the_pages_name_every_command() -> None:
+    named = {line[0] for page in PAGES for line in commands(page.read_text())}
+    assert set(COMMANDS) - named == {"demo"}  # `make demo` runs it
+
+
+def test_a_wrong_name_is_noticed() -> None:
+    text = "```\njukejax smaple --out a\njukejax sample --modle runs/model --out a  # a song\n```"
+    first, second = commands(text)
+    assert mistakes(first) == ["there is no command smaple"]
+    assert mistakes(second) == ["sample has no --modle"]
