@@ -42,13 +42,13 @@ def choice(name: str, rest: list[str]) -> tuple[str, ...]:
 def options(name: str, words: tuple[str, ...]) -> frozenset[str]:
     """The long options that `--help-all` of a command lists."""
     text = io.StringIO()
-    argv, sys.argv = sys.argv, [name, *words, "--help-all"]
-    try:
-        with mock.patch.dict(os.environ), contextlib.redirect_stdout(text):
-            with pytest.raises(SystemExit) as end:
-                runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
-    finally:
-        sys.argv = argv
+    with (
+        mock.patch.dict(os.environ),
+        mock.patch.object(sys, "argv", [name, *words, "--help-all"]),
+        contextlib.redirect_stdout(text),
+        pytest.raises(SystemExit) as end,
+    ):
+        runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
     assert end.value.code in (0, None), f"jukejax {name} {' '.join(words)}: {end.value}"
     return frozenset(re.findall(r"--[a-z][\w.-]*", text.getvalue().replace("_", "-")))
 
