@@ -1,11 +1,7 @@
 """Import the checkpoints of other projects, or export ours to their formats.
 
-jukejax convert import --format openai --vqvae vqvae.pth.tar \\
-    --prior prior_level_0.pth.tar prior_level_1.pth.tar prior_level_2.pth.tar --out runs/5b
-jukejax convert export --format openai --model runs/5b --out files
-jukejax convert import --format huggingface --source jukebox-5b-lyrics --out runs/5b
-jukejax convert export --format huggingface --model runs/5b --out directory
-jukejax convert export --format stablehlo --model runs/5b --out functions
+jukejax convert import --format huggingface --source jukebox-1b-lyrics --out runs/1b
+jukejax convert export --format openai --model runs/1b --out files
 
 Everything is read and checked before anything is written.
 """
@@ -27,8 +23,22 @@ ACTIONS = {
 Ids = tuple[Path, Path]  # of artists and of genres, lines of name;id
 
 
-@dataclass(frozen=True)
-class ImportOpenAI:
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """What imports have in common."""
+
+    out: Path
+    """The model directory; must be empty or new."""
+    sha256: tuple[str, ...] = ()
+    """Digests that the files must have: the VQ-VAE's, then the priors'; or by the files' names."""
+    v2_ids: Ids | None = None
+    """OpenAI's v2_artist_ids.txt and v2_genre_ids.txt: names of all published priors but the 1B."""
+    v3_ids: Ids | None = None
+    """OpenAI's v3_artist_ids.txt and v3_genre_ids.txt: names of the 1B prior."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOpenAI(Import):
     """Write a model directory from checkpoints of OpenAI's Jukebox.
 
     Example: jukejax convert import --format openai --vqvae vqvae.pth.tar \
@@ -39,37 +49,23 @@ class ImportOpenAI:
     """vqvae.pth.tar"""
     prior: tuple[Path, ...]
     """prior_level_N.pth.tar, in any order."""
-    out: Path
-    """The model directory; must be empty or new."""
-    sha256: tuple[str, ...] = ()
-    """Digests that the files must have: the VQ-VAE's, then the priors'."""
     vqvae_preset: str = ""
     """The VQ-VAE's preset, where its file has no settings."""
     prior_preset: tuple[str, ...] = ()
     """Each prior's preset, in the order of --prior, where their files have no settings."""
-    v2_ids: Ids | None = None
-    """OpenAI's v2_artist_ids.txt and v2_genre_ids.txt: names of all published priors but the 1B."""
-    v3_ids: Ids | None = None
-    """OpenAI's v3_artist_ids.txt and v3_genre_ids.txt: names of the 1B prior."""
 
 
-@dataclass(frozen=True)
-class ImportHuggingFace:
+@dataclass(frozen=True, kw_only=True)
+class ImportHuggingFace(Import):
     """Write a model directory from a directory of HuggingFace's Jukebox.
+
+    Without --v2-ids and --v3-ids labels get the names in the tokenizer's files.
 
     Example: jukejax convert import --format huggingface --source jukebox-1b-lyrics --out runs/1b
     """
 
     source: Path
     """A directory with config.json and weights: safetensors or PyTorch's, whole or in shards."""
-    out: Path
-    """The model directory; must be empty or new."""
-    sha256: tuple[str, ...] = ()
-    """Digests that the files of weights must have, in the order of their names."""
-    v2_ids: Ids | None = None
-    """OpenAI's files of artists and genres of v2; without, the names in the tokenizer's files."""
-    v3_ids: Ids | None = None
-    """The same of v3."""
 
 
 @dataclass(frozen=True)
@@ -117,23 +113,19 @@ def main(arguments: list[str]) -> None:
     usage = "jukejax convert import|export --format FORMAT [--help] ..."
     action, rest = cli.choose(ACTIONS, arguments, usage, (__doc__ or "").strip())
     name, rest = take_format(action, rest)
-    command = cli.parse(COMMANDS[action][name], rest, f"jukejax convert {action} --format {name}")
+    c = cli.parse(COMMANDS[action][name], rest, f"jukejax convert {action} --format {name}")
     from jukejax.interop import exporting, huggingface, importing, stablehlo
 
-    if isinstance(command, Export):
+    if isinstance(c, Export):
         exports = (exporting.export_openai, huggingface.export_huggingface, stablehlo.export_model)
-        dict(zip(COMMANDS["export"], exports, strict=True))[name](command.model, command.out)
+        dict(zip(COMMANDS["export"], exports, strict=True))[name](c.model, c.out)
         return
-    ids: Any = {"v2": command.v2_ids, "v3": command.v3_ids}
-    ids = {rule: files for rule, files in ids.items() if files}
-    if isinstance(command, ImportHuggingFace):
-        huggingface.import_huggingface(command.source, command.out, command.sha256, ids)
-        return
-    named = command.prior_preset or ("",) * len(command.prior)
-    if len(named) != len(command.prior):
-        raise ConfigError("Give --prior-preset one name a prior, in the order of --prior.")
-    paths, preset_names = (command.vqvae, *command.prior), (command.vqvae_preset, *named)
-    importing.import_openai(paths, command.out, preset_names, command.sha256, ids)
+    ids: Any = {rule: files for rule, files in (("v2", c.v2_ids), ("v3", c.v3_ids)) if files}
+    if isinstance(c, ImportHuggingFace):
+        huggingface.import_huggingface(c.source, c.out, c.sha256, ids)
+    else:
+        names = (c.vqvae_preset, *c.prior_preset)
+        importing.import_openai((c.vqvae, *c.prior), c.out, names, c.sha256, ids)
 
 
 if __name__ == "__main__":

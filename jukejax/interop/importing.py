@@ -177,7 +177,7 @@ def import_openai(
     Args:
       paths: vqvae.pth.tar, then prior_level_N.pth.tar in any order.
       preset_names: of the models, in the same order, where the files have no settings ("" where
-        one has).
+        one has; the priors' may be left out).
       sha256: digests that the files must have, in the same order.
       ids: names of the artists and genres that the priors were trained with; numbers without.
 
@@ -186,9 +186,10 @@ def import_openai(
         files do not belong together.
     """
     check_out(out)
-    preset_names = preset_names or [""] * len(paths)
+    if len(preset_names) < 2:
+        preset_names = [*preset_names, *[""] * (len(paths) - len(preset_names))]
     if len(preset_names) != len(paths):
-        raise ConfigError("Name one preset for each file, in the order of the files.")
+        raise ConfigError("Give --prior-preset one name a prior, in the order of --prior.")
     digests = check_digests(paths, sha256, "the VQ-VAE, then the priors")
     tensors = [torch_files.read(path) for path in paths]
     given = presets.get(preset_names[0]) if preset_names[0] else None
