@@ -17,10 +17,10 @@ from jukejax.planning.hlo_groups import groups
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _BRANCHES = re.compile(r"(?:branch_computations=\{([^}]*)\}|(?:true|false)_computation=([^,]*))")
 
-VERSION = 2  # of the counts: to be raised where a program would be counted otherwise
+VERSION = 2  # of the counts: raise it where the counts of a program change
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-BETWEEN_SLICES = "between slices"  # goes over the network of the data centre
+BETWEEN_SLICES = "between slices"  # over the network of the data centre
 CUBLAS = 'custom_call_target="__cublas'  # matrix products of GPU programs
 # moves no data, or is part of another instruction that is counted
 _FREE = {
@@ -37,7 +37,7 @@ _MARKERS = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound", "As
 
 
 def convolution_flops(operation: Instruction, scope: Computation) -> int:
-    """2 x multiplications of a convolution (TPU programs write matrix products as those)."""
+    """2 x multiplications of a convolution (TPU programs write matrix products as convolutions)."""
     out = operation.shape[0]
     left, right = (scope[name].shape[0] for name in operation.operands[:2])
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", operation.text)
@@ -46,30 +46,26 @@ def convolution_flops(operation: Instruction, scope: Computation) -> int:
     window = re.search(r"window=\{([^}]*)\}", operation.text)
     sizes = dict(part.split("=") for part in window[1].split()) if window else {}
 
-    def numbers(name: str, default: int) -> list[int]:
-        values = sizes.get(name, "")
-        return [int(v) for v in values.split("x")] if values else [default] * 9
+    def number(name: str, axis: int, default: int) -> int:
+        """Of pads, which are low_high, the low one."""
+        return int(sizes[name].split("x")[axis].split("_")[0]) if name in sizes else default
 
-    pads = sizes.get("pad", "")
-    low = [int(p.split("_")[0]) for p in pads.split("x")] if pads else [0] * 9
-    strides, spread = numbers("stride", 1), numbers("lhs_dilate", 1)
-    dilations = numbers("rhs_dilate", 1)
     pairs = 1
-    for i in range(len([c for c in lhs if c.isdigit()])):
+    for i in range(sum(c.isdigit() for c in lhs)):
         n, k, o = (
             shape.dims[label.index(str(i))]
             for shape, label in ((left, lhs), (right, rhs), (out, result))
         )
-        pairs *= sum(
-            _hits(o, strides[i], tap * dilations[i] - low[i], spread[i], n) for tap in range(k)
-        )
+        stride, low = number("stride", i, 1), number("pad", i, 0)
+        holes, dilation = number("lhs_dilate", i, 1), number("rhs_dilate", i, 1)
+        pairs *= sum(_hits(o, stride, tap * dilation - low, holes, n) for tap in range(k))
     batch = out.dims[result.index("b")]
     features = out.dims[result.index("f")]
     return 2 * batch * features * right.dims[rhs.index("i")] * pairs
 
 
 def _hits(outputs: int, stride: int, offset: int, dilation: int, n: int) -> int:
-    """How many o in [0, outputs) make o stride + offset one of 0, dilation .. (n-1) dilation."""
+    """Number of o in [0, outputs) with o stride + offset in 0, dilation, ... (n - 1) dilation."""
     first = max(0, -(offset // stride))  # the least o with o stride + offset >= 0
     last = min(outputs - 1, ((n - 1) * dilation - offset) // stride)
     period = dilation // math.gcd(stride, dilation)
@@ -94,13 +90,13 @@ def _parameters(scope: Computation) -> dict[int, str]:
 
 
 def _read(scope: Computation, name: str, size: int, computations: dict[str, Computation]) -> int:
-    """Bytes of array `name` of `size` bytes that a fusion reads: of a slice its own, no more."""
+    """Bytes of array `name` (`size` bytes) that a fusion reads: where sliced, of the slice only."""
     touched = 0
     for reader in scope.values():
         for place, operand in enumerate(reader.operands):
             if operand != name:
                 continue
-            # a tile order that the compiler calls the operand's own bytes is a bitcast too
+            # an alias of its operand in another tile order is a bitcast too
             if reader.opcode == "bitcast" or "output_to_operand_aliasing={{}:" in reader.text:
                 touched += _read(scope, reader.name, size, computations)
             elif reader.opcode == "fusion":
@@ -114,7 +110,7 @@ def _read(scope: Computation, name: str, size: int, computations: dict[str, Comp
 
 
 def _written(scope: Computation, name: str, size: int, computations: dict[str, Computation]) -> int:
-    """Bytes of a fusion's output `name` of `size` bytes that are new: of an update its own."""
+    """Bytes of a fusion's output `name` (`size` bytes) that are written: of an update its own."""
     end = scope[name]
     if end.opcode == "bitcast":
         return _written(scope, end.operands[0], size, computations)
@@ -130,7 +126,7 @@ def _written(scope: Computation, name: str, size: int, computations: dict[str, C
 def hbm_bytes(
     operation: Instruction, scope: Computation, computations: dict[str, Computation]
 ) -> int:
-    """Bytes that an instruction reads from and writes to HBM; slices count as what they touch."""
+    """Bytes that an instruction reads from and writes to HBM; of slices only what they touch."""
     kind = operation.opcode.removesuffix("-start")
     made = operation.shape[:1] if CUBLAS in operation.text else operation.shape  # no workspace
     out = sum(a.bytes for a in made if a.in_hbm)
@@ -158,7 +154,7 @@ def hbm_bytes(
 
 
 def collective_kind(operation: Instruction) -> str | None:
-    """Which collective an instruction begins, if any."""
+    """The collective that an instruction starts, if any."""
     kind = operation.opcode.removesuffix("-start")
     if kind == "send":
         return BETWEEN_SLICES
@@ -176,9 +172,8 @@ class Collective:
 
     kind: str
     source: str  # the operation of the model that it comes from
-    times: int  # how often it runs
-    bytes: int  # that a device sends, all times together, in the best algorithm
-    groups: str  # who takes part, as the program says it
+    times: int  # runs
+    bytes: int  # that a device sends in all runs, by the best algorithm
     network: int = 0  # of the bytes, those that leave the slice or the host
 
 
@@ -188,10 +183,10 @@ class Counts:
 
     flops: int = 0  # of matrix products and convolutions
     hbm_bytes: int = 0
-    cycles: int = 0  # the compiler's estimate, collectives left out
-    uncosted: list[tuple[str, int, int]] = field(default_factory=list)  # others: FLOPs, bytes
+    cycles: int = 0  # the compiler's estimate, without collectives
+    uncosted: list[tuple[str, int, int]] = field(default_factory=list)  # no estimate: FLOPs, bytes
     collectives: dict[tuple[str, str], Collective] = field(default_factory=dict)
-    operations: Counter[str] = field(default_factory=Counter)  # cycles by what an op does
+    operations: Counter[str] = field(default_factory=Counter)  # cycles by kind of operation
 
     def add(self, operation: Instruction, times: int, flops: int, moved: int) -> None:
         self.flops += times * flops
@@ -219,7 +214,7 @@ def source(operation: Instruction) -> str:
 
 
 def trips(loop: Instruction, computations: dict[str, Computation]) -> int | None:
-    """How often a loop runs: noted in the text, or the constant its counter is compared with."""
+    """Trips of a loop: noted in the text, or the constant that its counter is compared with."""
     if found := _TRIPS.search(loop.text):
         return int(found[1])
     condition = computations.get(loop.attribute("condition").lstrip("%"), {})
@@ -253,8 +248,8 @@ def sent(kind: str, operation: Instruction, scope: Computation, n: int) -> int:
 def between_hosts(kind: str, size: int, text: str, devices: int, host: int) -> int:
     """Of `size` bytes that a device sends for a collective, those that must leave its host.
 
-    Devices `host * i` to `host * (i + 1) - 1` are those of host i. What another host needs is
-    sent once, by all devices of the group here together, and spread there.
+    Devices `host * i` to `host * (i + 1) - 1` are those of host i. What another host needs is sent
+    once, split over the group's devices of this host, and distributed there.
     """
     far = 0
     for group in groups(text, devices):
@@ -275,7 +270,7 @@ class _Walk:
         self.computations, self.entry = parse(text)
         self.devices, self.host = devices, host
         self.total = Counts()
-        self.trip: Counts | None = None  # of a loop whose length the program does not know
+        self.trip: Counts | None = None  # of a loop of unknown length
 
     def scheduled(self, name: str, times: int, counts: Counts) -> None:
         scope = self.computations[name]
@@ -304,7 +299,7 @@ class _Walk:
             self.trip = Counts()
             self.scheduled(body, 1, self.trip)
         else:
-            raise ValueError("several loops of unknown length: they cannot be told apart.")
+            raise ValueError("several loops of unknown length: their counts would be mixed.")
 
     def flops(self, operation: Instruction, scope: Computation, times: int, counts: Counts) -> int:
         """FLOPs of an instruction with what it calls; notes the collectives in a fusion."""
@@ -329,7 +324,7 @@ class _Walk:
         inside = self.computations.get(operation.called or "", {}).values()
         text = " ".join([operation.text, *(i.text for i in inside)])
         # an asynchronous collective is cloned into every fusion that overlaps with it; XLA numbers
-        # its own from 2, and JAX gives all that are written out in a shard_map the number 1
+        # its own from 2, and JAX gives number 1 to all that are explicit in a shard_map
         channel = re.search(r"channel_id=(\d+)", text)
         shared = kind not in ("collective-permute", BETWEEN_SLICES)
         number = channel[1] if channel and shared and channel[1] != "1" else operation.name
@@ -339,15 +334,14 @@ class _Walk:
             far = size if kind == BETWEEN_SLICES else 0
             if self.host is not None:
                 far = between_hosts(kind, size, text, self.devices, self.host)
-            taking_part = operation.attribute("replica_groups")
-            found = Collective(kind, source(operation), times, size, taking_part, far)
-            counts.collectives[key] = found
+            counts.collectives[key] = Collective(kind, source(operation), times, size, far)
 
 
 def count(text: str, devices: int, host: int | None = None) -> tuple[Counts, Counts | None]:
     """Counts of a compiled and scheduled module that runs on `devices` devices.
 
-    `host` GPUs are those of one host, between which is a network.
+    Args:
+      host: GPUs of one host; between hosts is a network.
 
     Returns:
       Counts of all but loops of unknown length, and of one trip of such a loop if there is one.

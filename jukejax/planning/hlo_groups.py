@@ -1,4 +1,4 @@
-"""Which devices take part in a collective of a compiled program (XLA's HLO). Standard library."""
+"""The groups of devices of a collective in a compiled program (XLA's HLO). Standard library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _iota(dims: list[int], order: Iterable[int]) -> list[int]:
-    """0, 1, ... in the shape `dims`, its axes put in `order`, flat."""
+    """0, 1, ... in the shape `dims`, transposed by `order`, flat."""
     steps = [math.prod(dims[i + 1 :]) for i in range(len(dims))]
     order = list(order)
     places = itertools.product(*(range(dims[axis]) for axis in order))
@@ -28,7 +28,7 @@ def _listed(shape: str, transposed: str | None) -> list[int]:
 
 
 def groups(text: str, devices: int) -> Groups:
-    """The groups of devices that exchange something, of an instruction's text.
+    """The groups of devices that exchange data, from an instruction's text.
 
     Of a collective-permute, pairs of (from, to).
     """

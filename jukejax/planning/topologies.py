@@ -1,7 +1,7 @@
-"""Chips that are not there: TPUs by libtpu, GPUs by XLA's CUDA plugin.
+"""Topologies of chips that this machine does not have: TPUs by libtpu, GPUs by XLA's CUDA plugin.
 
-libtpu knows every TPU. The CUDA plugin is told what GPU to compile for by a description in XLA's
-own format (`h100.txtpb`).
+libtpu knows every TPU. The CUDA plugin compiles for the GPU that a description in XLA's own format
+(`h100.txtpb`) gives.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Topology:
     chip: costs.Chip
     devices: list[Any]
     compiler: str = LIBTPU  # the distribution that compiles
-    host: int | None = None  # GPUs of a host, which a fast interconnect joins; None: TPUs
+    host: int | None = None  # GPUs of a host, joined by a fast interconnect; None: TPUs
 
 
 def topology(name: str, slices: int = 1) -> Topology:

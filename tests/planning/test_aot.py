@@ -65,8 +65,8 @@ def test_other_messages_are_other_errors():
 def test_operations_without_a_cost_are_charged_what_they_cannot_do_without():
     counts = hlo_counts.Counts(flops=10**12, hbm_bytes=10**9, cycles=10**6)
     counts.uncosted = [("a", 197 * 10**9, 1), ("b", 1, 819 * 10**6)]  # a millisecond each
-    send = hlo_counts.Collective("all-gather", "", 1, 2 * 10**8, "")
-    far = hlo_counts.Collective(hlo_counts.BETWEEN_SLICES, "", 1, 3_125_000, "", 3_125_000)
+    send = hlo_counts.Collective("all-gather", "", 1, 2 * 10**8)
+    far = hlo_counts.Collective(hlo_counts.BETWEEN_SLICES, "", 1, 3_125_000, 3_125_000)
     counts.collectives = {("a", "1"): send, ("b", "2"): far}
     found = aot.bounds(counts, CHIP)
     assert found["compute"] == pytest.approx(1e6 / CHIP.clock + 2e-3)
@@ -81,8 +81,8 @@ def test_operations_without_a_cost_are_charged_what_they_cannot_do_without():
 
 def test_what_crosses_hosts_is_told_once_more():
     counts = hlo_counts.Counts()
-    near = hlo_counts.Collective("all-gather", "", 3, 70, "")
-    crossing = hlo_counts.Collective("all-gather", "", 2, 100, "", 10)
+    near = hlo_counts.Collective("all-gather", "", 3, 70)
+    crossing = hlo_counts.Collective("all-gather", "", 2, 100, 10)
     counts.collectives = {("a", "1"): near, ("a", "2"): crossing}
     assert aot.traffic(counts) == {
         "all-gather": {"count": 5, "bytes": 170},
