@@ -30,3 +30,14 @@ def commands(text: str) -> list[list[str]]:
     """The words of each `jukejax NAME ...` (or `python -m experiments.NAME ...`) of a page."""
     matches = (COMMAND.match(line) for line in shell_lines(text))
     return [shlex.split(match[1]) for match in matches if match]
+
+
+def prose_options(text: str) -> set[str]:
+    """The long options that a page names outside of command lines, such as `--mesh.fsdp 8`."""
+    spans = re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
+    return {
+        option.replace("_", "-")
+        for span in spans
+        if not COMMAND.match(span)
+        for option in re.findall(r"(?<![\w-])--[a-z][\w.-]*", span)
+    }

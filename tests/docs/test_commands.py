@@ -13,7 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from pages import PAGES, ROOT, commands
+from pages import PAGES, ROOT, commands, prose_options
 
 from experiments.__main__ import COMMANDS
 from jukejax.presets import PRESETS
@@ -21,6 +21,12 @@ from jukejax.presets import PRESETS
 OF_PRESETS = ("train", "launch", "compile")  # commands whose first word is a preset or a run
 OF_VERBS = ("prepare", "compose", "convert", "labels", "model", "benchmark")
 KINDS = {"convert": "--format", "launch": "--on"}  # options that decide which others there are
+
+# options of other programs, and one that no help lists
+OF_OTHERS = {
+    "--two-stems", "--clean", "--single-speaker", "--no-deps", "--project", "--region",
+    "--temp-location", "--help-all",
+}  # fmt: skip
 
 
 def choice(name: str, rest: list[str]) -> tuple[str, ...]:
@@ -53,19 +59,23 @@ def options(name: str, words: tuple[str, ...]) -> frozenset[str]:
     return frozenset(re.findall(r"--[a-z][\w.-]*", text.getvalue().replace("_", "-")))
 
 
-def mistakes(line: list[str]) -> list[str]:
-    """What is wrong with a command's name, preset and options."""
-    name, *rest = line
-    if name == "COMMAND":
-        return []
-    if name not in COMMANDS:
-        return [f"there is no command {name}"]
+def options_of(name: str, rest: list[str]) -> tuple[set[str], frozenset[str]]:
+    """The long options on a command line, and those that there are."""
     named = {
         word.partition("=")[0].replace("_", "-") for word in rest if re.match(r"--[a-z]", word)
     }
     known = options(name, choice(name, rest)) if named else frozenset()
     if name == "launch" and named:
-        known |= options("train", choice("train", rest))  # handed on
+        known |= options("train", choice("train", rest))  # passed on to it
+    return named, known
+
+
+def mistakes(line: list[str]) -> list[str]:
+    """What is wrong with a command's name, preset and options."""
+    name, *rest = line
+    if name not in COMMANDS:
+        return [] if name == "COMMAND" else [f"there is no command {name}"]
+    named, known = options_of(name, rest)
     return [f"{name} has no {option}" for option in sorted(named - known)]
 
 
@@ -73,6 +83,13 @@ def mistakes(line: list[str]) -> list[str]:
 def test_commands_of_a_page_exist(page: Path) -> None:
     lines = commands(page.read_text())
     assert [(line, wrong) for line in lines for wrong in mistakes(line)] == []
+
+
+def test_options_in_prose_exist() -> None:
+    lines = [line for page in PAGES for line in commands(page.read_text()) if line[0] in COMMANDS]
+    known = set().union(*(options_of(name, rest)[1] for name, *rest in lines)) | OF_OTHERS
+    named = {page.name: prose_options(page.read_text()) - known for page in PAGES}
+    assert {page: sorted(wrong) for page, wrong in named.items() if wrong} == {}
 
 
 def test_the_pages_name_every_command() -> None:
