@@ -98,7 +98,7 @@ def label_files(labels: tuple[str, ...], levels: Any) -> dict[int, Path]:
 
 def mistakes(directory: ModelDir, vqvae: LoadedVQVAE) -> Iterator[str]:
     """A sentence for each part of a model directory that does not belong to the others."""
-    from jukejax.sampling.labels import check_labels
+    from jukejax.sampling.conditions import check_labels
     from jukejax.text.labels import Vocabulary
 
     for level in sorted(directory.priors, reverse=True):

@@ -33,8 +33,9 @@ from jukejax.sampling.cascade import Level, begin, by_chain, sample_level, windo
 from jukejax.sampling.job import Job
 from jukejax.sampling.loop import make_loop
 from jukejax.sampling.plan import Plan, Window, plan_rounds
-from jukejax.sampling.request import Source, open_source
-from jukejax.sampling.resolve import LevelSetup, set_up
+from jukejax.sampling.request import Request, Source, open_source
+from jukejax.sampling.resolve import Level as ResolvedLevel
+from jukejax.sampling.resolve import resolve
 from jukejax.sampling.sample_dir import read_job
 
 JOIN_SECONDS, FLOOR_DB = 0.025, -80.0
@@ -54,7 +55,7 @@ class Command:
 
 
 def make(
-    job: Job, setup: LevelSetup, prior: LoadedPrior, mesh: Mesh, plan: Plan,
+    job: Job, setup: ResolvedLevel, prior: LoadedPrior, mesh: Mesh, plan: Plan,
     upper: NDArray[np.integer],
 ) -> tuple[NDArray[np.integer], float]:  # fmt: skip
     """Codes (N, T) of a level by a plan, and the seconds of a second run of the first song."""
@@ -65,9 +66,8 @@ def make(
         rows = songs * plan.chains
         loop = make_loop(setup.config, mesh, prior.params, rows, control, plan.chains)
 
-        def describe(offset: int) -> dict[str, np.ndarray]:
-            return {name: x[:songs] for name, x in setup.describes[0](offset).items()}
-
+        assert setup.conditions is not None
+        describe = setup.conditions.songs(slice(songs))
         level = Level(
             setup.config, loop, loop.place(prior.params), plan, describe, job.seed,
             np.arange(songs), control,
@@ -87,7 +87,7 @@ def seams(plan: Plan) -> list[int]:
 
 def bits_after(
     scorer: scoring.Scorer,
-    setup: LevelSetup,
+    setup: ResolvedLevel,
     codes: NDArray[np.integer],
     upper: NDArray[np.integer],
     places: Sequence[int],
@@ -99,12 +99,13 @@ def bits_after(
     given `rows` songs at once.
     """
     c, found = setup.config, []
+    assert setup.conditions is not None
     half, total = c.n_ctx // 2, codes.shape[1]
     for place in places:
         start = max(0, place - half) // setup.ratio * setup.ratio
         stop = min(total, start + c.n_ctx)
         window = Window(start, stop, stop)
-        batch = window_batch(c, window, codes, upper, setup.describes[0])
+        batch = window_batch(c, window, codes, upper, setup.conditions)
         bits = scoring.score_all(scorer, batch, rows)
         after = np.full((len(codes), half), np.nan)
         here = bits[:, place - start : min(stop, place + half) - start]
@@ -139,7 +140,7 @@ def compared(cut: NDArray[np.float64], whole: NDArray[np.float64]) -> dict[str, 
 
 
 def of_level(
-    source: Source, setup: LevelSetup, prior: LoadedPrior, model: LoadedVQVAE, mesh: Mesh,
+    source: Source, setup: ResolvedLevel, prior: LoadedPrior, model: LoadedVQVAE, mesh: Mesh,
     segments: Sequence[int],
 ) -> list[dict[str, Any]]:  # fmt: skip
     """A row for one chain and for each number of chains."""
@@ -199,7 +200,7 @@ def run(command: Command) -> dict[str, Any]:
             "sample them with experiments.sample."
         )
     rows = []
-    for setup in set_up(job, folder, model):
+    for setup in resolve(Request(job, []), loaded):
         if setup.config.upper:
             prior = folder.load_prior(mesh, model, setup.level)
             with jax.set_mesh(mesh):

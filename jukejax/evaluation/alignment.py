@@ -17,6 +17,7 @@ from jukejax.evaluation.subject import Lacking, Result, Subject, Suite
 from jukejax.models.transformer import KEEP_LYRICS
 from jukejax.sampling import alignment
 from jukejax.sampling.alignment import Found, Head
+from jukejax.sampling.conditions import conditions_of
 from jukejax.sampling.inside import Reader, make_reader
 from jukejax.sampling.plan import plan_windows
 from jukejax.sampling.words import of_text, sung
@@ -70,7 +71,8 @@ class Aligner:
             ids = self.names.song_ids(config.labels, song)
             labels = {name: array[None] for name, array in ids.items()}
         windows = plan_windows(len(codes), config.n_ctx, HOP, 1)
-        target = sung(config, labels, song.lyrics, codes, windows, 0, song.n_samples)
+        conditions = conditions_of(config, labels, [song.lyrics], 0, song.n_samples)
+        target = sung(conditions, codes, windows)
         return alignment.align(config, self.read, target, heads, self.subject.batch)
 
     def weights(self, song: Song, found: Found) -> np.ndarray:

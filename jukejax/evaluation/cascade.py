@@ -19,8 +19,10 @@ from jukejax.errors import CheckpointError
 from jukejax.evaluation import conditions, sample_sets, scoring
 from jukejax.evaluation.results import Figure, Table
 from jukejax.evaluation.subject import Result, Subject, Suite
+from jukejax.model_dir import LoadedModel
 from jukejax.sampling.cascade import window_batch
-from jukejax.sampling.resolve import LevelSetup, set_up
+from jukejax.sampling.request import Request
+from jukejax.sampling.resolve import Level, resolve
 from jukejax.sampling.sample_dir import SampleDir, read_job
 
 WINDOWS = 256  # of a level, evenly over its songs, at most
@@ -36,7 +38,7 @@ ABOUT = (
 
 
 def made_windows(
-    setup: LevelSetup, codes: NDArray[np.int32], upper: NDArray[np.int32] | None, most: int
+    setup: Level, codes: NDArray[np.int32], upper: NDArray[np.int32] | None, most: int
 ) -> conditions.Windows:
     """Windows that made a level's codes (S, T), at most so many of each song, evenly spread.
 
@@ -47,15 +49,13 @@ def made_windows(
     chosen = np.linspace(0, len(every), min(most, len(every)), endpoint=False).astype(int)
     found = []
 
-    def describe(offset: int) -> dict[str, NDArray[Any]]:
-        return joined([some(offset) for some in setup.describes])
-
+    assert setup.conditions is not None
     for window in (every[i] for i in chosen):
         whole = dataclasses.replace(window, given=window.stop)
         place = window.start + np.arange(c.n_ctx)
         counted = (place >= window.given) & (place < window.stop)
         found.append(
-            window_batch(c, whole, codes, upper, describe)
+            window_batch(c, whole, codes, upper, setup.conditions)
             | {
                 "song": songs,
                 "place": np.full(len(codes), window.start / codes.shape[1]),
@@ -72,7 +72,7 @@ def joined(parts: list[conditions.Windows]) -> conditions.Windows:
 
 def levels_of(
     subject: Subject, path: Path
-) -> Iterator[tuple[LevelSetup, NDArray[np.int32], NDArray[np.int32] | None]]:
+) -> Iterator[tuple[Level, NDArray[np.int32], NDArray[np.int32] | None]]:
     """Setup, codes and codes above of each level of a sample directory that a prior made.
 
     Raises:
@@ -84,13 +84,15 @@ def levels_of(
     hops = subject.vqvae.config.hops
     samples = job.samples(subject.vqvae.config.sample_rate, hops[-1])
 
+    model = LoadedModel(subject.directory, subject.vqvae, subject.mesh)
+
     def load(level: int) -> NDArray[np.int32]:
         codes, done = sample.load(level, (len(job.items), samples // hops[level]))
         if done.min() < codes.shape[1]:
             raise CheckpointError(f"{path} is not finished; sample there again to go on.")
         return codes.astype(np.int32)
 
-    for setup in set_up(job, subject.directory, subject.vqvae):
+    for setup in resolve(Request(job, []), model):
         was = made_by[setup.level]
         if was != setup.weights:
             raise CheckpointError(

@@ -30,8 +30,8 @@ from jukejax.models.bottleneck import Codebook, restored_book
 from jukejax.models.prior import Batch, example_batch
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling import decode
+from jukejax.sampling.conditions import check_labels
 from jukejax.sampling.decode import Stream
-from jukejax.sampling.labels import check_labels
 from jukejax.text.labels import Vocabulary
 
 PLATFORMS = ("cpu", "cuda", "tpu")

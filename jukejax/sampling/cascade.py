@@ -92,19 +92,20 @@ def by_chain(control: Control, songs: int, chains: int) -> Control:
 
 
 class _Pace:
-    """How many tokens take about `seconds`, learned from the last ones."""
+    """How many tokens take about `seconds`, estimated from the last ones; or `fixed` tokens."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.tokens = seconds, 8
+    def __init__(self, seconds: float, fixed: int) -> None:
+        self.seconds, self.fixed, self.tokens = seconds, fixed, fixed or 8
 
     def learn(self, tokens: int, seconds: float) -> None:
         wanted = tokens * self.seconds / max(seconds, 1e-9)
-        self.tokens = int(min(max(wanted, 1), 4 * self.tokens))
+        self.tokens = self.fixed or int(min(max(wanted, 1), 4 * self.tokens))
 
 
 def sample_level(
-    level: Level, progress: Progress, upper: np.ndarray | None, seconds: float = SECONDS
-) -> Iterator[Progress]:
+    level: Level, progress: Progress, upper: np.ndarray | None, seconds: float = SECONDS,
+    chunk: int = 0,
+) -> Iterator[Progress]:  # fmt: skip
     """Makes what is still to be made of a level; yields after about every `seconds`.
 
     Going on from any progress gives the codes of one that was never interrupted, bit for bit: a
@@ -118,7 +119,7 @@ def sample_level(
       the progress; `codes` is one array that is filled on, `drawn` is empty between rounds.
     """
     config, codes, drawn = level.config, progress.codes.copy(), progress.drawn
-    pace = _Pace(seconds)
+    pace = _Pace(seconds, chunk)
     for number in range(progress.rounds, len(level.plan.rounds)):
         round = level.plan.rounds[number]
         first, last = positions(round)

@@ -1,22 +1,23 @@
-"""Makes what a job lacks: rounds of windows of every level and batch, saved every few seconds."""
+"""Samples what a sample directory lacks, level by level and batch by batch, saved as it goes."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from jukejax.model_dir import LoadedPrior, LoadedVQVAE, ModelDir
+from jukejax.model_dir import LoadedModel, LoadedPrior
 from jukejax.parallel.mesh import Mesh
-from jukejax.sampling.cascade import Level, Progress, by_chain, sample_level
+from jukejax.sampling import cascade
+from jukejax.sampling.cascade import Progress, by_chain, sample_level
 from jukejax.sampling.job import Job
 from jukejax.sampling.loop import make_loop
 from jukejax.sampling.plan import codes_above
-from jukejax.sampling.resolve import LevelSetup
+from jukejax.sampling.resolve import Level
 from jukejax.sampling.sample_dir import SampleDir
 from jukejax.sampling.weights import hold
 
@@ -25,19 +26,15 @@ class Board:
     """Codes of all levels and items of a job as far as they are made, in memory and on disk."""
 
     def __init__(
-        self,
-        sample: SampleDir,
-        job: Job,
-        hops: tuple[int, ...],
-        samples: int,
-        setups: list[LevelSetup],
+        self, sample: SampleDir, job: Job, lengths: Sequence[int], levels: list[Level]
     ) -> None:
+        """Reads a sample directory; `lengths` are codes of a song per level, bottom first."""
         self.sample, self.job = sample, job
-        self.plans = {setup.level: setup.plan for setup in setups}
+        self.plans = {level.level: level.plan for level in levels}
         self.codes: list[np.ndarray] = []
-        self.there: list[np.ndarray] = []  # (N, T) bool a level: those of rounds that are over
-        for level, hop in enumerate(hops):
-            codes, done = sample.load(level, (len(job.items), samples // hop))
+        self.there: list[np.ndarray] = []  # (N, T) bool per level: codes of finished rounds
+        for level, length in enumerate(lengths):
+            codes, done = sample.load(level, (len(job.items), length))
             there = np.arange(codes.shape[1]) < done[:, None]
             if level in self.plans:
                 plan = self.plans[level]
@@ -45,7 +42,7 @@ class Board:
                     there[item] |= plan.made(plan.rounds_over(count))
             self.codes.append(codes)
             self.there.append(there)
-        self.ahead = [there.copy() for there in self.there]  # with the rounds under way
+        self.ahead = [there.copy() for there in self.there]  # and of rounds in progress
 
     def finished(self, level: int) -> bool:
         return bool(self.there[level].all())
@@ -81,102 +78,97 @@ def _leading(there: np.ndarray) -> np.ndarray:
 
 
 class Batch:
-    """The rounds of one batch of one level, to be advanced step by step."""
+    """One batch of songs of one level, sampled chunk by chunk."""
 
-    def __init__(self, setup: LevelSetup, batch: int, some: slice, board: Board) -> None:
-        self.setup, self.batch, self.some, self.board = setup, batch, some, board
-        self.progress = board.read(setup.level, some)
+    def __init__(self, level: Level, number: int, board: Board) -> None:
+        self.level, self.number, self.songs, self.board = (
+            level,
+            number,
+            level.batches[number],
+            board,
+        )
+        self.progress = board.read(level.level, self.songs)
         self.run: Iterator[Progress] | None = None
 
     @property
     def finished(self) -> bool:
-        return self.progress.rounds == len(self.setup.plan.rounds)
+        return self.progress.rounds == len(self.level.plan.rounds)
 
     @property
     def made(self) -> int:
-        """Tokens that are there, of all its songs."""
-        return int(self.board.ahead[self.setup.level][self.some].sum())
+        """How many codes of its songs are sampled or given."""
+        return int(self.board.ahead[self.level.level][self.songs].sum())
 
     @property
     def ready(self) -> bool:
-        """Whether the codes above that the next windows read are there."""
-        if self.setup.config.upper is None:
+        """Whether the codes above that the next windows read are sampled."""
+        config = self.level.config
+        if config.upper is None:
             return True
-        above = self.board.ahead[self.setup.level + 1][self.some]
-        n_ctx, ratio, total = self.setup.config.n_ctx, self.setup.ratio, above.shape[1]
+        above = self.board.ahead[config.level + 1][self.songs]
+        ratio, total = self.level.ratio, above.shape[1]
         return all(
-            above[:, window.start // ratio : codes_above(window, n_ctx, ratio, total)].all()
-            for window in self.setup.plan.rounds[self.progress.rounds]
+            above[:, window.start // ratio : codes_above(window, config.n_ctx, ratio, total)].all()
+            for window in self.level.plan.rounds[self.progress.rounds]
         )
 
-    def begin(self, prior: LoadedPrior, mesh: Mesh) -> LoadedPrior:
-        """Gets ready to step; returns the prior with its parameters as this batch's loop wants."""
+    def begin(self, prior: LoadedPrior, mesh: Mesh, chunk: int) -> LoadedPrior:
+        """Compiles its loop, once; returns the prior with its parameters in the loop's layouts."""
         if self.run is not None:
             return prior
-        job, level, plan = self.board.job, self.setup.level, self.setup.plan
-        items = np.arange(len(job.items))[self.some]
-        control = by_chain(self.setup.controls[self.batch], len(items), plan.chains)
+        job, config, plan, conditions = (
+            self.board.job, self.level.config, self.level.plan, self.level.conditions,
+        )  # fmt: skip
+        assert conditions is not None
+        items = np.arange(len(job.items))[self.songs]
+        control = by_chain(self.level.controls[self.number], len(items), plan.chains)
         rows = len(items) * plan.chains
-        loop = make_loop(self.setup.config, mesh, prior.params, rows, control, plan.chains)
+        loop = make_loop(config, mesh, prior.params, rows, control, plan.chains)
         prior = dataclasses.replace(prior, params=loop.place(prior.params))
-        made_by = Level(
-            self.setup.config,
-            loop,
-            prior.params,
-            plan,
-            self.setup.describes[self.batch],
-            job.seed,
-            items,
-            control,
+        describe = conditions.songs(self.songs)
+        made_by = cascade.Level(
+            config, loop, prior.params, plan, describe, job.seed, items, control
         )
-        upper = self.board.codes[level + 1][self.some] if self.setup.config.upper else None
-        self.run = sample_level(made_by, self.progress, upper)
+        upper = self.board.codes[config.level + 1][self.songs] if config.upper else None
+        self.run = sample_level(made_by, self.progress, upper, chunk=chunk)
         return prior
 
     def step(self) -> int:
-        """A few seconds of work, saved; returns how many tokens a row were made."""
+        """Samples and saves a few seconds' worth; returns how many tokens per row."""
         assert self.run is not None
         before = self.progress
         self.progress = next(self.run)
         if self.finished:
             self.run = None  # it holds weights and caches
-        self.board.write(self.setup.level, self.some, self.progress)
+        self.board.write(self.level.level, self.songs, self.progress)
         return self._steps(self.progress) - self._steps(before)
 
     def _steps(self, progress: Progress) -> int:
-        return self.setup.plan.steps(progress.rounds) + progress.drawn.shape[1]
+        return self.level.plan.steps(progress.rounds) + progress.drawn.shape[1]
 
 
-def load_prior(
-    folder: ModelDir, mesh: Mesh, model: LoadedVQVAE, level: int, weights: str
-) -> LoadedPrior:
-    """A level's prior with its matrices held in a format (`jukejax.sampling.weights`)."""
-    prior = folder.load_prior(mesh, model, level)
-    if weights == "float32":
+def load_prior(model: LoadedModel, level: int, storage: str) -> LoadedPrior:
+    """A level's prior with its matrices stored as `jukejax.sampling.weights` says."""
+    prior = model.directory.load_prior(model.mesh, model.vqvae, level)
+    if storage == "float32":
         return prior
-    return dataclasses.replace(prior, params=hold(prior.params, weights))
+    return dataclasses.replace(prior, params=hold(prior.params, storage))
 
 
 def make(
-    board: Board,
-    setups: list[LevelSetup],
-    folder: ModelDir,
-    model: LoadedVQVAE,
-    mesh: Mesh,
-    stream: bool,
-    progress: bool,
-) -> Iterator[tuple[int, dict[int, LoadedPrior]]]:
-    """Makes all levels; yields a level when it has got on or is finished, and priors in memory.
+    board: Board, levels: list[Level], load: Callable[[int], LoadedPrior], mesh: Mesh,
+    stream: bool, progress: bool, chunk: int,
+) -> Iterator[tuple[int, dict[int, LoadedPrior]]]:  # fmt: skip
+    """Samples all levels (ancestral sampling, paper section 4.4), from the top down.
 
-    From the top down, with one prior in memory at a time; with `stream`, the lowest level that can
-    go on goes on, and every prior stays.
+    One prior is in memory at a time; with `stream` every prior stays, and the lowest level whose
+    codes above are sampled is next.
+
+    Yields:
+      a level after each chunk of it and when it is finished, and the priors in memory.
     """
-    batches = [
-        Batch(setup, number, some, board)
-        for setup in setups
-        for number, some in enumerate(setup.batches)
-    ]
-    unfinished = [setup.level for setup in setups]
+    batches = [Batch(level, i, board) for level in levels for i in range(len(level.batches))]
+    unfinished = [level.level for level in levels]
     priors: dict[int, LoadedPrior] = {}
     bars: dict[int, tqdm] = {}
     while unfinished:
@@ -188,22 +180,21 @@ def make(
         waiting = [batch for batch in batches if not batch.finished]
         if not waiting:
             continue
-        order = reversed(waiting) if stream else iter(waiting)
-        batch = next(x for x in order if x.ready)
-        level = batch.setup.level
+        batch = next(x for x in (reversed(waiting) if stream else waiting) if x.ready)
+        level = batch.level.level
         if level not in priors:
             if not stream:
                 priors.clear()
-            priors[level] = load_prior(folder, mesh, model, level, board.job.weights)
+            priors[level] = load(level)
         if level not in bars:
-            made = sum(x.made for x in batches if x.setup.level == level)
+            made = int(board.ahead[level].sum())
             bars[level] = tqdm(
                 total=board.codes[level].size, initial=made, unit="tok", desc=f"level {level}",
                 disable=not progress,
             )  # fmt: skip
         began, before = time.perf_counter(), batch.made
         with jax.set_mesh(mesh):
-            priors[level] = batch.begin(priors[level], mesh)
+            priors[level] = batch.begin(priors[level], mesh, chunk)
             steps = batch.step()
         board.sample.add_time(level, steps, time.perf_counter() - began)
         bars[level].update(batch.made - before)

@@ -1,4 +1,4 @@
-"""What a job would make, by numbers alone: windows, memory, time."""
+"""What sampling a job takes, computed before anything is sampled: windows, memory, time."""
 
 from __future__ import annotations
 
@@ -15,35 +15,37 @@ from jukejax.sampling.job import Item, Job, Options
 from jukejax.sampling.memory import bandwidth, free_memory
 from jukejax.sampling.plan import Plan, Window
 from jukejax.sampling.request import new_job
-from jukejax.sampling.resolve import LevelSetup, unlabelled
+from jukejax.sampling.resolve import Level, resolve_shapes
 from jukejax.sampling.sample_dir import SampleDir
 
 
-def peak_bytes(job: Job, setups: list[LevelSetup], mesh: Mesh, stream: bool) -> int:
-    """The most that a job takes on a device: its largest level, or all weights and caches."""
-    made = [setup for setup in setups if setup.plan.rounds]
-    memories = [setup.memory(len(job.items), mesh) for setup in made]
+def peak_bytes(job: Job, levels: list[Level], mesh: Mesh, stream: bool) -> int:
+    """Peak bytes of a job on one device: of its largest level or, streamed, of all levels."""
+    made = [level for level in levels if level.plan.rounds]
+    memories = [level.memory(len(job.items), mesh) for level in made]
     if not stream:
         return max((m.peak for m in memories), default=0)
     kept = sum(m.weights + len(s.batches) * m.caches for s, m in zip(made, memories, strict=True))
     return kept + max((max(m.prefill, m.loading) for m in memories), default=0)
 
 
-def memory_text(job: Job, setups: list[LevelSetup], mesh: Mesh, stream: bool) -> str:
-    """The most that a job takes at once beside what there is."""
-    free = free_memory()
-    there = f" of {size_text(free)} free" if free else ""
-    return f"At most {size_text(peak_bytes(job, setups, mesh, stream))} at once{there}."
+def memory_text(needed: int, free: int) -> str:
+    """The peak memory of a job beside what is free (0: unknown)."""
+    return f"At most {size_text(needed)} at once{f' of {size_text(free)} free' if free else ''}."
 
 
-def check_memory(job: Job, setups: list[LevelSetup], mesh: Mesh, stream: bool) -> None:
-    """Raises ConfigError where a job cannot fit into the device's memory, or the host's."""
-    needed, free = peak_bytes(job, setups, mesh, stream), free_memory()
+def check_memory(job: Job, levels: list[Level], mesh: Mesh, stream: bool) -> str:
+    """The peak memory of a job beside the free memory, as a sentence.
+
+    Raises:
+      ConfigError: it cannot fit into the memory of the device, or of the host.
+    """
+    needed, free = peak_bytes(job, levels, mesh, stream), free_memory()
     if not free or needed <= free:
-        return
-    songs = max(len(job.items[some]) for setup in setups for some in setup.batches)
-    rows = max(setup.rows(len(job.items)) for setup in setups)
-    chains = any(setup.plan.chains > 1 for setup in setups)
+        return memory_text(needed, free)
+    songs = max(len(job.items[some]) for level in levels for some in level.batches)
+    rows = max(level.largest(len(job.items)) * level.plan.chains for level in levels)
+    chains = any(level.plan.chains > 1 for level in levels)
     ways = ["leave out --stream"] * stream
     ways += [f"give a --max-batch below {rows}"] * (songs > 1)
     ways += ["give fewer --parallel-segments"] * chains
@@ -100,7 +102,7 @@ def measured_speed(out: Path, level: int) -> float:
 
 
 def plan_text(
-    job: Job, config: VQVAEConfig, setups: list[LevelSetup], mesh: Mesh, out: Path, stream: bool
+    job: Job, config: VQVAEConfig, levels: list[Level], mesh: Mesh, out: Path, stream: bool
 ) -> str:
     """Windows, memory on a device and time of a job."""
     samples = job.samples(config.sample_rate, config.hops[-1])
@@ -110,26 +112,27 @@ def plan_text(
         f"{samples / config.sample_rate:g} s, cut to length in the sound."
     ]
     rows, total, speed = [], 0.0, bandwidth()
-    for setup in setups:
-        memory, plan = setup.memory(songs, mesh), setup.plan
-        batches = [len(job.items[some]) for some in setup.batches]
-        measured = measured_speed(out, setup.level)
-        cached = jnp.dtype(setup.config.dtype).itemsize
-        keys = costs.decode_bytes(setup.config, setup.rows(songs), 0, cached)
+    for level in levels:
+        memory, plan = level.memory(songs, mesh), level.plan
+        batches = [len(job.items[some]) for some in level.batches]
+        measured = measured_speed(out, level.level)
+        cached = jnp.dtype(level.config.dtype).itemsize
+        batch = level.largest(songs) * plan.chains
+        keys = costs.decode_bytes(level.config, batch, 0, cached)
         rate = measured or speed / (memory.read + keys)
         seconds = plan.steps() * len(batches) / rate
         total += seconds
         lines += [
-            f"level {setup.level}: {plan.total:,} tokens a song, "
+            f"level {level.level}: {plan.total:,} tokens a song, "
             f"{' + '.join(map(str, batches))} sampled at once"
         ]
         lines += plan_lines(plan)
         sizes = (memory.weights, memory.caches, memory.prefill, memory.peak)
         rows.append(
             (
-                str(setup.level),
+                str(level.level),
                 f"{plan.total - plan.given:,}",
-                f"{setup.rows(songs):,}",
+                f"{batch:,}",
                 f"{plan.steps():,}",
                 *(size_text(size) for size in sizes),
                 f"{rate:.3g} {'measured' if measured else 'at best'}",
@@ -142,8 +145,9 @@ def plan_text(
         "",
         table(head, rows),
         "",
-        f"{memory_text(job, setups, mesh, stream)} Time: {format_seconds(total)} without "
-        "prefills. A step makes a token of each row of a batch; 'at best' reads each weight, and "
+        memory_text(peak_bytes(job, levels, mesh, stream), free_memory())
+        + f" Time: {format_seconds(total)} without prefills. A step samples one token per row of a batch; "
+        "'at best' reads each weight, and "
         f"the keys and values attended to, once a step at the {speed / 1e9:.1f} GB/s measured now, "
         f"'measured' is what {out} saw so far.",
     ]
@@ -166,4 +170,4 @@ def plan_presets(
             f"presets is {' '.join(names)}; name a VQ-VAE and a prior for each level."
         )
     job = new_job(options, (Item(),) * options.count, "")
-    return plan_text(job, vqvae, unlabelled(job, vqvae, priors), mesh, out, stream)
+    return plan_text(job, vqvae, resolve_shapes(job, vqvae, priors), mesh, out, stream)

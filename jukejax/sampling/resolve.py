@@ -1,39 +1,46 @@
-"""A job against its model: what each level needs, checked before anything is made."""
+"""A request against its model: what each level needs, checked before anything is sampled."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from jukejax.config import ConfigError, PriorConfig, VQVAEConfig
-from jukejax.model_dir import LoadedVQVAE, ModelDir, weights_name
+from jukejax.model_dir import LoadedModel, weights_name
 from jukejax.parallel.mesh import Mesh
-from jukejax.sampling.cascade import Describe
+from jukejax.sampling.conditions import Conditions, check_labels, job_conditions
 from jukejax.sampling.draw import Control
 from jukejax.sampling.job import Item, Job
-from jukejax.sampling.labels import check_labels, describer
 from jukejax.sampling.loop import on_device
 from jukejax.sampling.memory import Memory, level_memory
 from jukejax.sampling.plan import Plan, plan_rounds
+from jukejax.sampling.request import Request
 from jukejax.text.labels import Vocabulary
 
 
 @dataclass(frozen=True)
-class LevelSetup:
-    """One level of a job."""
+class Level:
+    """All that sampling a level needs; nothing behind it reads a model directory or a name.
+
+    Attributes:
+      plan: its windows.
+      batches: the songs that are sampled together.
+      conditions: of all songs; None where only the models' shapes are known.
+      controls: how codes are drawn, per batch.
+      weights: what identifies the weights that sample it.
+      storage: of their matrices, one of `job.WEIGHTS`.
+    """
 
     config: PriorConfig
     plan: Plan
-    batches: tuple[slice, ...]  # of items
-    describes: tuple[Describe, ...]  # a batch each
-    controls: tuple[Control, ...]  # a batch each
-    weights: str  # what tells them from others'
-    held: str = "float32"  # what their matrices are held in
+    batches: tuple[slice, ...]
+    conditions: Conditions | None = None
+    controls: tuple[Control, ...] = ()
+    weights: str = ""
+    storage: str = "float32"
 
     @property
     def level(self) -> int:
@@ -45,15 +52,11 @@ class LevelSetup:
         return self.config.upper.ratio if self.config.upper else 1
 
     def largest(self, songs: int) -> int:
-        """Of so many songs, those of the largest batch."""
-        return min(max(some.stop - some.start for some in self.batches), songs)
-
-    def rows(self, songs: int) -> int:
-        """Windows that are filled at once: songs of the largest batch, times chains."""
-        return self.largest(songs) * self.plan.chains
+        """Songs of the largest batch, of `songs` in all."""
+        return min(max(batch.stop - batch.start for batch in self.batches), songs)
 
     def memory(self, songs: int, mesh: Mesh) -> Memory:
-        return level_memory(self.config, mesh, self.largest(songs), self.held, self.plan.chains)
+        return level_memory(self.config, mesh, self.largest(songs), self.storage, self.plan.chains)
 
 
 def level_name(level: int, levels: int) -> str:
@@ -61,27 +64,12 @@ def level_name(level: int, levels: int) -> str:
     return "bottom" if level == 0 else "top" if level == levels - 1 else "middle"
 
 
-def describe_level(job: Job, config: VQVAEConfig, setup: LevelSetup, samples: int) -> dict:
-    """What job.json says of a level."""
-    level = setup.level
-    return {
-        "level": level,
-        "name": level_name(level, config.levels),
-        "hop": config.hops[level],
-        "tokens": samples // config.hops[level],
-        "temperature": job.temperature[level],
-        "hop_fraction": job.hop_fraction[level],
-        "seconds_to_sample": None,
-        "weights": setup.weights,
-    }
-
-
 def check_levels(job: Job, count: int) -> list[int]:
-    """The levels to make, top first.
+    """The levels to sample, top first.
 
     Raises:
-      ConfigError: one is not there, one has no codes above it to be made from, or an option that
-        is given a level each has another number of values.
+      ConfigError: the model has no such level, or an option with a value per level has another
+        number of values.
     """
     for drawn in (job, *job.items):
         for name in ("temperature", "top_k", "top_p", "hop_fraction", "given"):
@@ -99,7 +87,7 @@ def check_levels(job: Job, count: int) -> list[int]:
 
 
 def control(job: Job, items: tuple[Item, ...], level: int) -> Control:
-    """How a batch of items is drawn: an item's own, or else the job's."""
+    """How the codes of a batch are drawn: as each item says, or else as the job does."""
 
     def column(name: str, none: Any, dtype: Any) -> Any:
         own = [getattr(item, name) or getattr(job, name) for item in items]
@@ -114,13 +102,8 @@ def control(job: Job, items: tuple[Item, ...], level: int) -> Control:
     )
 
 
-def _some(describe: Describe, some: slice, offset: int) -> dict[str, np.ndarray]:
-    """The label arrays of some of the items."""
-    return {name: x[some] for name, x in describe(offset).items()}
-
-
 def plan_level(job: Job, config: PriorConfig, samples: int) -> Plan:
-    """The windows of a level of a job; levels with codes above are cut into chains, if asked."""
+    """The windows of a level of a job; upsampled levels are cut into chains, if asked for."""
     return plan_rounds(
         samples // config.hop,
         config.n_ctx,
@@ -131,40 +114,44 @@ def plan_level(job: Job, config: PriorConfig, samples: int) -> Plan:
     )
 
 
-def unlabelled(job: Job, vqvae: VQVAEConfig, priors: dict[int, PriorConfig]) -> list[LevelSetup]:
-    """The levels to make, top first, with what shapes alone tell: enough for a plan."""
-    samples, out = job.samples(vqvae.sample_rate, vqvae.hops[-1]), []
-    for level in check_levels(job, vqvae.levels):
-        config = on_device(priors[level])
+def resolve_shapes(job: Job, vqvae: VQVAEConfig, priors: dict[int, PriorConfig]) -> list[Level]:
+    """The levels to sample, top first, as far as configs determine them: enough for a plan."""
+    samples, levels = job.samples(vqvae.sample_rate, vqvae.hops[-1]), []
+    for number in check_levels(job, vqvae.levels):
+        config = on_device(priors[number])
         plan = plan_level(job, config, samples)
         batches = tuple(job.batches(plan.chains))
-        out.append(LevelSetup(config, plan, batches, (), (), "", job.weights))
-    return out
+        levels.append(Level(config, plan, batches, storage=job.weights))
+    return levels
 
 
-def set_up(job: Job, folder: ModelDir, model: LoadedVQVAE) -> list[LevelSetup]:
-    """The levels to make, top first; all that can be wrong is found here.
+def resolve(request: Request, model: LoadedModel) -> list[Level]:
+    """The levels to sample, top first; whatever is wrong with a request is found here.
+
+    Names become ids, lyrics tokens, seconds windows.
 
     Raises:
-      ConfigError, CheckpointError, DataError: what is asked for cannot be made by this model.
+      ConfigError, CheckpointError, DataError: this model cannot sample the request.
     """
-    vqvae = model.config
-    samples = job.samples(vqvae.sample_rate, vqvae.hops[-1])
-    found = {level: folder.prior_config(level) for level in check_levels(job, vqvae.levels)}
-    out = []
-    for setup in unlabelled(job, vqvae, {level: config for level, (config, _) in found.items()}):
-        config, (_, note) = setup.config, found[setup.level]
-        labelled = config.labels is not None
-        names = folder.labels(config.level) if labelled else None
-        vocabulary = Vocabulary.load(names) if names else Vocabulary.build([], [])
-        check_labels(config, note, vocabulary, folder)
-        describe = describer(config, vocabulary, job, samples)
-        out.append(
-            dataclasses.replace(
-                setup,
-                describes=tuple(functools.partial(_some, describe, x) for x in setup.batches),
-                controls=tuple(control(job, job.items[x], config.level) for x in setup.batches),
-                weights=weights_name(model, note),
-            )
+    job, directory, vqvae = request.job, model.directory, model.vqvae
+    samples = job.samples(vqvae.config.sample_rate, vqvae.config.hops[-1])
+    priors = {
+        number: directory.checked_config(vqvae, number)
+        for number in check_levels(job, vqvae.config.levels)
+    }
+    levels = []
+    configs = {number: config for number, (config, _) in priors.items()}
+    for level in resolve_shapes(job, vqvae.config, configs):
+        config, note = level.config, priors[level.level][1]
+        if config.labels:
+            vocabulary = Vocabulary.load(directory.labels(config.level))
+            check_labels(config, note, vocabulary, directory)
+        else:
+            vocabulary = Vocabulary.build([], [])
+        conditions = job_conditions(config, vocabulary, job, samples)
+        controls = tuple(control(job, job.items[x], config.level) for x in level.batches)
+        mark = weights_name(vqvae, note)
+        levels.append(
+            dataclasses.replace(level, conditions=conditions, controls=controls, weights=mark)
         )
-    return out
+    return levels

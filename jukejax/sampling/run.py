@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jukejax.config import ConfigError
-from jukejax.model_dir import LoadedModel
+from jukejax.config import ConfigError, VQVAEConfig
+from jukejax.model_dir import LoadedModel, LoadedPrior
 from jukejax.sampling import sound
+from jukejax.sampling.job import Job
 from jukejax.sampling.making import Board, load_prior, make
-from jukejax.sampling.planning import check_memory, memory_text, plan_text
+from jukejax.sampling.planning import check_memory, plan_text
 from jukejax.sampling.request import Request
-from jukejax.sampling.resolve import describe_level, set_up
+from jukejax.sampling.resolve import Level, level_name, resolve
 from jukejax.sampling.sample_dir import SampleDir
 from jukejax.sampling.words import align_sample, is_aligned, with_words
 
@@ -29,13 +30,14 @@ class Step(NamedTuple):
 
 def plan(model: LoadedModel, request: Request, out: Path, stream: bool = False) -> str:
     """Windows, memory and a time estimate of a request; nothing is sampled or written."""
-    setups = set_up(request.job, model.directory, model.vqvae)
-    return plan_text(request.job, model.vqvae.config, setups, model.mesh, out, stream)
+    levels = resolve(request, model)
+    return plan_text(request.job, model.vqvae.config, levels, model.mesh, out, stream)
 
 
 def sample_into(
-    out: Path, model: LoadedModel, request: Request, stream: bool = False, progress: bool = False
-) -> Iterator[Step]:
+    out: Path, model: LoadedModel, request: Request, stream: bool = False, progress: bool = False,
+    chunk: int = 0, piece_seconds: float = sound.PIECE_SECONDS,
+) -> Iterator[Step]:  # fmt: skip
     """Samples a request into a sample directory, or continues the same request there.
 
     Work is saved every few seconds: a run may be killed, or this iterator dropped, at any moment.
@@ -44,45 +46,64 @@ def sample_into(
       stream: begin lower levels as soon as the codes above them are sampled; keeps all priors in
         memory.
       progress: print the memory needed and show a progress bar per level.
+      chunk: tokens per row between two saves; 0: as many as take about two seconds.
+      piece_seconds: seconds of sound decoded at once.
 
     Raises:
       ConfigError, CheckpointError, DataError: the model cannot sample the request, or `out`
         belongs to another one.
     """
     job, config, mesh = request.job, model.vqvae.config, model.mesh
-    setups = set_up(job, model.directory, model.vqvae)
-    check_memory(job, setups, mesh, stream)
+    levels = {level.level: level for level in resolve(request, model)}
+    memory = check_memory(job, list(levels.values()), mesh, stream)
     if progress:
-        print(memory_text(job, setups, mesh, stream))
+        print(memory)
     samples = job.samples(config.sample_rate, config.hops[-1])
-    levels = [describe_level(job, config, setup, samples) for setup in setups]
+    records = [_record(level, job, config) for level in levels.values()]
     given = request.given or [np.zeros((len(job.items), 0), np.int32)] * config.levels
-    sample = SampleDir(out, job, config.sample_rate, levels, given, request.notes)
-    board = Board(sample, job, config.hops, samples, setups)
-    by_level = {setup.level: setup for setup in setups}
-    for level, setup in by_level.items():
-        above = level + 1
-        if setup.config.upper and above not in by_level and not board.finished(above):
+    sample = SampleDir(out, job, config.sample_rate, records, given, request.notes)
+    lengths = [samples // hop for hop in config.hops]
+    board = Board(sample, job, lengths, list(levels.values()))
+    for number, level in levels.items():
+        above = number + 1
+        if level.config.upper and above not in levels and not board.finished(above):
             raise ConfigError(
-                f"Level {level} is made from the codes of level {above}, which {out} lacks; "
+                f"Level {number} is sampled from the codes of level {above}, which {out} lacks; "
                 f"name both in --levels, or --upsample a directory that has them."
             )
-    seconds = round(job.seconds * config.sample_rate)
+    n_samples = round(job.seconds * config.sample_rate)
     sounds = {
-        level: sound.GrowingSounds(model.vqvae, sample, level, board.codes[level], seconds)
-        for level in by_level
-        if not (board.finished(level) and sample.has_sound(level))
+        number: sound.GrowingSounds(
+            model.vqvae, sample, number, board.codes[number], n_samples, piece_seconds
+        )
+        for number in levels
+        if not (board.finished(number) and sample.has_sound(number))
     }
     nothing = np.zeros((len(job.items), 0), np.float32)
-    making = make(board, setups, model.directory, model.vqvae, mesh, stream, progress)
-    for level, priors in making:
-        piece = sounds[level].grow(board.done(level)) if level in sounds else nothing
-        if board.finished(level):
-            sung = with_words(by_level[level].config, job)
-            if sung and not is_aligned(sample, level, sung):
-                if level not in priors:
-                    priors[level] = load_prior(
-                        model.directory, mesh, model.vqvae, level, job.weights
-                    )
-                align_sample(sample, job, samples, model.directory, priors[level], mesh)
-        yield Step(level, piece, board.finished(level))
+
+    def load(number: int) -> LoadedPrior:
+        return load_prior(model, number, job.weights)
+
+    for number, priors in make(board, list(levels.values()), load, mesh, stream, progress, chunk):
+        piece = sounds[number].grow(board.done(number)) if number in sounds else nothing
+        finished = board.finished(number)
+        sung = with_words(levels[number]) if finished else []
+        if sung and not is_aligned(sample, number, sung):
+            priors[number] = priors.get(number) or load(number)
+            align_sample(sample, job, levels[number], priors[number], mesh)
+        yield Step(number, piece, finished)
+
+
+def _record(level: Level, job: Job, config: VQVAEConfig) -> dict[str, Any]:
+    """What job.json says of a level."""
+    number = level.level
+    return {
+        "level": number,
+        "name": level_name(number, config.levels),
+        "hop": config.hops[number],
+        "tokens": level.plan.total,
+        "temperature": job.temperature[number],
+        "hop_fraction": job.hop_fraction[number],
+        "seconds_to_sample": None,
+        "weights": level.weights,
+    }

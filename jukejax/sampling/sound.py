@@ -90,10 +90,12 @@ def decode(vqvae: LoadedVQVAE, codes: np.ndarray, level: int) -> np.ndarray:
 Piece = tuple[int, int, tuple[int, int]]  # of codes [start, stop) decoded, [first, last) counts
 
 
-def pieces(model: LoadedVQVAE, level: int, total: int) -> list[Piece]:
+def pieces(
+    model: LoadedVQVAE, level: int, total: int, seconds: float = PIECE_SECONDS
+) -> list[Piece]:
     """How a song of `total` codes is decoded: windows overlap by what a sample depends on."""
     reach = vqvae.decoder_reach(model.config, level)
-    size = max(1, round(PIECE_SECONDS * model.config.sample_rate) // model.config.hops[level])
+    size = max(1, round(seconds * model.config.sample_rate) // model.config.hops[level])
     return vqvae.piecewise(lambda start, stop: (start, stop), total, size, reach)
 
 
@@ -109,12 +111,13 @@ class GrowingSounds:
     """The sounds of a level, written while its codes are made, in memory for one piece."""
 
     def __init__(
-        self, model: LoadedVQVAE, sample: SampleDir, level: int, codes: np.ndarray, n_samples: int
-    ) -> None:
-        """Begins anew; `codes` (N, T) is read as it is filled."""
+        self, model: LoadedVQVAE, sample: SampleDir, level: int, codes: np.ndarray, n_samples: int,
+        piece_seconds: float = PIECE_SECONDS,
+    ) -> None:  # fmt: skip
+        """Starts from scratch; `codes` (N, T) is read while it is filled."""
         self.model, self.sample, self.level, self.codes = model, sample, level, codes
         self.left = n_samples
-        self.waiting = pieces(model, level, codes.shape[1])
+        self.waiting = pieces(model, level, codes.shape[1], piece_seconds)
         self.begun = False
 
     def grow(self, done: int) -> np.ndarray:

@@ -16,45 +16,24 @@ from numpy.typing import NDArray
 
 from jukejax import files
 from jukejax.config import PriorConfig
-from jukejax.model_dir import LoadedPrior, ModelDir
+from jukejax.model_dir import LoadedPrior
 from jukejax.models.transformer import KEEP_LYRICS
 from jukejax.parallel.mesh import batch_ways
 from jukejax.sampling import alignment
 from jukejax.sampling.alignment import Found, Head, Song
+from jukejax.sampling.conditions import Conditions
 from jukejax.sampling.inside import make_reader
 from jukejax.sampling.job import Job
-from jukejax.sampling.labels import describe_songs, label_ids, span
 from jukejax.sampling.plan import Window, plan_windows
+from jukejax.sampling.resolve import Level
 from jukejax.sampling.sample_dir import SampleDir
 from jukejax.text import lyrics as text
-from jukejax.text.labels import Vocabulary
 
 
-def sung(
-    config: PriorConfig,
-    labels: dict[str, np.ndarray],
-    lyrics: str,
-    codes: NDArray[np.integer],
-    windows: Sequence[Window],
-    begin: int,
-    total: int,
-) -> Song:
-    """A song to align: its top-level codes, label ids (1, ...) and lyrics.
-
-    Args:
-      begin, total: sample of the song that the codes begin at, and the song's length in samples.
-    """
-    wanted = config.lyrics
-    assert wanted is not None
-    tokens = text.encode(lyrics, wanted.alphabet)
-
-    def lyric(offset: int) -> int:
-        place = (total, begin + offset, config.window_samples, np.float32)
-        # told by its end: bytes of a character cut in two are padding in front
-        return text.window_span(tokens, wanted.tokens, *place, wanted.alphabet)[1] - wanted.tokens
-
-    describe = describe_songs(config, labels, [lyrics], begin, total)
-    return Song(codes, windows, describe, lyric, len(tokens))
+def sung(conditions: Conditions, codes: NDArray[np.integer], windows: Sequence[Window]) -> Song:
+    """A song to align: its conditions (of this song alone), and its codes (T,) of their level."""
+    characters = len(conditions.tokens[0])
+    return Song(codes, windows, conditions, conditions.first_token, characters)
 
 
 def of_text(weights: alignment.Weights, lyrics: str, alphabet: str) -> alignment.Weights:
@@ -94,24 +73,20 @@ def is_aligned(sample: SampleDir, level: int, items: Iterable[int]) -> bool:
 
 
 def align_sample(
-    sample: SampleDir, job: Job, samples: int, folder: ModelDir, prior: LoadedPrior, mesh: Mesh
+    sample: SampleDir, job: Job, level: Level, prior: LoadedPrior, mesh: Mesh
 ) -> Head | None:
-    """Writes the alignments of a finished level's items that have lyrics.
+    """Writes the alignments of a finished level's songs that have lyrics.
 
-    All have the head that is the most monotone over all of them, which is returned.
+    All from one head, the most monotonic over all of them, which is returned.
     """
-    config, level, count = prior.config, prior.config.level, samples // prior.config.hop
-    windows = plan_windows(count, config.n_ctx, job.hop_fraction[level], 1)
-    codes, _ = sample.load(level, (len(job.items), count))
-    begin, total = span(config, job, samples)
-    vocabulary = (
-        Vocabulary.load(folder.labels(level)) if config.labels else Vocabulary.build([], [])
-    )
-    songs = {}
-    for item in with_words(config, job):
-        one = job.items[item]
-        ids = label_ids(config, vocabulary, [one]) if config.labels else {}
-        songs[item] = sung(config, ids, one.lyrics, codes[item], windows, begin, total)
+    config, conditions, plan = prior.config, level.conditions, level.plan
+    assert conditions is not None
+    windows = plan_windows(plan.total, config.n_ctx, job.hop_fraction[config.level], 1)
+    codes, _ = sample.load(config.level, (len(job.items), plan.total))
+    songs = {
+        item: sung(conditions.songs(slice(item, item + 1)), codes[item], windows)
+        for item in with_words(level)
+    }
     read = make_reader(config, prior.params, mesh, KEEP_LYRICS)
     batch, heads = batch_ways(mesh), alignment.lyric_heads(config)
     scores = most_monotone(alignment.align(config, read, x, heads, batch) for x in songs.values())
@@ -120,33 +95,29 @@ def align_sample(
         return None
     for item, song in songs.items():
         found = alignment.align(config, read, song, [head], batch)[head]
-        _write(sample, config, item, job.items[item].lyrics, head, found.weights, job.seconds)
+        _write(sample, config, item, job, head, found.weights)
     return head
 
 
-def with_words(config: PriorConfig, job: Job) -> list[int]:
-    """Items that a prior can be asked to align: it has layers for lyrics, and they have some."""
-    if config.lyrics is None or not alignment.lyric_layers(config):
+def with_words(level: Level) -> list[int]:
+    """Songs that can be aligned: they have lyrics, and the prior has lyrics attention."""
+    if level.config.lyrics is None or not alignment.lyric_layers(level.config):
         return []
-    alphabet = config.lyrics.alphabet
-    return [i for i, item in enumerate(job.items) if len(text.encode(item.lyrics, alphabet))]
+    assert level.conditions is not None
+    return [i for i, tokens in enumerate(level.conditions.tokens) if len(tokens)]
 
 
 def _write(
-    sample: SampleDir,
-    config: PriorConfig,
-    item: int,
-    lyrics: str,
-    head: Head,
+    sample: SampleDir, config: PriorConfig, item: int, job: Job, head: Head,
     tokens: alignment.Weights,
-    end: float,
-) -> None:
+) -> None:  # fmt: skip
     """Writes the alignment of one item, and its words; times count from the sample's beginning."""
     assert config.lyrics is not None
     arrays, words = alignment_files(sample, config.level, item)
+    lyrics = job.items[item].lyrics
     weights = of_text(tokens, lyrics, config.lyrics.alphabet)
     seconds = alignment.frame_seconds(config, len(weights))
-    timed = alignment.timed_words(lyrics, alignment.path(weights), seconds, end)
+    timed = alignment.timed_words(lyrics, alignment.path(weights), seconds, job.seconds)
     with files.atomic_path(arrays) as path:
         np.savez_compressed(
             path, weights=weights.astype(np.float16), seconds=seconds,

@@ -70,10 +70,10 @@ def test_windows_hold_the_songs_and_count_what_they_made():
     class Setup:
         config = type("Config", (), {"n_ctx": 8, "hop": 4, "upper": None})
         plan = type("Plan", (), {"windows": windows})
-        describes = tuple(
-            lambda offset, name=name: {"who": np.array([name]), "offset": np.array([offset])}
-            for name in (7, 9)
-        )
+
+        @staticmethod
+        def conditions(offset):
+            return {"who": np.array([7, 9]), "offset": np.full(2, offset)}
 
     found = cascade.made_windows(Setup, made, None, 10)
     assert found["codes"].tolist() == [row[a : a + 8].tolist() for a in (0, 4, 6) for row in made]

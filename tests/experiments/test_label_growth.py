@@ -28,8 +28,8 @@ from jukejax.errors import CheckpointError, DataError, InteropError
 from jukejax.interop import huggingface_settings
 from jukejax.interop.openai_settings import prior_settings
 from jukejax.parallel.mesh import make_mesh
+from jukejax.sampling.conditions import job_conditions
 from jukejax.sampling.job import Item, Job
-from jukejax.sampling.labels import describer
 from jukejax.text.labels import Vocabulary, labels_digest
 from jukejax.training.checkpoint import load_experiment, open_existing, save_mapped
 from jukejax.training.step import abstract_state
@@ -159,7 +159,7 @@ def described(labels, **item):
     config = replace(PRIOR.model, labels=labels)
     vocabulary = Vocabulary.build(["Nina"], ["jazz"], [1964], ["calm", "late night"])
     job = Job(items=(Item("Nina", ("jazz",), **item),), seconds=1.0)
-    return describer(config, vocabulary, job, 44_100)(0)
+    return job_conditions(config, vocabulary, job, 44_100)(0)
 
 
 def test_an_alphabet_comes_from_the_lyrics_and_reaches_samples(old, new):
@@ -172,10 +172,10 @@ def test_an_alphabet_comes_from_the_lyrics_and_reaches_samples(old, new):
         data.fit_alphabet(asked, new)
     job = Job(items=(Item(lyrics="さくら、さ"),), seconds=1.0)
     plain = replace(config, labels=None)
-    told = describer(plain, Vocabulary.build([], []), job, 44_100)(0)
+    told = job_conditions(plain, Vocabulary.build([], []), job, 44_100)(0)
     assert told["lyrics"].tolist() == [[0, 0, 0, 0, 2, 1, 3, 2]]
     spelled = replace(plain, lyrics=replace(words, alphabet="bytes"))
-    told = describer(spelled, Vocabulary.build([], []), job, 44_100)(0)
+    told = job_conditions(spelled, Vocabulary.build([], []), job, 44_100)(0)
     first = told["lyrics"][0]  # two characters of three bytes, and no part of a third
     assert first.tolist() == [0, 0, *(b + 1 for b in "さく".encode())]
 

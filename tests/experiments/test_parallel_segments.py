@@ -12,7 +12,8 @@ from tiny_model import HOPS, N_CTX, RATE, assert_same, codes, sample
 
 from experiments import sample as command
 from jukejax.config import ConfigError
-from jukejax.sampling import cascade, making
+from jukejax.sampling import making
+from jukejax.sampling.run import sample_into
 from jukejax.sampling.sample_dir import SampleDir
 
 pytestmark = [pytest.mark.usefixtures("quick"), pytest.mark.slow]
@@ -58,36 +59,23 @@ def test_the_job_makes_the_song_again_and_no_other_is_made_in_its_place(model, c
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_killed_after_every_chunk_it_makes_the_same_songs(
-    model, cut, tmp_path, monkeypatch, stream
-):
-    """Each life makes 7 tokens of every chain of one level; the next goes on from disk."""
-    monkeypatch.setattr(cascade._Pace, "learn", lambda self, *_: setattr(self, "tokens", 7))
-
-    class Killed(BaseException):
-        pass
-
-    def step(self, was=making.Batch.step):
-        was(self)
-        kept = SampleDir.open(tmp_path)
-        found, done = kept.load(self.setup.level, (2, TOTALS[self.setup.level]))
-        expected = codes(cut, self.setup.level)
-        for item in (0, 1):  # what says that it is there is
-            assert (found[item, : done[item]] == expected[item, : done[item]]).all()
-        begun.append((self.setup.level, int(kept.made(self.setup.level, 2)[0]), int(done[0])))
-        raise Killed
-
-    options = {"model": model, "parallel_segments": CHAINS, **OPTIONS}
+def test_killed_after_every_chunk_it_makes_the_same_songs(model, cut, tmp_path, stream):
+    """Each run samples 7 tokens of every chain of one level; the next continues from disk."""
+    loaded, request = tiny_model.request(model, parallel_segments=CHAINS, **OPTIONS)
     begun = []
-    with monkeypatch.context() as patch:
-        patch.setattr(making.Batch, "step", step)
-        while True:
-            try:
-                sample(tmp_path, stream=stream, **options)
-                break
-            except Killed:
-                continue
-    assert len([level for level, *_ in begun if level == 0]) > 52 / 8  # the longest chain's tokens
+    while True:
+        steps = sample_into(tmp_path, loaded.loaded, request, stream, chunk=7)
+        step = next((step for step in steps if not step.finished), None)
+        steps.close()
+        if step is None:
+            break
+        kept = SampleDir.open(tmp_path)
+        found, done = kept.load(step.level, (2, TOTALS[step.level]))
+        expected = codes(cut, step.level)
+        for item in (0, 1):  # what is counted as finished is finished
+            assert (found[item, : done[item]] == expected[item, : done[item]]).all()
+        begun.append((step.level, int(kept.made(step.level, 2)[0]), int(done[0])))
+    assert len([level for level, *_ in begun if level == 0]) > 52 / 8 - 1  # the longest chain
     assert any(0 < done < made < TOTALS[level] for level, made, done in begun)
     assert_same(cut, tmp_path)
 
@@ -141,7 +129,7 @@ def test_streaming_waits_for_the_codes_above_all_chains(model, cut, tmp_path, mo
         ready = {level: self.board.ahead[level].copy() for level in TOTALS}
         first = not self.progress.rounds and not self.progress.drawn.size
         made = was(self)
-        order.append((self.setup.level, first, ready))
+        order.append((self.level.level, first, ready))
         return made
 
     monkeypatch.setattr(making.Batch, "step", step)
@@ -157,28 +145,20 @@ def test_streaming_waits_for_the_codes_above_all_chains(model, cut, tmp_path, mo
     assert not begun[0][1].all()
 
 
-def test_the_sound_of_what_is_there_can_be_heard_while_a_level_is_made(
-    model, whole, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(cascade._Pace, "learn", lambda self, *_: setattr(self, "tokens", 7))
-    from jukejax.sampling import sound
-
-    monkeypatch.setattr(sound, "PIECE_SECONDS", 0.004)  # 32 samples, beside the overlap
-    heard = []
-
-    def step(self, was=making.Batch.step):
-        part = tmp_path / f"level_{self.setup.level}" / "item_1.part.wav"
+def test_the_sound_of_what_is_sampled_can_be_heard_while_a_level_grows(model, whole, tmp_path):
+    loaded, request = tiny_model.request(model, levels=2, **OPTIONS)
+    heard, pieces, part = [], [], tmp_path / "level_2" / "item_1.part.wav"
+    # pieces of 32 samples, beside the overlap
+    for step in sample_into(tmp_path, loaded.loaded, request, chunk=7, piece_seconds=0.004):
         heard.append(soundfile.read(part, dtype="int16")[0] if part.exists() else np.zeros(0))
-        return was(self)
-
-    monkeypatch.setattr(making.Batch, "step", step)
-    out = sample(tmp_path, model=model, levels=(2,), **OPTIONS)
-    final = soundfile.read(out / "level_2" / "item_1.wav", dtype="int16")[0]
-    lengths = [len(x) for x in heard]
+        pieces.append(step.sound[1])
+    final, _ = soundfile.read(tmp_path / "level_2" / "item_1.wav", dtype="int16")
+    lengths = [len(x) for x in heard[:-1]]
     assert lengths == sorted(lengths) and len(set(lengths)) > 2 and 0 < lengths[-1] < 601
     for x in heard:
         np.testing.assert_array_equal(x, final[: len(x)])
-    assert not list(out.glob("level_2/*.part.wav"))
+    assert np.abs(np.concatenate(pieces) * 2**15 - final).max() <= 1
+    assert not part.exists()
     whole_sound = soundfile.read(whole / "level_2" / "item_1.wav", dtype="int16")[0]
     assert np.abs(final.astype(int) - whole_sound).max() <= 1  # of other pieces
 

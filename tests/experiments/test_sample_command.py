@@ -30,10 +30,10 @@ from jukejax.model_dir import (
 )
 from jukejax.models import vqvae
 from jukejax.models.bottleneck import Codebook
-from jukejax.sampling import labels, sound
+from jukejax.sampling import conditions, sound
 from jukejax.sampling import resolve as setup
+from jukejax.sampling.conditions import job_conditions
 from jukejax.sampling.job import Item, Job, Options, options_from
-from jukejax.sampling.labels import describer
 from jukejax.sampling.request import make_request, request_again
 from jukejax.sampling.sample_dir import SampleDir
 from jukejax.text import lyrics as text
@@ -125,8 +125,8 @@ PRIOR = PriorConfig(
 )  # fmt: skip
 
 
-def test_describer_gives_the_labels_of_a_window():
-    batch = describer(PRIOR, VOCABULARY, JOB, 6000)(1600)
+def test_conditions_gives_the_labels_of_a_window():
+    batch = job_conditions(PRIOR, VOCABULARY, JOB, 6000)(1600)
     assert batch["artist"].tolist() == [1, 0]
     assert batch["genres"].tolist() == [[3, 1, -1], [0, -1, -1]]
     assert batch["offset"].tolist() == [1600, 1600]
@@ -137,8 +137,8 @@ def test_describer_gives_the_labels_of_a_window():
     assert batch["lyrics"][1].tolist() == [0] * 10
 
 
-def test_describer_moves_only_offset_and_lyrics_from_window_to_window():
-    describe = describer(PRIOR, VOCABULARY, JOB, 6000)
+def test_conditions_moves_only_offset_and_lyrics_from_window_to_window():
+    describe = job_conditions(PRIOR, VOCABULARY, JOB, 6000)
     first, later = describe(0), describe(4400)
     assert text.decode(first["lyrics"][0]) == WORDS[:10]
     assert text.decode(later["lyrics"][0]) == WORDS[-10:]
@@ -146,19 +146,19 @@ def test_describer_moves_only_offset_and_lyrics_from_window_to_window():
     assert changed == {"offset", "lyrics"}
 
 
-def test_describer_takes_the_longer_song_that_a_sample_begins():
+def test_conditions_takes_the_longer_song_that_a_sample_begins():
     job = dataclasses.replace(JOB, total_seconds=30.0)
-    batch = describer(PRIOR, VOCABULARY, job, 6000)(1600)
+    batch = job_conditions(PRIOR, VOCABULARY, job, 6000)(1600)
     assert batch["total_length"].tolist() == [30_000, 30_000]
     assert text.decode(batch["lyrics"][0]) == WORDS[:10]  # 2400 / 30000 of the words
     # rounding up to whole codes makes a sample longer than the song asked for
     job = dataclasses.replace(JOB, total_seconds=6.0)
-    assert describer(PRIOR, VOCABULARY, job, 6100)(0)["total_length"].tolist() == [6100, 6100]
+    assert job_conditions(PRIOR, VOCABULARY, job, 6100)(0)["total_length"].tolist() == [6100, 6100]
 
 
-def test_describer_of_a_prior_without_conditions_is_empty():
+def test_a_prior_without_conditions_has_none():
     config = dataclasses.replace(PRIOR, labels=None, lyrics=None, attn_order=2)
-    assert describer(config, VOCABULARY, JOB, 6000)(1600) == {}
+    assert job_conditions(config, VOCABULARY, JOB, 6000)(1600) == {}
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_describer_of_a_prior_without_conditions_is_empty():
 def test_an_unknown_name_is_an_error_that_names_the_nearest(item, message):
     job = dataclasses.replace(JOB, items=(*JOB.items, item))
     with pytest.raises(DataError, match=message):
-        describer(PRIOR, VOCABULARY, job, 6000)
+        job_conditions(PRIOR, VOCABULARY, job, 6000)
 
 
 def test_levels_below_take_names_they_do_not_know_as_unknown(capsys):
@@ -179,18 +179,18 @@ def test_levels_below_take_names_they_do_not_know_as_unknown(capsys):
     config = dataclasses.replace(PRIOR, level=1, upper=upper, lyrics=None, attn_order=2)
     item = Item("Elvis Presley", ("pop rock", "polka", "jazz", "soul"))
     job = dataclasses.replace(JOB, items=(item, JOB.items[0]))
-    batch = describer(config, VOCABULARY, job, 6000)(0)
+    batch = job_conditions(config, VOCABULARY, job, 6000)(0)
     assert batch["artist"].tolist() == [2, 1]
     assert batch["genres"].tolist() == [[2, 0, 1], [3, 1, -1]]
-    assert capsys.readouterr().out.count("level 1 goes on with what it knows") == 1
+    assert capsys.readouterr().out.count("level 1 takes unknown labels as 'unknown'") == 1
     with pytest.raises(DataError, match=r"'polka'"):
-        describer(PRIOR, VOCABULARY, job, 6000)
+        job_conditions(PRIOR, VOCABULARY, job, 6000)
 
 
 def test_too_many_genres_are_an_error():
     job = dataclasses.replace(JOB, items=(Item("unknown", ("jazz", "soul", "jazz", "pop rock")),))
     with pytest.raises(DataError, match=r"4 genres.*at most 3"):
-        describer(PRIOR, VOCABULARY, job, 6000)
+        job_conditions(PRIOR, VOCABULARY, job, 6000)
 
 
 def test_lyric_windows_are_cut_in_the_precision_of_the_published_sampling():
@@ -199,7 +199,7 @@ def test_lyric_windows_are_cut_in_the_precision_of_the_published_sampling():
     vocabulary = Vocabulary.placeholder(2, 2)
     words = ("0123456789" * 10_008)[:100_078]
     job = dataclasses.replace(JOB, items=(Item("unknown", (), words),))
-    batch = describer(config, vocabulary, job, 23_814_007)(22_178_949)
+    batch = job_conditions(config, vocabulary, job, 23_814_007)(22_178_949)
     assert text.decode(batch["lyrics"][0]).startswith("345")
 
 
@@ -223,12 +223,12 @@ def test_labels_are_one_file_or_one_a_level(tmp_path):
 def test_labels_must_fit_the_prior(tmp_path):
     write_model_dir(tmp_path, tmp_path / "vqvae", {2: tmp_path / "top"}, tmp_path / "labels.json")
     folder = read_model_dir(tmp_path)
-    labels.check_labels(PRIOR, {}, VOCABULARY, folder)
-    labels.check_labels(PRIOR, {"labels": labels_digest(VOCABULARY)}, VOCABULARY, folder)
+    conditions.check_labels(PRIOR, {}, VOCABULARY, folder)
+    conditions.check_labels(PRIOR, {"labels": labels_digest(VOCABULARY)}, VOCABULARY, folder)
     with pytest.raises(ConfigError, match=r"labels\.json does not hold the label names"):
-        labels.check_labels(PRIOR, {"labels": "0" * 16}, VOCABULARY, folder)
+        conditions.check_labels(PRIOR, {"labels": "0" * 16}, VOCABULARY, folder)
     with pytest.raises(ConfigError, match=r"labels\.json names 9 genres.*level 2 has 4"):
-        labels.check_labels(PRIOR, {}, Vocabulary.placeholder(3, 9), folder)
+        conditions.check_labels(PRIOR, {}, Vocabulary.placeholder(3, 9), folder)
 
 
 # --- sounds ---------------------------------------------------------------------------------------

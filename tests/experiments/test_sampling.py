@@ -13,13 +13,14 @@ import soundfile
 import tiny_model
 from tiny_model import HOPS, RATE, assert_same, codes, sample
 
+import jukejax
 from experiments.sample import Command, run
 from jukejax.config import ConfigError, MeshConfig
-from jukejax.model_dir import ModelDir, load_vqvae, read_model_dir
+from jukejax.model_dir import ModelDir, load_vqvae
 from jukejax.parallel.mesh import local_bytes, make_mesh
-from jukejax.sampling import cascade, making
-from jukejax.sampling.job import Item, Job
-from jukejax.sampling.resolve import set_up
+from jukejax.sampling import making
+from jukejax.sampling.resolve import resolve
+from jukejax.sampling.run import sample_into
 
 pytestmark = pytest.mark.usefixtures("quick")
 DRAWN = {"hop_fraction": (0.5, 0.5, 0.5), "temperature": (3.0, 3.0, 3.0)}
@@ -70,7 +71,7 @@ def test_levels_are_made_when_they_are_asked_for(song, model, tmp_path):
         out / "level_1" / "item_0.wav"
     ).exists()
     assert [x["level"] for x in json.loads((out / "job.json").read_text())["levels"]] == [2]
-    with pytest.raises(ConfigError, match="Level 0 is made from the codes of level 1"):
+    with pytest.raises(ConfigError, match="Level 0 is sampled from the codes of level 1"):
         sample(out, levels=(0,), **options)
     sample(out, job=out / "job.json", levels=(1, 0))  # the same directory, the levels below
     assert_same(song, out)
@@ -113,7 +114,7 @@ def test_streaming_makes_the_same_songs_in_another_order(song, model, tmp_path, 
 
     def step(self, was=making.Batch.step):
         made = was(self)
-        order.append((self.setup.level, self.made // 2))
+        order.append((self.level.level, self.made // 2))
         return made
 
     monkeypatch.setattr(making.Batch, "step", step)
@@ -163,11 +164,9 @@ def test_a_bfloat16_prior_is_sampled_in_float32_on_a_cpu(model, monkeypatch):
         return dataclasses.replace(config, dtype="bfloat16"), note
 
     monkeypatch.setattr(ModelDir, "prior_config", bfloat16)
-    folder = read_model_dir(model)
-    loaded = load_vqvae(folder.vqvae, make_mesh(MeshConfig()))
-    job = Job(model=str(model), items=(Item("ella", ("jazz",)),), seconds=SECONDS)
-    for setup in set_up(job, folder, loaded):
-        assert setup.config.dtype == "float32"
+    loaded, request = tiny_model.request(model, seconds=SECONDS)
+    for level in resolve(request, loaded.loaded):
+        assert level.config.dtype == "float32"
 
 
 @pytest.mark.parametrize(
@@ -179,30 +178,21 @@ def test_a_bfloat16_prior_is_sampled_in_float32_on_a_cpu(model, monkeypatch):
     ],
 )
 def test_killed_after_every_chunk_it_makes_the_same_songs(
-    song, split_songs, model, tmp_path, monkeypatch, stream, mesh
+    song, split_songs, model, tmp_path, stream, mesh
 ):
-    """Each life makes one chunk of 7 tokens of one level; the next goes on from disk."""
+    """Each run samples one chunk of 7 tokens of one level; the next continues from disk."""
     song, count = (split_songs[0], 4) if mesh == MIXED else (song, 2)
-    monkeypatch.setattr(cascade._Pace, "learn", lambda self, *_: setattr(self, "tokens", 7))
-
-    class Killed(BaseException):
-        pass
-
-    def step(self, was=making.Batch.step):
-        was(self)
-        raise Killed
-
-    options = {"model": model, "seconds": SECONDS, "count": count, "seed": 5, **BATCH}
-    lives = 0
-    with monkeypatch.context() as patch:
-        patch.setattr(making.Batch, "step", step)
-        while True:
-            try:
-                sample(tmp_path, stream=stream, mesh=mesh, **options)
-                break
-            except Killed:
-                lives += 1
-    assert lives > 38 / 8 + 76 / 8 + 152 / 8
+    options = {"seconds": SECONDS, "count": count, "seed": 5, **BATCH}
+    loaded = jukejax.load(model, mesh)
+    request, runs = loaded.request(**options), 0
+    while True:
+        steps = sample_into(tmp_path, loaded.loaded, request, stream, chunk=7)
+        step = next((step for step in steps if not step.finished), None)
+        steps.close()
+        if step is None:
+            break
+        runs += 1
+    assert runs > 38 / 8 + 76 / 8 + 152 / 8 - 3  # the last chunk of a level finishes it
     assert_same(song, tmp_path)
 
 

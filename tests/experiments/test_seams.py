@@ -29,7 +29,7 @@ def test_bits_are_those_of_the_tokens_after_a_place_in_a_window_around_it():
         shown.append(batch)
         return batch["codes"].astype(float)
 
-    setup = SimpleNamespace(config=MIDDLE, ratio=2, describes=[lambda offset: {}])
+    setup = SimpleNamespace(config=MIDDLE, ratio=2, conditions=lambda offset: {})
     codes = np.arange(1, 41, dtype=np.int32) + np.array([[0], [100]], np.int32)
     upper = np.arange(20, dtype=np.int32) + np.array([[0], [100]], np.int32)
     found = seams.bits_after(scorer, setup, codes, upper, [4, 20, 36], 2)

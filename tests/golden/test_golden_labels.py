@@ -19,8 +19,8 @@ from jukejax.config import LyricsConfig
 from jukejax.errors import DataError
 from jukejax.interop import openai_settings
 from jukejax.label_kinds import ARTIST, GENRE
+from jukejax.sampling.conditions import job_conditions
 from jukejax.sampling.job import Item, Job
-from jukejax.sampling.labels import describer
 from jukejax.text import lyrics
 from jukejax.text.labels import Vocabulary, normalise
 
@@ -191,9 +191,9 @@ def test_rows_of_the_sampling_command(vocabularies, name, capsys):
         known = fits and normalise(case["artist"], rule(name)) in vocabulary.indices["artists"]
         if not known and config.upper is None:
             with pytest.raises(DataError, match=r"nearest|6 genres"):
-                describer(config, vocabulary, job, case["total_length"])
+                job_conditions(config, vocabulary, job, case["total_length"])
             continue
-        batch = describer(config, vocabulary, job, case["total_length"])(case["offset"])
+        batch = job_conditions(config, vocabulary, job, case["total_length"])(case["offset"])
         assert ("goes on with what it knows" in capsys.readouterr().out) == (not known)
         if "raises" in case[name]:
             continue

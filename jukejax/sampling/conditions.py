@@ -1,0 +1,169 @@
+"""What windows are conditioned on: ids of label names, timing, and the lyrics of the window."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jukejax.config import ConfigError, LabelsConfig, PriorConfig
+from jukejax.errors import DataError
+from jukejax.label_kinds import KINDS, LabelKind
+from jukejax.model_dir import ModelDir
+from jukejax.sampling.job import Item, Job
+from jukejax.text import lyrics as text
+from jukejax.text.labels import Vocabulary, labels_digest
+
+
+def label_ids(
+    config: PriorConfig, vocabulary: Vocabulary, items: Sequence[Item]
+) -> dict[str, np.ndarray]:
+    """Label ids (N,) or (N, places) of a prior with labels, by name of the batch's array.
+
+    The top level must know every name. The levels below may have other vocabularies: a name that
+    they do not know becomes "unknown" there, as in the published code, with a note.
+
+    Raises:
+      DataError: a name that the top level does not know, too many names of a bag, or a label of a
+        kind that the prior has no table for.
+    """
+    labels = config.labels
+    assert labels is not None
+    for item in items:
+        try:
+            _check(labels, vocabulary, item)
+        except DataError as error:
+            if config.upper is None:
+                raise
+            print(f"level {config.level} takes unknown labels as 'unknown': {error}")
+    return {
+        kind.field: np.stack(
+            [vocabulary.ids(kind, _label(kind, item), *kind.shape(labels)) for item in items]
+        )
+        for kind in labels.kinds
+    }
+
+
+def _label(kind: LabelKind, item: Item) -> Any:
+    """An item's label of a kind; a year of 0 is unknown."""
+    label = getattr(item, kind.field)
+    return (label or None) if kind.decades else label
+
+
+def _check(labels: LabelsConfig, vocabulary: Vocabulary, item: Item) -> None:
+    """Raises DataError for a label that a prior does not know, or has no table for."""
+    for kind in KINDS:
+        label = _label(kind, item)
+        if kind not in labels.kinds and label:
+            raise DataError(
+                f"the model was trained without {kind.table}; leave out --{kind.option}"
+            )
+        if kind in labels.kinds:
+            vocabulary.require(kind, label, *kind.shape(labels))
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the windows of N songs are conditioned on; called, it gives the arrays of a window.
+
+    Attributes:
+      config: of the prior.
+      labels: label ids (N,) or (N, places) by name; none for a prior without labels.
+      tokens: lyric tokens (n,) of each song; empty for a prior without lyrics.
+      begin: sample of the songs that offsets count from.
+      total: length of the songs in samples.
+    """
+
+    config: PriorConfig
+    labels: dict[str, np.ndarray]
+    tokens: tuple[np.ndarray, ...]
+    begin: int
+    total: int
+
+    def __call__(self, offset: int) -> dict[str, np.ndarray]:
+        """Arrays (N, ...) of the window that begins `offset` samples after `begin`."""
+        batch, count = dict(self.labels), len(self.tokens)
+        if self.config.labels:
+            batch["total_length"] = np.full(count, self.total, np.int32)
+            batch["offset"] = np.full(count, self.begin + offset, np.int32)
+        if self.config.lyrics:
+            batch["lyrics"] = np.stack([text.window(x, *self._place(offset)) for x in self.tokens])
+        return batch
+
+    def songs(self, chosen: slice) -> Conditions:
+        """The conditions of some of the songs."""
+        labels = {name: x[chosen] for name, x in self.labels.items()}
+        return dataclasses.replace(self, labels=labels, tokens=self.tokens[chosen])
+
+    def first_token(self, offset: int) -> int:
+        """Number of the first song's first lyric token in a window; -k after k tokens of padding.
+
+        Counted from the window's end: bytes of a character that is cut in two are padding before.
+        """
+        assert self.config.lyrics is not None
+        _, stop = text.window_span(self.tokens[0], *self._place(offset))
+        return stop - self.config.lyrics.tokens
+
+    def _place(self, offset: int) -> tuple[Any, ...]:
+        """A window's place in the lyrics, as `text.window` takes it.
+
+        In float32, as in the published sampling code: about one window in a thousand would begin a
+        token later in float64.
+        """
+        wanted, begin = self.config.lyrics, self.begin + offset
+        assert wanted is not None
+        length = self.config.window_samples
+        return wanted.tokens, self.total, begin, length, np.float32, wanted.alphabet
+
+
+def conditions_of(
+    config: PriorConfig,
+    labels: dict[str, np.ndarray],
+    lyrics: Sequence[str],
+    begin: int,
+    total: int,
+) -> Conditions:
+    """Conditions of songs with label ids and lyrics; see `Conditions`."""
+    if config.lyrics is None:
+        tokens = [np.zeros(0, np.int32)] * len(lyrics)
+    else:
+        tokens = [text.encode(x, config.lyrics.alphabet) for x in lyrics]
+    return Conditions(config, labels if config.labels else {}, tuple(tokens), begin, total)
+
+
+def job_conditions(
+    config: PriorConfig, vocabulary: Vocabulary, job: Job, samples: int
+) -> Conditions:
+    """Conditions of the songs of a job, whose sample is `samples` long.
+
+    Raises:
+      DataError: a label that the model does not know.
+    """
+    labels = label_ids(config, vocabulary, job.items) if config.labels else {}
+    begin = round(job.begin_seconds * config.sample_rate)
+    total = max(begin + samples, round(job.total_seconds * config.sample_rate))
+    return conditions_of(config, labels, [item.lyrics for item in job.items], begin, total)
+
+
+def check_labels(
+    config: PriorConfig, note: dict[str, Any], vocabulary: Vocabulary, folder: ModelDir
+) -> None:
+    """Raises ConfigError unless the label names fit a prior, and are those it was trained with."""
+    if not config.labels:
+        return
+    path = folder.labels(config.level)
+    for kind, rows in config.labels.tables.items():
+        named = len(getattr(vocabulary, kind))
+        if named > rows:
+            raise ConfigError(
+                f"{path} names {named} {kind}, but the prior of level {config.level} has {rows}; "
+                "name the labels that belong to it in model.json."
+            )
+    if note.get("labels", digest := labels_digest(vocabulary, config.labels)) != digest:
+        raise ConfigError(
+            f"{path} does not hold the label names that the prior of level {config.level} was "
+            "trained with; name the labels.json of its codes in model.json."
+        )
