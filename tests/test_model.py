@@ -14,8 +14,9 @@ from tiny_model import HOPS, RATE, codes
 
 import jukejax
 from experiments.sample import Command, run
-from jukejax.config import ConfigError
-from jukejax.errors import DataError
+from jukejax.config import ConfigError, PriorExperiment
+from jukejax.errors import CheckpointError, DataError
+from jukejax.model_dir import write_model_dir
 from jukejax.models import vqvae
 from jukejax.sampling.run import sample_into
 
@@ -176,3 +177,16 @@ def test_mistakes_are_sentences(model):
     with pytest.raises(DataError, match="nearest"):
         model.sample(artist="elllla")
     assert "8000 Hz" in repr(model)
+
+
+def test_a_prior_of_another_vq_vae_is_refused(model, folder, tmp_path):
+    """Its codes would mean other sounds; nothing is sampled or written."""
+    directory = model.loaded.directory
+    foreign = PriorExperiment(model=tiny_model.TOP)
+    tiny_model.save(tmp_path / "prior", foreign, {"fingerprint": "0123456789abcdef"})
+    priors = directory.priors | {2: tmp_path / "prior"}
+    write_model_dir(tmp_path / "model", directory.vqvae, priors, directory.labels(2))
+    mixed = jukejax.load(tmp_path / "model")
+    with pytest.raises(CheckpointError, match="learned codes of VQ-VAE 0123456789abcdef, but"):
+        mixed.sample(folder=tmp_path / "song", **OPTIONS)
+    assert not (tmp_path / "song").exists()

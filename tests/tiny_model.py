@@ -48,7 +48,7 @@ BOTTOM = PriorConfig(
 )
 
 
-def _save(workdir, experiment, note=None, scale=0.5):
+def save(workdir, experiment, note=None, scale=0.5):
     abstract = abstract_state(make_task(experiment), experiment, make_mesh(experiment.mesh))
     weights = oracle.random_params(lambda key: abstract.ema, scale=scale)
     extra = oracle.random_params(lambda key: abstract.extra)
@@ -59,14 +59,14 @@ def _save(workdir, experiment, note=None, scale=0.5):
 
 def write(folder, scale=0.5, **larger):
     """`folder`/model; returns it. `scale` is of the priors' weights, `larger` replaces sizes."""
-    _save(folder / "vqvae", VQVAEExperiment(model=VQVAE))
+    save(folder / "vqvae", VQVAEExperiment(model=VQVAE))
     mark = load_vqvae(folder / "vqvae", make_mesh(MeshConfig())).fingerprint
     priors = {}
     for small in (TOP, MIDDLE, BOTTOM):
         config = dataclasses.replace(small, **larger)
         priors[config.level] = folder / f"prior_{config.level}"
         experiment = PriorExperiment(model=config)
-        _save(priors[config.level], experiment, {"fingerprint": mark}, scale)
+        save(priors[config.level], experiment, {"fingerprint": mark}, scale)
     Vocabulary.build(["Ella", "Elvis"], ["Jazz", "Soul"]).save(folder / "labels.json")
     write_model_dir(folder / "model", folder / "vqvae", priors, folder / "labels.json")
     return folder / "model"

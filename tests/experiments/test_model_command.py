@@ -66,7 +66,7 @@ def test_every_part_that_does_not_fit_has_its_sentence(parts):
     others = parts / "others"
     for config, mark in ((tiny_model.TOP, "0123"), (tiny_model.MIDDLE, "4567")):
         experiment = PriorExperiment(model=dataclasses.replace(config, depth=1, attn_order=0))
-        tiny_model._save(others / f"{config.level}", experiment, {"fingerprint": mark})
+        tiny_model.save(others / f"{config.level}", experiment, {"fingerprint": mark})
     words = refused(parts, priors=(others / "2", others / "1", 0))
     assert "does not fit together" in words
     assert "VQ-VAE 0123" in words and "VQ-VAE 4567" in words and len(words.splitlines()) == 3

@@ -156,6 +156,18 @@ def test_conditions_takes_the_longer_song_that_a_sample_begins():
     assert job_conditions(PRIOR, VOCABULARY, job, 6100)(0)["total_length"].tolist() == [6100, 6100]
 
 
+def test_windows_of_a_part_of_a_song_are_placed_in_the_song():
+    """A sample that begins at 3 s: its window at 1.6 s is the song's at 4.6 s."""
+    whole = job_conditions(PRIOR, VOCABULARY, dataclasses.replace(JOB, seconds=9.0), 9000)(4600)
+    job = dataclasses.replace(JOB, begin_seconds=3.0)
+    part = job_conditions(PRIOR, VOCABULARY, job, 6000)
+    assert part(1600)["offset"].tolist() == [4600, 4600]
+    for name, array in part(1600).items():
+        np.testing.assert_array_equal(array, whole[name])
+    first = part.first_token(1600)  # what alignment takes for the window's beginning
+    assert text.decode(part(1600)["lyrics"][0]) == WORDS[first : first + 10]
+
+
 def test_a_prior_without_conditions_has_none():
     config = dataclasses.replace(PRIOR, labels=None, lyrics=None, attn_order=2)
     assert job_conditions(config, VOCABULARY, JOB, 6000)(1600) == {}

@@ -79,6 +79,18 @@ def test_draws_follow_the_kept_probabilities(logits):
     np.testing.assert_allclose(np.bincount(tokens, minlength=K) / 4000, p / p.sum(), atol=3e-4)
 
 
+def test_temperature_comes_before_top_p():
+    """By hand: at temperature 1 the likeliest token alone reaches 0.6, at 3 it has only 0.46."""
+    logits = jnp.log(jnp.array([[0.7, 0.2, 0.1]]))
+    flat = np.array([0.7, 0.2, 0.1]) ** (1 / 3)
+    flat /= flat.sum()
+    assert flat[0] < 0.6 < flat[0] + flat[1]
+    u = jnp.array([0.99])  # the last of the tokens that are kept
+    for temperature, last in ((1.0, 0), (3.0, 1)):
+        control = Control(jnp.float32(temperature), top_p=jnp.full((1, 1), 0.6))
+        assert choose(logits, u, control).tolist() == [last]
+
+
 @pytest.mark.golden
 @pytest.mark.skipif(not os.environ.get("JUKEJAX_GOLDEN"), reason="JUKEJAX_GOLDEN is not set")
 def test_top_k_keeps_what_the_reference_keeps():
