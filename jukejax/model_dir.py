@@ -40,7 +40,7 @@ NAME = "model.json"
 
 @dataclass(frozen=True)
 class LoadedVQVAE:
-    """A VQ-VAE ready to use; `fingerprint` names its weights and codebooks."""
+    """A VQ-VAE in memory; `fingerprint` identifies its weights and codebooks."""
 
     config: VQVAEConfig
     params: Any
@@ -51,7 +51,7 @@ class LoadedVQVAE:
 
 @dataclass(frozen=True)
 class LoadedPrior:
-    """A prior ready to use; `fingerprint` is that of the VQ-VAE whose codes it learned."""
+    """A prior in memory; `fingerprint` is of the VQ-VAE whose codes it was trained on."""
 
     config: PriorConfig
     params: Any
@@ -72,9 +72,9 @@ def _load(workdir: str | Path, mesh: Mesh, kind: type) -> tuple[Any, dict[str, A
     experiment, note = load_experiment(workdir)
     if not isinstance(experiment, kind):
         raise CheckpointError(
-            f"{workdir} holds a {type(experiment).__name__}, expected a {kind.__name__}."
+            f"{workdir} is the run of a {type(experiment).__name__}, not of a {kind.__name__}."
         )
-    # a model is float32, whatever its training held it in
+    # models are float32, whatever the storage in training
     wide = replace(experiment, train=replace(experiment.train, state_dtype="float32"))
     state = abstract_state(make_task(experiment), wide, mesh)
     with open_existing(workdir) as checkpoints:
@@ -85,7 +85,7 @@ def _load(workdir: str | Path, mesh: Mesh, kind: type) -> tuple[Any, dict[str, A
 
 
 def weights_name(vqvae: LoadedVQVAE, note: dict[str, Any]) -> str:
-    """What tells the weights of one VQ-VAE and prior from others': fingerprint, run and step."""
+    """What identifies the weights of a VQ-VAE and a prior: fingerprint, run and step."""
     return f"VQ-VAE {vqvae.fingerprint}, run {note.get('run', 'unnamed')} step {note['step']}"
 
 
@@ -113,7 +113,7 @@ def fingerprint(config: VQVAEConfig, params: Any, books: tuple[Codebook, ...]) -
 
 @dataclass(frozen=True)
 class ModelDir:
-    """What a `model.json` names, as absolute paths."""
+    """The content of a `model.json`, with absolute paths."""
 
     path: Path
     vqvae: Path
@@ -136,14 +136,16 @@ class ModelDir:
         """The config of a level's prior and the note saved beside it; no weights are read."""
         experiment, note = load_experiment(self.prior(level))
         if not isinstance(experiment, PriorExperiment):
-            raise CheckpointError(f"{self.priors[level]}, which {self.path} names, is no prior.")
+            raise CheckpointError(
+                f"{self.priors[level]}, which {self.path} names, is not the run of a prior."
+            )
         return experiment.model, note
 
     def checked_config(self, vqvae: LoadedVQVAE, level: int) -> tuple[PriorConfig, dict[str, Any]]:
-        """As `prior_config`, of a prior that fits the VQ-VAE.
+        """As `prior_config`, checked against the VQ-VAE.
 
         Raises:
-          CheckpointError: a level is missing, or a prior learned the codes of another VQ-VAE.
+          CheckpointError: the level has no prior, or one trained on codes of another VQ-VAE.
         """
         config, note = self.prior_config(level)
         learned = note.get("fingerprint", "")
@@ -161,7 +163,7 @@ class ModelDir:
         return config, note
 
     def load_prior(self, mesh: Mesh, vqvae: LoadedVQVAE, level: int) -> LoadedPrior:
-        """The prior of a level; checked, and errors raised, as by `checked_config`."""
+        """The prior of a level, checked as by `checked_config`."""
         self.checked_config(vqvae, level)
         return load_prior(self.prior(level), mesh)
 
@@ -210,7 +212,7 @@ def read_model_dir(path: str | Path) -> ModelDir:
         )
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"{path} is no model directory (no {NAME}); it names a VQ-VAE, priors and labels."
+            f"{path} is not a model directory (no {NAME}); make one with `jukejax model make`."
         ) from error
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{folder / NAME} cannot be read ({error!r}).") from error

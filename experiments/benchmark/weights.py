@@ -24,7 +24,7 @@ from jukejax.formatting import table
 from jukejax.model_dir import read_model_dir
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.job import WEIGHTS
-from jukejax.sampling.weights import hold
+from jukejax.sampling.weights import convert
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def of_level(subject: Subject, level: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     truth: dict[str, Any] = {}
     for weights in WEIGHTS:
-        params = hold(prior.params, weights)
+        params = convert(prior.params, weights)
         scorer = scoring.make_scorer(prior.config, params, subject.mesh)
         bits = scoring.score_all(scorer, windows, subject.batch)
         songs = {

@@ -28,7 +28,7 @@ from jukejax.planning.topologies import CUDA, Topology
 from jukejax.planning.topologies import topology as topology
 from jukejax.sampling import loop
 from jukejax.sampling.draw import Control
-from jukejax.sampling.weights import held
+from jukejax.sampling.weights import converted
 from jukejax.training.step import abstract_batch, abstract_state, jit_train_step
 from jukejax.training.tasks import make_task
 
@@ -88,7 +88,7 @@ def lower_decode(
     config = experiment.model
     mesh = make_mesh(experiment.mesh, topology.devices)
     check(experiment, mesh)
-    params = held(abstract_state(make_task(experiment), experiment, mesh).ema, weights)
+    params = converted(abstract_state(make_task(experiment), experiment, mesh).ema, weights)
     control = jax.eval_shape(lambda: Control(jnp.float32(1)))
     arguments = loop.abstract_arguments(config, mesh, params, windows, control)
     return Program(loop.lower(config, mesh, arguments), local_bytes(arguments), topology)

@@ -1,8 +1,8 @@
-"""Where in the lyrics a prior looks while it sings: attention of music to characters.
+"""Alignment of lyrics and music: attention from music tokens to lyric characters.
 
-A head's weights of a window are (T, E): music token t, drawn with so much attention to lyric state
-i. State i has read the characters before i, so its weight counts for character i - 1, the last it
-has read; state 0 has read none of the window and counts for none.
+A head's weights in a window are (T, E): the attention of music token t to lyric state i. State i
+has read the characters before i, so its weight counts for character i - 1, the last one it has
+read; state 0 has read none of the window and counts for none.
 
 T tokens of a window, E its lyric characters, F frames of a song, C characters of its lyrics.
 """
@@ -29,8 +29,8 @@ from jukejax.sampling.cascade import Describe, window_batch
 from jukejax.sampling.inside import Reader
 from jukejax.sampling.plan import Window
 
-FRAME = 16  # tokens averaged to a row of an alignment, at most: 46 ms as published
-FLOOR = 1e-5  # a weight below it counts as this in the search for a path
+FRAME = 16  # tokens averaged into one frame of an alignment, at most: 46 ms as published
+FLOOR = 1e-5  # smaller weights count as this in the search for a path
 
 Weights = NDArray[np.float32]
 
@@ -43,10 +43,10 @@ class Head(NamedTuple):
 
 
 class Song(NamedTuple):
-    """What is aligned: codes (n,) of its level, what windows are told, and where lyrics begin.
+    """A song to align: its codes (n,), windows, conditioning and number of lyric tokens.
 
-    `describe` maps a window's offset in samples to its label arrays, each of one row, and `lyric`
-    to the number of the first lyric token in them (-k: k tokens of padding come first).
+    `describe` maps a window's offset in samples to its conditioning arrays, of one row each, and
+    `lyric` to the number of the first lyric token in them (-k: k tokens of padding come first).
     """
 
     codes: NDArray[Any]
@@ -57,26 +57,26 @@ class Song(NamedTuple):
 
 
 class Found(NamedTuple):
-    """One head on one song."""
+    """The attention of one head to one song's lyrics."""
 
     weights: Weights  # (F, C)
     monotonicity: float  # mean over windows of `kendall`
-    windows: int  # so many
+    windows: int  # how many that is the mean of
 
 
 def lyric_layers(config: PriorConfig) -> list[int]:
-    """The layers that look at lyrics alone."""
+    """The layers that attend only to lyrics."""
     patterns = layer_patterns(config.attn_order, config.depth)
     return [i for i, pattern in enumerate(patterns) if pattern in (CROSS, PRIME)]
 
 
 def lyric_heads(config: PriorConfig) -> list[Head]:
-    """Every head of every layer that looks at lyrics."""
+    """Every head of every layer that attends to lyrics."""
     return [Head(layer, head) for layer in lyric_layers(config) for head in range(config.heads)]
 
 
 def frame_tokens(config: PriorConfig) -> int:
-    """Tokens of a frame: what a window has whole frames of."""
+    """Tokens of a frame; a window is a whole number of frames."""
     return math.gcd(config.n_ctx, FRAME)
 
 
@@ -87,9 +87,9 @@ def frame_seconds(config: PriorConfig, frames: int) -> NDArray[np.float32]:
 
 
 def head_weights(config: PriorConfig, kept: Any, head: int | jax.Array) -> jax.Array:
-    """The matrices (B, T, E) float32 of one head of a layer, from what the layer kept ("lyrics").
+    """Attention (B, T, E) float32 of one head of a layer, from what the layer kept ("lyrics").
 
-    In a prior whose lyrics are a prefix the layer may see some music as well, so the rows sum to
+    In a prior whose lyrics are a prefix the layer may attend to some music too, so rows sum to
     less than 1.
     """
     assert config.lyrics is not None
@@ -101,7 +101,7 @@ def head_weights(config: PriorConfig, kept: Any, head: int | jax.Array) -> jax.A
 def _frames(
     config: PriorConfig, kept: Any, head: jax.Array, pool: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Weights of a window's own frames (B, T / frame, E), and summed as `pool` (B, F, T) tells."""
+    """Weights averaged over a window's frames (B, T / frame, E), and summed by `pool` (B, F, T)."""
     weights = head_weights(config, kept, head)
     b, _, e = weights.shape
     own = weights.reshape(b, -1, frame_tokens(config), e).mean(2)
@@ -109,13 +109,12 @@ def _frames(
 
 
 def kendall(weights: NDArray[Any]) -> float:
-    """How monotone attention (F, E) is, from -1 to 1: Kendall's tau, expected.
+    """How monotonic attention (F, E) is, from -1 to 1: the expected Kendall's tau.
 
-    Draw two frames, the later and the earlier, and a character from the attention of each:
-    P(the later frame's comes later) - P(it comes earlier). This is Kendall's rank correlation tau_a
-    (Kendall 1938) of time and character under the attention. It is 0 for attention that does not
-    move, however sharp, near 0 where it is spread out, and 1 where every frame looks at a later
-    character than all frames before it.
+    Draw two frames, and a character from the attention of each: P(the later frame's character
+    comes later) - P(it comes earlier). This is Kendall's rank correlation tau_a (Kendall 1938) of
+    time and character under the attention: 0 for attention that does not move, however sharp, near
+    0 where it is spread out, and 1 where each frame attends to a later character than all before.
     """
     a = np.asarray(weights, np.float64)
     before = np.cumsum(a, axis=1) - a  # [s, j]: mass of frame s on characters before j
@@ -127,15 +126,15 @@ def kendall(weights: NDArray[Any]) -> float:
 def align(
     config: PriorConfig, read: Reader, song: Song, heads: Sequence[Head], batch: int
 ) -> dict[Head, Found]:
-    """The attention of heads over a whole song and its whole lyrics.
+    """The attention of heads over a full song and its lyrics.
 
-    Every token has the weights of the window that made it: of windows that overlap, the first.
-    Monotonicity is that of the windows, each on its own: over a song even attention that never
-    moves would go along with the part of the lyrics that a window is told.
+    Each token has the weights of the window that sampled it: of overlapping windows, the first.
+    Monotonicity is the mean over single windows: over a song, even attention that never moves
+    would follow the part of the lyrics that each window is conditioned on.
 
     Args:
       read: a reader that keeps "lyrics".
-      batch: windows at once.
+      batch: windows per batch.
 
     Raises:
       CheckpointError: attention is not finite.
@@ -154,15 +153,15 @@ def align(
                 if not np.isfinite(own[row]).all():
                     raise CheckpointError(
                         f"Layer {head.layer} of the prior of level {config.level} has attention "
-                        "that is not finite: its weights are damaged or its training diverged; go "
-                        "back to an earlier checkpoint."
+                        "that is not finite: its weights are damaged or its training diverged; use "
+                        "an earlier checkpoint."
                     )
                 low, high = max(0, -first), min(own.shape[2], song.characters - first)
                 if low >= high:
                     continue
-                whole = (window.stop - window.start) // tokens
-                if whole > 1:
-                    scores[head].append(kendall(own[row, :whole, low:high]))
+                frames = (window.stop - window.start) // tokens
+                if frames > 1:
+                    scores[head].append(kendall(own[row, :frames, low:high]))
                 at = window.start // tokens
                 part = weights[head][at : at + pooled.shape[1], first + low : first + high]
                 part += pooled[row, : len(part), low:high]
@@ -176,9 +175,9 @@ def align(
 def _read_windows(
     config: PriorConfig, read: Reader, song: Song, batch: int
 ) -> Iterator[tuple[Sequence[Window], list[Any], NDArray[np.float32]]]:
-    """Batches of windows, what the layers keep of them, and which frame of which token they made.
+    """Batches of windows, what layers keep of them, and the frames of the tokens they sampled.
 
-    The last batch is filled up with its first window.
+    The last batch is padded with its first window.
     """
     tokens = frame_tokens(config)
     for i in range(0, len(song.windows), batch):
@@ -206,10 +205,10 @@ def _read_windows(
 
 
 def path(weights: NDArray[Any]) -> NDArray[np.int64]:
-    """The likeliest monotone reading: for each of F frames a character, never an earlier one.
+    """The most likely monotonic path: a character for each of F frames, never an earlier one.
 
     Dynamic programming: c_0 <= c_1 <= ... that maximises sum_t log max(weights[t, c_t], FLOOR);
-    any number of characters may be passed over at once. Of equals the reading that moves later.
+    any number of characters may be skipped at once. Of equal paths, the one that moves later.
     """
     scores = np.log(np.maximum(np.asarray(weights, np.float64), FLOOR))
     frames, characters = scores.shape
@@ -230,10 +229,10 @@ def path(weights: NDArray[Any]) -> NDArray[np.int64]:
 def onsets(
     reading: NDArray[np.int64], seconds: NDArray[Any], end: float, characters: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """When a reading (F,) first reaches characters (n,): seconds (n,); `end` where it never does.
+    """When a path (F,) first reaches characters (n,): seconds (n,); `end` where it never does.
 
     Args:
-      seconds: (F,) where frames begin.
+      seconds: (F,) at which frames begin.
     """
     frames = np.searchsorted(reading, characters, side="left")
     return np.append(np.asarray(seconds, np.float64), end)[frames]
@@ -244,8 +243,8 @@ def timed_words(
 ) -> list[tuple[str, float, float, int, int]]:
     """Words of the text with times: (word, start_s, end_s, first_char, end_char).
 
-    A word starts when the reading first reaches its first character, and ends when it first passes
-    its last. Words that the reading begins behind, or does not come to, are left out.
+    A word starts when the path first reaches its first character, and ends when it first passes its
+    last. Words before the path's beginning, or after its end, are left out.
     """
     words = [(m.group(), m.start(), m.end()) for m in re.finditer(r"\S+", text)]
     firsts, ends = (np.array([w[i] for w in words], int) for i in (1, 2))

@@ -1,7 +1,7 @@
-"""A level, round by round of windows, in chunks of tokens; after every chunk it can be saved.
+"""Samples one level of a batch of songs, window by window, in chunks of tokens.
 
-S songs, C chains that a song is cut into (1, where it is not); a batch has C S rows, all songs of
-the first chain first.
+After each chunk the work can be saved, and continued later. S songs, C chains that each song is
+cut into (mostly 1); a batch has C S rows, all songs of the first chain first.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from jukejax.sampling.loop import Loop
 from jukejax.sampling.plan import Plan, Round, Window, positions
 
 Describe = Callable[[int], dict[str, np.ndarray]]
-SECONDS = 2.0  # between two moments at which work can be saved
+SECONDS = 2.0  # of work per chunk
 
 
 @dataclass(frozen=True)
 class Level:
-    """What one level of a batch of songs is made by.
+    """What samples one level of a batch of songs.
 
     Attributes:
-      params: as `loop.place` gives them.
-      describe: offset of a window in samples -> the label arrays (S, ...) of its songs.
-      items: (S,) numbers of the songs, for their random numbers.
-      control: of a row of the batch each, as `by_chain` gives it.
+      params: from `loop.place`.
+      describe: offset of a window in samples -> conditioning arrays (S, ...) of its songs.
+      items: (S,) numbers of the songs, from which their random numbers follow.
+      control: per row of the batch, from `by_chain`.
     """
 
     config: PriorConfig
@@ -47,34 +47,33 @@ class Level:
 
 
 class Progress(NamedTuple):
-    """How far a level has come.
+    """How much of a level is sampled.
 
-    The round under way cannot be told from codes alone: a prefix model that drew a lyric character
-    goes on from it, and its code is 0. So what was drawn is kept too.
+    Codes alone cannot restore the round in progress: a prefix model may draw a lyric character,
+    whose code is 0, and continues from the character. So the drawn ids are kept too.
     """
 
-    codes: np.ndarray  # (S, total) int32; `Plan.made` says which are there
-    rounds: int  # that are over
-    drawn: np.ndarray  # (C S, n): the round under way, as ids of the stack's vocabulary
+    codes: np.ndarray  # (S, total) int32; `Plan.made` gives which are sampled
+    rounds: int  # that are finished
+    drawn: np.ndarray  # (C S, n): the round in progress, as ids of the stack's vocabulary
 
 
 def begin(codes: np.ndarray) -> Progress:
-    """Nothing is made yet; the codes (S, total) begin with what is given."""
+    """Nothing is sampled yet; the codes (S, total) begin with the given ones."""
     return Progress(codes, 0, np.zeros((0, 0), np.int32))
 
 
 def uniforms(seed: int, items: np.ndarray, level: int, first: int, count: int) -> jax.Array:
     """Numbers in [0, 1) (B, count) for song positions first .. first + count - 1 of a level.
 
-    A function of (seed, item, level, position) alone: how songs are batched, cut into windows or
-    interrupted does not change them.
+    They depend on (seed, item, level, position) alone, not on batches, windows or interruptions.
     """
     key = jax.random.fold_in(jax.random.key(seed), level)
 
-    def one(item: jax.Array, position: jax.Array) -> jax.Array:
+    def draw(item: jax.Array, position: jax.Array) -> jax.Array:
         return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, item), position))
 
-    over_positions = jax.vmap(one, (None, 0))
+    over_positions = jax.vmap(draw, (None, 0))
     return jax.vmap(over_positions, (0, None))(jnp.asarray(items), first + jnp.arange(count))
 
 
@@ -82,13 +81,13 @@ _uniforms = jax.jit(uniforms, static_argnums=(2, 4))
 
 
 def by_chain(control: Control, songs: int, chains: int) -> Control:
-    """How the rows of a batch are drawn, from how its songs are (scalars or (S, 1))."""
+    """The control of each row of a batch, from that of each song (scalars or (S, 1))."""
 
     def rows(x: jax.Array) -> jax.Array:
         return jnp.tile(jnp.broadcast_to(x, (songs, 1)), (chains, 1))
 
-    found: Control = jax.tree.map(rows, control)
-    return found
+    control = jax.tree.map(rows, control)
+    return control
 
 
 class _Pace:
@@ -106,17 +105,19 @@ def sample_level(
     level: Level, progress: Progress, upper: np.ndarray | None, seconds: float = SECONDS,
     chunk: int = 0,
 ) -> Iterator[Progress]:  # fmt: skip
-    """Makes what is still to be made of a level; yields after about every `seconds`.
+    """Samples the rest of a level (windowed sampling, paper section 4.4); yields after each chunk.
 
-    Going on from any progress gives the codes of one that was never interrupted, bit for bit: a
-    round under way is begun as it was, and what was drawn passes through the same program again.
+    Continued from any progress, the codes are those of an uninterrupted run, bit for bit: a round
+    in progress starts as it did, and the drawn ids pass through the same program again.
 
     Args:
       upper: codes of the level above (S, total / ratio), for an upsampler. A window reads them when
-        it begins; `plan.codes_above` says how many.
+        it begins; `plan.codes_above` gives how many.
+      seconds: about how long a chunk takes.
+      chunk: tokens of a chunk, in place of `seconds`; 0: as many as that takes.
 
     Yields:
-      the progress; `codes` is one array that is filled on, `drawn` is empty between rounds.
+      the progress; `codes` is always the same array, `drawn` is empty between rounds.
     """
     config, codes, drawn = level.config, progress.codes.copy(), progress.drawn
     pace = _Pace(seconds, chunk)
@@ -143,7 +144,7 @@ def _fill_round(
     upper: np.ndarray | None,
     pace: _Pace,
 ) -> Iterator[tuple[Stream, int]]:
-    """A round after every chunk, and up to which position it is filled; after `drawn`."""
+    """Fills a round after the ids already `drawn`; yields after each chunk, with its end."""
     config, loop, (first, last) = level.config, level.loop, positions(round)
     batches = (window_batch(config, window, codes, upper, level.describe) for window in round)
     stream = loop.start_chains(level.params, batches, first)
@@ -177,9 +178,9 @@ def window_batch(
     upper: np.ndarray | None,
     describe: Describe,
 ) -> dict[str, Any]:
-    """The batch that a prior reads for a window; what is not there yet is 0.
+    """The batch that a prior reads for a window; codes that are not sampled yet are 0.
 
-    A song that ends inside the window holds the last code above to the window's end.
+    Where a song ends inside the window, its last code above is repeated to the window's end.
     """
     given = codes[:, window.start : window.given]
     tokens = np.zeros((codes.shape[0], config.n_ctx), np.int32)

@@ -30,7 +30,7 @@ Cache = tuple[jax.Array, jax.Array]  # keys, values
 
 
 class Stream(NamedTuple):
-    """A window being filled."""
+    """A window while it is filled."""
 
     tokens: jax.Array  # (B, L) ids of the stack's vocabulary
     caches: Any  # tuple over runs of tuples over the pattern of Cache
@@ -42,7 +42,7 @@ class Stream(NamedTuple):
 def _to_cache(config: PriorConfig, pattern: str, x: jax.Array, position: jax.Array) -> jax.Array:
     """Keys or values (n, B, L, A) of a whole window as the cache before `position` is computed.
 
-    What lies at or after `position` is not meant; it is overwritten before it is read.
+    Entries at or after `position` are arbitrary; they are overwritten before they are read.
     """
     if pattern in (DENSE, CROSS):
         return x
@@ -63,9 +63,9 @@ def _to_cache(config: PriorConfig, pattern: str, x: jax.Array, position: jax.Arr
 
 
 def prefill(config: PriorConfig, params: Any, batch: Batch, given: jax.Array) -> Stream:
-    """One parallel pass over the given tokens (all of `batch["codes"]` before `given`).
+    """One parallel pass over the given tokens (`batch["codes"]` before position `given`).
 
-    It is left out where there is nothing to read: no token before, and no lyrics encoder.
+    Skipped where there is nothing to read: no given token, and no lyrics encoder.
     """
     model: Any = Prior(config)
     variables = {"params": params}
@@ -103,7 +103,7 @@ def _place(
         return (i, every, c, r), (i, every, c), r
     if pattern == PREVIOUS_ROW:
         return (i, every, r % 2, c), (i, every, (r + 1) % 2), None
-    if pattern == PRIME:  # past the visible part nothing is written: an index out of bounds
+    if pattern == PRIME:  # beyond the visible part: out of bounds, so not written
         return (i, every, jnp.where(p < visible, p, visible)), (i,), p
     return (i, every, p), (i,), p
 
@@ -111,7 +111,7 @@ def _place(
 def _attend_one(
     q: jax.Array, keys: jax.Array, values: jax.Array, heads: int, last: jax.Array | None
 ) -> jax.Array:
-    """q (B, A) over keys and values (B, M, A), of which 0..last are seen -> (B, A)."""
+    """q (B, A) attends to keys and values (B, M, A) at 0..last (None: all) -> (B, A)."""
     b, m, a = keys.shape
     d = a // heads
     scores = jnp.einsum("bhd,bmhd->bhm", q.reshape(b, heads, d), keys.reshape(b, m, heads, d))
@@ -126,7 +126,7 @@ def _layer_step(
     config: PriorConfig, pattern: str,
     p: Params, x: jax.Array, cache: Cache, i: jax.Array, position: jax.Array,
 ) -> tuple[jax.Array, Cache]:  # fmt: skip
-    """One layer for one position: x (B, W) -> (B, W), and its cache with the position in it."""
+    """One layer for one position: x (B, W) -> (B, W), and its cache including the position."""
 
     def attend(x: jax.Array) -> tuple[jax.Array, Cache]:
         projected = normed_dense(p["norm_0"], p["qkv"], x, QKV)
@@ -136,8 +136,8 @@ def _layer_step(
         q, k, v = jnp.split(projected, 3, axis=-1)
         write, read, last = _place(config, pattern, i, position)
         new = tuple(
-            c.at[write].set(one.astype(c.dtype), mode="drop")
-            for c, one in zip(cache, (k, v), strict=True)
+            c.at[write].set(new.astype(c.dtype), mode="drop")
+            for c, new in zip(cache, (k, v), strict=True)
         )
         return _attend_one(q, new[0][read], new[1][read], config.heads, last), new  # type: ignore
 
@@ -149,7 +149,7 @@ def decode_step(
 ) -> tuple[jax.Array, Any]:
     """The stack for one position: embedded input (B, W) -> hidden state (B, W), new caches.
 
-    Each run of the stack is scanned over stacked parameters, or is a tuple of its repeats'.
+    The parameters of each run of the stack are stacked and scanned, or a tuple of its repeats.
     """
     dtype = x.dtype
     x = x.astype(config.dtype)
@@ -179,11 +179,11 @@ def decode_step(
     return x.astype(dtype), tuple(done)
 
 
-def _whole(x: jax.Array) -> jax.Array:
-    """x (B, N) with N whole on every device of the mesh that is set, if any.
+def _unsharded(x: jax.Array) -> jax.Array:
+    """x (B, N) with N unsharded, on the current mesh if there is one.
 
-    To draw a token takes several sums over logits: left to itself XLA keeps them split and
-    exchanges numbers at each.
+    Drawing a token sums over logits several times: by itself XLA keeps them sharded and
+    communicates for each sum.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return x
@@ -191,17 +191,19 @@ def _whole(x: jax.Array) -> jax.Array:
 
 
 def last_token(stream: Stream, p: jax.Array) -> jax.Array:
-    """Ids (B,) before position p of the stack; at 0, where they are not read, those of 0."""
+    """Ids (B,) before position p of the stack; at p = 0, where they are not read, those at 0."""
     return lax.dynamic_index_in_dim(stream.tokens, jnp.maximum(p - 1, 0), 1, keepdims=False)
 
 
 def step(
     config: PriorConfig, params: Any, stream: Stream, before: jax.Array, p: jax.Array
 ) -> tuple[jax.Array, Any]:
-    """Logits (B, K) of position p of the stack, and the caches with it; tokens are not read.
+    """Logits (B, K) of position p of the stack, and the caches including it.
+
+    `stream.tokens` is not read.
 
     Args:
-      before: (B,) ids of the position before, as in `last_token`.
+      before: (B,) ids of the previous position, from `last_token`.
     """
     x = jnp.where(p == 0, stream.start[:, 0], params["token"][before])
     x = x + lax.dynamic_index_in_dim(stream.add, p, -2, keepdims=False)
@@ -209,7 +211,7 @@ def step(
     if stream.output_add is not None:
         h = h + lax.dynamic_index_in_dim(stream.output_add, p, 1, keepdims=False)
     model: Any = Prior(config)
-    return _whole(model.apply({"params": params}, h, method="head")), caches
+    return _unsharded(model.apply({"params": params}, h, method="head")), caches
 
 
 def fill(
@@ -225,10 +227,10 @@ def fill(
     """Samples music tokens first .. stop - 1 of a window on the device.
 
     Args:
-      uniforms: (B, n_ctx) in [0, 1), one a music token.
-      first, stop: music positions; may differ from call to call without compiling again.
-      known: tokens before this music position stay as they are in `stream`. A loop that was cut
-        short is repeated so, by the same program: its caches come back bit for bit.
+      uniforms: (B, n_ctx) in [0, 1), one per music token.
+      first, stop: music positions; other values do not compile again.
+      known: tokens before this music position stay as they are in `stream`. An interrupted loop
+        is repeated this way, by the same program: its caches come back bit for bit.
     """
     n = config.prefix_len
 
@@ -246,8 +248,8 @@ def fill(
 def music(config: PriorConfig, stream: Stream) -> jax.Array:
     """The window's codes (B, n_ctx).
 
-    A prefix model that drew a lyric character where music belongs has gone on from that character;
-    it stands for code 0, as published.
+    A prefix model may draw a lyric character at a music position, and continues from it; it counts
+    as code 0, as published.
     """
     codes = stream.tokens[:, config.prefix_len :] - (config.vocabulary - config.codes)
     return jnp.maximum(codes, 0)

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 
 class Control(NamedTuple):
-    """How tokens are drawn; each a scalar or (B, 1).
+    """How tokens are drawn: scalars or (B, 1).
 
-    A filter that is None is left out of the program; top_k 0 and top_p 1 keep every token.
+    A filter that is None is not compiled; top_k 0 and top_p 1 keep every token.
     """
 
     temperature: jax.Array
@@ -25,12 +25,12 @@ class Control(NamedTuple):
 def keep_likely(
     logits: jax.Array, top_k: jax.Array | None = None, top_p: jax.Array | None = None
 ) -> jax.Array:
-    """Logits (B, K) with -inf for all but the likeliest tokens.
+    """Logits (B, K) with -inf for all but the most likely tokens.
 
     Args:
-      top_k: so many are kept, and what equals the last of them.
-      top_p: of what top-k left, the fewest tokens whose probabilities sum up to it, and what
-        equals the last of them (nucleus sampling, Holtzman et al. 2020).
+      top_k: this many tokens are kept, and ties with the last of them.
+      top_p: of the tokens that top-k keeps, the fewest whose probabilities sum up to it are kept,
+        and ties with the last of them (nucleus sampling, Holtzman et al. 2020).
     """
     if top_k is None and top_p is None:
         return logits
@@ -46,7 +46,7 @@ def keep_likely(
 
 
 def _last(best: jax.Array, among: jax.Array) -> jax.Array:
-    """The least (B, 1) of the entries of `best` (B, K) that are among the kept."""
+    """The smallest entry (B, 1) of `best` (B, K) where `among` is true."""
     return jnp.min(jnp.where(among, best, jnp.inf), axis=-1, keepdims=True)
 
 

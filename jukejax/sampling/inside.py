@@ -1,4 +1,4 @@
-"""Reads what goes on inside a prior, batch by batch, on any mesh."""
+"""Reads activations and attention inside a prior, batch by batch, on any mesh."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def _kept(config: PriorConfig, params: Any, batch: dict[str, jax.Array], keep: s
 
 
 def make_reader(config: PriorConfig, params: Any, mesh: Mesh, keep: str) -> Reader:
-    """A function from a batch of what the prior reads to what each layer keeps of it.
+    """A function from a batch of the prior's inputs to what each layer keeps of it.
 
-    `transformer.Stack` says what the kinds of `keep` are. The batch must be a multiple of the
-    devices that the mesh splits a batch over. With several processes each is given the whole batch
-    and gets all of what is kept.
+    `transformer.Stack` lists the kinds of `keep`. The batch size must be a multiple of the number
+    of devices that the mesh splits a batch over. Each of several processes passes the same full
+    batch and gets the full result.
     """
 
     def read(batch: dict[str, np.ndarray]) -> list[Any]:
         rows = host_rows(mesh, len(batch["codes"]))
         own = {name: array[rows] for name, array in batch.items()}
         with jax.set_mesh(mesh):
-            found: list[Any] = gathered(_kept(config, params, put_batch(mesh, own), keep))
-            return found
+            layers: list[Any] = gathered(_kept(config, params, put_batch(mesh, own), keep))
+            return layers
 
     return read

@@ -1,4 +1,4 @@
-"""What is to be sampled: enough to make it again. Standard library and configs only."""
+"""What is sampled, and the options it is made from. Standard library and configs only."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ LONGEST = 48_000.0  # seconds: positions in samples are 32-bit
 
 @dataclass(frozen=True)
 class Item:
-    """One song: who, what kind, and the words; how it is drawn, where not as the job says.
+    """One song: labels and lyrics, and how it is drawn where that differs from the job.
 
-    A year of 0 is unknown. Year and tags are for models that were trained with them.
+    A year of 0 is unknown. Year and tags are for models trained with them.
     """
 
     artist: str = ""
     genres: tuple[str, ...] = ()
     lyrics: str = ""
-    temperature: tuple[float, ...] = ()  # a level each, bottom first; none: the job's
+    temperature: tuple[float, ...] = ()  # per level, bottom first; none: the job's
     top_k: tuple[int, ...] = ()
     top_p: tuple[float, ...] = ()
     year: int = 0
@@ -34,33 +34,33 @@ class Item:
 
 @dataclass(frozen=True)
 class Job:
-    """A request for samples; `job.json` keeps it under "request".
+    """All that determines the samples; `job.json` has it under "request".
 
-    Songs may begin with codes that are given (of a prompt, or of another sample). They are the
-    first ones in the sample directory, and the job knows them by number and digest.
+    Songs may begin with given codes (of a prompt, or of another sample). These are the first ones
+    in the sample directory; the job has their number and digest.
     """
 
     model: str = ""
     items: tuple[Item, ...] = ()
     seconds: float = 20.0
-    begin_seconds: float = 0.0  # where in the song the sample begins
+    begin_seconds: float = 0.0  # position of the sample in the song
     total_seconds: float = 0.0  # length of the song; 0: it ends with the sample
     seed: int = 0
-    temperature: tuple[float, ...] = (0.98, 0.98, 0.98)  # a level each, bottom first
-    top_k: tuple[int, ...] = ()  # a level each; 0 keeps all; none: 0 for all
-    top_p: tuple[float, ...] = ()  # a level each; 1 keeps all; none: 1 for all
-    hop_fraction: tuple[float, ...] = (0.5, 0.5, 0.125)  # a level each, bottom first
-    max_batch: int = 0  # songs (times chains) at once; 0: all
+    temperature: tuple[float, ...] = (0.98, 0.98, 0.98)  # per level, bottom first
+    top_k: tuple[int, ...] = ()  # per level; 0 keeps all; none: 0 for all
+    top_p: tuple[float, ...] = ()  # per level; 1 keeps all; none: 1 for all
+    hop_fraction: tuple[float, ...] = (0.5, 0.5, 0.125)  # per level, bottom first
+    max_batch: int = 0  # songs (times chains) per batch; 0: all
     parallel_segments: int = 1  # chains that a song's upsampling is cut into; 1: none
     levels: tuple[int, ...] = ()  # none: all
-    given: tuple[int, ...] = ()  # codes a level, bottom first; none: 0 for all
+    given: tuple[int, ...] = ()  # codes per level, bottom first; none: 0 for all
     given_digest: str = ""
-    weights: str = "float32"  # one of WEIGHTS: what matrices are held in
+    weights: str = "float32"  # storage of matrices, one of WEIGHTS
 
     def __post_init__(self) -> None:
         for name, value in (("seconds", self.seconds), ("total_seconds", self.total_seconds)):
             if value > LONGEST:
-                raise ConfigError(f"{name} is {value}; at most {LONGEST:.0f} can be asked for.")
+                raise ConfigError(f"{name} is {value}; it must be at most {LONGEST:.0f}.")
         if not 0 < self.seconds < math.inf:
             raise ConfigError(f"seconds is {self.seconds}; it must be a number over 0.")
         if not 0 <= self.begin_seconds < LONGEST:
@@ -100,7 +100,7 @@ class Job:
         return max(1, -(-round(self.seconds * sample_rate) // top_hop)) * top_hop
 
     def batches(self, chains: int = 1) -> list[slice]:
-        """Which items are sampled together, where each is so many chains."""
+        """Which items are sampled together, with `chains` rows each."""
         count = self.max_batch // chains or max(1, len(self.items))
         return [slice(i, i + count) for i in range(0, len(self.items), count)]
 

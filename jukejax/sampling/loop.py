@@ -1,10 +1,10 @@
 """The loop that fills windows, compiled for one shape of batch and one mesh.
 
-An array's layout is the order in which its numbers lie in memory. Left at the default, a call
-copies all caches and weights into the layouts that its loop wants, and the caches back. So the
-compiler chooses those of parameters and stream once, with the program; parameters are put into them
+An array's layout is the order of its elements in memory. With default layouts, each call would copy
+all caches and weights into the layouts that its loop prefers, and the caches back. So the compiler
+chooses the layouts of parameters and stream together with the program; parameters are put into them
 when a level begins, and prefilling writes the stream in them. On a CPU they are the default ones;
-there the layers of large models are handed over one by one instead (see `apart`).
+there the layers of large models are passed one by one instead (see `apart`).
 
 B batch, L positions of the stack, W width, A attention width.
 """
@@ -32,13 +32,13 @@ from jukejax.sampling import decode
 from jukejax.sampling.decode import Stream
 from jukejax.sampling.draw import Control
 
-LARGE = 2**24  # bytes of a scan's repeat that a CPU's caches no longer hold
+LARGE = 2**24  # bytes of a scan's repeat that no longer fit into a CPU's caches
 
 
 def on_device(config: PriorConfig) -> PriorConfig:
-    """The prior as it is sampled here: activations and caches are float32 on a CPU.
+    """The prior's config for sampling on this backend: float32 activations and caches on a CPU.
 
-    A CPU multiplies no bfloat16: it converts what it meets, all of a cache at every write to it.
+    CPUs do not multiply bfloat16: XLA converts it, a full cache at each write to it.
     """
     if jax.default_backend() == "cpu":
         return dataclasses.replace(config, dtype="float32")
@@ -46,22 +46,22 @@ def on_device(config: PriorConfig) -> PriorConfig:
 
 
 def apart(mesh: Mesh, params: Any) -> Any:
-    """Parameters as `decode.fill` reads them: on one CPU, large layers each as an array of its own.
+    """Parameters as `decode.fill` reads them: on one CPU, an array of its own per large layer.
 
-    A scan there copies each layer out of the stack before it multiplies, which costs more than the
-    product where the copy does not stay in the caches. Arrays are views: nothing is copied.
+    On a CPU, a scan copies each layer out of the stack before it multiplies, which costs more than
+    the product where the copy exceeds the caches. The arrays are views: nothing is copied.
 
     Args:
-      params: arrays, or shapes that know their shardings.
+      params: arrays, or shapes with shardings.
     """
     if mesh.size > 1 or mesh.devices.flat[0].platform != "cpu":
         return params
-    whole = replicated(mesh)
+    everywhere = replicated(mesh)
 
     def rows(x: Any) -> list[Any]:
         if isinstance(x, jax.Array):
-            return [jax.device_put(row, whole) for row in np.asarray(x)]
-        return [jax.ShapeDtypeStruct(x.shape[1:], x.dtype, sharding=whole)] * x.shape[0]
+            return [jax.device_put(row, everywhere) for row in np.asarray(x)]
+        return [jax.ShapeDtypeStruct(x.shape[1:], x.dtype, sharding=everywhere)] * x.shape[0]
 
     def repeats(run: Any) -> Any:
         leaves, tree = jax.tree.flatten(run)
@@ -78,12 +78,12 @@ def _abstract(x: Any, sharding: Any) -> Any:
 
 
 def _rows(mesh: Mesh, windows: int) -> NamedSharding:
-    """Windows are split over the mesh where it divides their number."""
+    """Windows are split over the mesh where their number divides by it."""
     return NamedSharding(mesh, P(BATCH if windows % batch_ways(mesh) == 0 else None))
 
 
 def abstract_stream(config: PriorConfig, mesh: Mesh, params: Any, windows: int) -> Stream:
-    """Shapes and shardings of a stream: caches are split as attention is, A over `tensor`."""
+    """Shapes and shardings of a stream: caches are sharded as attention is, A over `tensor`."""
     batch = jax.eval_shape(lambda: example_batch(config, windows))
     given = jax.ShapeDtypeStruct((), jnp.int32)
     prefill = functools.partial(decode.prefill, config)
@@ -95,10 +95,10 @@ def abstract_stream(config: PriorConfig, mesh: Mesh, params: Any, windows: int) 
         spec = P(None, *rows.spec, *(None,) * (x.ndim - 3), last)
         return _abstract(x, NamedSharding(mesh, spec))
 
-    def told(x: Any) -> Any:  # (L, W) is of all windows
+    def conditions(x: Any) -> Any:  # (L, W) is shared by all windows
         return _abstract(x, rows if x.ndim == 3 else replicated(mesh))
 
-    placed: Stream = jax.tree.map(told, stream._replace(tokens=None, caches=None))
+    placed: Stream = jax.tree.map(conditions, stream._replace(tokens=None, caches=None))
     return placed._replace(
         tokens=_abstract(stream.tokens, rows), caches=jax.tree.map(cache, stream.caches)
     )
@@ -107,16 +107,16 @@ def abstract_stream(config: PriorConfig, mesh: Mesh, params: Any, windows: int) 
 def abstract_arguments(
     config: PriorConfig, mesh: Mesh, params: Any, windows: int, control: Any, chains: int = 1
 ) -> tuple[Any, ...]:
-    """Shapes and shardings of what `decode.fill` takes after the config.
+    """Shapes and shardings of the arguments of `decode.fill` after the config.
 
     Args:
-      params: arrays, or shapes, that know their shardings.
+      params: arrays, or shapes, with shardings.
       windows: of all chains.
       control: a `Control` of arrays, or of shapes.
-      chains: several may be given different numbers of tokens.
+      chains: with several, the number of given tokens differs by window.
     """
-    whole = replicated(mesh)
-    number = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
+    everywhere = replicated(mesh)
+    number = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
     uniforms = jax.ShapeDtypeStruct((windows, config.n_ctx), jnp.float32)
     return (
         jax.tree.map(lambda x: _abstract(x, x.sharding), params),
@@ -124,13 +124,13 @@ def abstract_arguments(
         _abstract(uniforms, _rows(mesh, windows)),
         number,
         number,
-        jax.tree.map(lambda x: _abstract(x, whole), control),
-        jax.ShapeDtypeStruct((windows,) if chains > 1 else (), jnp.int32, sharding=whole),
+        jax.tree.map(lambda x: _abstract(x, everywhere), control),
+        jax.ShapeDtypeStruct((windows,) if chains > 1 else (), jnp.int32, sharding=everywhere),
     )
 
 
 def lower(config: PriorConfig, mesh: Mesh, arguments: tuple[Any, ...]) -> jax.stages.Lowered:
-    """`decode.fill` for `abstract_arguments`, with layouts to be chosen; the stream is donated."""
+    """Lowers `decode.fill` for `abstract_arguments`, layouts chosen by XLA, the stream donated."""
 
     def chosen(tree: Any) -> Any:
         return jax.tree.map(lambda x: Format(Layout.AUTO, x.sharding), tree)
@@ -158,13 +158,13 @@ class Loop:
     filling: Callable[..., Stream]
 
     def place(self, params: Any) -> Any:
-        """Parameters in the loop's layouts; arrays that lie so already are the same ones.
+        """Parameters in the loop's layouts; arrays that have them already are not copied.
 
-        They are stacked still, as prefilling reads them.
+        They stay stacked, as prefilling reads them.
         """
 
         def put(x: Any, wanted: Format) -> Any:
-            # one that the loop does not read may lie anyhow
+            # the loop leaves the layout of what it does not read open
             return x if wanted.layout in (None, x.format.layout) else jax.device_put(x, wanted)
 
         def placed(tree: Any, wanted: Any) -> Any:
@@ -176,17 +176,17 @@ class Loop:
         return {**rest, "stack": stack}
 
     def start(self, params: Any, batch: Batch, given: int) -> Stream:
-        """`decode.prefill` of a batch of numpy arrays, in the loop's layouts."""
+        """`decode.prefill` of a batch of numpy arrays; the stream has the loop's layouts."""
         batch = jax.device_put(batch, self.formats[2].sharding)
         # one program at a time: temporaries of several would add up
         with jax.set_mesh(self.mesh):
             return jax.block_until_ready(self.starting(params, batch, np.int32(given)))
 
     def start_chains(self, params: Any, batches: Iterable[Batch], given: int) -> Stream:
-        """`start` of the batches of all chains, joined; a parallel pass each.
+        """`start` of the batches of all chains, joined; one parallel pass per chain.
 
-        All at once would take the more memory. Leaves are joined one by one, so that no more than
-        one of them is there twice.
+        One pass for all would take more memory. Leaves are joined one by one, so that at most one
+        of them exists twice.
         """
         several = list(batches)
         if len(several) == 1:
@@ -198,7 +198,7 @@ class Loop:
                 stream = jax.block_until_ready(self.starting_chain(params, placed, np.int32(given)))
             chains.append(jax.tree.leaves(stream))
         axes: Any = jax.tree.map(lambda _: 0, stream)
-        shared = -1 if stream.add.ndim == 2 else 0  # (L, W) is of all windows
+        shared = -1 if stream.add.ndim == 2 else 0  # (L, W) is shared by all windows
         axes = axes._replace(caches=jax.tree.map(lambda _: 1, stream.caches), add=shared)
         form, wanted = jax.tree.structure(stream), jax.tree.leaves(self.formats[1])
         del stream
@@ -207,17 +207,17 @@ class Loop:
             parts = [leaves.pop(0) for leaves in chains]
             one = parts[0] if axis < 0 else jnp.concatenate(parts, axis)
             joined.append(jax.device_put(one, format))
-        found: Stream = jax.tree.unflatten(form, jax.block_until_ready(joined))
-        return found
+        stream = jax.tree.unflatten(form, jax.block_until_ready(joined))
+        return stream
 
     def fill(
         self, params: Any, stream: Stream, uniforms: jax.Array, first: int, stop: int,
         control: Control, known: Any,
     ) -> Stream:  # fmt: skip
-        """`decode.fill`; `params` as `place` gives them. The stream must not be used again.
+        """`decode.fill`, with `params` from `place`. The stream is donated: do not use it again.
 
         Args:
-          known: a music position; of several chains, one a window.
+          known: a music position; with several chains, one per window.
         """
         numbers = (np.int32(first), np.int32(stop), np.asarray(known, np.int32))
         uniforms, control = jax.device_put((uniforms, control), (self.formats[2], self.formats[5]))
@@ -231,7 +231,7 @@ def make_loop(
     """Compiles a loop, or returns the one that was compiled for the same shapes and shardings.
 
     Args:
-      params: arrays on the devices of `mesh`, as `weights.hold` gives them.
+      params: arrays on the devices of `mesh`, as `weights.convert` gives them.
       windows, chains: see `abstract_arguments`.
     """
     shapes = jax.tree.map(lambda x: _abstract(x, x.sharding), params)
@@ -248,7 +248,7 @@ def _make_loop(
     arguments = (apart(mesh, params), *others)
     compiled = lower(config, mesh, arguments).compile()
 
-    def known(format: Format, x: Any) -> Format:  # that of an unused argument is not known
+    def known(format: Format, x: Any) -> Format:  # an unused argument has no layout
         return Format(None, x.sharding) if format.layout is None else format
 
     formats = jax.tree.map(known, compiled.input_formats[0], arguments)

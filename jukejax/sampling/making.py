@@ -19,11 +19,11 @@ from jukejax.sampling.loop import make_loop
 from jukejax.sampling.plan import codes_above
 from jukejax.sampling.resolve import Level
 from jukejax.sampling.sample_dir import SampleDir
-from jukejax.sampling.weights import hold
+from jukejax.sampling.weights import convert
 
 
 class Board:
-    """Codes of all levels and items of a job as far as they are made, in memory and on disk."""
+    """Codes of all levels and songs of a job so far, in memory and on disk."""
 
     def __init__(
         self, sample: SampleDir, job: Job, lengths: Sequence[int], levels: list[Level]
@@ -32,7 +32,7 @@ class Board:
         self.sample, self.job = sample, job
         self.plans = {level.level: level.plan for level in levels}
         self.codes: list[np.ndarray] = []
-        self.there: list[np.ndarray] = []  # (N, T) bool per level: codes of finished rounds
+        self.saved: list[np.ndarray] = []  # (N, T) bool per level: codes of finished rounds
         for level, length in enumerate(lengths):
             codes, done = sample.load(level, (len(job.items), length))
             there = np.arange(codes.shape[1]) < done[:, None]
@@ -41,39 +41,39 @@ class Board:
                 for item, count in enumerate(sample.made(level, len(codes))):
                     there[item] |= plan.made(plan.rounds_over(count))
             self.codes.append(codes)
-            self.there.append(there)
-        self.ahead = [there.copy() for there in self.there]  # and of rounds in progress
+            self.saved.append(there)
+        self.sampled = [there.copy() for there in self.saved]  # and of rounds in progress
 
     def finished(self, level: int) -> bool:
-        return bool(self.there[level].all())
+        return bool(self.saved[level].all())
 
     def done(self, level: int) -> int:
-        """How many codes from the first on are there, of every item."""
-        return int(_leading(self.there[level]).min())
+        """How many codes from the first on every song has."""
+        return int(_leading(self.saved[level]).min())
 
-    def read(self, level: int, some: slice) -> Progress:
-        """How far a batch of a level has come."""
-        plan, codes = self.plans[level], self.codes[level][some]
-        count = int(self.there[level][some].sum(1).min())
+    def read(self, level: int, songs: slice) -> Progress:
+        """The progress of a batch of a level."""
+        plan, codes = self.plans[level], self.codes[level][songs]
+        count = int(self.saved[level][songs].sum(1).min())
         rows = len(codes) * plan.chains
-        drawn = self.sample.load_window(level, some.start, count, rows)
+        drawn = self.sample.load_window(level, songs.start, count, rows)
         return Progress(codes, plan.rounds_over(count), drawn)
 
-    def write(self, level: int, some: slice, progress: Progress) -> None:
-        """Notes and saves how far a batch has come: its round under way, or all codes."""
+    def write(self, level: int, songs: slice, progress: Progress) -> None:
+        """Saves the progress of a batch: its round in progress, or all codes."""
         plan = self.plans[level]
         there = plan.made(progress.rounds)
-        self.codes[level][some] = progress.codes
-        self.ahead[level][some] = plan.made(progress.rounds, progress.drawn.shape[1])
+        self.codes[level][songs] = progress.codes
+        self.sampled[level][songs] = plan.made(progress.rounds, progress.drawn.shape[1])
         if not progress.drawn.shape[1]:
-            self.there[level][some] = there
-            made = self.there[level].sum(1)
-            self.sample.save(level, self.codes[level], _leading(self.there[level]), made)
-        self.sample.save_window(level, some.start, int(there.sum()), progress.drawn)
+            self.saved[level][songs] = there
+            made = self.saved[level].sum(1)
+            self.sample.save(level, self.codes[level], _leading(self.saved[level]), made)
+        self.sample.save_window(level, songs.start, int(there.sum()), progress.drawn)
 
 
 def _leading(there: np.ndarray) -> np.ndarray:
-    """How many of the first entries (N,) of rows (N, T) are true."""
+    """How many entries before the first false one (N,) rows (N, T) have."""
     return np.where(there.all(1), there.shape[1], there.argmin(1))
 
 
@@ -97,7 +97,7 @@ class Batch:
     @property
     def made(self) -> int:
         """How many codes of its songs are sampled or given."""
-        return int(self.board.ahead[self.level.level][self.songs].sum())
+        return int(self.board.sampled[self.level.level][self.songs].sum())
 
     @property
     def ready(self) -> bool:
@@ -105,7 +105,7 @@ class Batch:
         config = self.level.config
         if config.upper is None:
             return True
-        above = self.board.ahead[config.level + 1][self.songs]
+        above = self.board.sampled[config.level + 1][self.songs]
         ratio, total = self.level.ratio, above.shape[1]
         return all(
             above[:, window.start // ratio : codes_above(window, config.n_ctx, ratio, total)].all()
@@ -139,7 +139,7 @@ class Batch:
         before = self.progress
         self.progress = next(self.run)
         if self.finished:
-            self.run = None  # it holds weights and caches
+            self.run = None  # it refers to weights and caches
         self.board.write(self.level.level, self.songs, self.progress)
         return self._steps(self.progress) - self._steps(before)
 
@@ -152,7 +152,7 @@ def load_prior(model: LoadedModel, level: int, storage: str) -> LoadedPrior:
     prior = model.directory.load_prior(model.mesh, model.vqvae, level)
     if storage == "float32":
         return prior
-    return dataclasses.replace(prior, params=hold(prior.params, storage))
+    return dataclasses.replace(prior, params=convert(prior.params, storage))
 
 
 def make(
@@ -187,7 +187,7 @@ def make(
                 priors.clear()
             priors[level] = load(level)
         if level not in bars:
-            made = int(board.ahead[level].sum())
+            made = int(board.sampled[level].sum())
             bars[level] = tqdm(
                 total=board.codes[level].size, initial=made, unit="tok", desc=f"level {level}",
                 disable=not progress,

@@ -1,4 +1,4 @@
-"""What sampling a level takes, from shapes alone: nothing is computed or allocated.
+"""Memory that sampling a level takes, from shapes alone: nothing is computed or allocated.
 
 B batch, L positions of the stack, W width, A attention width, H heads.
 """
@@ -20,17 +20,17 @@ from jukejax.models.transformer import KEEP_KV
 from jukejax.parallel.mesh import Mesh, local_bytes, storage_shardings
 from jukejax.patterns import COLUMN, CROSS, DENSE, PRIME
 from jukejax.sampling.loop import abstract_stream
-from jukejax.sampling.weights import held
+from jukejax.sampling.weights import converted
 
 
 class Memory(NamedTuple):
     """Bytes of one level on one device."""
 
     weights: int
-    loading: int  # float32 weights, until they are held otherwise
-    caches: int  # of the loop: keys, values, and what each position is told
-    prefill: int  # of the parallel pass over what a chain's window is given, beside those
-    read: int  # weights that one token needs
+    loading: int  # float32 weights while they are converted to another format
+    caches: int  # of the loop: keys, values, and the conditioning of each position
+    prefill: int  # of the parallel pass over the given tokens of a chain's window, besides
+    read: int  # weights read per token
 
     @property
     def peak(self) -> int:
@@ -46,17 +46,17 @@ def _bytes(tree: Any) -> int:
 def level_memory(
     config: PriorConfig, mesh: Mesh, batch: int, weights: str = "float32", chains: int = 1
 ) -> Memory:
-    """What a level takes for `batch` songs of some chains, with matrices held in `weights`."""
+    """Memory of a level for `batch` songs of `chains` chains, with matrices stored as `weights`."""
     boxed = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
     loaded = jax.tree.map(
         lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at),
         nn.unbox(boxed), storage_shardings(mesh, boxed),
     )  # fmt: skip
-    params = held(loaded, weights)
+    params = converted(loaded, weights)
     inputs = jax.eval_shape(lambda: example_batch(config, batch))
     stream = abstract_stream(config, mesh, params, batch * chains)
-    alone = abstract_stream(config, mesh, params, batch)  # what a chain's parallel pass fills
-    joined = max(map(local_bytes, jax.tree.leaves(stream))) if chains > 1 else 0  # is there twice
+    alone = abstract_stream(config, mesh, params, batch)  # filled by a chain's parallel pass
+    joined = max(map(local_bytes, jax.tree.leaves(stream))) if chains > 1 else 0  # exists twice
     model: Any = Prior(config)
 
     def keys_and_values(params: Any, inputs: Any) -> Any:
@@ -79,7 +79,7 @@ def level_memory(
 
 
 def _layer(config: PriorConfig, batch: int) -> int:
-    """Bytes alive inside the largest layer of the parallel pass: states and attention weights."""
+    """Bytes of states and attention weights inside the largest layer of the parallel pass."""
     length, columns = config.seq_len, config.seq_len // config.blocks
     keys = {
         DENSE: length, COLUMN: config.blocks, PRIME: config.prime_visible,
@@ -92,7 +92,7 @@ def _layer(config: PriorConfig, batch: int) -> int:
 
 
 def free_memory() -> int:
-    """Bytes that a device has for us, which may be its share of the host's; 0: unknown."""
+    """Free bytes of a device, or its share of the host's free memory; 0: unknown."""
     stats = jax.devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"])
@@ -105,7 +105,7 @@ def free_memory() -> int:
 
 
 def bandwidth(mebibytes: int = 256) -> float:
-    """Bytes per second that the device reads a matrix at, measured now."""
+    """Bytes per second at which the device reads a matrix, measured now."""
     n = mebibytes * 2**20 // 4 // 4096
     multiply = jax.jit(jnp.matmul)
     matrix, vector = jnp.ones((n, 4096)), jnp.ones((4096,))

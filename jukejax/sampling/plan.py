@@ -1,4 +1,4 @@
-"""Which tokens each window is given and which it makes, as data."""
+"""Windowed sampling as data: which tokens each window is given, and which it samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jukejax.config import ConfigError
 
 @dataclass(frozen=True)
 class Window:
-    """Tokens [start, start + n_ctx) of a song: [start, given) are there, [given, stop) are made."""
+    """Tokens [start, start + n_ctx) of a song: [start, given) are given, [given, stop) sampled."""
 
     start: int
     given: int
@@ -23,11 +23,11 @@ class Window:
 def plan_windows(
     total: int, n_ctx: int, hop_fraction: float, step: int, given: int = 0
 ) -> tuple[Window, ...]:
-    """Windows that make tokens given .. total - 1 of one level (paper section 4.4).
+    """Windows that sample tokens given .. total - 1 of one level (paper section 4.4).
 
     The window moves by hop_fraction * n_ctx; the last one is moved back so that it ends with the
-    song. A song shorter than a window is one window that stops early. Windows with nothing to make
-    are left out.
+    song. A song shorter than a window is one window that stops early. Windows with nothing to
+    sample are left out.
 
     Args:
       total: tokens of the song at this level, a multiple of `step`.
@@ -51,18 +51,18 @@ def plan_windows(
     return tuple(windows)
 
 
-Round = tuple[Window, ...]  # one window a chain, filled side by side
+Round = tuple[Window, ...]  # one window per chain, filled side by side
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The windows of a level by rounds; the chains of a round are filled as one batch.
+    """The windows of a level by rounds; the windows of a round are filled as one batch.
 
     Attributes:
       total: tokens of the song.
       given: tokens that it begins with.
-      rounds: each one window a chain. Windows may differ in where they begin to be filled and end:
-        a round is filled from the first position that one of them makes to the last.
+      rounds: one window per chain each. Its windows may begin and end at different positions: a
+        round is filled from the first position that any of them samples to the last.
     """
 
     total: int
@@ -75,16 +75,16 @@ class Plan:
 
     @property
     def windows(self) -> tuple[Window, ...]:
-        """All that make something, in the order of the song."""
-        some = {window for round in self.rounds for window in round if window.stop > window.given}
-        return tuple(sorted(some, key=lambda window: window.given))
+        """All windows that sample something, in the order of the song."""
+        active = {w for round in self.rounds for w in round if w.stop > w.given}
+        return tuple(sorted(active, key=lambda window: window.given))
 
     def steps(self, rounds: int | None = None) -> int:
-        """Positions that all rounds (or the first few) go through, a token a chain at most each."""
+        """Positions that all rounds (or the first `rounds`) fill: up to a token per chain each."""
         return sum(last - first for first, last in map(positions, self.rounds[:rounds]))
 
     def made(self, rounds: int, drawn: int = 0) -> NDArray[np.bool_]:
-        """Which tokens (total,) are there after some rounds, and `drawn` positions of the next."""
+        """Which tokens (total,) exist after `rounds` rounds, and `drawn` positions of the next."""
         there = np.arange(self.total) < self.given
         for window in (w for round in self.rounds[:rounds] for w in round):
             there[window.given : window.stop] = True
@@ -94,29 +94,29 @@ class Plan:
         return there
 
     def rounds_over(self, made: int) -> int:
-        """How many rounds are over when so many tokens are there."""
+        """Completed rounds, given `made` tokens."""
         each = [sum(w.stop - w.given for w in round) for round in self.rounds]
         return int(np.searchsorted(self.given + np.cumsum(each), made, side="right"))
 
 
 def positions(round: Round) -> tuple[int, int]:
-    """From which to before which position of its windows a round makes something."""
-    some = [window for window in round if window.stop > window.given]
-    return min(w.given - w.start for w in some), max(w.stop - w.start for w in some)
+    """The first position of its windows that a round samples, and the one after the last."""
+    active = [window for window in round if window.stop > window.given]
+    return min(w.given - w.start for w in active), max(w.stop - w.start for w in active)
 
 
 def plan_rounds(
     total: int, n_ctx: int, hop_fraction: float, step: int, given: int = 0, chains: int = 1
 ) -> Plan:
-    """Cuts what is to be made into chains of windows that can be made side by side.
+    """Cuts a level into chains of windows that are sampled side by side.
 
-    The first chain goes on from what is given, every other one begins with nothing before it;
-    inside a chain windows are those of `plan_windows`. Chains are equally long but for a step, and
-    at least half a window: no more are made than windows without overlap would be. One that is
-    over before the others waits in a window that makes nothing.
+    The first chain continues the given tokens, each other one begins with an empty past; inside a
+    chain, windows are those of `plan_windows`. Chains differ in length by at most a step, and have
+    at least half a window: there are never more than windows without overlap. A chain that
+    finishes before the others waits in a window that samples nothing.
 
     Args:
-      chains: how many are asked for; the others are those of `plan_windows`.
+      chains: how many, at most; the other arguments are those of `plan_windows`.
     """
     if chains < 1:
         raise ConfigError(f"parallel_segments is {chains}; it must be 1 (off) or more.")
@@ -136,5 +136,5 @@ def plan_rounds(
 
 
 def codes_above(window: Window, n_ctx: int, ratio: int, total_above: int) -> int:
-    """How many codes of the level above must be there before a window can be made."""
+    """How many codes of the level above must be sampled before a window can begin."""
     return min(total_above, (window.start + n_ctx) // ratio)

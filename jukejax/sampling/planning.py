@@ -21,12 +21,14 @@ from jukejax.sampling.sample_dir import SampleDir
 
 def peak_bytes(job: Job, levels: list[Level], mesh: Mesh, stream: bool) -> int:
     """Peak bytes of a job on one device: of its largest level or, streamed, of all levels."""
-    made = [level for level in levels if level.plan.rounds]
-    memories = [level.memory(len(job.items), mesh) for level in made]
+    sampled = [level for level in levels if level.plan.rounds]
+    memories = [level.memory(len(job.items), mesh) for level in sampled]
     if not stream:
         return max((m.peak for m in memories), default=0)
-    kept = sum(m.weights + len(s.batches) * m.caches for s, m in zip(made, memories, strict=True))
-    return kept + max((max(m.prefill, m.loading) for m in memories), default=0)
+    resident = sum(
+        m.weights + len(s.batches) * m.caches for s, m in zip(sampled, memories, strict=True)
+    )
+    return resident + max((max(m.prefill, m.loading) for m in memories), default=0)
 
 
 def memory_text(needed: int, free: int) -> str:
@@ -43,7 +45,7 @@ def check_memory(job: Job, levels: list[Level], mesh: Mesh, stream: bool) -> str
     needed, free = peak_bytes(job, levels, mesh, stream), free_memory()
     if not free or needed <= free:
         return memory_text(needed, free)
-    songs = max(len(job.items[some]) for level in levels for some in level.batches)
+    songs = max(len(job.items[batch]) for level in levels for batch in level.batches)
     rows = max(level.largest(len(job.items)) * level.plan.chains for level in levels)
     chains = any(level.plan.chains > 1 for level in levels)
     ways = ["leave out --stream"] * stream
@@ -51,20 +53,20 @@ def check_memory(job: Job, levels: list[Level], mesh: Mesh, stream: bool) -> str
     ways += ["give fewer --parallel-segments"] * chains
     raise ConfigError(
         f"The job takes about {size_text(needed)}, but {size_text(free)} are free; "
-        f"{', or '.join(ways) or 'use a machine with more memory'}. --plan shows what takes how "
-        "much."
+        f"{', or '.join(ways) or 'use a machine with more memory'}. --plan shows the memory of "
+        "each part."
     )
 
 
 def window_lines(windows: tuple[Window, ...]) -> list[str]:
-    """Windows in words, equal ones counted."""
+    """One line per run of windows of equal size."""
     lines = []
     groups = itertools.groupby(windows, lambda w: (w.given - w.start, w.stop - w.given))
     for (given, made), group in groups:
-        some = list(group)
-        first, last = some[0], some[-1]
-        count = "1 window " if len(some) == 1 else f"{len(some)} windows"
-        each = "" if len(some) == 1 else " each"
+        run = list(group)
+        first, last = run[0], run[-1]
+        count = "1 window " if len(run) == 1 else f"{len(run)} windows"
+        each = "" if len(run) == 1 else " each"
         lines.append(
             f"  {count:>12} given {given:,} made {made:,}{each}: tokens {first.given:,} to "
             f"{last.stop:,}"
@@ -73,9 +75,9 @@ def window_lines(windows: tuple[Window, ...]) -> list[str]:
 
 
 def plan_lines(plan: Plan) -> list[str]:
-    """A level's windows in words, those of chains by rounds."""
+    """A level's windows as text; with several chains, of the first and the last."""
     if plan.chains == 1:
-        return window_lines(plan.windows) or ["  nothing to make: its codes are given"]
+        return window_lines(plan.windows) or ["  nothing to sample: its codes are given"]
     lengths = [sum(w.stop - w.given for w in line) for line in zip(*plan.rounds, strict=True)]
     each = " to ".join(f"{n:,}" for n in sorted({min(lengths), max(lengths)}))
     return [
@@ -86,13 +88,13 @@ def plan_lines(plan: Plan) -> list[str]:
 
 
 def _chain(plan: Plan, number: int) -> tuple[Window, ...]:
-    """The windows of one chain that make something."""
+    """The windows of one chain that sample something."""
     line = [round[number] for round in plan.rounds]
     return tuple(window for window in line if window.stop > window.given)
 
 
 def measured_speed(out: Path, level: int) -> float:
-    """Tokens a second (of a batch at once) that a sample directory saw; 0: none."""
+    """Steps per second measured in a sample directory; 0: none."""
     if not (out / "job.json").exists():
         return 0.0
     for entry in SampleDir.open(out).record["levels"]:
@@ -104,7 +106,7 @@ def measured_speed(out: Path, level: int) -> float:
 def plan_text(
     job: Job, config: VQVAEConfig, levels: list[Level], mesh: Mesh, out: Path, stream: bool
 ) -> str:
-    """Windows, memory on a device and time of a job."""
+    """Windows, memory per device and time of a job, as text."""
     samples = job.samples(config.sample_rate, config.hops[-1])
     songs = len(job.items)
     lines = [
@@ -114,7 +116,7 @@ def plan_text(
     rows, total, speed = [], 0.0, bandwidth()
     for level in levels:
         memory, plan = level.memory(songs, mesh), level.plan
-        batches = [len(job.items[some]) for some in level.batches]
+        batches = [len(job.items[x]) for x in level.batches]
         measured = measured_speed(out, level.level)
         cached = jnp.dtype(level.config.dtype).itemsize
         batch = level.largest(songs) * plan.chains
@@ -146,9 +148,9 @@ def plan_text(
         table(head, rows),
         "",
         memory_text(peak_bytes(job, levels, mesh, stream), free_memory())
-        + f" Time: {format_seconds(total)} without prefills. A step samples one token per row of a batch; "
-        "'at best' reads each weight, and "
-        f"the keys and values attended to, once a step at the {speed / 1e9:.1f} GB/s measured now, "
+        + f" Time: {format_seconds(total)} without prefills. A step samples one token per row of a "
+        "batch; 'at best' reads each weight, and the keys and values attended to, once per step at "
+        f"the {speed / 1e9:.1f} GB/s measured now, "
         f"'measured' is what {out} saw so far.",
     ]
     return "\n".join(lines)

@@ -1,8 +1,8 @@
 """A sample directory: `job.json`, and per level `level_N/codes.npz` and `level_N/item_I.wav`.
 
-While a window is being made, `level_N/window_I.npz` is its journal: what has been drawn of it (and
-of those of the other chains), for the batch of songs that begins with item I.
-`level_N/item_I.part.wav` is the sound until it is whole.
+While a window is sampled, `level_N/window_I.npz` is its journal: the ids drawn so far (of all
+chains), for the batch of songs that begins with item I. `level_N/item_I.part.wav` is the sound
+until it is complete.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from jukejax.sampling.job import Job
 
 
 def read_job(path: Path) -> tuple[dict[str, Any], Job]:
-    """What a job.json holds, and the request in it.
+    """The content of a job.json, and the job in it.
 
     Raises:
-      ConfigError: there is no such file, or it is no job.json of a sample directory.
+      ConfigError: there is no such file, or it is not the job.json of a sample directory.
     """
     try:
         record = json.loads(path.read_text("utf-8"))
         request = dict(record["request"])
     except FileNotFoundError as error:
         raise ConfigError(
-            f"{path} is not there; name a folder that experiments.sample made."
+            f"{path} does not exist; name a folder that experiments.sample made."
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"{path} is no job.json that this command wrote ({error!r}); name another, or give "
+            f"{path} is not a job.json of a sample directory ({error!r}); name another, or give "
             "--model and labels."
         ) from error
     return record, from_dict(Job, request, str(path))
@@ -63,20 +63,20 @@ class SampleDir:
         given: list[np.ndarray] | None = None,
         notes: dict[str, Any] | None = None,
     ) -> None:
-        """Begins the directory, or goes on with one of the same job, in more levels if asked.
+        """Begins the directory, or continues one of the same job, with more levels if asked for.
 
         Args:
-          levels: what job.json says of each level, top first.
-          given: codes (N, n) a level, bottom first, that the songs begin with.
-          notes: what else a new job.json says.
+          levels: the entry of each level in job.json, top first.
+          given: codes (N, n) per level, bottom first, that the songs begin with.
+          notes: further entries of a new job.json.
 
         Raises:
-          ConfigError: the directory holds another job, or was begun with other weights.
+          ConfigError: the directory has another job, or was begun with other weights.
         """
         self.path = path
         file = path / "job.json"
         if file.exists():
-            self._go_on(file, job, levels)
+            self._continue(file, job, levels)
             return
         self.record = {
             "title": ", ".join(dict.fromkeys(i.artist for i in job.items if i.artist)) or "Samples",
@@ -99,23 +99,24 @@ class SampleDir:
 
     @classmethod
     def open(cls, path: Path) -> SampleDir:
-        """A directory that is there, to read.
+        """An existing directory, to read.
 
         Raises:
           ConfigError: there is none.
         """
-        found = cls.__new__(cls)
-        found.path, (found.record, _) = path, read_job(path / "job.json")
-        return found
+        sample = cls.__new__(cls)
+        sample.path, (sample.record, _) = path, read_job(path / "job.json")
+        return sample
 
-    def _go_on(self, file: Path, job: Job, levels: list[dict]) -> None:
-        for left in self.path.glob("level_*/.*.tmp.*"):  # by a run that was killed while writing
+    def _continue(self, file: Path, job: Job, levels: list[dict]) -> None:
+        for left in self.path.glob("level_*/.*.tmp.*"):  # by a run killed while writing
             left.unlink()
-        self.record, found = read_job(file)
+        self.record, kept = read_job(file)
         # the weights decide about the model, see below; levels may be added
-        if dataclasses.replace(found, model=job.model, levels=job.levels) != job:
+        if dataclasses.replace(kept, model=job.model, levels=job.levels) != job:
             raise ConfigError(
-                f"{self.path} holds another job; choose another --out, or --job {file} to go on."
+                f"{self.path} has samples of another job; choose another --out, or --job {file} to "
+                "continue it."
             )
         before = {entry["level"]: entry for entry in self.record["levels"]}
         for entry in levels:
@@ -123,11 +124,11 @@ class SampleDir:
             if was != now:
                 raise ConfigError(
                     f"{self.path} was begun with other weights ({was}, now {now}); choose another "
-                    "--out, or remove it to sample anew."
+                    "--out, or remove it to restart from scratch."
                 )
         merged = {entry["level"]: entry for entry in levels} | before
         self.record["levels"] = [merged[level] for level in sorted(merged, reverse=True)]
-        both = {*found.levels, *job.levels} if found.levels and job.levels else ()  # (): all
+        both = {*kept.levels, *job.levels} if kept.levels and job.levels else ()  # (): all
         self.record["request"]["levels"] = sorted(both, reverse=True)
         self.save_job()
 
@@ -135,9 +136,9 @@ class SampleDir:
         files.write_json(self.path / "job.json", self.record)
 
     def load(self, level: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Codes (N, T) of a level, and how many from the first on are made, (N,).
+        """Codes (N, T) of a level, and how many from the first on are sampled or given, (N,).
 
-        Fewer may be there than T, as at the start of a song with given codes; the rest is 0.
+        The file may have fewer than T, as for a song that begins with given codes; the rest is 0.
         """
         file = self.path / f"level_{level}" / "codes.npz"
         out = np.zeros(shape, np.int32)
@@ -147,20 +148,20 @@ class SampleDir:
         fits = codes.ndim == 2 and len(codes) == shape[0] and codes.shape[1] <= shape[1]
         if not fits or not 0 <= done.min() <= done.max() <= codes.shape[1]:
             raise ConfigError(
-                f"{file} holds {done} of {codes.shape} codes, expected {shape}; remove it to go on."
+                f"{file} has {done} of {codes.shape} codes, not {shape}; remove it to continue."
             )
         out[:, : codes.shape[1]] = codes
         return out, np.broadcast_to(done, len(out)).astype(int)
 
     def codes(self, level: int) -> np.ndarray:
-        """Codes (N, T) int32 of a level as they are there; T is 0 where there are none."""
+        """Codes (N, T) int32 in the file of a level; T is 0 where there is none."""
         file = self.path / f"level_{level}" / "codes.npz"
         if not file.exists():
             return np.zeros((len(self.record["items"]), 0), np.int32)
         return _read(file, "codes")[0]
 
     def made(self, level: int, items: int) -> np.ndarray:
-        """How many codes (items,) of a level are made, wherever in the song."""
+        """How many codes (items,) of a level are sampled or given, anywhere in the song."""
         file = self.path / f"level_{level}" / "codes.npz"
         if not file.exists():
             return np.zeros(items, int)
@@ -170,16 +171,16 @@ class SampleDir:
     def save(
         self, level: int, codes: np.ndarray, done: np.ndarray, made: np.ndarray | None = None
     ) -> None:
-        """Codes (N, T), how many from the first on are made, (N,), and how many at all."""
+        """Saves codes (N, T), how many from the first on are sampled (N,), and how many at all."""
         with files.atomic_path(self.path / f"level_{level}" / "codes.npz") as file:
             np.savez(
                 file, codes=codes.astype(np.uint16), done=done, made=done if made is None else made
             )
 
     def load_window(self, level: int, item: int, done: int, count: int) -> np.ndarray:
-        """Ids (count, n) drawn in the round of windows that begins when `done` codes are made.
+        """Ids (count, n) drawn in the round of windows that begins when `done` codes are sampled.
 
-        Of a batch of songs from `item` on, `count` rows; n is 0 where nothing is kept of it.
+        Of the batch of songs from `item` on, with `count` rows; n is 0 where there is no journal.
         """
         file = self.path / f"level_{level}" / f"window_{item}.npz"
         if file.exists():
@@ -189,7 +190,7 @@ class SampleDir:
         return np.zeros((count, 0), np.int32)
 
     def save_window(self, level: int, item: int, done: int, drawn: np.ndarray) -> None:
-        """What `load_window` gives back; nothing is kept of a round that is over (n is 0)."""
+        """Saves what `load_window` returns; the journal of a finished round (n is 0) is removed."""
         if not drawn.shape[1]:
             (self.path / f"level_{level}" / f"window_{item}.npz").unlink(missing_ok=True)
             return
@@ -197,7 +198,7 @@ class SampleDir:
             np.savez(file, drawn=drawn.astype(np.uint16), place=np.array([item, done]))
 
     def add_time(self, level: int, steps: int, seconds: float) -> None:
-        """Notes that so many tokens, of a batch of songs each, took so long."""
+        """Adds to a level's steps (one token per row of a batch each) and the seconds they took."""
         for entry in self.record["levels"]:
             if entry["level"] == level:
                 entry["steps"] = (entry.get("steps") or 0) + steps
@@ -205,17 +206,17 @@ class SampleDir:
         self.save_job()
 
     def sounds(self, level: int) -> list[Path]:
-        """Where the sounds of a level lie, one an item."""
+        """Paths of the sounds of a level, one per item."""
         count = len(self.record["items"])
         return [self.path / f"level_{level}" / f"item_{i}.wav" for i in range(count)]
 
     def has_sound(self, level: int) -> bool:
-        """Whether the sounds of a level are there and younger than its codes."""
+        """Whether the sounds of a level exist and are newer than its codes."""
         codes = (self.path / f"level_{level}" / "codes.npz").stat().st_mtime_ns
         return all(x.exists() and x.stat().st_mtime_ns >= codes for x in self.sounds(level))
 
     def add_sound(self, level: int, piece: np.ndarray, anew: bool) -> None:
-        """Adds a piece (N, n) to `item_I.part.wav` of a level, which can be heard as it grows."""
+        """Appends a piece (N, n) to `item_I.part.wav` of a level; `anew` starts the files."""
         import soundfile
 
         mode, rate = ("w", self.record["sample_rate"]) if anew else ("r+", None)
@@ -226,7 +227,7 @@ class SampleDir:
                 file.write(sound)
 
     def finish_sound(self, level: int) -> None:
-        """The growing sounds of a level are whole: they become `item_I.wav`."""
+        """Renames the complete sounds of a level to `item_I.wav`."""
         for target in self.sounds(level):
             files.put(_part(target), target)
 
@@ -241,4 +242,4 @@ def _read(file: Path, *names: str) -> list[np.ndarray]:
         with np.load(file) as data:
             return [data[name].astype(np.int32) for name in names]
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{file} cannot be read ({error}); remove it to go on.") from error
+        raise ConfigError(f"{file} cannot be read ({error}); remove it to continue.") from error

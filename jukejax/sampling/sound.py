@@ -1,4 +1,4 @@
-"""Between sound and codes: a prompt's codes, and a song's sound piece by piece."""
+"""Sound to codes and back: encode, decode piece by piece, sounds that grow with their codes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jukejax.models import vqvae
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.sample_dir import SampleDir
 
-PIECE_SECONDS = 4  # decoded at once, beside the overlap
+PIECE_SECONDS = 4  # decoded at once, besides the overlap
 
 _decode = jax.jit(vqvae.decode, static_argnums=(0, 4))
 
@@ -87,20 +87,22 @@ def decode(vqvae: LoadedVQVAE, codes: np.ndarray, level: int) -> np.ndarray:
     return np.concatenate(parts, 1)[0]
 
 
-Piece = tuple[int, int, tuple[int, int]]  # of codes [start, stop) decoded, [first, last) counts
+Piece = tuple[
+    int, int, tuple[int, int]
+]  # [first, last) of the codes [start, stop) that are decoded
 
 
 def pieces(
     model: LoadedVQVAE, level: int, total: int, seconds: float = PIECE_SECONDS
 ) -> list[Piece]:
-    """How a song of `total` codes is decoded: windows overlap by what a sample depends on."""
+    """Pieces of a song of `total` codes; they overlap by the decoder's receptive field."""
     reach = vqvae.decoder_reach(model.config, level)
     size = max(1, round(seconds * model.config.sample_rate) // model.config.hops[level])
     return vqvae.piecewise(lambda start, stop: (start, stop), total, size, reach)
 
 
 def decode_piece(model: LoadedVQVAE, codes: np.ndarray, level: int, piece: Piece) -> np.ndarray:
-    """A piece (N, n) float32 of the sound of codes (N, T), clipped."""
+    """The sound (N, n) float32 of one piece of codes (N, T), clipped to [-1, 1]."""
     first, last, (start, stop) = piece
     hop, window = model.config.hops[level], codes[:, start:stop].astype(np.int32)
     part = np.asarray(_decode(model.config, model.params, model.books, window, level))
@@ -108,7 +110,7 @@ def decode_piece(model: LoadedVQVAE, codes: np.ndarray, level: int, piece: Piece
 
 
 class GrowingSounds:
-    """The sounds of a level, written while its codes are made, in memory for one piece."""
+    """The sounds of a level, written while its codes are sampled; one piece is in memory."""
 
     def __init__(
         self, model: LoadedVQVAE, sample: SampleDir, level: int, codes: np.ndarray, n_samples: int,
@@ -121,7 +123,7 @@ class GrowingSounds:
         self.begun = False
 
     def grow(self, done: int) -> np.ndarray:
-        """Writes the pieces for which the first `done` codes are enough, and returns them (N, n).
+        """Writes and returns the pieces (N, n) that depend only on the first `done` codes.
 
         The last one ends the file.
         """

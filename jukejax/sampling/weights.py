@@ -1,9 +1,9 @@
-"""What a prior's matrices are held in while it samples: float32, bfloat16 or int8.
+"""Storage of a prior's matrices while it samples: float32, bfloat16 or int8.
 
-Only the kernels of the stacks' dense layers change, which are nearly all that a token reads;
-embeddings, norms, biases, convolutions and the output stay float32. int8 is symmetric, one scale an
-output channel: kernel ~ q scale, |q| <= 127, scale = max |kernel| / 127 (Dettmers et al. 2022,
-section 2, vector-wise). `dense.dense` multiplies by q and scales the product.
+Only the kernels of the stacks' dense layers change, nearly all of what a token reads; embeddings,
+norms, biases, convolutions and the output stay float32. int8 is symmetric, one scale per output
+channel: kernel ~ q scale, |q| <= 127, scale = max |kernel| / 127 (Dettmers et al. 2022, section 2,
+vector-wise). `dense.dense` multiplies by q and scales the product.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def _dense(p: dict[str, jax.Array], weights: str) -> dict[str, jax.Array]:
     return {**p, "kernel": q, "scale": scale}
 
 
-def held(stored: Any, weights: str) -> Any:
-    """What `hold` makes of parameters, as shapes and shardings; a scale lies as its bias does."""
+def converted(stored: Any, weights: str) -> Any:
+    """Shapes and shardings of what `convert` returns. Scales use the bias's sharding."""
 
     def placed(shapes: Any, stored: Any) -> Any:
         if not isinstance(shapes, dict):
@@ -35,12 +35,12 @@ def held(stored: Any, weights: str) -> Any:
         beside = {"scale": stored.get("bias"), **stored}
         return {name: placed(x, beside[name]) for name, x in shapes.items()}
 
-    return placed(jax.eval_shape(lambda p: hold(p, weights), stored), stored)
+    return placed(jax.eval_shape(lambda p: convert(p, weights), stored), stored)
 
 
 @partial(jax.jit, static_argnums=1)
-def hold(params: Any, weights: str) -> Any:
-    """A prior's parameters with the matrices of its stacks in a format of `job.WEIGHTS`."""
+def convert(params: Any, weights: str) -> Any:
+    """A prior's parameters with the matrices of its stacks stored in a format of `job.WEIGHTS`."""
 
     def walk(tree: Any, in_stack: bool) -> Any:
         if not isinstance(tree, dict):

@@ -1,8 +1,8 @@
-"""Alignment of lyrics and music: of prepared songs, and of samples beside their sounds.
+"""Alignments of prepared songs, and of samples: files beside their sounds.
 
-`level_L/item_I.alignment.npz` holds `weights` (frames, characters of the item's lyrics) float16,
-`seconds` (frames,) float32 where frames begin, `layer` and `head`; `item_I.words.json` the words
-that follow from it, `[text, start_s, end_s, first_char, end_char]`.
+`level_L/item_I.alignment.npz` has `weights` (frames, characters of the item's lyrics) float16,
+`seconds` (frames,) float32 at which frames begin, `layer` and `head`; `item_I.words.json` the words
+derived from it, `[text, start_s, end_s, first_char, end_char]`.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def sung(conditions: Conditions, codes: NDArray[np.integer], windows: Sequence[W
 
 
 def of_text(weights: alignment.Weights, lyrics: str, alphabet: str) -> alignment.Weights:
-    """Weights by characters of lyrics as they stand, from those by lyric tokens (F, tokens).
+    """Weights by character of the lyrics, from weights by lyric token (F, tokens).
 
-    A character that becomes several tokens has their sum; one that becomes none has 0.
+    A character of several tokens has their sum; one of no token has 0.
     """
     sizes = text.token_counts(lyrics, alphabet)
     out = np.zeros((len(weights), len(lyrics)), np.float32)
@@ -48,7 +48,7 @@ def of_text(weights: alignment.Weights, lyrics: str, alphabet: str) -> alignment
 
 
 def most_monotone(songs: Iterable[dict[Head, Found]]) -> dict[Head, float]:
-    """Monotonicity by head, the mean over all windows of all songs; the most monotone first."""
+    """Mean monotonicity over all windows of all songs, by head; the most monotonic head first."""
     total: dict[Head, float] = {}
     windows: dict[Head, int] = {}
     for song in songs:
@@ -60,13 +60,13 @@ def most_monotone(songs: Iterable[dict[Head, Found]]) -> dict[Head, float]:
 
 
 def alignment_files(sample: SampleDir, level: int, item: int) -> tuple[Path, Path]:
-    """Where the alignment of an item and its words lie."""
+    """Paths of the alignment of an item and of its words."""
     folder = sample.path / f"level_{level}"
     return folder / f"item_{item}.alignment.npz", folder / f"item_{item}.words.json"
 
 
 def is_aligned(sample: SampleDir, level: int, items: Iterable[int]) -> bool:
-    """Whether the alignments of items are there and younger than their codes."""
+    """Whether the alignments of items exist and are newer than their codes."""
     codes = (sample.path / f"level_{level}" / "codes.npz").stat().st_mtime_ns
     paths = [path for item in items for path in alignment_files(sample, level, item)]
     return all(path.exists() and path.stat().st_mtime_ns >= codes for path in paths)

@@ -54,7 +54,7 @@ def test_the_job_makes_the_song_again_and_no_other_is_made_in_its_place(model, c
     record = json.loads((cut / "job.json").read_text())
     assert record["request"]["parallel_segments"] == CHAINS
     assert_same(cut, sample(tmp_path / "again", job=cut / "job.json"))
-    with pytest.raises(ConfigError, match="holds another job"):
+    with pytest.raises(ConfigError, match="samples of another job"):
         sample(cut, model=model, **OPTIONS)
 
 
@@ -126,7 +126,7 @@ def test_streaming_waits_for_the_codes_above_all_chains(model, cut, tmp_path, mo
     order = []
 
     def step(self, was=making.Batch.step):
-        ready = {level: self.board.ahead[level].copy() for level in TOTALS}
+        ready = {level: self.board.sampled[level].copy() for level in TOTALS}
         first = not self.progress.rounds and not self.progress.drawn.size
         made = was(self)
         order.append((self.level.level, first, ready))

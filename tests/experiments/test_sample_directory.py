@@ -59,7 +59,7 @@ def test_a_new_directory_holds_its_job(tmp_path):
 def test_a_directory_of_another_job_is_refused_and_left_alone(tmp_path, change):
     SampleDir(tmp_path, JOB, 1000, LEVELS)
     before = (tmp_path / "job.json").read_bytes()
-    with pytest.raises(ConfigError, match="holds another job; choose another --out"):
+    with pytest.raises(ConfigError, match="samples of another job; choose another --out"):
         SampleDir(tmp_path, dataclasses.replace(JOB, **change), 1000, LEVELS)
     assert (tmp_path / "job.json").read_bytes() == before
 
@@ -185,9 +185,9 @@ def test_a_job_takes_no_labels_but_its_own_and_may_name_where_the_model_went(tmp
 def test_cut_or_foreign_codes_are_refused_with_a_sentence(tmp_path):
     directory = SampleDir(tmp_path, JOB, 1000, LEVELS)
     directory.save(0, np.zeros((2, 10), np.int32), np.array([8, 8]))
-    with pytest.raises(ConfigError, match="expected"):
+    with pytest.raises(ConfigError, match="remove it to continue"):
         directory.load(0, (2, 9))
-    with pytest.raises(ConfigError, match="expected"):
+    with pytest.raises(ConfigError, match="remove it to continue"):
         directory.load(0, (3, 10))
     file = tmp_path / "level_0" / "codes.npz"
     file.write_bytes(file.read_bytes()[:50])
@@ -196,5 +196,5 @@ def test_cut_or_foreign_codes_are_refused_with_a_sentence(tmp_path):
 
 
 def test_a_folder_without_a_job_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"job\.json is not there; name a folder that"):
+    with pytest.raises(ConfigError, match=r"job\.json does not exist; name a folder that"):
         SampleDir.open(tmp_path)

@@ -235,7 +235,7 @@ def test_a_prompt_is_given_at_every_level_and_totals_are_exact(model, prompt, tm
         assert codes(out, level).shape == (2, 608 // hop)
         np.testing.assert_array_equal(codes(out, level)[:, : 400 // hop], np.repeat(z, 2, 0))
     soundfile.write(prompt.with_name("other.wav"), audio[::-1], RATE)
-    with pytest.raises(ConfigError, match="holds another job"):
+    with pytest.raises(ConfigError, match="samples of another job"):
         sample(tmp_path / "a", seconds=SECONDS, count=2,
                **options | {"prompt": prompt.with_name("other.wav")})  # fmt: skip
     prompt = prompt.rename(prompt.with_name("gone.wav"))

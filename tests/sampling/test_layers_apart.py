@@ -8,7 +8,7 @@ from jukejax.config import LabelsConfig, LyricsConfig, PriorConfig
 from jukejax.models.prior import example_batch, init_params
 from jukejax.sampling import loop
 from jukejax.sampling.draw import Control
-from jukejax.sampling.weights import hold
+from jukejax.sampling.weights import convert
 
 LYRICS = LyricsConfig(tokens=8, width=16, depth=1, heads=1, attn_order=0, blocks=1)
 CONFIG = PriorConfig(
@@ -21,7 +21,7 @@ U = np.random.default_rng(0).random((2, 16), np.float32)
 @pytest.mark.parametrize("weights", ["float32", "int8"])
 def test_layers_as_arrays_of_their_own_draw_the_same_tokens(monkeypatch, weights):
     params = oracle.random_params(lambda key: init_params(CONFIG, key), scale=0.5)
-    params, batch = hold(params, weights), jax.tree.map(np.array, example_batch(CONFIG, 2))
+    params, batch = convert(params, weights), jax.tree.map(np.array, example_batch(CONFIG, 2))
 
     def drawn():
         return windows.filled(CONFIG, params, batch, U, 3, 16, Control(np.float32(20)))

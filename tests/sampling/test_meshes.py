@@ -16,7 +16,7 @@ from jukejax.sampling.cascade import Level, begin, by_chain, sample_level, windo
 from jukejax.sampling.draw import Control
 from jukejax.sampling.loop import make_loop
 from jukejax.sampling.plan import plan_rounds
-from jukejax.sampling.weights import held, hold
+from jukejax.sampling.weights import convert
 
 T, CODES, RATIO, TOTAL, TEMPERATURE, SEED, SONGS = 16, 12, 4, 44, 12.0, 9, 4
 CONFIG = PriorConfig(
@@ -128,8 +128,8 @@ def test_another_token_is_told_from_rounding(alone, weights):
 @pytest.mark.parametrize("fmt", ["bfloat16", "int8"])
 def test_weights_stay_split_when_they_are_held_otherwise(weights, fmt):
     params = placed(make_mesh(MESHES["mixed"]), weights)
-    wanted = held(params, fmt)
-    found = hold(params, fmt)
+    wanted = converted(params, fmt)
+    found = convert(params, fmt)
     assert jax.tree.structure(found) == jax.tree.structure(wanted)
     for x, shape in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         assert (x.shape, x.dtype) == (shape.shape, shape.dtype)

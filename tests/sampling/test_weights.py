@@ -17,7 +17,7 @@ from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.draw import Control
 from jukejax.sampling.job import Item, Job
 from jukejax.sampling.memory import level_memory
-from jukejax.sampling.weights import hold
+from jukejax.sampling.weights import convert
 
 CONFIG = PriorConfig(
     n_ctx=16, hop=10, sample_rate=100, width=8, blocks=4, codes=11, heads=2, depth=4, attn_order=6,
@@ -36,7 +36,7 @@ def leaves(tree):
 
 
 def test_a_kernel_is_rounded_to_whole_numbers_by_column(params):
-    before, after = leaves(params), leaves(hold(params, "int8"))
+    before, after = leaves(params), leaves(convert(params, "int8"))
     kernels = [name for name, x in after.items() if x.dtype == jnp.int8]
     assert len(kernels) == len([n for n in before if "['stack']" in n and "['kernel']" in n])
     for name in kernels:
@@ -51,7 +51,7 @@ def test_a_kernel_is_rounded_to_whole_numbers_by_column(params):
 
 @pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
 def test_all_but_the_matrices_of_stacks_is_kept(params, weights):
-    before, after = leaves(params), leaves(hold(params, weights))
+    before, after = leaves(params), leaves(convert(params, weights))
     for name, x in before.items():
         if not ("['stack']" in name and "['kernel']" in name):
             np.testing.assert_array_equal(x, after[name], err_msg=name)
@@ -61,7 +61,7 @@ def test_all_but_the_matrices_of_stacks_is_kept(params, weights):
 
 def test_a_column_of_zeros_stays_zero():
     kernel = {"kernel": jnp.zeros((1, 3, 2)), "bias": jnp.ones((1, 2))}
-    held = hold({"stack": {"run_0": kernel}}, "int8")["stack"]["run_0"]
+    held = convert({"stack": {"run_0": kernel}}, "int8")["stack"]["run_0"]
     one = jax.tree.map(lambda x: x[0], held)
     np.testing.assert_array_equal(dense(one, jnp.ones((1, 3)), WIDE), np.ones((1, 2)))
 
@@ -70,7 +70,7 @@ def test_a_product_is_scaled_before_it_is_rounded_to_bfloat16():
     rng = np.random.default_rng(0)
     kernel, x = rng.normal(size=(1, 64, 32)), jnp.asarray(rng.normal(size=(5, 64)), jnp.bfloat16)
     p = {"kernel": jnp.asarray(kernel, jnp.float32), "bias": jnp.zeros((1, 32))}
-    held = hold({"stack": p}, "int8")["stack"]
+    held = convert({"stack": p}, "int8")["stack"]
     one = jax.tree.map(lambda x: x[0], held)
     wanted = np.asarray(x, np.float64) @ (np.float64(one["kernel"]) * np.float64(one["scale"]))
     found = np.asarray(dense(one, x, WIDE), np.float64)
@@ -80,7 +80,7 @@ def test_a_product_is_scaled_before_it_is_rounded_to_bfloat16():
 def test_decoding_draws_from_the_same_weights_as_the_forward_pass():
     config = dataclasses.replace(CONFIG, lyrics=None, labels=None, attn_order=2, depth=3)
     params = oracle.random_params(lambda key: init_params(config, key), scale=0.5)
-    held, batch = hold(params, "int8"), example_batch(config, 2)
+    held, batch = convert(params, "int8"), example_batch(config, 2)
     u = np.asarray(jax.random.uniform(jax.random.key(1), (2, 16)))
     codes = windows.filled(config, held, batch, u, 0, 16, Control(jnp.ones((2, 1)))).tokens
     logits = Prior(config).apply({"params": held}, batch | {"codes": codes})[0]
@@ -95,7 +95,7 @@ def test_memory_counts_what_is_held(params):
     plain = level_memory(CONFIG, mesh, 1)
     small = level_memory(CONFIG, mesh, 1, "int8")
     shapes = nn.unbox(jax.eval_shape(lambda key: init_params(CONFIG, key), jax.random.key(0)))
-    held = jax.eval_shape(lambda p: hold(p, "int8"), shapes)
+    held = jax.eval_shape(lambda p: convert(p, "int8"), shapes)
     assert small.weights == sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(held))
     assert (plain.loading, small.loading) == (0, plain.weights)
     assert small.read < plain.read
