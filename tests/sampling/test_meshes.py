@@ -16,7 +16,7 @@ from jukejax.sampling.cascade import Level, begin, by_chain, sample_level, windo
 from jukejax.sampling.draw import Control
 from jukejax.sampling.loop import make_loop
 from jukejax.sampling.plan import plan_rounds
-from jukejax.sampling.weights import convert
+from jukejax.sampling.weights import convert, converted
 
 T, CODES, RATIO, TOTAL, TEMPERATURE, SEED, SONGS = 16, 12, 4, 44, 12.0, 9, 4
 CONFIG = PriorConfig(
