@@ -1,10 +1,10 @@
-"""Word onsets found in rendered songs against the truth, from the voice alone to +3 dB of it.
+"""Aligned word onsets of rendered songs against the truth, from the voice alone to +3 dB SI-SDR.
 
-python -m experiments.benchmark alignment --folder /tmp/alignment
+jukejax benchmark alignment --folder /tmp/alignment
 
 Songs are the scores of the demo set, each sung by two of four recorded voices. Levels are the
 SI-SDR of the mono mix, in dB. Needs the extras align, render and dev, and Debian's flite,
-fluidsynth and fluidr3mono-gm-soundfont. What is done is kept in the folder; run it again to go on.
+fluidsynth and fluidr3mono-gm-soundfont. After an interruption, the same command continues.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ _PEAK = 0.9
 
 @dataclass(frozen=True)
 class Command:
-    """Find the words of rendered songs at several levels of music, and compare with the truth."""
+    """Align rendered songs at several levels of music, and compare word onsets with the truth."""
 
     folder: Path
     """Gets songs, manifests, `alignment.json` and `alignment.md`."""
     workers: int = 1
     """Songs aligned at once."""
     voices: int = 2
-    """Of the four, how many sing each of the thirteen songs."""
+    """Of the four, those that sing each song."""
     songs: int = 13
-    """Scores to take, in order of their names."""
+    """Scores, in the order of their names."""
     separator: str = "stem"
-    """As in experiments.align."""
+    """As in `jukejax align`."""
     json: bool = False
     """Print the figures as one JSON object too."""
 
@@ -66,26 +66,26 @@ def run(command: Command) -> dict[str, Any]:
     folder = command.folder
     folder.mkdir(parents=True, exist_ok=True)
     songs = render(folder, command)
-    found: dict[str, Any] = {}
+    conditions: dict[str, Any] = {}
     for name, level in CONDITIONS.items():
         rows = [mixed(folder, name, level, song) for song in tqdm(songs, desc=name)]
         others = rows[len(rows) // 2 :] + rows[: len(rows) // 2]
         wrong = [a | {"lyrics": b["lyrics"]} for a, b in zip(rows, others, strict=True)]
-        right = aligned(folder, name, rows, command)
-        found[name] = figures(songs, right)
-        given = [a["lyrics"] != b["lyrics"] for a, b in zip(rows, wrong, strict=True)]
-        as_sung = aligned(folder, name + WRONG, wrong, command)
-        kept = [s.alignment is not None and s.alignment["method"] != LINEAR for s in as_sung]
-        found[name]["wrong_songs"] = sum(given)
-        found[name]["wrong_aligned"] = sum(k for k, g in zip(kept, given, strict=True) if g)
-    result = {"songs": len(songs), "machine": platform.processor(), "conditions": found}
+        conditions[name] = figures(songs, aligned(folder, name, rows, command))
+        differ = [a["lyrics"] != b["lyrics"] for a, b in zip(rows, wrong, strict=True)]
+        misled = aligned(folder, name + WRONG, wrong, command)
+        accepted = [s.alignment is not None and s.alignment["method"] != LINEAR for s in misled]
+        conditions[name]["wrong_songs"] = sum(differ)
+        pairs = zip(accepted, differ, strict=True)
+        conditions[name]["wrong_aligned"] = sum(a for a, d in pairs if d)
+    result = {"songs": len(songs), "machine": platform.processor(), "conditions": conditions}
     write_json(folder / "alignment.json", result)
     write_text(folder / "alignment.md", "\n".join(lines(result)) + "\n")
     return result
 
 
 def render(folder: Path, command: Command) -> list[dict[str, Any]]:
-    """Manifest rows with the true words of every song, whose dry voice and band are in `folder`."""
+    """Manifest rows with the true words of every song; writes its dry voice and its band."""
     rows = []
     scores = sorted(render_songs.SCORES.glob("*.json"))[: command.songs]
     for path in tqdm(scores, desc="render", unit="score"):
@@ -121,7 +121,7 @@ def _rendered(folder: Path, score: dict[str, Any]) -> dict[str, Any]:
 def mixed(
     folder: Path, condition: str, level: float | None, song: dict[str, Any]
 ) -> dict[str, Any]:
-    """A manifest row with the song's sound in a condition, written if it is not there."""
+    """A manifest row with the song's sound in a condition, written if it is missing."""
     name = re.sub(r"\W", "", condition)
     mix, stem = folder / f"{song['id']}_{name}.flac", folder / f"{song['id']}_hall.flac"
     row = {"id": song["id"], "audio": mix.name, "lyrics": song["lyrics"]}
@@ -149,7 +149,7 @@ def music_gain(voice: np.ndarray, band: np.ndarray, level: float) -> float:
 def aligned(
     folder: Path, name: str, rows: Sequence[dict[str, Any]], command: Command
 ) -> list[Song]:
-    """The songs of these rows with what `experiments.align` found."""
+    """The songs of these rows with their alignments, as by `jukejax align`."""
     plain = re.sub(r"\W", "", name)
     manifest, out = folder / f"{plain}.jsonl", folder / f"{plain}_aligned.jsonl"
     write_json_lines(manifest, list(rows))
@@ -158,13 +158,13 @@ def aligned(
 
 
 def linear_onsets(song: dict[str, Any]) -> np.ndarray:
-    """Where each word (n,) would be if lyrics ran evenly through the song, in seconds."""
+    """Onset of each word (n,) if lyrics ran evenly through the song, in seconds."""
     begins = [m.start() for m in re.finditer(r"\S+", song["lyrics"])]
     return np.asarray(begins) / len(song["lyrics"]) * song["seconds"]
 
 
 def figures(songs: Sequence[dict[str, Any]], found: Sequence[Song]) -> dict[str, Any]:
-    """Errors over the songs that aligned, in seconds, and how their scores lie."""
+    """Errors over the songs that aligned, in seconds, and the least score."""
     from mir_eval import alignment
 
     errors, linear, medians, correct, adherence = [], [], {}, [], []

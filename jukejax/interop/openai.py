@@ -1,9 +1,9 @@
 """OpenAI's tensor names and the leaves of our parameter trees, as one table for both directions.
 
-An `Entry` ties a leaf to one tensor, or to as many as the leaf stacks (a run of a transformer holds
-its repeats in one array). `layout` says how a tensor lies in the leaf:
+An `Entry` maps a leaf to one tensor, or to several that the leaf stacks (a run of a transformer has
+its repeats in one array). `layout` is the permutation from a tensor to the leaf:
 
-  same       as it is
+  same       unchanged
   transpose  (out, in) -> (in, out)
   conv       (out, in, k) -> (k, in, out)
   conv_up    (in, out, k) -> (k, in, out), taps reversed: a transposed convolution
@@ -32,7 +32,7 @@ from jukejax.models import prior, vqvae
 from jukejax.patterns import CROSS
 
 Path = tuple[str, ...]
-BOOKS = "codebooks"  # first part of the path of what is no parameter
+BOOKS = "codebooks"  # first part of the path of a codebook, which is no parameter
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Entry:
     stacked: bool = False
 
 
-# layout -> (a tensor as its leaf, a leaf as its tensor)
+# layout -> (tensor to leaf, leaf to tensor)
 _LAYOUTS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "same": (lambda x: x, lambda x: x),
     "transpose": (lambda x: x.T, lambda x: x.T),
@@ -179,7 +179,7 @@ def table(config: VQVAEConfig | PriorConfig, blocks: str = "blocks") -> list[Ent
 
 
 def shared(config: VQVAEConfig | PriorConfig) -> dict[str, str]:
-    """Names in a file that are the same tensor as another: the tied output of a prior."""
+    """Names in a file of the same tensor as another: the tied output of a prior."""
     tied = isinstance(config, PriorConfig) and config.tied_output
     return {"prior.x_out.weight": "prior.x_emb.weight"} if tied else {}
 
@@ -217,7 +217,7 @@ def expected(config: VQVAEConfig | PriorConfig, entries: list[Entry]) -> dict[st
 
 
 def has_sizes(config: VQVAEConfig | PriorConfig) -> bool:
-    """Whether a config's label tables have sizes; those of the demo's presets wait for data."""
+    """Whether a config's label tables have sizes; those of the demo's presets come from data."""
     labels = None if isinstance(config, VQVAEConfig) else config.labels
     return labels is None or labels.sized
 
@@ -241,15 +241,15 @@ def check(
     ]
     if lines:
         raise InteropError(
-            f"{where} does not hold the model that its settings describe; {len(lines)} tensors "
-            "differ. Name the right file or preset; nothing was written.\n" + "\n".join(lines)
+            f"{where} is not the model that its settings describe; {len(lines)} tensors differ. "
+            "Name the right file or preset; nothing was written.\n" + "\n".join(lines)
         )
 
 
 def gather(
     entry: Entry, tensors: Mapping[str, Tensor], scratch: pathlib.Path | None = None
 ) -> Array:
-    """A leaf from its tensors, read one at a time; float16 where all of them are, else float32.
+    """A leaf from its tensors, read one at a time; float16 if all of them are, else float32.
 
     Args:
       scratch: a folder that gets the leaf as a memory map; None keeps it in memory.

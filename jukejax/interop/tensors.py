@@ -1,4 +1,4 @@
-"""Tensors that stay in their file until they are read, whatever the file's format."""
+"""Tensors that stay in their file until they are read, in any file format."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Source:
-    """A tensor to write: `read` makes its numbers when their turn comes."""
+    """A tensor to write; `read` gives its numbers when they are needed."""
 
     shape: tuple[int, ...]
     dtype: str
