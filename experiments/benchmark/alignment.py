@@ -163,12 +163,12 @@ def linear_onsets(song: dict[str, Any]) -> np.ndarray:
     return np.asarray(begins) / len(song["lyrics"]) * song["seconds"]
 
 
-def figures(songs: Sequence[dict[str, Any]], found: Sequence[Song]) -> dict[str, Any]:
+def figures(songs: Sequence[dict[str, Any]], results: Sequence[Song]) -> dict[str, Any]:
     """Errors over the songs that aligned, in seconds, and the least score."""
     from mir_eval import alignment
 
     errors, linear, medians, correct, adherence = [], [], {}, [], []
-    for song, result in zip(songs, found, strict=True):
+    for song, result in zip(songs, results, strict=True):
         truth = np.asarray([start for _, start, _ in song["words"]])
         linear.append(np.abs(linear_onsets(song) - truth))
         if not result.words:

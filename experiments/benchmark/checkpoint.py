@@ -93,7 +93,7 @@ def restore(command: Command) -> dict[str, float]:
     shapes = wanted(command, mesh)
     began = time.perf_counter()
     with open_existing(command.folder, frugal=True) as checkpoints:
-        found = jax.block_until_ready(checkpoints.restore({"params": shapes})["params"])
+        params = jax.block_until_ready(checkpoints.restore({"params": shapes})["params"])
     seconds = time.perf_counter() - began
     bits = jnp.uint16 if command.dtype == "bfloat16" else jnp.uint32
 
@@ -102,7 +102,7 @@ def restore(command: Command) -> dict[str, float]:
         return jnp.array_equal(lax.bitcast_convert_type(x, bits), expected)
 
     check = jax.jit(same, static_argnums=1)
-    leaves = jax.tree.leaves(found)
+    leaves = jax.tree.leaves(params)
     wrong = sum(not check(x, seed) for seed, x in enumerate(leaves))
     return {"seconds": seconds, "arrays": len(leaves), "differ": wrong}
 

@@ -92,7 +92,7 @@ def run(command: Command) -> dict[str, Any]:
     return {"seconds": command.seconds, "rows": rows}
 
 
-def lines(found: dict[str, Any]) -> Sequence[str]:
+def lines(figures: dict[str, Any]) -> Sequence[str]:
     """The table and its assumptions."""
     header = ("chip", "weights", "songs", "chains", "top", "middle", "bottom", "in turn", "at once")
 
@@ -109,10 +109,10 @@ def lines(found: dict[str, Any]) -> Sequence[str]:
             cell(row["one_after_another"], all(row["fits"])),
             cell(row["pipelined"], all(row["fits"])),
         )
-        for row in found["rows"]
+        for row in figures["rows"]
     ]
     return (
-        f"Lower bounds in seconds for {found['seconds']:g} s of music and one song of the batch, "
+        f"Lower bounds in seconds for {figures['seconds']:g} s of music and one song of the batch, "
         "on one chip; 5B top prior and two 1B upsamplers.",
         table(header, rows),
         "*: weights and caches are more than one chip's memory; the bound is of its bandwidth.",

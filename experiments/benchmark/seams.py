@@ -98,7 +98,7 @@ def bits_after(
     A place so near to the end that half a window does not follow has nan at its end. The scorer is
     given `rows` songs at once.
     """
-    c, found = setup.config, []
+    c, bits = setup.config, []
     assert setup.conditions is not None
     half, total = c.n_ctx // 2, codes.shape[1]
     for place in places:
@@ -106,12 +106,12 @@ def bits_after(
         stop = min(total, start + c.n_ctx)
         window = Window(start, stop, stop)
         batch = window_batch(c, window, codes, upper, setup.conditions)
-        bits = scoring.score_all(scorer, batch, rows)
+        scores = scoring.score_all(scorer, batch, rows)
         after = np.full((len(codes), half), np.nan)
-        here = bits[:, place - start : min(stop, place + half) - start]
+        here = scores[:, place - start : min(stop, place + half) - start]
         after[:, : here.shape[1]] = here
-        found.append(after)
-    return np.stack(found, 1)
+        bits.append(after)
+    return np.stack(bits, 1)
 
 
 def gaps(audio: NDArray[np.float32], places: Sequence[int], size: int) -> NDArray[np.float64]:
@@ -122,8 +122,8 @@ def gaps(audio: NDArray[np.float32], places: Sequence[int], size: int) -> NDArra
         part = np.abs(np.fft.rfft(window * audio[:, start : start + size], axis=1))
         return np.maximum(20 * np.log10(part / (size / 4) + 1e-12), FLOOR_DB)
 
-    apart = [spectrum(place) - spectrum(place - size) for place in places]
-    return np.stack([np.sqrt(np.mean(x**2, 1)) for x in apart], 1)
+    differences = [spectrum(place) - spectrum(place - size) for place in places]
+    return np.stack([np.sqrt(np.mean(x**2, 1)) for x in differences], 1)
 
 
 def compared(cut: NDArray[np.float64], whole: NDArray[np.float64]) -> dict[str, Any]:

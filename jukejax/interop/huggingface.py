@@ -212,35 +212,30 @@ def open_directory(folder: Path) -> Directory:
     config = huggingface_settings.read(folder / CONFIG)
     vqvae = huggingface_settings.vqvae_experiment(config, where)
     described = huggingface_settings.prior_configs(config, vqvae.model, where)
-    configs: list[VQVAEConfig | PriorConfig] = [vqvae.model, *described]
-    shapes = [importing.shapes(model, where) for model in configs]
-    prefixes = ["vqvae", *(f"priors.{i}" for i in range(len(described)))]
+    models = {"vqvae": vqvae.model} | {f"priors.{i}": c for i, c in enumerate(described)}
+    shapes = {prefix: importing.shapes(model, where) for prefix, model in models.items()}
     tensors = read_tensors(find_weights(folder))
-    absent = [_share(tensors, *pair) for pair in zip(prefixes, configs, strict=True)]
-    names = [
-        {name: f"{prefix}.{renamed(name)}" for name in of_model}
-        for prefix, of_model in zip(prefixes, shapes, strict=True)
-    ]
+    absent = [_share(tensors, prefix, model) for prefix, model in models.items()]
     wanted = {
-        pairs[name]: shape
-        for pairs, of_model in zip(names, shapes, strict=True)
+        f"{prefix}.{renamed(name)}": shape
+        for prefix, of_model in shapes.items()
         for name, shape in of_model.items()
     }
     openai.check(str(folder), wanted, {name: t.shape for name, t in tensors.items()})
-    files = [
-        Checkpoint(folder / prefix, {name: tensors[port] for name, port in pairs.items()}, None, 0)
-        for prefix, pairs in zip(prefixes, names, strict=True)
-    ]
-    models, notes = [importing.open_vqvae(files[0], vqvae)], []
+    files = []
+    for prefix, of_model in shapes.items():
+        stored = {name: tensors[f"{prefix}.{renamed(name)}"] for name in of_model}
+        files.append(Checkpoint(folder / prefix, stored, None, 0))
+    opened, notes = [importing.open_vqvae(files[0], vqvae)], []
     for i, before in enumerate(described):
-        after, preset = huggingface_settings.as_published(before, shapes[1 + i])
+        after, preset = huggingface_settings.as_published(before, shapes[f"priors.{i}"])
         if after != before:
             notes.append(
                 f"prior {i} has the shapes of {preset}, so it gets the blocks that {preset} was "
                 f"trained with, {_blocks(after)}, not those of {where}, {_blocks(before)}."
             )
-        models.append(importing.open_prior(files[1 + i], vqvae, PriorExperiment(after)))
-    return Directory(models, absent, notes)
+        opened.append(importing.open_prior(files[1 + i], vqvae, PriorExperiment(after)))
+    return Directory(opened, absent, notes)
 
 
 def _blocks(config: PriorConfig) -> str:

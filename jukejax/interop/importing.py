@@ -152,8 +152,8 @@ def vqvae_trees(opened: Opened) -> tuple[Any, VQVAEExtra]:
     for level, hop in enumerate(experiment.model.hops):
         tokens = experiment.samples // hop * experiment.train.batch
         books.append(restored_book(jnp.asarray(leaves.pop((BOOKS, str(level)))), tokens))
-    one = jnp.ones((), jnp.float32)
-    return openai.nested(leaves), VQVAEExtra(tuple(books), Bandwidth(one, one, one))
+    unknown = jnp.ones((), jnp.float32)
+    return openai.nested(leaves), VQVAEExtra(tuple(books), Bandwidth(unknown, unknown, unknown))
 
 
 def prior_params(opened: Opened, scratch: Path | None = None) -> Any:

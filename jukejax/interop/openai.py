@@ -203,8 +203,8 @@ def leaf_shapes(config: VQVAEConfig | PriorConfig) -> dict[Path, tuple[int, ...]
 
 def tensor_shape(entry: Entry, leaf: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of each of an entry's tensors, from that of its leaf."""
-    one = leaf[1:] if entry.stacked else leaf
-    return _LAYOUTS[entry.layout][1](np.broadcast_to(np.float32(0), one)).shape
+    shape = leaf[1:] if entry.stacked else leaf
+    return _LAYOUTS[entry.layout][1](np.broadcast_to(np.float32(0), shape)).shape
 
 
 def expected(config: VQVAEConfig | PriorConfig, entries: list[Entry]) -> dict[str, tuple[int, ...]]:
@@ -230,14 +230,16 @@ def preset_tensors(name: str) -> dict[str, tuple[int, ...]]:
 
 
 def check(
-    where: str, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
+    where: str, wanted: Mapping[str, tuple[int, ...]], stored: Mapping[str, tuple[int, ...]]
 ) -> None:
     """Raises InteropError that names every missing, extra or misshapen tensor."""
-    lines = [f"  missing  {n} {wanted[n]}" for n in sorted(wanted.keys() - found.keys())]
-    lines += [f"  extra    {n} {found[n]}" for n in sorted(found.keys() - wanted.keys())]
-    both = sorted(wanted.keys() & found.keys())
+    lines = [f"  missing  {n} {wanted[n]}" for n in sorted(wanted.keys() - stored.keys())]
+    lines += [f"  extra    {n} {stored[n]}" for n in sorted(stored.keys() - wanted.keys())]
+    both = sorted(wanted.keys() & stored.keys())
     lines += [
-        f"  shape    {n} is {found[n]}, expected {wanted[n]}" for n in both if wanted[n] != found[n]
+        f"  shape    {n} is {stored[n]}, expected {wanted[n]}"
+        for n in both
+        if wanted[n] != stored[n]
     ]
     if lines:
         raise InteropError(
@@ -256,8 +258,8 @@ def gather(
     """
     into = _LAYOUTS[entry.layout][0]
     first = tensors[entry.names[0]]
-    one = into(np.broadcast_to(np.float32(0), first.shape)).shape
-    shape = (len(entry.names), *one) if entry.stacked else one
+    single = into(np.broadcast_to(np.float32(0), first.shape)).shape
+    shape = (len(entry.names), *single) if entry.stacked else single
     half = all(tensors[name].dtype == np.float16 for name in entry.names)
     dtype = np.dtype(np.float16 if half else np.float32)
     if scratch is None:

@@ -177,12 +177,12 @@ def prior_artefacts(config: PriorConfig) -> Iterator[tuple[str, Artefact]]:
         return decode.step(config, _params(weights), stream, token, position + config.prefix_len)
 
     name = f"prior_level_{config.level}"
-    first = _export(start, weights, batch, number)
-    state = _unflatten(first.out_tree, first.out_avals, _struct)
-    one = _export(step, weights, *state, number)
+    starting = _export(start, weights, batch, number)
+    state = _unflatten(starting.out_tree, starting.out_avals, _struct)
+    stepping = _export(step, weights, *state, number)
     names = ("kept", "caches", "token")
-    yield f"{name}.start", Artefact(first, ("batch", "given"), names)
-    yield f"{name}.step", Artefact(one, (*names, "position"), ("logits", "caches"))
+    yield f"{name}.start", Artefact(starting, ("batch", "given"), names)
+    yield f"{name}.step", Artefact(stepping, (*names, "position"), ("logits", "caches"))
 
 
 # --- a folder -------------------------------------------------------------------------------------

@@ -69,19 +69,19 @@ class Instruction:
 
     @property
     def called(self) -> str | None:
-        found = _CALLED.search(self.text)
-        return found[1] if found else None
+        match = _CALLED.search(self.text)
+        return match[1] if match else None
 
     @property
     def cycles(self) -> int:
         """The compiler's estimate; 0 where it has none."""
-        found = _CYCLES.search(self.text)
-        cycles = int(found[1]) if found else 0
+        match = _CYCLES.search(self.text)
+        cycles = int(match[1]) if match else 0
         return 0 if cycles == _UNKNOWN_CYCLES else cycles
 
     def attribute(self, name: str) -> str:
-        found = re.search(rf"\b{name}=([^\s]+?)(?:,\s|$)", self.text)
-        return found[1] if found else ""
+        match = re.search(rf"\b{name}=([^\s]+?)(?:,\s|$)", self.text)
+        return match[1] if match else ""
 
 
 Computation = dict[str, Instruction]
@@ -96,10 +96,10 @@ def _arrays(text: str) -> tuple[Array, ...]:
 
 
 def _instruction(line: str) -> Instruction | None:
-    found = _LINE.match(line)
-    if not found:
+    match = _LINE.match(line)
+    if not match:
         return None
-    rest = found[3]
+    rest = match[3]
     opcode = _OPCODE.search(rest)
     if not opcode:
         return None
@@ -109,12 +109,12 @@ def _instruction(line: str) -> Instruction | None:
         end += 1
     operands = tuple(_NAME.findall(rest[opcode.end() : end]))
     return Instruction(
-        name=found[2],
+        name=match[2],
         opcode=opcode[1],
         shape=_arrays(rest[: opcode.start()] + "}"),
         operands=operands,
         text=rest[opcode.end() :],
-        root=bool(found[1]),
+        root=bool(match[1]),
     )
 
 

@@ -209,14 +209,14 @@ def _row(operation: Instruction, flops: int) -> str:
 
 def source(operation: Instruction) -> str:
     """The path of the model's operation that an instruction comes from."""
-    found = re.search(r'op_name="([^"]*)"', operation.text)
-    return found[1] if found else ""
+    match = re.search(r'op_name="([^"]*)"', operation.text)
+    return match[1] if match else ""
 
 
 def trips(loop: Instruction, computations: dict[str, Computation]) -> int | None:
     """Trips of a loop: noted in the text, or the constant that its counter is compared with."""
-    if found := _TRIPS.search(loop.text):
-        return int(found[1])
+    if match := _TRIPS.search(loop.text):
+        return int(match[1])
     condition = computations.get(loop.attribute("condition").lstrip("%"), {})
     scopes = [condition]
     scopes += [computations.get(i.called or "", {}) for i in condition.values()]
@@ -281,8 +281,8 @@ class _Walk:
             elif operation.opcode in ("call", "async-start") and operation.called:
                 self.scheduled(operation.called, times, counts)
             elif operation.opcode == "conditional":
-                for many, one in _BRANCHES.findall(operation.text):
-                    for branch in (many or one).split(","):
+                for several, single in _BRANCHES.findall(operation.text):
+                    for branch in (several or single).split(","):
                         self.scheduled(branch.strip().lstrip("%"), times, counts)
             elif kind:
                 self.collective(kind, operation, scope, times, counts)

@@ -32,20 +32,20 @@ def groups(text: str, devices: int) -> Groups:
 
     Of a collective-permute, pairs of (from, to).
     """
-    if found := re.search(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{}]*\})\}", text):
-        return [tuple(_numbers(part)) for part in found[1].split("},{")]
-    if found := re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
-        ids, size = _listed(found[3], found[4]), int(found[2])
+    if match := re.search(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{}]*\})\}", text):
+        return [tuple(_numbers(part)) for part in match[1].split("},{")]
+    if match := re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
+        ids, size = _listed(match[3], match[4]), int(match[2])
         return [tuple(ids[i : i + size]) for i in range(0, len(ids), size)]
-    if found := re.search(
+    if match := re.search(
         r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))?"
         r" \{([^}]*)\}",
         text,
     ):
-        names, sizes = zip(*re.findall(r"'(\w+)'=(\d+)", found[1]), strict=True)
+        names, sizes = zip(*re.findall(r"'(\w+)'=(\d+)", match[1]), strict=True)
         dims = [int(size) for size in sizes]
-        ids = _listed(found[2], found[3]) if found[2] else list(range(math.prod(dims)))
-        inside = [names.index(name) for name in re.findall(r"'(\w+)'", found[4])]
+        ids = _listed(match[2], match[3]) if match[2] else list(range(math.prod(dims)))
+        inside = [names.index(name) for name in re.findall(r"'(\w+)'", match[4])]
         outside = [axis for axis in range(len(dims)) if axis not in inside]
         size = math.prod(dims[axis] for axis in inside)
         places = _iota(dims, outside + inside)

@@ -65,15 +65,15 @@ def topology(name: str, slices: int = 1) -> Topology:
 
 def _gpus(name: str, slices: int) -> Topology:
     """GPUs by hosts and GPUs of a host; "h100:8" is one host of eight."""
-    found = re.fullmatch(r"(\w+):(?:([1-9]\d*)x)?([1-9]\d*)", name)
-    if not found or slices > 1:
+    match = re.fullmatch(r"(\w+):(?:([1-9]\d*)x)?([1-9]\d*)", name)
+    if not match or slices > 1:
         raise ConfigError(
             f"--topology {name!r} with {slices} slices: GPUs are named by hosts and GPUs of a "
             "host, as in h100:8 or h100:8x8, and have no --slices."
         )
     _require(CUDA, "Compiling for GPUs needs XLA's CUDA plugin (no GPU): pip install "
              "'jukejax[aot-gpu]'.")  # fmt: skip
-    kind, hosts, gpus = found[1], int(found[2] or 1), int(found[3])
+    kind, hosts, gpus = match[1], int(match[2] or 1), int(match[3])
     described = resources.files(__package__).joinpath(f"{kind}.txtpb").read_text()
     devices = topologies.get_topology_desc(
         kind, "cuda", target_config=described, topology=f"1x{hosts}x{gpus}"
