@@ -1,11 +1,11 @@
-"""Label names of a model: what there is, and more of them.
+"""Label names of a model: list them, or add those of more songs.
 
 jukejax labels show data/codes/labels.json
 jukejax labels grow --labels runs/model/labels.json --data data/new_codes \\
     --out labels.json
 
-A grown file begins with the old names, each with its id; names of the songs that it lacked follow.
-`experiments.train --labels labels.json --start-from OLD_RUN` trains on with it.
+A grown file starts with the old names, which keep their ids; new names of the songs follow.
+`jukejax train --labels labels.json --start-from OLD_RUN` continues with it.
 """
 
 import sys
@@ -35,7 +35,7 @@ def grow(labels: Path, data: Path, out: Path, min_count: int = 1) -> None:
         min_count: names of fewer songs stay unknown.
     """
     if out.exists():
-        raise DataError(f"{out} exists already, and a model may need it; give another --out")
+        raise DataError(f"{out} exists already, and a model may use it; give another --out")
     if min_count < 1:
         raise DataError(f"--min-count is {min_count}; give 1 or more")
     before = Vocabulary.load(labels)
@@ -44,18 +44,18 @@ def grow(labels: Path, data: Path, out: Path, min_count: int = 1) -> None:
     for name in TABLES:
         old, new = len(getattr(before, name)), len(getattr(after, name))
         print(f"{name:8}{old:8,} and {new - old:,} more")
-    print(f"Train on with --labels {out} and --start-from the run that has the old names.")
+    print(f"Continue training with --labels {out} and --start-from the run with the old names.")
 
 
 def show(labels: tyro.conf.Positional[Path], data: Path | None = None, first: int = 20) -> None:
-    """Say how many names there are, and how many songs of a data set have each.
+    """Print the number of names, and of the songs of a data set that have each.
 
     Example: jukejax labels show data/codes/labels.json --data data/codes
 
     Args:
         labels: a labels.json.
         data: songs or codes to count in.
-        first: names to print of each table, those of most songs first.
+        first: number of names to print of each table, those of most songs first.
     """
     vocabulary = Vocabulary.load(labels)
     songs = prepared_songs(data) if data else []
@@ -67,10 +67,10 @@ def show(labels: tyro.conf.Positional[Path], data: Path | None = None, first: in
     for name in TABLES:
         table = getattr(vocabulary, name)
         print(f"{name}: {len(table):,} with unknown" if table else f"{name}: none")
-        found = counts[name]
-        ranked = sorted((-found[i], i) for i in range(len(table)))
+        of_name = counts[name]
+        ranked = sorted((-of_name[i], i) for i in range(len(table)))
         for _, i in ranked[:first]:
-            print(f"  {i:6} {table[i]}" + (f": {found[i]:,} songs" if data else ""))
+            print(f"  {i:6} {table[i]}" + (f": {of_name[i]:,} songs" if data else ""))
 
 
 ACTIONS: dict[str, Callable[..., None]] = {"show": show, "grow": grow}

@@ -1,6 +1,6 @@
 """When a run may continue in a workdir, and when it may start from another run's weights.
 
-Shapes alone do not tell: weights of a model with other heads would load, and mean something else.
+Shapes alone cannot decide: weights of a model with another number of heads would load silently.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from jukejax.text.labels import TABLES, Vocabulary, labels_digest
 from jukejax.training.checkpoint import directory, load_experiment, open_existing
 
 Log = Callable[[str], None]
-# fields of a model that say how it is trained, not what it computes: a new run may change them
-TRAINING_ONLY = ("dtype", "remat", "loss", "codebook_decay", "restart_threshold")
+# fields that change how a model is trained, not what it computes: a new run may change them
+TRAINING_ONLY = ("dtype", "remat", "layers", "loss", "codebook_decay", "restart_threshold")
 
 
 def check_continues(
@@ -43,7 +43,7 @@ def check_continues(
     before, before_note = load_experiment(workdir)
     if "origin" in before_note:
         raise CheckpointError(
-            f"{workdir} holds imported weights, which have no optimizer state to continue with; "
+            f"{workdir} has imported weights, which have no optimizer state to continue with; "
             f"give another --workdir and --start-from {workdir}."
         )
     before_note.setdefault("labels", note.get("labels"))
@@ -51,7 +51,7 @@ def check_continues(
         then, now = (getattr(e, name, None) for e in (before, experiment))
         if then != now:
             raise CheckpointError(
-                f"{workdir} holds a run with another {name} ({differences(then, now)}); choose an "
+                f"{workdir} has a run with another {name} ({differences(then, now)}); choose an "
                 "empty workdir, or the settings of that run."
             )
     for name, what in (("fingerprint", "codes of VQ-VAE"), ("labels", "label names with digest")):
@@ -88,7 +88,7 @@ def check_start(
     then, now = before.model, _comparable(experiment.model, before.model)
     if now != then:
         raise CheckpointError(
-            f"{start_from} holds weights of another model ({differences(then, now)}); choose its "
+            f"{start_from} has weights of another model ({differences(then, now)}); choose its "
             "preset and its --model settings."
         )
     if before_note.get("fingerprint") != note.get("fingerprint"):

@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back, onto any mesh; what does not fit is refused."""
+"""Checkpoints: saved trees are restored onto any mesh; what does not fit is an error."""
 
 import gc
 
@@ -14,13 +14,13 @@ from jukejax.errors import CheckpointError
 from jukejax.parallel.mesh import make_mesh
 from jukejax.training.checkpoint import Checkpoints, directory, open_existing
 
-# Orbax drops the reads of a checkpoint that it refuses, and Python remarks on that.
+# Orbax does not await the reads of a checkpoint that does not fit, and Python warns of that.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture
 def swept():
-    """Has Python's remarks come in the test that caused them."""
+    """Python's warnings come in the test that caused them."""
     yield
     gc.collect()
 
@@ -49,12 +49,12 @@ def workdir(tmp_path_factory):
         assert checkpoints.latest is None
         for step in (1, 2, 3):
             checkpoints.save(step, trees(step), {"experiment": {"width": step}, "note": "x"})
-        checkpoints.save(3, trees(9), {"experiment": {}})  # once a step
+        checkpoints.save(3, trees(9), {"experiment": {}})  # ignored: step 3 is saved already
         checkpoints.wait()
     return folder
 
 
-def test_the_latest_comes_back(workdir):
+def test_the_latest_is_restored(workdir):
     with open_existing(workdir) as checkpoints:
         assert checkpoints.latest == 3
         found = checkpoints.restore(abstract(trees()))
@@ -63,11 +63,11 @@ def test_the_latest_comes_back(workdir):
     assert jax.tree.structure(found) == jax.tree.structure(trees(3))
 
 
-def test_a_named_step_comes_back_and_old_ones_are_dropped(workdir):
+def test_a_given_step_is_restored_and_old_ones_are_deleted(workdir):
     with open_existing(workdir) as checkpoints:
         found = checkpoints.restore(abstract({"params": trees()["params"]}), step=2)
         assert checkpoints.config(2)["experiment"] == {"width": 2}
-    assert set(found) == {"params"}  # parts can be read alone
+    assert set(found) == {"params"}  # items can be read alone
     jax.tree.map(np.testing.assert_array_equal, found["params"], trees(2)["params"])
     assert sorted(p.name for p in directory(workdir).iterdir()) == ["2", "3"]
 
@@ -96,7 +96,7 @@ def test_restoring_onto_another_mesh(workdir):
     ],
     ids=["wider", "shorter", "renamed", "fewer", "more"],
 )
-def test_a_checkpoint_of_another_model_is_refused(workdir, params, swept):
+def test_a_checkpoint_of_another_model_is_an_error(workdir, params, swept):
     with (
         open_existing(workdir) as checkpoints,
         pytest.raises(CheckpointError, match="does not fit this model") as error,
@@ -105,7 +105,7 @@ def test_a_checkpoint_of_another_model_is_refused(workdir, params, swept):
     assert f"{directory(workdir)}/3" in str(error.value)
 
 
-def test_a_part_that_was_not_saved_is_refused(workdir):
+def test_an_item_that_was_not_saved_is_an_error(workdir):
     with (
         open_existing(workdir) as checkpoints,
         pytest.raises(CheckpointError, match="does not fit"),
@@ -113,7 +113,7 @@ def test_a_part_that_was_not_saved_is_refused(workdir):
         checkpoints.restore(abstract({"extra": {"codes": jnp.ones(3)}}))
 
 
-def test_a_folder_without_checkpoints_is_refused(tmp_path):
+def test_a_folder_without_checkpoints_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match="is no run: it has no folder checkpoints"):
         open_existing(tmp_path)
     assert not list(tmp_path.iterdir())
@@ -123,7 +123,7 @@ def test_a_folder_without_checkpoints_is_refused(tmp_path):
                 read()
 
 
-def test_a_save_cut_short_is_no_checkpoint(tmp_path):
+def test_an_interrupted_save_is_no_checkpoint(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, trees(1), {})
     whole = directory(tmp_path) / "1"
@@ -158,23 +158,23 @@ def test_the_best_are_kept_beside_the_latest(scored):
     jax.tree.map(np.testing.assert_array_equal, found["ema"], trees(4)["ema"])
 
 
-def test_the_best_stay_the_best_when_a_run_goes_on(scored):
+def test_the_best_stay_the_best_when_a_run_continues(scored):
     with Checkpoints(scored, keep=1, keep_best=2) as checkpoints:
         checkpoints.save(9, trees(9), {}, {"loss": 0.45})
         checkpoints.save(10, trees(10), {}, {"loss": 0.9})
     assert sorted(p.name for p in directory(scored).iterdir()) == ["10", "4", "9"]
 
 
-# --- saves that were cut short --------------------------------------------------------------------
+# --- interrupted saves --------------------------------------------------------------------------
 
 
-def test_what_a_cut_save_left_is_removed_by_the_run_alone(tmp_path):
+def test_remains_of_an_interrupted_save_are_removed_only_by_the_run(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, trees(1), {})
     cut = directory(tmp_path) / "2.orbax-checkpoint-tmp"
     cut.mkdir()
     (cut / "half").write_text("a file")
-    with open_existing(tmp_path) as checkpoints:  # it may be in the making
+    with open_existing(tmp_path) as checkpoints:  # another process may be writing it
         assert checkpoints.latest == 1 and cut.exists()
     with Checkpoints(tmp_path, clean=True) as checkpoints:
         checkpoints.save(2, trees(2), {})

@@ -1,4 +1,4 @@
-"""Where the time of a run goes, over stops and crashes; the trace of some steps."""
+"""How a run spends its time, across stops and crashes; the profiler trace."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ PRIOR = presets.prior_5b()
 
 
 class Time:
-    """Seconds that pass when they are told to."""
+    """A clock that advances when `now` is changed."""
 
     def __init__(self, start):
         self.now = float(start)
@@ -30,7 +30,7 @@ class Time:
             self.now += seconds
 
 
-def test_what_a_step_works_through():
+def test_work_of_a_step():
     assert work(PRIOR) == ("tokens", 512 * 8192)
     sound = VQVAEExperiment(model=VQVAEConfig(sample_rate=16_000), samples=128_000)
     assert work(sound) == ("audio_seconds", 256 * 8)
@@ -82,7 +82,7 @@ def test_flops_a_second_and_their_share_of_the_peak(tmp_path, monkeypatch):
 
 
 class Result:
-    """What a step gives, there from some time on."""
+    """The result of a step, ready at `ready_at`."""
 
     def __init__(self, time, ready_at):
         self.time, self.ready_at = time, ready_at
@@ -94,7 +94,7 @@ class Result:
         self.time.now = max(self.time.now, self.ready_at)
 
 
-def test_what_happens_while_devices_work_is_not_lost(tmp_path):
+def test_time_while_devices_are_busy_is_not_lost(tmp_path):
     time = Time(1000)
     clock = Clock(tmp_path, PRIOR, now=time)
     clock.step()
@@ -115,7 +115,7 @@ def test_what_happens_while_devices_work_is_not_lost(tmp_path):
     assert found["time/lost_checkpoint"] == pytest.approx(6 / 50)
 
 
-def test_a_start_goes_on_counting_and_steps_done_again_are_lost(tmp_path):
+def test_a_later_start_continues_the_times_and_repeated_steps_are_lost(tmp_path):
     time = Time(1000)
     clock = Clock(tmp_path, PRIOR, now=time)
     steps(time, clock, 1, 0)
@@ -125,7 +125,7 @@ def test_a_start_goes_on_counting_and_steps_done_again_are_lost(tmp_path):
         patch.setattr("jukejax.training.metrics.time.time", lambda: time.now)
         with MetricsWriter(tmp_path) as writer:
             writer.scalars(10, kept)
-    steps(time, clock, 10, 9)  # and killed: no line tells of these
+    steps(time, clock, 10, 9)  # and killed: no line has these
     time.now = 1300
     again = Clock(tmp_path, PRIOR, now=time)
     steps(time, again, 1, 0)
@@ -150,7 +150,7 @@ def test_other_processes_write_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_memory_is_that_of_this_process_whatever_the_one_that_started_it_had():
+def test_memory_is_of_this_process_not_of_its_parent():
     program = """if True:
         from jukejax.training.clock import memory
         before = memory()
@@ -162,7 +162,7 @@ def test_memory_is_that_of_this_process_whatever_the_one_that_started_it_had():
     output = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
     before, after, *names = output.stdout.decode().split()
     assert float(before) + 0.2 < float(after) < 1.1
-    assert "device_gib" not in names  # CPU devices do not count
+    assert "device_gib" not in names  # CPU devices have no counter
 
 
 def test_a_trace_covers_five_steps_after_those_that_compile(tmp_path):

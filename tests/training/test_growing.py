@@ -1,4 +1,4 @@
-"""Starting from weights with fewer label names: what was known does not change by a bit."""
+"""Starting from weights with fewer label names: logits of known names do not change by a bit."""
 
 from dataclasses import replace
 
@@ -70,12 +70,12 @@ def test_logits_of_old_names_stay_bit_for_bit(weights, grown):
     old = [0, 1, 2, 2, 1, 0], [[i % 5, -1 if i < 3 else i - 2] for i in range(6)], [0, 1, 2] * 2
     before = logits(SMALL, weights[1], *old)
     np.testing.assert_array_equal(logits(LARGE, grown, *old, **NONE), before)
-    # a table that was not there says nothing yet, whatever the tags are
+    # a table that was missing adds nothing, whatever the tags are
     tags = {"tags": np.array([[1, 2]] * 6, np.int32)}
     np.testing.assert_array_equal(logits(LARGE, grown, *old, **tags), before)
 
 
-def test_new_names_begin_as_unknown(grown):
+def test_new_names_start_as_unknown(grown):
     new = logits(LARGE, grown, [3, 4, 5, 6, 0, 0], [[0, -1]] * 4 + [[5, -1]] * 2, [0] * 5 + [3],
                  **NONE)  # fmt: skip
     unknown = logits(LARGE, grown, [0] * 6, [[0, -1]] * 6, [0] * 6, **NONE)

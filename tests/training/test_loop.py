@@ -28,7 +28,7 @@ from jukejax.training.metrics import read_metrics
 from jukejax.training.step import abstract_state
 from jukejax.training.tasks import make_task
 
-# Orbax drops the reads of a checkpoint that it refuses, and Python remarks on that.
+# Orbax does not await the reads of a checkpoint that does not fit, and Python warns of that.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 EXPERIMENT = VQVAEExperiment(
@@ -51,12 +51,12 @@ def batch(step):
 
 
 def batches(step):
-    """A batch a step, for ever."""
+    """One batch per step, endlessly."""
     return map(batch, itertools.count(step))
 
 
 def stops(before_batch, stop):
-    """`batches` that call `stop` when a certain batch is asked for."""
+    """`batches` that call `stop` before the batch of step `before_batch`."""
 
     def source(step):
         for n in itertools.count(step):
@@ -78,7 +78,7 @@ def mesh():
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once(mesh):
-    """Every run here takes the same steps; compiling them for each costs seconds."""
+    """All runs here share the compiled steps: compiling them for each takes seconds."""
     steps = {}
 
     def once(name, make):
@@ -96,9 +96,9 @@ def compiled_once(mesh):
 
 
 @pytest.fixture(scope="module")
-def whole(mesh, tmp_path_factory):
+def uninterrupted(mesh, tmp_path_factory):
     """(workdir, final state, steps at which a hook was called) of a run without a break."""
-    workdir, called = tmp_path_factory.mktemp("whole"), []
+    workdir, called = tmp_path_factory.mktemp("uninterrupted"), []
 
     def hook(step, state, writer):
         assert int(state.step) == step
@@ -113,9 +113,9 @@ def whole(mesh, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def broken(mesh, tmp_path_factory):
+def resumed(mesh, tmp_path_factory):
     """(workdir, final state, lines) of a run stopped by Ctrl-C, then by an error, then finished."""
-    workdir, lines = tmp_path_factory.mktemp("broken"), []
+    workdir, lines = tmp_path_factory.mktemp("resumed"), []
 
     def go(source):
         return train(Run(EXPERIMENT, mesh, workdir, source, held_out, log=lines.append))
@@ -141,9 +141,9 @@ def broken(mesh, tmp_path_factory):
     return workdir, jax.tree.map(np.asarray, go(batches)), lines
 
 
-def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(whole, broken):
-    _, expected, _ = whole
-    _, found, _ = broken
+def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(uninterrupted, resumed):
+    _, expected, _ = uninterrupted
+    _, found, _ = resumed
     assert found.step == expected.step == 6
     for part in ("params", "ema", "opt_state", "extra"):
         a, b = getattr(found, part), getattr(expected, part)
@@ -153,9 +153,9 @@ def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(whole, broken):
     assert (kernels[0] != kernels[1]).any()
 
 
-def test_no_step_is_written_twice(whole, broken):
+def test_no_step_is_written_twice(uninterrupted, resumed):
     records = {}
-    for name, (workdir, *_) in (("whole", whole), ("broken", broken)):
+    for name, (workdir, *_) in (("uninterrupted", uninterrupted), ("resumed", resumed)):
         found = read_metrics(workdir / "metrics.jsonl")
         training = [r for r in found if "train/loss" in r]
         assert [r["step"] for r in training] == [1, 2, 3, 4, 5, 6]
@@ -165,17 +165,17 @@ def test_no_step_is_written_twice(whole, broken):
             {k: v for k, v in r.items() if not k.startswith(("time", "memory"))}
             for r in training + evaluated
         ]
-    assert records["whole"] == records["broken"]
+    assert records["uninterrupted"] == records["resumed"]
 
 
-def test_hooks_are_called_every_so_many_steps_and_after_the_last(whole):
-    workdir, _, called = whole
+def test_hooks_run_every_n_steps_and_after_the_last(uninterrupted):
+    workdir, _, called = uninterrupted
     assert called == [4, 6]
     assert [r["hook"] for r in read_metrics(workdir / "metrics.jsonl") if "hook" in r] == [4, 6]
 
 
-def test_checkpoints_are_saved_as_asked(whole):
-    workdir, state, _ = whole
+def test_checkpoints_are_saved_every_n_steps(uninterrupted):
+    workdir, state, _ = uninterrupted
     assert sorted(p.name for p in directory(workdir).iterdir()) == ["4", "6"]
     experiment, note = load_experiment(workdir)
     assert experiment == EXPERIMENT
@@ -184,8 +184,8 @@ def test_checkpoints_are_saved_as_asked(whole):
     assert state.step == 6
 
 
-def test_a_finished_run_does_nothing(whole, mesh):
-    workdir, expected, _ = whole
+def test_a_finished_run_does_nothing(uninterrupted, mesh):
+    workdir, expected, _ = uninterrupted
     before, lines = (workdir / "metrics.jsonl").read_bytes(), []
 
     def no_batches(step):
@@ -199,8 +199,8 @@ def test_a_finished_run_does_nothing(whole, mesh):
     assert sorted(p.name for p in directory(workdir).iterdir()) == ["4", "6"]
 
 
-def test_a_run_is_restored_onto_another_mesh(whole):
-    workdir, expected, _ = whole
+def test_a_run_is_restored_onto_another_mesh(uninterrupted):
+    workdir, expected, _ = uninterrupted
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     shapes = abstract_state(make_task(EXPERIMENT), EXPERIMENT, mesh)._asdict()
     del shapes["step"]
@@ -211,8 +211,8 @@ def test_a_run_is_restored_onto_another_mesh(whole):
         assert {len(x.sharding.device_set) for x in jax.tree.leaves(tree)} == {8}
 
 
-def test_a_trained_model_is_its_averaged_parameters(whole, mesh):
-    workdir, expected, _ = whole
+def test_a_trained_model_is_its_averaged_parameters(uninterrupted, mesh):
+    workdir, expected, _ = uninterrupted
     model = load_vqvae(workdir, mesh)
     assert (model.config, model.step) == (EXPERIMENT.model, 6)
     jax.tree.map(np.testing.assert_array_equal, model.params, expected.ema)
@@ -220,19 +220,19 @@ def test_a_trained_model_is_its_averaged_parameters(whole, mesh):
 
 
 @pytest.mark.parametrize("change", [{"width": 6}, {"depth": 2}, {"codes": 4}])
-def test_another_model_is_refused(whole, mesh, change):
-    workdir, _, _ = whole
+def test_another_model_is_refused(uninterrupted, mesh, change):
+    workdir, _, _ = uninterrupted
     other = dataclasses.replace(EXPERIMENT, model=dataclasses.replace(EXPERIMENT.model, **change))
     with pytest.raises(CheckpointError, match="does not fit this model"):
         train(Run(other, mesh, workdir, batches, log=[].append))
     gc.collect()
 
 
-# --- gradients that are no numbers ----------------------------------------------------------------
+# --- gradients that are not finite ----------------------------------------------------------------
 
 
 def broken_batches(bad):
-    """`batches` in which those of steps that `bad` holds of are full of NaN."""
+    """`batches` that are all NaN at the steps for which `bad(step)` is true."""
 
     def source(step):
         for n in itertools.count(step):
@@ -263,7 +263,7 @@ def test_many_such_steps_in_a_row_end_the_run_and_the_checkpoints_stay(mesh, tmp
     limited = dataclasses.replace(
         EXPERIMENT, train=dataclasses.replace(EXPERIMENT.train, steps=20, max_skipped=3)
     )
-    # two in a row are let pass
+    # two in a row are allowed
     source = broken_batches(lambda n: n in (1, 2) or n >= 5)
     with pytest.raises(Diverged, match=r"not finite.*3 steps in a row up to step 8.*learning_rate"):
         train(Run(limited, mesh, tmp_path, source, log=[].append))
@@ -287,7 +287,7 @@ def test_sigterm_asks_to_be_started_again(mesh, tmp_path):
         assert checkpoints.latest == 3
 
 
-def test_ctrl_c_during_an_evaluation_is_answered_after_saving(mesh, tmp_path):
+def test_ctrl_c_during_an_evaluation_stops_after_saving(mesh, tmp_path):
     interrupted = []
 
     def hook(step, state, writer):
@@ -297,7 +297,9 @@ def test_ctrl_c_during_an_evaluation_is_answered_after_saving(mesh, tmp_path):
     with pytest.raises(Interrupted) as stopped:
         train(Run(EXPERIMENT, mesh, tmp_path, batches, held_out, (Hook(3, hook),), log=[].append))
     step = interrupted[0]
-    assert step % EXPERIMENT.train.checkpoint_every, "the saving must be for the interrupt's sake"
+    assert step % EXPERIMENT.train.checkpoint_every, (
+        "the checkpoint must be due to the interrupt alone"
+    )
     assert f"Stopped at step {step} of" in str(stopped.value)
     with open_existing(tmp_path) as checkpoints:
         assert checkpoints.latest == step
@@ -331,10 +333,10 @@ def test_time_and_memory_are_written_and_a_trace_when_asked(mesh, tmp_path):
 # --- starting from another run --------------------------------------------------------------------
 
 
-def test_a_run_starts_from_the_averaged_weights_of_another(mesh, whole, tmp_path):
-    other = load_vqvae(whole[0], mesh)
+def test_a_run_starts_from_the_averaged_weights_of_another(mesh, uninterrupted, tmp_path):
+    other = load_vqvae(uninterrupted[0], mesh)
     few = dataclasses.replace(EXPERIMENT, train=dataclasses.replace(EXPERIMENT.train, steps=1))
-    run = Run(few, mesh, tmp_path, batches, start_from=whole[0], log=[].append)
+    run = Run(few, mesh, tmp_path, batches, start_from=uninterrupted[0], log=[].append)
     begun = begin(run, Checkpoints(tmp_path))[0]
     assert int(begun.step) == 0
     for tree in (begun.params, begun.ema):
@@ -348,13 +350,13 @@ def test_a_run_starts_from_the_averaged_weights_of_another(mesh, whole, tmp_path
     np.testing.assert_allclose(book.sums, counts * np.asarray(book.codes), rtol=1e-6)
     audio = batch(0)["audio"]
     assert float(begun.extra.width.l1) == pytest.approx(np.abs(audio).mean(), rel=1e-5)
-    # and trains on, from where it was, not from noise
+    # training continues from these weights, not from random ones
     state = train(run)
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), state.params, other.params)
     assert 0 <= max(jax.tree.leaves(moved)) <= 0.011  # a warm-up step of Adam moves at most this
 
 
-def test_a_resumed_run_does_not_start_again(mesh, whole, tmp_path):
-    run = Run(EXPERIMENT, mesh, tmp_path, batches, start_from=whole[0], log=[].append)
+def test_a_finished_run_does_not_start_from_the_other_again(mesh, uninterrupted, tmp_path):
+    run = Run(EXPERIMENT, mesh, tmp_path, batches, start_from=uninterrupted[0], log=[].append)
     done, again = train(run), train(run)
     jax.tree.map(np.testing.assert_array_equal, done, again)

@@ -1,4 +1,4 @@
-"""Metrics: valid JSON whatever the values, no step twice after a resume, honest time left."""
+"""Metrics: valid JSON for all values, no step twice after a resume, the time left."""
 
 import json
 import math
@@ -22,7 +22,7 @@ def lines(workdir: Path) -> list[dict]:
     return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
 
 
-def test_lines_hold_step_time_and_values(tmp_path: Path) -> None:
+def test_lines_have_step_time_and_values(tmp_path: Path) -> None:
     with MetricsWriter(tmp_path / "run") as writer:
         writer.scalars(1, {"loss": np.float32(0.5), "accuracy": np.array(1)})
         writer.scalars(2, {"loss": math.nan, "norm": math.inf, "low": -math.inf})
@@ -34,7 +34,7 @@ def test_lines_hold_step_time_and_values(tmp_path: Path) -> None:
     assert math.isnan(back["loss"]) and back["norm"] == math.inf and back["low"] == -math.inf
 
 
-def test_a_line_is_there_as_soon_as_it_is_written(tmp_path: Path) -> None:
+def test_a_line_is_flushed_at_once(tmp_path: Path) -> None:
     writer = MetricsWriter(tmp_path)
     writer.scalars(1, {"loss": 1.0})
     assert len(lines(tmp_path)) == 1
@@ -57,13 +57,15 @@ def test_resume_drops_later_steps_and_a_torn_line(tmp_path: Path, torn: bytes) -
 
 
 def test_without_resume_lines_are_added(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "time": 1}')  # whole, no line end
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 1, "time": 1}'
+    )  # complete, without a line end
     with MetricsWriter(tmp_path) as writer:
         writer.scalars(2, {})
     assert [record["step"] for record in lines(tmp_path)] == [1, 2]
 
 
-def test_damage_inside_the_file_is_not_hidden(tmp_path: Path) -> None:
+def test_damage_inside_the_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"st\n{"step": 2, "time": 1}\n')
     with pytest.raises(ValueError, match="Line 1 of"):
         MetricsWriter(tmp_path, resume_step=1)
@@ -73,7 +75,7 @@ def test_missing_file_reads_as_empty(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "metrics.jsonl") == []
 
 
-def test_wrong_values_are_refused(tmp_path: Path) -> None:
+def test_wrong_values_are_errors(tmp_path: Path) -> None:
     with MetricsWriter(tmp_path) as writer:
         with pytest.raises(ValueError, match="'step'"):
             writer.scalars(1, {"step": 1.0})
@@ -90,7 +92,7 @@ def test_tensorboard_holds_every_step_once_after_a_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tensorboardX")
-    # TensorBoard's own way to be kept from importing TensorFlow, which takes seconds.
+    # With this module TensorBoard does not import TensorFlow, which takes seconds.
     notf = "tensorboard.compat.notf"
     monkeypatch.setitem(sys.modules, notf, types.ModuleType(notf))
     module = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")

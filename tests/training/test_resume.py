@@ -24,7 +24,7 @@ def imported(tmp_path_factory):
     return workdir
 
 
-def test_imported_weights_are_started_from_not_resumed(imported):
+def test_a_run_starts_from_imported_weights_but_does_not_continue_them(imported):
     with pytest.raises(CheckpointError, match=r"no optimizer state.*--start-from"):
         check_continues(EXPERIMENT, NOTE, imported, print)
     said = []
@@ -34,7 +34,7 @@ def test_imported_weights_are_started_from_not_resumed(imported):
     assert "--labels" in said[0]
 
 
-def test_another_batch_or_seed_is_said_and_let_be(tmp_path):
+def test_another_batch_or_seed_is_allowed_and_logged(tmp_path):
     config = {"experiment": to_dict(EXPERIMENT), **NOTE}
     save_mapped(tmp_path, 5, {"ema": {"w": np.ones(3, np.float32)}}, config)
     said = []
@@ -45,13 +45,29 @@ def test_another_batch_or_seed_is_said_and_let_be(tmp_path):
     assert len(said) == 1 and said[0].startswith("train.batch was 8 and is 16")
 
 
+def test_another_model_or_other_data_do_not_continue(tmp_path):
+    config = {"experiment": to_dict(EXPERIMENT), **NOTE, "labels": "x"}
+    save_mapped(tmp_path, 5, {"ema": {"w": np.ones(3, np.float32)}}, config)
+    note = {**NOTE, "labels": "x"}
+    check_continues(EXPERIMENT, note, tmp_path, pytest.fail)
+    wider = replace(EXPERIMENT, model=replace(EXPERIMENT.model, width=96))
+    with pytest.raises(CheckpointError, match=r"another model \(width \d+, now 96\)"):
+        check_continues(wider, note, tmp_path, print)
+    other = replace(EXPERIMENT, optimizer=replace(EXPERIMENT.optimizer, b2=0.5))
+    with pytest.raises(CheckpointError, match=r"another optimizer \(b2 .*, now 0.5\)"):
+        check_continues(other, note, tmp_path, print)
+    for name, words in (("fingerprint", "codes of VQ-VAE abc"), ("labels", "digest x")):
+        with pytest.raises(CheckpointError, match=f"was trained on .*{words}, but .* has other"):
+            check_continues(EXPERIMENT, {**note, name: "other"}, tmp_path, print)
+
+
 def test_a_start_may_differ_in_how_it_trains(imported):
     model = replace(EXPERIMENT.model, dtype="bfloat16", remat="layer")
     other = replace(EXPERIMENT, model=model, optimizer=OptimizerConfig(kind="jukebox"))
     check_start(other, NOTE, imported, print)
 
 
-def test_a_start_from_another_model_is_refused(imported):
+def test_a_start_from_another_model_is_an_error(imported):
     # heads change no shape: the weights would load and mean something else
     other = replace(EXPERIMENT, model=replace(EXPERIMENT.model, heads=4))
     with pytest.raises(CheckpointError, match=r"another model \(heads 2, now 4\)"):
@@ -60,6 +76,6 @@ def test_a_start_from_another_model_is_refused(imported):
         check_start(presets.demo_vqvae(), {}, imported, print)
 
 
-def test_a_start_for_other_codes_is_refused(imported):
+def test_a_start_for_other_codes_is_an_error(imported):
     with pytest.raises(CheckpointError, match="trained on codes of VQ-VAE abc"):
         check_start(EXPERIMENT, {"fingerprint": "def"}, imported, print)

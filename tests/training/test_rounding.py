@@ -1,4 +1,4 @@
-"""State in bfloat16: rounding that is right in the mean, and training that follows float32's."""
+"""State in bfloat16: unbiased stochastic rounding, and training close to that in float32."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ EXPERIMENT = PriorExperiment(
 )  # fmt: skip
 
 
-def test_a_number_goes_to_a_neighbour_and_is_right_in_the_mean():
+def test_rounding_is_to_a_neighbour_and_unbiased():
     low, high = 1.0, 1.0 + 2.0**-7
     for part in (0.0, 0.25, 0.9):
         x = jnp.full(20_000, low + part * (high - low))
@@ -50,13 +50,13 @@ def test_a_number_goes_to_a_neighbour_and_is_right_in_the_mean():
     assert np.isnan(np.asarray(rounded(jax.random.key(1), jnp.array([jnp.nan])), np.float32)).all()
 
 
-def test_changes_below_the_last_digit_add_up():
+def test_changes_below_the_precision_add_up():
     def add(total, key):
         return rounded(key, total.astype(jnp.float32) + 1e-4), None
 
     keys = jax.random.split(jax.random.key(0), 1000)
     total, _ = jax.lax.scan(add, jnp.ones(1000, jnp.bfloat16), keys)
-    # a sum of a thousand steps of 1e-4; to the nearest it would still be 1
+    # a thousand steps of 1e-4; with rounding to the nearest it would still be 1
     assert float(total.astype(jnp.float32).mean()) == pytest.approx(1.1, abs=0.002)
 
 
@@ -78,7 +78,7 @@ def trained(experiment, steps=40):
 
 
 @pytest.mark.slow
-def test_training_follows_that_in_float32():
+def test_training_is_close_to_that_in_float32():
     wide = replace(EXPERIMENT, train=replace(EXPERIMENT.train, state_dtype="float32"))
     expected, _, averaged = trained(wide)
     losses, state, found = trained(EXPERIMENT)
@@ -87,7 +87,7 @@ def test_training_follows_that_in_float32():
     assert found == pytest.approx(averaged, rel=0.03)  # averages move, 1% a step
     dtypes = {x.dtype for x in jax.tree.leaves((state.params, state.ema, state.opt_state))}
     assert dtypes == {jnp.dtype("bfloat16"), jnp.dtype("int32")}
-    # what one device holds is half
+    # a device stores half the bytes
     mesh = make_mesh(EXPERIMENT.mesh, jax.devices()[:2])
     sizes = []
     for experiment in (EXPERIMENT, wide):
@@ -97,7 +97,7 @@ def test_training_follows_that_in_float32():
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_in_the_other_dtype_and_its_model_is_float32(tmp_path):
+def test_a_run_continues_in_the_other_dtype_and_its_model_is_float32(tmp_path):
     mesh = make_mesh(EXPERIMENT.mesh, jax.devices()[:2])
 
     def batches(step):
@@ -126,6 +126,6 @@ def test_a_run_goes_on_in_the_other_dtype_and_its_model_is_float32(tmp_path):
     assert 0 < moved < 0.01
 
 
-def test_other_dtypes_are_refused():
+def test_other_dtypes_are_errors():
     with pytest.raises(ConfigError, match="state_dtype is 'float16'; it must be"):
         TrainConfig(state_dtype="float16")

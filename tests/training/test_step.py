@@ -1,4 +1,4 @@
-"""The training step: one device and eight, however they are arranged, do the same."""
+"""The training step: eight devices on any mesh give the results of one."""
 
 import functools
 import itertools
@@ -41,7 +41,7 @@ VQVAE = VQVAEExperiment(
 LABELS = LabelsConfig(artists=5, genres=4, max_genres=2, min_seconds=0.0)
 ENCODER = LyricsConfig(tokens=8, width=16, depth=1, heads=2, blocks=2, attn_order=0)
 PREFIX = LyricsConfig(tokens=8, prefix=True)
-# every kind of layer and an encoder of lyrics
+# every kind of layer, and a lyrics encoder
 CROSS = PriorExperiment(
     model=PriorConfig(
         n_ctx=16, width=16, depth=4, heads=2, blocks=4, codes=32, attn_order=6, attn_ratio=0.5,
@@ -49,11 +49,11 @@ CROSS = PriorExperiment(
     ),
     optimizer=OPTIMIZER, train=TRAIN,
 )  # fmt: skip
-# one kind of layer, scanned twice, and lyrics in front
+# one kind of layer, scanned twice, with the lyrics as a prefix
 DENSE = replace(
     CROSS, model=replace(CROSS.model, depth=2, attn_order=0, lyrics=PREFIX, tied_output=True)
 )
-# rows, columns, previous rows, and a layer that looks back at the lyrics in front
+# rows, columns, previous rows, and a layer that attends to the lyrics prefix
 PRIME = replace(DENSE, model=replace(DENSE.model, depth=16, attn_order=12))
 MESHES = {
     "data": MeshConfig(data=8),
@@ -78,7 +78,7 @@ def batches(experiment):
 
 @pytest.fixture(scope="module")
 def start():
-    """experiment -> a state of host arrays to begin from."""
+    """experiment -> an initial state of host arrays."""
 
     @functools.cache
     def make(experiment):
@@ -104,11 +104,11 @@ def prepare(start):
         task = make_task(experiment)
         shapes = abstract_state(task, experiment, mesh)
 
-        def born(**changes):
+        def new_state(**changes):
             state = start(experiment)._replace(**changes)
             return jax.tree.map(lambda x, s: jax.device_put(x, s.sharding), state, shapes)
 
-        return mesh, born, make_train_step(task, experiment, mesh)
+        return mesh, new_state, make_train_step(task, experiment, mesh)
 
     return make
 
@@ -119,9 +119,9 @@ def run(prepare):
 
     @functools.cache
     def steps(experiment, name):
-        mesh, born, step = prepare(experiment, name)
+        mesh, new_state, step = prepare(experiment, name)
         shapes = abstract_state(make_task(experiment), experiment, mesh)
-        state, out = born(), []
+        state, out = new_state(), []
         for batch in batches(experiment):
             state, metrics = step(state, put_batch(mesh, batch))
             jax.tree.map(lambda x, s: check_sharding(x, s.sharding), state, shapes)
@@ -180,17 +180,17 @@ def test_codebooks_move_and_restart(run, start):
     assert metrics["level_0/alive"] == alive.sum()
     np.testing.assert_allclose(b.codes[alive], (b.sums / b.counts[:, None])[alive], rtol=1e-5)
     assert (a.codes != b.codes).any(1).all()
-    # the counts gain what is left of the decay, once a vector
+    # the counts gain (1 - decay) for each vector
     assert b.counts.sum() == pytest.approx(0.7 * a.counts.sum() + 0.3 * 8 * 1280 / 4, rel=1e-5)
     first, second = (state.extra.width for state in states[1:])
-    assert first == second == states[0].extra.width  # loudness is measured once
+    assert first == second == states[0].extra.width  # measured once, on the first batch
 
 
 def test_restarts_draw_other_vectors_at_every_step(prepare):
-    mesh, born, step = prepare(VQVAE, None)
+    mesh, new_state, step = prepare(VQVAE, None)
     batch = put_batch(mesh, batches(VQVAE)[0])
     a, b = (
-        jax.tree.map(np.array, step(born(step=np.int32(n)), batch)[0].extra.books[0])
+        jax.tree.map(np.array, step(new_state(step=np.int32(n)), batch)[0].extra.books[0])
         for n in (0, 1)
     )
     np.testing.assert_array_equal(a.counts, b.counts)
@@ -227,8 +227,8 @@ def test_evaluation_reads_the_averaged_parameters(run, start):
 
 
 @pytest.mark.parametrize("experiment", [DENSE, VQVAE], ids=["dense", "vqvae"])
-def test_a_gradient_that_is_no_number_changes_nothing(prepare, start, experiment):
-    mesh, born, step = prepare(experiment, None)
+def test_a_step_whose_gradient_is_not_finite_is_skipped(prepare, start, experiment):
+    mesh, new_state, step = prepare(experiment, None)
     batch = batches(experiment)[0]
     params = start(experiment).params
     if "audio" in batch:
@@ -236,12 +236,12 @@ def test_a_gradient_that_is_no_number_changes_nothing(prepare, start, experiment
     else:  # codes are whole numbers: break a parameter
         params = jax.tree.map(np.copy, params)
         params["token"][7, 2] = np.nan
-    before = jax.tree.map(np.array, born(params=params))
-    after, metrics = step(born(params=params), put_batch(mesh, batch))
+    before = jax.tree.map(np.array, new_state(params=params))
+    after, metrics = step(new_state(params=params), put_batch(mesh, batch))
     assert int(after.step) == 1 and float(metrics["skipped"]) == 1
     assert all(float(value) == 0 for name, value in metrics.items() if name != "skipped")
     jax.tree.map(np.testing.assert_array_equal, after._replace(step=before.step), before)
-    _, metrics = step(born(), put_batch(mesh, batches(experiment)[0]))
+    _, metrics = step(new_state(), put_batch(mesh, batches(experiment)[0]))
     assert float(metrics["skipped"]) == 0 and float(metrics["loss"]) > 0
 
 
