@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.render.voice import MissingTool
+from data_pipeline.render.sound import RATE, MissingTool
 
-RATE = 44_100  # Hz
 SOUND_FONT = Path("/usr/share/sounds/sf3/FluidR3Mono_GM.sf3")
 TICKS = 480  # a beat
 BASS, CHORD, PAD, DRUMS = 0, 1, 2, 9  # MIDI channels
@@ -72,7 +71,7 @@ def _arpeggio(start: float, beats: float, bass: int, chord: Chord, step: float) 
 
 
 def _block(start: float, beats: float, bass: int, chord: Chord, step: float) -> list[Note]:
-    """Held chords, as on an organ."""
+    """Sustained chords, as on an organ."""
     out: list[Note] = [(start, beats * 0.97, BASS, bass, 76)]
     return out + [(start, beats * 0.97, CHORD, pitch, 62) for pitch in chord]
 

@@ -1,6 +1,6 @@
-"""Scores of sung songs, and the arithmetic that lays words on notes. Pure Python and numpy.
+"""Scores of sung songs, and the arithmetic that places words on notes. Pure Python and numpy.
 
-A score is a JSON file (see demo_music/scores). Its `lines` hold syllables `[text, notes]` where a
+A score is a JSON file (see demo_music/scores). Its `lines` are syllables `[text, notes]`, where a
 trailing "-" joins a syllable to the next one, and notes are `[midi, beats]` pairs: one for a plain
 syllable, several for a slur, and an empty text for a rest. Vowels start on the beat; the
 consonants before a vowel borrow their time from the note before it, as singers do.
@@ -59,7 +59,7 @@ class Syllable:
 
 @dataclass(frozen=True)
 class Phone:
-    """A phone of a spoken word: its name and where it lies in that recording, in seconds."""
+    """A phone of a spoken word: its name, and its start and end in that recording, in seconds."""
 
     name: str
     start: float
@@ -77,7 +77,7 @@ class Segment:
 
 
 def load_score(path: Path) -> dict[str, Any]:
-    """Read a score and check that its chords last exactly as long as its melody."""
+    """Reads a score and checks that its chords last exactly as long as its melody."""
     score = json.loads(Path(path).read_text(encoding="utf-8"))
     chords = sum(beats for _, beats in score["chords"])
     melody = score["lead_in"] + sum(
@@ -137,7 +137,7 @@ def score_seconds(score: dict[str, Any]) -> float:
 
 
 def split_syllables(phones: Sequence[str], n_syllables: int) -> list[tuple[int, int, int]]:
-    """Cut a word's phones into syllables: a list of (first, vowel, past_last) phone indices.
+    """Cuts a word's phones into syllables: a list of (first, vowel, past_last) phone indices.
 
     Consonants between two vowels go to the right one as far as English words may start with them.
     """
@@ -159,9 +159,9 @@ def _lengths(phones: Sequence[Phone]) -> list[float]:
 
 
 def place_phones(syllables: Sequence[Syllable], words: Sequence[Sequence[Phone]]) -> list[Segment]:
-    """Place every phone of every word in the song; vowels start where their notes start.
+    """Places every phone of every word in the song; vowels start where their notes start.
 
-    `words` holds the phones of each word as spoken. Returns the segments in time order; the time
+    `words` are the phones of each word as spoken. Returns the segments in time order; the time
     between a segment's end and the next one's start is silence.
     """
     counts = [sum(s.word == w for s in syllables) for w in range(len(words))]
@@ -199,7 +199,7 @@ def place_phones(syllables: Sequence[Syllable], words: Sequence[Sequence[Phone]]
 def _append_run(
     out: list[Segment], word: int, onset: Sequence[Phone], end: float, room: float
 ) -> None:
-    """Append the consonants of `onset` so that they end at `end` and fit into `room` seconds."""
+    """Appends the consonants of `onset` so that they end at `end` and fit into `room` seconds."""
     lengths = _lengths(onset)
     scale = min(1.0, 0.9 * room / max(sum(lengths), 1e-9))
     clock = end - scale * sum(lengths)
@@ -222,16 +222,16 @@ def word_times(segments: Sequence[Segment], n_words: int) -> list[tuple[float, f
 def source_times(segment: Segment, times: np.ndarray) -> np.ndarray:
     """Where in the spoken word to read for song times (F,) inside the segment.
 
-    Consonants and short vowels stretch evenly. A long vowel keeps its natural start and end and
-    holds its middle; a diphthong holds its first half and glides at the end.
+    Consonants and short vowels stretch evenly. A long vowel keeps the speed of its start and end,
+    and its middle is stretched; a diphthong is stretched in its first half and glides at the end.
     """
     (s0, s1), (t0, t1) = segment.source, segment.target
-    length, held = s1 - s0, t1 - t0
-    if segment.phone not in VOWELS or held <= length:
-        return s0 + (times - t0) * (length / max(held, 1e-9))
+    spoken, sung = s1 - s0, t1 - t0
+    if segment.phone not in VOWELS or sung <= spoken:
+        return s0 + (times - t0) * (spoken / max(sung, 1e-9))
     head, tail = (0.3, 0.5) if segment.phone in DIPHTHONGS else (0.3, 0.3)
-    knots_t = [t0, t0 + head * length, t1 - tail * length, t1]
-    knots_s = [s0, s0 + head * length, s1 - tail * length, s1]
+    knots_t = [t0, t0 + head * spoken, t1 - tail * spoken, t1]
+    knots_s = [s0, s0 + head * spoken, s1 - tail * spoken, s1]
     return np.interp(times, knots_t, knots_s)
 
 

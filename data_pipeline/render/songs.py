@@ -1,9 +1,9 @@
-"""Render the sung songs of the demo set: `python -m data_pipeline.render.songs --out DIR`.
+"""Renders the sung songs of the demo set: `python -m data_pipeline.render.songs --out DIR`.
 
 Every score in demo_music/scores becomes DIR/audio/ID.ogg (44.1 kHz stereo) and a row of
 DIR/songs.jsonl with lyrics and exact word times. Needs flite, fluidsynth and
-fluidr3mono-gm-soundfont (Debian) and pyworld, soundfile, soxr (PyPI). The same versions of these
-tools give the same samples. About 1 s of work for 1 s of music, on one core.
+fluidr3mono-gm-soundfont (Debian) and the extra `render`; the same versions of these tools give the
+same samples. Takes about as long as the music lasts, on one core.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import numpy as np
 from data_pipeline.render import scores as singing
 from data_pipeline.render.band import play
 from data_pipeline.render.sound import (
+    MUSIC,
     RATE,
+    MissingTool,
     fade,
     level,
     reverberate,
@@ -27,9 +29,9 @@ from data_pipeline.render.sound import (
     update_manifest,
     write_ogg,
 )
-from data_pipeline.render.voice import VOICE_RATE, MissingTool, sing
+from data_pipeline.render.voice import VOICE_RATE, sing
 
-SCORES = Path(__file__).parents[1] / "demo_music" / "scores"
+SCORES = MUSIC / "scores"
 ARTISTS = {"rms": "Flite RMS", "slt": "Flite SLT", "awb": "Flite AWB", "kal16": "Flite KAL16"}
 LICENCE = "MIT-Festival AND MIT"  # flite's voices and FluidR3Mono's samples
 ALBUM = "Rendered songs"
@@ -40,10 +42,8 @@ COMPRESSION = 0.68  # Vorbis, about 90 kb/s
 
 def render_voice(score: dict[str, Any]) -> tuple[np.ndarray, list[tuple[float, float]]]:
     """The dry voice (N,) at RATE of a score and the (start, end) seconds of its words."""
-    try:
-        import soxr
-    except ImportError as error:
-        raise MissingTool("soxr is missing: run `pip install soxr`.") from error
+    import soxr
+
     words = singing.score_words(score)
     syllables = singing.score_syllables(score)
     seconds = singing.score_seconds(score) + TAIL_S
@@ -81,31 +81,30 @@ def manifest_row(score: dict[str, Any], times: Sequence[tuple[float, float]]) ->
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: render all the scores, or those named by --only."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+def main() -> None:
+    """Renders all scores, or those named by --only."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for audio/ and songs.jsonl")
-    parser.add_argument("--scores", type=Path, default=SCORES, help="folder of score JSON files")
     parser.add_argument("--only", nargs="*", help="ids of the songs to render")
-    args = parser.parse_args(argv)
+    args = parser.parse_args()
     rows = []
     args.out.mkdir(parents=True, exist_ok=True)
-    try:
-        for path in sorted(args.scores.glob("*.json")):
-            score = singing.load_score(path)
-            if args.only and score["id"] not in args.only:
-                continue
-            voice, times = render_voice(score)
-            sound = mix(voice, play(score, len(voice) / RATE))
-            rows.append(manifest_row(score, times))
-            write_ogg(args.out / rows[-1]["audio"], sound, COMPRESSION)
-            print(f"{score['id']}: {len(sound) / RATE:.1f} s, {len(times)} words")
-    except MissingTool as error:
-        print(error, file=sys.stderr)
-        return 1
+    for path in sorted(SCORES.glob("*.json")):
+        score = singing.load_score(path)
+        if args.only and score["id"] not in args.only:
+            continue
+        voice, times = render_voice(score)
+        sound = mix(voice, play(score, len(voice) / RATE))
+        rows.append(manifest_row(score, times))
+        write_ogg(args.out / rows[-1]["audio"], sound, COMPRESSION)
+        print(f"{score['id']}: {len(sound) / RATE:.1f} s, {len(times)} words")
     update_manifest(args.out / "songs.jsonl", rows)
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        main()
+    except MissingTool as error:
+        sys.exit(f"error: {error}")
+    except ModuleNotFoundError as error:
+        sys.exit(f"error: {error}: run `pip install 'jukejax[render]'`")

@@ -12,10 +12,15 @@ from typing import Any
 
 import numpy as np
 
+MUSIC = Path(__file__).parents[1] / "demo_music"
 RATE = 44_100  # Hz
 TARGET_RMS = 0.1  # of every track: about -17 LUFS for full mixes
 PEAK = 0.9
 BLOCK = 65_536  # frames a write: libsndfile's Vorbis encoder overflows its stack on huge writes
+
+
+class MissingTool(RuntimeError):
+    """A program, package or file that rendering needs is not installed."""
 
 
 def rms(sound: np.ndarray, gate: float = 0.1) -> float:
@@ -28,7 +33,7 @@ def rms(sound: np.ndarray, gate: float = 0.1) -> float:
 
 
 def level(sound: np.ndarray) -> np.ndarray:
-    """Bring sound (N, C) to TARGET_RMS; samples past PEAK are bent smoothly below 1."""
+    """Brings sound (N, C) to TARGET_RMS; samples past PEAK are bent smoothly below 1."""
     sound = sound * (TARGET_RMS / max(rms(sound), 1e-9))
     knee = 0.6
     size = np.abs(sound)
@@ -63,7 +68,7 @@ def reverberate(voice: np.ndarray, seconds: float = 1.3, wet: float = 0.22) -> n
 
 
 def write_ogg(path: Path, sound: np.ndarray, compression: float) -> None:
-    """Write sound (N, 2) as Ogg Vorbis at RATE; compression_level 0 (largest) to 1 (smallest)."""
+    """Writes sound (N, 2) as Ogg Vorbis at RATE; compression_level 0 (largest) to 1 (smallest)."""
     import soundfile
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,9 +78,14 @@ def write_ogg(path: Path, sound: np.ndarray, compression: float) -> None:
             file.write(sound[start : start + BLOCK].astype(np.float32))
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a songs.jsonl; none where there is no file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
 def update_manifest(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write rows into a songs.jsonl: rows with a known id are replaced, others are kept."""
-    old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    table = {row["id"]: row for row in map(json.loads, old)} | {row["id"]: row for row in rows}
+    """Writes rows into a songs.jsonl: rows with a known id are replaced, others are kept."""
+    table = {row["id"]: row for row in (*read_rows(path), *rows)}
     text = "".join(json.dumps(table[key], ensure_ascii=False) + "\n" for key in sorted(table))
     path.write_text(text, encoding="utf-8")

@@ -1,8 +1,8 @@
 """A singing voice: words spoken by flite, re-timed and re-pitched with the WORLD vocoder.
 
 flite (Debian package `flite`) speaks each word once and prints when its phones end; WORLD
-(PyPI package `pyworld`) takes the recording apart into pitch, spectral envelope and noisiness,
-which are read again along the score's time line. Imports of the tools are lazy.
+(PyPI package `pyworld`) analyses the recording as pitch, spectral envelope and noisiness,
+which are read again along the score's time line.
 
 Shapes: F frames of FRAME_S seconds, N samples at VOICE_RATE, Q spectral bins.
 """
@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -31,26 +30,13 @@ from data_pipeline.render.scores import (
     place_phones,
     source_times,
 )
+from data_pipeline.render.sound import MissingTool
 
 VOICE_RATE = 16_000  # Hz, what the flite voices give
 SILENCE = 1e-10  # power of the spectral envelope in rests
 VOWEL_POWER = 1e-4  # every word's vowels are brought near this mean envelope power
 
-
 PRONOUNCE = {"a": "ax", "to": "t uw"}  # as sung, where flite spells the word out
-
-
-class MissingTool(RuntimeError):
-    """A program, package or file that rendering needs is not installed."""
-
-
-def import_pyworld() -> Any:
-    """pyworld, or one sentence on how to get it."""
-    try:
-        import pyworld
-    except ImportError as error:
-        raise MissingTool("pyworld is missing: run `pip install pyworld`.") from error
-    return pyworld
 
 
 def parse_durations(printed: str) -> list[Phone]:
@@ -65,13 +51,13 @@ def parse_durations(printed: str) -> list[Phone]:
 
 
 def spoken_form(word: str) -> str:
-    """What flite is asked to say: lower case, without punctuation at the ends."""
+    """The word as given to flite: lower case, without punctuation at the ends."""
     return re.sub(r"^[^\w]+|[^\w]+$", "", word.lower().replace("’", "'"))
 
 
 @dataclass(frozen=True)
 class SpokenWord:
-    """A word taken apart: phones, envelope (F, Q), aperiodicity (F, Q) and voicing (F,)."""
+    """An analysed word: phones, envelope (F, Q), aperiodicity (F, Q) and voicing (F,)."""
 
     phones: tuple[Phone, ...]
     envelope: np.ndarray
@@ -98,8 +84,9 @@ def speak(word: str, voice: str, phones: str | None = None) -> tuple[np.ndarray,
 
 
 def analyse(samples: np.ndarray, phones: Sequence[Phone]) -> SpokenWord:
-    """Take a spoken word (N,) apart with WORLD and even out how loud its vowels are."""
-    world = import_pyworld()
+    """Analyses a spoken word (N,) with WORLD, and evens out the loudness of its vowels."""
+    import pyworld as world
+
     frame_ms = 1000 * FRAME_S
     pitch, times = world.harvest(
         samples, VOICE_RATE, f0_floor=65.0, f0_ceil=400.0, frame_period=frame_ms
@@ -131,7 +118,7 @@ def _read(frames: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 
 def _smooth_joins(frames: np.ndarray, joins: Sequence[int], half: int = 5) -> None:
-    """Replace `half` rows either side of each join in frames (F, Q) by a straight line."""
+    """Replaces `half` rows either side of each join in frames (F, Q) by a straight line."""
     for join in joins:
         low, high = max(join - half, 0), min(join + half, len(frames) - 1)
         ramp = np.linspace(0.0, 1.0, high - low + 1)[:, None]
@@ -139,7 +126,7 @@ def _smooth_joins(frames: np.ndarray, joins: Sequence[int], half: int = 5) -> No
 
 
 def _meet(left: Segment, right: Segment) -> bool:
-    """Whether no silence lies between two segments."""
+    """Whether there is no silence between two segments."""
     return right.target[0] - left.target[1] < 2 * FRAME_S
 
 
@@ -204,7 +191,7 @@ def sing_frames(
 
 
 def high_pass(samples: np.ndarray, low: float = 50.0, high: float = 90.0) -> np.ndarray:
-    """Remove what lies below `low` Hz from samples (N,), rising to full strength at `high` Hz."""
+    """Removes frequencies below `low` Hz from samples (N,); those above `high` Hz stay."""
     size = 1 << (len(samples) + VOICE_RATE).bit_length()
     hertz = np.fft.rfftfreq(size, 1.0 / VOICE_RATE)
     gain = np.clip((hertz - low) / (high - low), 0.0, 1.0)
@@ -212,7 +199,7 @@ def high_pass(samples: np.ndarray, low: float = 50.0, high: float = 90.0) -> np.
 
 
 def even_loudness(samples: np.ndarray, strength: float = 0.5) -> np.ndarray:
-    """Compress a voice (N,): loud and soft 60 ms stretches come nearer to its mean loudness."""
+    """Compresses a voice (N,): brings 60 ms stretches nearer to its mean loudness."""
     width = int(0.06 * VOICE_RATE)
     window = np.hanning(2 * width + 1)
     power = np.convolve(samples**2, window / window.sum(), mode="same")
@@ -230,8 +217,9 @@ def sing(
     seconds: float,
     pronounce: dict[str, str] | None = None,
 ) -> tuple[np.ndarray, list[Segment]]:
-    """Sing `words` on `syllables`: samples (N,) at VOICE_RATE and where every phone lies."""
-    world = import_pyworld()
+    """Sings `words` on `syllables`: samples (N,) at VOICE_RATE, and the place of every phone."""
+    import pyworld as world
+
     known: dict[str, SpokenWord] = {}
     for word in map(spoken_form, words):
         if word not in known:

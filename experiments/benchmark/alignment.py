@@ -25,8 +25,7 @@ from data_pipeline.manifest import Song
 from data_pipeline.render import scores as singing
 from data_pipeline.render import songs as render_songs
 from data_pipeline.render.band import play
-from data_pipeline.render.sound import RATE, reverberate
-from data_pipeline.render.voice import MissingTool
+from data_pipeline.render.sound import RATE, MissingTool, reverberate
 from jukejax.errors import DataError
 from jukejax.files import read_json, write_json, write_json_lines, write_text
 
