@@ -15,8 +15,9 @@ FURTHER = [
     "compile prior_5b", "compose begin", "compose extend", "compose upsample", "compose tree",
     "model make", "model show", "labels grow", "labels show", "convert import --format openai",
     "convert export --format stablehlo", "launch prior_5b", "launch prior_5b --on slurm",
+    "evaluate compare", "evaluate explorer",
 ]  # fmt: skip
-LINES = [name for name in COMMANDS if name not in ("evaluate", "benchmark")] + FURTHER
+LINES = [name for name in COMMANDS if name not in ("benchmark",)] + FURTHER
 HEAVY = ("jax", "tensorflow", "orbax", "matplotlib", "librosa", "torch")
 
 # One process for all: each line's exit code, its help, and the heavy modules it imported.
