@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments import cli
+from experiments.song_files import SongFiles, song_request
 from jukejax.sampling.job import Drawing, Labels, Options
 
 
 @dataclass(frozen=True, kw_only=True)
-class Begin(Drawing, Labels):
+class Begin(SongFiles, Drawing, Labels):
     """The first seconds of a new song.
 
     Example: jukejax compose begin --song my_song --model runs/model --artist "..." --genre "..."
@@ -35,12 +36,6 @@ class Begin(Drawing, Labels):
     """Gets the nodes."""
     model: Path
     """A model directory."""
-    lyrics: Path | None = None
-    """A text file, of the whole song."""
-    prompt: Path | None = None
-    """A sound file that the song begins with."""
-    prompt_seconds: float = 0.0
-    """Use only this many seconds of it; 0: all."""
     total_seconds: float = 0.0
     """Length of the finished song; 0: the length of this sample."""
     seconds: float = 4.0
@@ -50,58 +45,45 @@ class Begin(Drawing, Labels):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Extend:
-    """Candidates for the next seconds after a chosen one.
-
-    Example: jukejax compose extend --song my_song --node 1 --item 2 --seconds 4
-    """
+class Tree:
+    """All nodes, each under the one that it continues."""
 
     song: Path
     """A folder of nodes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen(Tree):
+    """A candidate of a node."""
+
     node: int
-    """The node to continue."""
+    """The node."""
     item: int = 0
-    """The candidate of it that was chosen."""
+    """The chosen candidate."""
+    seed: int = 0
+    """Another seed makes other candidates."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extend(Chosen):
+    """Candidates for the next seconds after a chosen one."""
+
     at: float = 0.0
     """Cut it back to this second first; 0: keep all of it."""
     seconds: float = 4.0
     """Length to add."""
     candidates: int = 3
     """Versions to choose from."""
-    seed: int = 0
-    """Another seed makes other candidates."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upsample:
-    """The levels below of a chosen candidate.
+class Upsample(Chosen):
+    """The levels below of a chosen candidate."""
 
-    Example: jukejax compose upsample --song my_song --node 3 --item 0
-    """
-
-    song: Path
-    """A folder of nodes."""
-    node: int
-    """The node."""
-    item: int = 0
-    """The candidate of it that was chosen."""
     span: tuple[float, float] = (0.0, 0.0)
     """First and last second to upsample; 0 0: all."""
-    seed: int = 0
-    """Another seed makes other details."""
     parallel_segments: int = 1
     """Chains that are sampled as one batch: faster, with a seam where each begins."""
-
-
-@dataclass(frozen=True)
-class Tree:
-    """All nodes, each under the one that it continues.
-
-    Example: jukejax compose tree --song my_song
-    """
-
-    song: Path
-    """A folder of nodes."""
 
 
 ACTIONS: dict[str, type] = {"begin": Begin, "extend": Extend, "upsample": Upsample, "tree": Tree}
@@ -111,9 +93,7 @@ COMMON = {"begin": ("song", "model", "artist", "genre", "lyrics", "seconds", "ca
 def make(command: Begin | Extend | Upsample) -> Path:
     """Samples the node that a command asks for; returns its page."""
     import jukejax
-    from experiments.data import song_request
     from jukejax.sampling import tree
-    from jukejax.sampling.request import make_request
     from jukejax.sampling.sample_dir import read_job
 
     if isinstance(command, Begin):
@@ -124,39 +104,35 @@ def make(command: Begin | Extend | Upsample) -> Path:
             seconds=command.seconds, total_seconds=command.total_seconds,
             count=command.candidates, levels=(model.levels - 1,),
         )  # fmt: skip
-        request = song_request(
-            model.loaded, options, command.lyrics, command.prompt, command.prompt_seconds
-        )
+        request = song_request(model.loaded, options, command)
     else:
         path = tree.node_path(command.song, command.node)
         model = jukejax.load(read_job(path / "job.json")[1].model)
-        chosen = {"item": (command.item,), "seed": command.seed}
+        chosen: dict[str, Any] = {"item": (command.item,), "seed": command.seed}
         if isinstance(command, Extend):
             at = command.at or tree.length(path, model.loaded)
-            options = tree.options_of(
-                path, continue_from=path, at=at, seconds=at + command.seconds,
-                count=command.candidates, levels=(model.levels - 1,), **chosen,
-            )  # fmt: skip
+            chosen |= {
+                "continue_from": path, "at": at, "seconds": at + command.seconds,
+                "count": command.candidates, "levels": (model.levels - 1,),
+            }  # fmt: skip
         else:
-            options = tree.options_of(
-                path, upsample=path, span=command.span,
-                parallel_segments=command.parallel_segments, **chosen,
-            )  # fmt: skip
-        request = make_request(model.loaded, options)
+            chosen |= {"upsample": path, "span": command.span}
+            chosen |= {"parallel_segments": command.parallel_segments}
+        request = tree.request_from(model.loaded, path, **chosen)
     return model.make(request, tree.place(command.song, request.job), progress=True)
 
 
 @cli.command
 def main(arguments: list[str]) -> None:
     summaries = {name: (kind.__doc__ or "").splitlines()[0] for name, kind in ACTIONS.items()}
-    usage = f"jukejax compose {'|'.join(ACTIONS)} ...\n\n{__doc__}"
-    action, rest = cli.choose(summaries, arguments, usage)
+    usage = f"jukejax compose {'|'.join(ACTIONS)} ..."
+    action, rest = cli.choose(summaries, arguments, usage, __doc__ or "")
     command: Any = cli.parse(
         ACTIONS[action], rest, f"jukejax compose {action}", COMMON.get(action, ())
     )
     from jukejax.sampling.tree import tree_lines
 
-    if not isinstance(command, Tree):
+    if action != "tree":
         print(f"Listen: {make(command)}")
     print("\n".join(tree_lines(command.song)))
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_pipeline import audio
 from data_pipeline.codes import CodesInfo
 from data_pipeline.songs import prepared_songs
 from jukejax.config import (
@@ -18,7 +16,6 @@ from jukejax.config import (
     Experiment,
     PriorConfig,
     PriorExperiment,
-    VQVAEConfig,
     VQVAEExperiment,
 )
 from jukejax.label_kinds import KINDS
@@ -26,9 +23,7 @@ from jukejax.text import lyrics
 from jukejax.text.labels import Vocabulary
 
 if TYPE_CHECKING:  # these import jax, and a command's help must not
-    from jukejax.model_dir import LoadedModel
-    from jukejax.sampling.job import Options
-    from jukejax.sampling.request import Request
+    pass
 
 HostBatch = dict[str, np.ndarray]
 
@@ -155,40 +150,3 @@ def batches(
         return (prior_inputs(config, batch) for batch in source)
 
     return from_step
-
-
-def read_prompt(path: Path, seconds: float, config: VQVAEConfig) -> np.ndarray:
-    """The first seconds of a sound file (0: all of it): (S,) float32 at the model's sample rate.
-
-    The mean of the channels.
-
-    Raises:
-      DataError: the file is not a sound, or is silent or shorter than asked for.
-      ConfigError: `seconds` is not possible, or shorter than one top-level code.
-    """
-    rate, top = config.sample_rate, config.hops[-1]
-    if not 0 <= seconds < math.inf:
-        raise ConfigError(f"prompt_seconds is {seconds}; it must be 0 (all) or more.")
-    wanted = round(seconds * rate)
-    if seconds and wanted < top:
-        raise ConfigError(
-            f"prompt_seconds is {seconds}; one code of the top level is {top} samples."
-        )
-    blocks = audio.decode(path, min_seconds=max(seconds, top / rate), sample_rate=rate)
-    sound = np.concatenate([block.mean(1, dtype=np.float32) / 32768.0 for block in blocks])
-    return sound[:wanted] if seconds else sound
-
-
-def song_request(
-    model: LoadedModel, options: Options, words: Path | None, prompt: Path | None, seconds: float
-) -> Request:
-    """The request of a command: options, a text file, and the first seconds of a sound file."""
-    from jukejax.sampling.request import make_request
-
-    if seconds and prompt is None:
-        raise ConfigError("--prompt-seconds needs --prompt.")
-    sound = read_prompt(prompt, seconds, model.vqvae.config) if prompt else None
-    request = make_request(model, options, lyrics.read_lyrics(words) if words else "", sound)
-    if prompt is None:
-        return request
-    return request._replace(notes={"origin": {"prompt": str(prompt.resolve())}})

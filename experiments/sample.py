@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from experiments import cli
+from experiments.song_files import SongFiles, song_request
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.sampling.job import Options, only
 
@@ -28,7 +29,7 @@ COMMON = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Command(Options):
+class Command(SongFiles, Options):
     """Sample songs from a model directory.
 
     Example: jukejax sample --model runs/demo/model --out my_song --artist "Flite RMS" --genre hymn
@@ -41,12 +42,6 @@ class Command(Options):
     job: Path | None = None
     """A job.json to sample again, with --model where the model has moved, and --levels; no other
     options are supported with it."""
-    lyrics: Path | None = None
-    """A text file."""
-    prompt: Path | None = None
-    """A sound file that the songs continue."""
-    prompt_seconds: float = 0.0
-    """Use only this many seconds of it; 0: all."""
     stream: bool = False
     """Begin lower levels as soon as the codes above them are sampled; keeps all priors in memory.
     """
@@ -99,16 +94,13 @@ def run(command: Command) -> Path | None:
     path = model_path(command)
 
     import jukejax
-    from experiments.data import song_request
     from jukejax.sampling.request import request_again
 
     model = jukejax.load(path, command.mesh)
     if command.job:
         request = request_again(model.loaded, command.job, command.levels)
     else:
-        request = song_request(
-            model.loaded, command, command.lyrics, command.prompt, command.prompt_seconds
-        )
+        request = song_request(model.loaded, command, command)
     if command.plan:
         print(model.plan(request, command.out, command.stream))
         return None

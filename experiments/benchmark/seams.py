@@ -29,13 +29,12 @@ from jukejax.formatting import table
 from jukejax.model_dir import LoadedPrior, LoadedVQVAE, load_model
 from jukejax.parallel.mesh import batch_ways, make_mesh
 from jukejax.sampling import sound
-from jukejax.sampling.cascade import Level, begin, by_chain, sample_level, window_batch
+from jukejax.sampling.cascade import Sampler, begin, by_chain, sample_level, window_batch
 from jukejax.sampling.job import Job
 from jukejax.sampling.loop import make_loop
 from jukejax.sampling.plan import Plan, Window, plan_rounds
 from jukejax.sampling.request import Request, Source, open_source
-from jukejax.sampling.resolve import Level as ResolvedLevel
-from jukejax.sampling.resolve import resolve
+from jukejax.sampling.resolve import Level, resolve
 from jukejax.sampling.sample_dir import read_job
 
 JOIN_SECONDS, FLOOR_DB = 0.025, -80.0
@@ -55,7 +54,7 @@ class Command:
 
 
 def make(
-    job: Job, setup: ResolvedLevel, prior: LoadedPrior, mesh: Mesh, plan: Plan,
+    job: Job, setup: Level, prior: LoadedPrior, mesh: Mesh, plan: Plan,
     upper: NDArray[np.integer],
 ) -> tuple[NDArray[np.integer], float]:  # fmt: skip
     """Codes (N, T) of a level by a plan, and the seconds of a second run of the first song."""
@@ -68,11 +67,13 @@ def make(
 
         assert setup.conditions is not None
         describe = setup.conditions.songs(slice(songs))
-        level = Level(
+        sampler = Sampler(
             setup.config, loop, loop.place(prior.params), plan, describe, job.seed,
             np.arange(songs), control,
         )  # fmt: skip
-        *_, end = sample_level(level, begin(np.zeros((songs, plan.total), np.int32)), upper[:songs])
+        *_, end = sample_level(
+            sampler, begin(np.zeros((songs, plan.total), np.int32)), upper[:songs]
+        )
         return end.codes
 
     codes = run(len(job.items))
@@ -87,7 +88,7 @@ def seams(plan: Plan) -> list[int]:
 
 def bits_after(
     scorer: scoring.Scorer,
-    setup: ResolvedLevel,
+    setup: Level,
     codes: NDArray[np.integer],
     upper: NDArray[np.integer],
     places: Sequence[int],
@@ -140,7 +141,7 @@ def compared(cut: NDArray[np.float64], whole: NDArray[np.float64]) -> dict[str, 
 
 
 def of_level(
-    source: Source, setup: ResolvedLevel, prior: LoadedPrior, model: LoadedVQVAE, mesh: Mesh,
+    source: Source, setup: Level, prior: LoadedPrior, model: LoadedVQVAE, mesh: Mesh,
     segments: Sequence[int],
 ) -> list[dict[str, Any]]:  # fmt: skip
     """A row for one chain and for each number of chains."""

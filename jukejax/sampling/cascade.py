@@ -26,7 +26,7 @@ SECONDS = 2.0  # of work per chunk
 
 
 @dataclass(frozen=True)
-class Level:
+class Sampler:
     """What samples one level of a batch of songs.
 
     Attributes:
@@ -102,7 +102,7 @@ class _Pace:
 
 
 def sample_level(
-    level: Level, progress: Progress, upper: np.ndarray | None, seconds: float = SECONDS,
+    sampler: Sampler, progress: Progress, upper: np.ndarray | None, seconds: float = SECONDS,
     chunk: int = 0,
 ) -> Iterator[Progress]:  # fmt: skip
     """Samples the rest of a level (windowed sampling, paper section 4.4); yields after each chunk.
@@ -119,12 +119,12 @@ def sample_level(
     Yields:
       the progress; `codes` is always the same array, `drawn` is empty between rounds.
     """
-    config, codes, drawn = level.config, progress.codes.copy(), progress.drawn
+    config, codes, drawn = sampler.config, progress.codes.copy(), progress.drawn
     pace = _Pace(seconds, chunk)
-    for number in range(progress.rounds, len(level.plan.rounds)):
-        round = level.plan.rounds[number]
+    for number in range(progress.rounds, len(sampler.plan.rounds)):
+        round = sampler.plan.rounds[number]
         first, last = positions(round)
-        for stream, done in _fill_round(level, round, codes, drawn, upper, pace):
+        for stream, done in _fill_round(sampler, round, codes, drawn, upper, pace):
             made = np.asarray(music(config, stream))
             for window, rows in zip(round, np.split(made, len(round)), strict=True):
                 stop = max(window.given, min(window.stop, window.start + done))
@@ -137,7 +137,7 @@ def sample_level(
 
 
 def _fill_round(
-    level: Level,
+    sampler: Sampler,
     round: Round,
     codes: np.ndarray,
     drawn: np.ndarray,
@@ -145,17 +145,17 @@ def _fill_round(
     pace: _Pace,
 ) -> Iterator[tuple[Stream, int]]:
     """Fills a round after the ids already `drawn`; yields after each chunk, with its end."""
-    config, loop, (first, last) = level.config, level.loop, positions(round)
-    batches = (window_batch(config, window, codes, upper, level.describe) for window in round)
-    stream = loop.start_chains(level.params, batches, first)
-    numbers = [_uniforms(level.seed, level.items, config.level, w.start, config.n_ctx)
+    config, loop, (first, last) = sampler.config, sampler.loop, positions(round)
+    batches = (window_batch(config, window, codes, upper, sampler.describe) for window in round)
+    stream = loop.start_chains(sampler.params, batches, first)
+    numbers = [_uniforms(sampler.seed, sampler.items, config.level, w.start, config.n_ctx)
                for w in round]  # fmt: skip
     u = jnp.concatenate(numbers)
     given = np.repeat([window.given - window.start for window in round], len(codes))
 
     def advance(stream: Stream, start: int, stop: int, known: int) -> Stream:
         kept = np.maximum(given, known) if len(round) > 1 else known
-        return loop.fill(level.params, stream, u, start, stop, level.control, kept)
+        return loop.fill(sampler.params, stream, u, start, stop, sampler.control, kept)
 
     done = first + drawn.shape[1]
     if done > first:

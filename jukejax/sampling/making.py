@@ -12,8 +12,7 @@ from tqdm import tqdm
 
 from jukejax.model_dir import LoadedModel, LoadedPrior
 from jukejax.parallel.mesh import Mesh
-from jukejax.sampling import cascade
-from jukejax.sampling.cascade import Progress, by_chain, sample_level
+from jukejax.sampling.cascade import Progress, Sampler, by_chain, sample_level
 from jukejax.sampling.job import Job
 from jukejax.sampling.loop import make_loop
 from jukejax.sampling.plan import codes_above
@@ -126,11 +125,9 @@ class Batch:
         loop = make_loop(config, mesh, prior.params, rows, control, plan.chains)
         prior = dataclasses.replace(prior, params=loop.place(prior.params))
         describe = conditions.songs(self.songs)
-        made_by = cascade.Level(
-            config, loop, prior.params, plan, describe, job.seed, items, control
-        )
+        sampler = Sampler(config, loop, prior.params, plan, describe, job.seed, items, control)
         upper = self.board.codes[config.level + 1][self.songs] if config.upper else None
-        self.run = sample_level(made_by, self.progress, upper, chunk=chunk)
+        self.run = sample_level(sampler, self.progress, upper, chunk=chunk)
         return prior
 
     def step(self) -> int:

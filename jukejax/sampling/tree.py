@@ -10,6 +10,7 @@ from typing import Any
 from jukejax.config import ConfigError
 from jukejax.model_dir import LoadedModel
 from jukejax.sampling.job import Drawing, Job, Options
+from jukejax.sampling.request import Request, make_request
 from jukejax.sampling.sample_dir import read_job
 
 
@@ -43,11 +44,11 @@ def length(path: Path, model: LoadedModel) -> float:
     return job.samples(config.sample_rate, config.hops[-1]) / config.sample_rate
 
 
-def options_of(path: Path, **options: Any) -> Options:
-    """Options that draw codes as a node does, except for the seed and what else is given."""
+def request_from(model: LoadedModel, path: Path, **options: Any) -> Request:
+    """A request whose codes are drawn as a node's, except for the seed and the given options."""
     job = read_job(path / "job.json")[1]
     same = {f.name: getattr(job, f.name) for f in fields(Drawing) if f.name != "seed"}
-    return Options(**same, **options)
+    return make_request(model, Options(**same, **options))
 
 
 def tree_lines(song: Path) -> Iterator[str]:

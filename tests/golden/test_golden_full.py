@@ -147,7 +147,7 @@ def test_cascade(mode, monkeypatch):
         mesh, params = on_one_device(params)
         loop = make_loop(config, mesh, params, 2, control)
         placed = loop.place(params)
-        made_by = cascade.Level(config, loop, placed, plan, describe, 0, np.arange(2), control)
+        made_by = cascade.Sampler(config, loop, placed, plan, describe, 0, np.arange(2), control)
         nothing = cascade.begin(np.zeros_like(wanted))
         *_, (upper, _, _) = cascade.sample_level(made_by, nothing, upper)
         assert_within(

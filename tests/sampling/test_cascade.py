@@ -17,8 +17,8 @@ from jukejax.config import LabelsConfig, LyricsConfig, PriorConfig, UpperConfig
 from jukejax.models.prior import init_params
 from jukejax.sampling import cascade
 from jukejax.sampling.cascade import (
-    Level,
     Progress,
+    Sampler,
     begin,
     by_chain,
     sample_level,
@@ -161,7 +161,7 @@ def level():
             windows = count * planned.chains
             loop = make_loop(config, mesh, params, windows, control, planned.chains)
             placed = loop.place(params)
-            return Level(config, loop, placed, planned, describe, SEED, ITEMS[rows], control)
+            return Sampler(config, loop, placed, planned, describe, SEED, ITEMS[rows], control)
 
         def sample(progress=None, total=TOTAL, rows=slice(None), seconds=0.0, given=0, chains=1):
             """Progress after every token (or less often), copied."""

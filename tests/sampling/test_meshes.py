@@ -12,7 +12,7 @@ import windows
 from jukejax.config import MeshConfig, PriorConfig, UpperConfig
 from jukejax.models.prior import init_params
 from jukejax.parallel.mesh import local_bytes, make_mesh, storage_shardings
-from jukejax.sampling.cascade import Level, begin, by_chain, sample_level, window_batch
+from jukejax.sampling.cascade import Sampler, begin, by_chain, sample_level, window_batch
 from jukejax.sampling.draw import Control
 from jukejax.sampling.loop import make_loop
 from jukejax.sampling.plan import plan_rounds
@@ -62,9 +62,9 @@ def sample(weights):
     def sample(name, songs=slice(0, SONGS), progress=None, chains=1):
         items = np.arange(SONGS)[songs]
         loop, params, control = begun(name, len(items), chains)
-        level = Level(CONFIG, loop, params, PLANS[chains], nothing, SEED, items, control)
+        sampler = Sampler(CONFIG, loop, params, PLANS[chains], nothing, SEED, items, control)
         empty = begin(np.zeros((len(items), TOTAL), np.int32))
-        steps = sample_level(level, progress or empty, UPPER[songs], 0.0)
+        steps = sample_level(sampler, progress or empty, UPPER[songs], 0.0)
         return [p._replace(codes=p.codes.copy()) for p in steps]
 
     return sample

@@ -1,0 +1,75 @@
+"""The text and sound files that the sampling commands take; importing it is cheap."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jukejax.errors import ConfigError
+from jukejax.sampling.job import Options
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from jukejax.config import VQVAEConfig
+    from jukejax.model_dir import LoadedModel
+    from jukejax.sampling.request import Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class SongFiles:
+    """Options of a command that name files."""
+
+    lyrics: Path | None = None
+    """A text file with the lyrics of the whole song."""
+    prompt: Path | None = None
+    """A sound file that the songs continue."""
+    prompt_seconds: float = 0.0
+    """Use only this many seconds of it; 0: all."""
+
+
+def song_request(model: LoadedModel, options: Options, paths: SongFiles) -> Request:
+    """The request of a command, with its files read.
+
+    Raises:
+      ConfigError, DataError: the options are not possible, or a file cannot be used.
+    """
+    from jukejax.sampling.request import make_request
+    from jukejax.text.lyrics import read_lyrics
+
+    if paths.prompt_seconds and paths.prompt is None:
+        raise ConfigError("--prompt-seconds needs --prompt.")
+    lyrics = read_lyrics(paths.lyrics) if paths.lyrics else ""
+    if paths.prompt is None:
+        return make_request(model, options, lyrics)
+    sound = read_prompt(paths.prompt, paths.prompt_seconds, model.vqvae.config)
+    request = make_request(model, options, lyrics, sound)
+    return request._replace(notes={"origin": {"prompt": str(paths.prompt.resolve())}})
+
+
+def read_prompt(path: Path, seconds: float, config: VQVAEConfig) -> np.ndarray:
+    """The first seconds of a sound file (0: all of it): (S,) float32 at the model's sample rate.
+
+    The mean of the channels.
+
+    Raises:
+      DataError: the file is not a sound, or is silent or shorter than asked for.
+      ConfigError: `seconds` is not possible, or shorter than one top-level code.
+    """
+    import numpy as np
+
+    from data_pipeline import audio
+
+    rate, top = config.sample_rate, config.hops[-1]
+    if not 0 <= seconds < math.inf:
+        raise ConfigError(f"prompt_seconds is {seconds}; it must be 0 (all) or more.")
+    wanted = round(seconds * rate)
+    if seconds and wanted < top:
+        raise ConfigError(
+            f"prompt_seconds is {seconds}; one code of the top level is {top} samples."
+        )
+    blocks = audio.decode(path, min_seconds=max(seconds, top / rate), sample_rate=rate)
+    sound = np.concatenate([block.mean(1, dtype=np.float32) / 32768.0 for block in blocks])
+    return sound[:wanted] if seconds else sound
