@@ -1,12 +1,5 @@
 """Compose a song with the model: it offers candidates for the next seconds, you choose.
 
-jukejax compose begin --song my_song --model runs/model --artist "..." \\
-    --genre "..." --lyrics words.txt --total-seconds 60 --seconds 8 --candidates 3
-jukejax compose extend --song my_song --node 1 --item 2 --seconds 4
-jukejax compose extend --song my_song --node 1 --item 2 --at 5.5 --seconds 4 --seed 1
-jukejax compose tree --song my_song
-jukejax compose upsample --song my_song --node 3 --item 0
-
 Each node is a sample directory (`node_N`) of candidates at the top level that records its parent;
 it can be listened to, extended, cut back (--at) and upsampled. The same command makes the same
 node; another --seed makes other candidates.
@@ -46,7 +39,10 @@ class Begin(SongFiles, Drawing, Labels):
 
 @dataclass(frozen=True, kw_only=True)
 class Tree:
-    """All nodes, each under the one that it continues."""
+    """All nodes, each under the one that it continues.
+
+    Example: jukejax compose tree --song my_song
+    """
 
     song: Path
     """A folder of nodes."""
@@ -66,7 +62,10 @@ class Chosen(Tree):
 
 @dataclass(frozen=True, kw_only=True)
 class Extend(Chosen):
-    """Candidates for the next seconds after a chosen one."""
+    """Candidates for the next seconds after a chosen one.
+
+    Example: jukejax compose extend --song my_song --node 1 --item 2 --at 5.5 --seconds 4 --seed 1
+    """
 
     at: float = 0.0
     """Cut it back to this second first; 0: keep all of it."""
@@ -78,7 +77,10 @@ class Extend(Chosen):
 
 @dataclass(frozen=True, kw_only=True)
 class Upsample(Chosen):
-    """The levels below of a chosen candidate."""
+    """The levels below of a chosen candidate.
+
+    Example: jukejax compose upsample --song my_song --node 3 --item 0
+    """
 
     span: tuple[float, float] = (0.0, 0.0)
     """First and last second to upsample; 0 0: all."""
