@@ -1,4 +1,4 @@
-"""Any sound file as stereo int16 of one rate, in blocks, in constant memory."""
+"""Decodes any sound file to stereo int16 of one sample rate, block by block."""
 
 import math
 import re
@@ -15,16 +15,16 @@ from data_pipeline.songs import SAMPLE_RATE
 from jukejax.errors import DataError
 
 BLOCK = 65_536  # frames read at a time
-SILENCE = 1e-4  # a song whose peak stays below this is silence
-_CONTEXT = 8192  # frames on both sides of a stretch, more than a resampler looks at
-_STREAMED = 0x7FFF_0000  # a WAV length from here on means "unknown, written to a pipe"
+SILENCE = 1e-4  # a song with a lower peak is refused as silent
+_CONTEXT = 8192  # frames decoded on both sides of a part: more than the resampler's filter
+_STREAMED = 0x7FFF_0000  # a WAV length from here on: unknown, the file was written to a pipe
 
 Pcm = npt.NDArray[np.int16]
 Samples = npt.NDArray[np.float32]
 
 _HALF = np.sqrt(0.5)
-# Rows are channels in WAV order, columns left and right. L R C [LFE] Ls Rs as ITU-R BS.775 has
-# it: centre and surrounds at -3 dB, no LFE, no scaling (what goes over full scale is clipped).
+# Rows are channels in WAV order, columns left and right. L R C [LFE] Ls Rs by ITU-R BS.775: centre
+# and surrounds at -3 dB, no LFE, no scaling (samples over full scale are clipped).
 _LEFT, _RIGHT, _BOTH, _NONE = (1, 0), (0, 1), (_HALF, _HALF), (0, 0)
 _LEFT_BACK, _RIGHT_BACK = (_HALF, 0), (0, _HALF)
 _DOWNMIX = {
@@ -37,7 +37,7 @@ _DOWNMIX = {
     7: [_LEFT, _RIGHT, _BOTH, _NONE, (0.5, 0.5), _LEFT_BACK, _RIGHT_BACK],
     8: [_LEFT, _RIGHT, _BOTH, _NONE, *[_LEFT_BACK, _RIGHT_BACK] * 2],
 }
-# Vorbis and Opus put the centre second and the LFE last, and libsndfile hands them over like that.
+# Vorbis and Opus put the centre second and the LFE last, and libsndfile keeps that order.
 _FRONT = [_LEFT, _BOTH, _RIGHT]
 _OGG_DOWNMIX = {
     3: _FRONT,
@@ -63,7 +63,7 @@ def downmix_matrix(channels: int, ogg: bool = False) -> Samples:
 
 
 def to_int16(samples: Samples) -> Pcm:
-    """Rounds floats in [-1, 1) to int16; louder ones are clipped."""
+    """Rounds floats in [-1, 1) to int16 and clips louder ones."""
     scaled = samples * np.float32(32768.0)
     np.rint(scaled, out=scaled)
     return np.clip(scaled, -32768, 32767, out=scaled).astype(np.int16)
@@ -72,13 +72,13 @@ def to_int16(samples: Samples) -> Pcm:
 def decode(
     path: str | Path, min_seconds: float = 1.0, sample_rate: int = SAMPLE_RATE
 ) -> Iterator[Pcm]:
-    """Yields the file as blocks of (n, 2) int16 at `sample_rate` Hz; n > 0 varies.
+    """Yields the file as blocks (n, 2) int16 at `sample_rate` Hz; n > 0 varies.
 
-    Whether a song is whole is known only at its end: use the blocks after the last one came.
+    Damage may show at the end only: do not use the blocks before the last one has been read.
 
     Raises:
-      DataError: the file is not audio, is cut short or damaged, holds NaN or infinite samples,
-        is silent, or is shorter than `min_seconds`.
+      DataError: the file is not audio, is cut short or damaged, has NaN or infinite samples, is
+        silent, or is shorter than `min_seconds`.
     """
     path = Path(path)
     check(path)
@@ -105,7 +105,7 @@ def decode(
 
 
 def check(path: Path) -> None:
-    """Looks for damage that a decoder does not tell, over the whole file; takes milliseconds.
+    """Checks a file for damage that libsndfile does not report; takes milliseconds.
 
     Raises:
       DataError: an Ogg page is damaged or missing.
@@ -114,14 +114,14 @@ def check(path: Path) -> None:
         with open(path, "rb") as file:
             is_ogg = file.read(4) == b"OggS"
         problem = ogg.problem(path) if is_ogg else ""
-    except OSError:  # said when it is opened to be decoded
+    except OSError:  # reported when it is decoded
         return
     if problem:
         raise DataError(f"{path} {problem}; copy or encode it again, or remove it")
 
 
 def length(path: str | Path, sample_rate: int = SAMPLE_RATE) -> int:
-    """Samples that `decode` gives of a file, by its header; estimated where an MP3 tells none.
+    """Samples that `decode` gives of a file, by its header; an estimate for MP3 without a length.
 
     Raises:
       DataError: the file is not audio, or its header says that it is cut short.
@@ -131,18 +131,19 @@ def length(path: str | Path, sample_rate: int = SAMPLE_RATE) -> int:
 
 
 def decode_part(path: str | Path, start: int, stop: int, sample_rate: int = SAMPLE_RATE) -> Pcm:
-    """Samples start..stop of what `decode` gives of a file, and little more is decoded.
+    """Samples start..stop of what `decode` gives of a file that passed `check`.
 
-    The file must have passed `check`.
-    (n, 2) int16, n < stop - start where the file ends. At the file's own rate they are the same;
-    resampled, they may differ by a rounding.
+    Little more than the part is decoded.
+
+    (n, 2) int16, n < stop - start at the end of the file. The same samples at the file's own rate;
+    resampled, they may differ by rounding.
 
     Raises:
       DataError: as of `decode`, of what is read.
     """
     path = Path(path)
     with _open(path) as sound:
-        # A stretch starts where a frame of the file and a sample of the result meet.
+        # The part starts where a frame of the file and a sample of the result coincide.
         common = math.gcd(sound.samplerate, sample_rate)
         frames, samples = sound.samplerate // common, sample_rate // common
         before = 0 if sound.samplerate == sample_rate else _CONTEXT
@@ -167,23 +168,23 @@ def decode_part(path: str | Path, start: int, stop: int, sample_rate: int = SAMP
 
 
 def _scaled(frames: int, rate: int, wanted: int) -> int:
-    """Samples that resampling gives of `frames`."""
+    """Samples that `frames` become when resampled."""
     return (2 * frames * wanted + rate) // (2 * rate)
 
 
 def _slack(sound: soundfile.SoundFile) -> int:
-    """Frames that may be missing: an MP3 without a length in its header gives an estimate only."""
+    """Frames that may be missing: of an MP3 without a length in its header it is an estimate."""
     return max(4 * 1152, sound.frames // 100) if sound.format == "MP3" else 0
 
 
 def _open(path: Path) -> soundfile.SoundFile:
-    """Opens a sound file whose header is whole."""
+    """Opens a sound file and checks its header."""
     try:
         sound = soundfile.SoundFile(path)
     except (soundfile.LibsndfileError, TypeError, ValueError, OSError) as error:
         why = getattr(error, "error_string", str(error)).strip().rstrip(".")
         if path.is_file() and why.startswith("File does not exist"):
-            why = "Format not recognised"  # libsndfile's words for an MP3 file without a frame
+            why = "Format not recognised"  # libsndfile says so of an MP3 without a frame
         raise DataError(
             f"{path} is not a sound file that can be read ({why}); "
             "convert it to wav, flac, ogg, mp3 or opus, or remove it"
@@ -197,7 +198,7 @@ def _open(path: Path) -> soundfile.SoundFile:
 
 def _header_problem(sound: soundfile.SoundFile, path: Path) -> str:
     if sound.channels < 1 or sound.samplerate < 1:
-        return f"says it has {sound.channels} channels at {sound.samplerate} Hz"
+        return f"has a header of {sound.channels} channels at {sound.samplerate} Hz"
     if sound.format in ("WAV", "WAVEX"):
         lengths = re.search(r"^data\s*: (\d+) \(should be (\d+)\)", sound.extra_info, re.M)
         if lengths and int(lengths[2]) < int(lengths[1]) < _STREAMED:
@@ -206,7 +207,7 @@ def _header_problem(sound: soundfile.SoundFile, path: Path) -> str:
 
 
 def _blocks(sound: soundfile.SoundFile, path: Path) -> Iterator[Samples]:
-    """Yields (n, 1 or 2) float32 at the file's own rate; checks that all of it is there."""
+    """Yields (n, 1 or 2) float32 at the file's own rate; checks that nothing is missing."""
     weights = downmix_matrix(sound.channels, ogg=sound.format == "OGG")
     frames = 0
     while True:
@@ -221,7 +222,7 @@ def _blocks(sound: soundfile.SoundFile, path: Path) -> Iterator[Samples]:
         if not len(block):
             break
         frames += len(block)
-        if not np.isfinite([block.min(), block.max()]).all():  # a NaN goes through both
+        if not np.isfinite([block.min(), block.max()]).all():  # min and max are NaN if any is
             raise DataError(
                 f"{path} holds NaN or infinite samples in its first "
                 f"{frames / sound.samplerate:.1f} s; export it again, or remove it"

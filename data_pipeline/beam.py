@@ -1,7 +1,7 @@
-"""Writing the shards of a plan by an Apache Beam pipeline: `build_shard` on any runner.
+"""Writes the shards of a plan in an Apache Beam pipeline: `build_shard` on any runner.
 
-Every worker must find the manifest, the sound files and the data set under the same paths. Shards
-that are there already are left out, so a pipeline that was killed is started again like any run.
+Every worker needs the manifest, the sound files and the data set under the same paths. Finished
+shards are skipped, so an interrupted pipeline is continued by the same command.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from jukejax.errors import DataError
 
 
 def run_tasks(plan: Plan, runner: str, flags: Sequence[str]) -> None:
-    """Writes the shards still to be written; returns once they are.
+    """Writes the missing shards; returns when all are complete.
 
     Args:
-      plan: what to write.
-      runner: a name that Beam knows, such as "DirectRunner" or "PortableRunner".
-      flags: Beam's own, such as "--direct_num_workers=2" or "--environment_type=LOOPBACK".
+      plan: the shards.
+      runner: a Beam runner, such as "DirectRunner" or "PortableRunner".
+      flags: of Beam, such as "--direct_num_workers=2" or "--environment_type=LOOPBACK".
 
     Raises:
       DataError: Beam is not installed, or the pipeline failed.
@@ -28,7 +28,7 @@ def run_tasks(plan: Plan, runner: str, flags: Sequence[str]) -> None:
     except ImportError as error:
         raise DataError(
             f"--runner needs Apache Beam ({error}); install it with pip install -e '.[beam]', or "
-            "leave --runner out and give --workers"
+            "use --workers instead"
         ) from error
     pending = [task for task in plan if task.finished() is None]
     if not pending:
@@ -47,6 +47,6 @@ def run_tasks(plan: Plan, runner: str, flags: Sequence[str]) -> None:
 
 
 def _build(task: ShardTask) -> str:
-    """Writes a shard and its note; the shard's name."""
+    """Writes a shard and its note; returns the shard's name."""
     build_shard(task)
     return task.path.name

@@ -1,4 +1,4 @@
-"""Batches of codes with their labels and lyrics, by step (see `loader`)."""
+"""Batches of codes with their labels, timing and lyrics, by step (as `loader` of audio)."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -39,15 +39,15 @@ def code_batches(
     """Endless batches of windows of codes; the batch of a step depends on (data, seed, step) alone.
 
     All int32, b = len(rows): "codes" (b, n_ctx), "total_length" and "offset" (b,) in samples, and
-    what the prior is conditioned on: "upper" (b, n_ctx // ratio) codes of the level above, ids of
-    its kinds of labels ((b,), or (b, places) padded with -1), "lyrics" (b, tokens).
+    what the prior is conditioned on: "upper" (b, n_ctx // ratio), codes of the level above; ids of
+    its kinds of labels, (b,) or (b, places) padded with -1; "lyrics" (b, tokens).
 
     Args:
-      codes_dir, split: which codes.
+      codes_dir, split: a codes data set, "train" or "test".
       config: of the prior that reads them: level, window, conditioning.
-      vocabulary: ids of the label names; None takes all as unknown.
+      vocabulary: ids of the label names; None: all labels are unknown.
       batch_size, seed, start_step, rows: as in `audio_batches`.
-      label_dropout: how often all labels of an example are made unknown, together.
+      label_dropout: probability that all labels of an example become unknown, together.
 
     Raises:
       DataError: no song fills a window, or an argument is out of range.
@@ -86,13 +86,13 @@ def code_windows(
 ) -> Iterator[Batch]:
     """One pass over a split in order, without randomness; windows do not overlap.
 
-    Yields the arrays of `code_batches` and "valid" (b,) bool, "song" (b,) int32 index in
-    `songs.jsonl`. Rows that fill up the last batch repeat the first window of all, and are not
-    valid, song -1. The end of a song that does not fill a window is left out.
+    Yields the arrays of `code_batches`, "valid" (b,) bool and "song" (b,) int32, the index in
+    `songs.jsonl`. Rows that fill up the last batch repeat the first window; they are not valid and
+    their song is -1. The end of a song that does not fill a window is left out.
 
     Args:
       expect_fingerprint: of the VQ-VAE that the codes must be of.
-      most: of a split with more windows, this many are read, evenly over it.
+      most: at most this many windows are read, evenly spaced over the split; None: all.
 
     Raises:
       DataError: as `code_batches`, or the codes are of another VQ-VAE.
@@ -113,7 +113,7 @@ def code_windows(
 def code_token_counts(
     codes_dir: str | Path, split: str, level: int, codes: int
 ) -> npt.NDArray[np.int64]:
-    """How often each of `codes` codes occurs in a split at a level: (codes,) int64.
+    """Counts of each of `codes` codes in a split at a level: (codes,) int64.
 
     Raises:
       DataError: a code is not below `codes`.
@@ -123,13 +123,13 @@ def code_token_counts(
     source = records.open_split(codes_dir, split)
     counts = np.zeros(codes, np.int64)
     for row in range(len(source)):
-        found = np.bincount(source.read([row])[0][f"codes_{level}"], minlength=codes)
-        if len(found) > codes:
+        row_counts = np.bincount(source.read([row])[0][f"codes_{level}"], minlength=codes)
+        if len(row_counts) > codes:
             raise DataError(
-                f"{codes_dir} has code {len(found) - 1}, but only {codes} were expected; give the "
-                "codebook size of the VQ-VAE it was encoded with"
+                f"{codes_dir} has code {len(row_counts) - 1}, but only {codes} were expected; give "
+                "the codebook size of the VQ-VAE it was encoded with"
             )
-        counts += found
+        counts += row_counts
     return counts
 
 
@@ -139,7 +139,7 @@ def _check_level(codes_dir: str | Path, level: int, levels: int) -> None:
 
 
 class _CodesReader:
-    """Windows of codes by (song, start) of one split; songs shorter than a window are left out."""
+    """Windows of codes of a split by (song, start); songs shorter than a window are left out."""
 
     def __init__(
         self,
@@ -186,26 +186,26 @@ class _CodesReader:
 
     def read(self, song: Ints, start: Ints) -> Batch:
         """The codes, and those of the level above, of windows at songs and starts of (n,)."""
-        found = windows.gather(
+        gathered = windows.gather(
             self.source, self.firsts[song], start, start + self.n_ctx, self.per_record
         )
-        batch = {"codes": self._stack(found, start, 1, self.level)}
+        batch = {"codes": self._stack(gathered, start, 1, self.level)}
         if "upper" in self.shapes:
-            batch["upper"] = self._stack(found, start, self.ratio, self.level + 1)
+            batch["upper"] = self._stack(gathered, start, self.ratio, self.level + 1)
         return batch
 
     def _stack(
-        self, found: list[list[Arrays]], start: Ints, ratio: int, level: int
+        self, gathered: list[list[Arrays]], start: Ints, ratio: int, level: int
     ) -> npt.NDArray[np.int32]:
-        """(n, n_ctx // ratio) int32."""
+        """Codes of a level cut out of the gathered records: (n, n_ctx // ratio) int32."""
         size, per_record, key = self.n_ctx // ratio, self.per_record // ratio, f"codes_{level}"
-        pairs = zip(found, start // ratio, strict=True)
+        pairs = zip(gathered, start // ratio, strict=True)
         cuts = [windows.cut(rows, key, begin, size, per_record) for rows, begin in pairs]
         return np.stack(cuts).astype(np.int32)
 
 
 class _Labeller:
-    """Labels, lyric windows and timing of windows."""
+    """Label ids, lyric tokens and timing of windows."""
 
     def __init__(
         self,
@@ -233,7 +233,7 @@ class _Labeller:
             self.shapes["lyrics"] = (self.words.tokens,)
 
     def read(self, song: Ints, start: Ints, drop: npt.NDArray[np.bool_]) -> Batch:
-        """Conditions of windows at songs and starts of (n,); all labels unknown where `drop`."""
+        """Arrays of windows at songs and starts (n,); all labels are unknown where `drop`."""
         offset = (start * self.hop).astype(np.int32)
         batch = {"total_length": self.totals[song], "offset": offset}
         for name, ids in self.ids.items():
@@ -241,8 +241,8 @@ class _Labeller:
             batch[name][drop] = self.unknown[name]
         if self.words:
             pairs = zip(song, offset, strict=True)
-            found = [self._lyrics(self.words, int(index), int(begin)) for index, begin in pairs]
-            batch["lyrics"] = np.stack(found).astype(np.int32)
+            rows = [self._lyrics(self.words, int(index), int(begin)) for index, begin in pairs]
+            batch["lyrics"] = np.stack(rows).astype(np.int32)
         return batch
 
     def _lyrics(self, words: LyricsConfig, song: int, offset: int) -> lyrics.Tokens:
@@ -255,7 +255,7 @@ class _Labeller:
                 self.tokens[song] = known
         tokens, times, rate = known
         total, duration = int(self.totals[song]), self.duration
-        if times is not None:  # the text itself is the time line
+        if times is not None:  # centre on the token sung at the middle of the window
             middle = (offset + duration / 2) / rate
             total, offset, duration = len(tokens), times.token(middle), 0
         return lyrics.window(tokens, words.tokens, total, offset, duration, alphabet=words.alphabet)

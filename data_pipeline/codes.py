@@ -1,14 +1,13 @@
-"""The codes data set: what a VQ-VAE makes of an audio data set, in the same shards.
+"""The codes data set: an audio data set encoded by a VQ-VAE, in the same shards.
 
-A record holds the codes of all levels of one stretch of a song, as uint16. `codes.json` keeps the
-VQ-VAE's fingerprint, hops and number of codes, so that a prior is never trained on codes of
-another VQ-VAE.
-Level 0 is the bottom (smallest hop). A song is taken as padded with silence to a multiple of the
-top hop, so level l has ceil(n_samples / top) * top / hop_l codes.
+A record has the codes of all levels of one part of a song, as uint16. `codes.json` has the VQ-VAE's
+fingerprint, hops and number of codes, so that a prior is never trained on codes of another VQ-VAE.
+Level 0 is the bottom (smallest hop). Songs are padded with silence to a multiple of the top hop, so
+level l has ceil(n_samples / top) * top / hop_l codes.
 
-Codes are those of the mean of left and right. Of a training song there may be further passes, of
-m * left + (1 - m) * right with m drawn for (seed, song, pass). They are songs of their own, with
-the id `song#1`, `song#2` ... and the same labels: a prior learns from them as from any other.
+The codes are those of the mean of left and right. A training song may be encoded in further passes,
+as m * left + (1 - m) * right with m drawn from (seed, song, pass). Each pass is a song of its own,
+with the id `song#1`, `song#2` ... and the same labels.
 """
 
 import dataclasses
@@ -31,14 +30,20 @@ Codes = npt.NDArray[np.uint16]
 Count = TypeVar("Count", int, npt.NDArray[np.int64])
 NAME = songs.CODES
 _MOST_CODES = 65_536  # of uint16
-_SEGMENT = 262_144  # samples a record covers, about; 86 kB of codes at the published hops
+_SEGMENT = 262_144  # samples of a record, about; 86 kB of codes at the published hops
 
 
 @dataclasses.dataclass(frozen=True)
 class CodesInfo:
-    """What `codes.json` says: the VQ-VAE, samples a code by level and a record, codes a level.
+    """Content of `codes.json`.
 
-    `passes` is how often a training song was encoded, `seed` that of the downmix of further passes.
+    Attributes:
+      fingerprint: of the VQ-VAE.
+      hops: samples a code, by level.
+      segment: samples a record.
+      codes: codes a level.
+      passes: how often a training song is encoded.
+      seed: of the downmixes of further passes.
     """
 
     fingerprint: str
@@ -49,21 +54,21 @@ class CodesInfo:
     seed: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """The fields; those of passes only where there are some, as before there were any."""
+        """The fields; passes and seed only if there are further passes, as in older versions."""
         fields = dataclasses.asdict(self)
         return fields if self.passes > 1 else {k: fields[k] for k in list(fields)[:4]}
 
 
 @dataclasses.dataclass(frozen=True)
 class CodesShard(records.Shard):
-    """A shard to encode and the songs that go into it, in order."""
+    """A shard to encode and its songs, in order."""
 
     songs: Sequence[PreparedSong]
     digest: str
 
 
 def codes_length(n_samples: Count, hop: int, top_hop: int) -> Count:
-    """Codes of a song (or of songs) of `n_samples` at a level of `hop`."""
+    """Codes of a song (or of songs) of `n_samples` at the level of `hop`."""
     return -(-n_samples // top_hop) * (top_hop // hop)
 
 
@@ -71,7 +76,7 @@ def codes_info(codes_dir: str | Path, expect_fingerprint: str | None = None) -> 
     """Reads `codes.json`.
 
     Raises:
-      DataError: the folder holds no codes, or those of another VQ-VAE than expected.
+      DataError: the folder has no codes, or those of another VQ-VAE than expected.
     """
     value = files.read_json(Path(codes_dir) / NAME)
     if value is None:
@@ -83,8 +88,8 @@ def codes_info(codes_dir: str | Path, expect_fingerprint: str | None = None) -> 
     try:
         if "codes" not in value:
             raise DataError(
-                f"{codes_dir}/{NAME} does not say how many codes a level has, as older versions "
-                "left it out; encode the songs again, to another folder"
+                f"{codes_dir}/{NAME} has no number of codes a level: an older version wrote "
+                "it; encode the songs again, to another folder"
             )
         info = CodesInfo(**{**value, "hops": tuple(value["hops"])})
     except (KeyError, TypeError) as error:
@@ -98,7 +103,7 @@ def codes_info(codes_dir: str | Path, expect_fingerprint: str | None = None) -> 
 
 
 def read_song_codes(codes_dir: str | Path, song_id: str) -> list[Codes]:
-    """The codes of a whole song by level: list of (length,) uint16, level 0 first.
+    """All codes of a song: a list of (length,) uint16, level 0 first.
 
     Raises:
       DataError: there is no such song.
@@ -112,7 +117,7 @@ def read_song_codes(codes_dir: str | Path, song_id: str) -> list[Codes]:
 
 
 class CodesWriter:
-    """Writes a codes data set shard by shard; a killed run goes on with the missing shards."""
+    """Writes a codes data set shard by shard; an interrupted run continues with missing shards."""
 
     def __init__(
         self,
@@ -126,18 +131,18 @@ class CodesWriter:
         seed: int = 0,
         splits: Sequence[str] = records.SPLITS,
     ) -> None:
-        """Opens or begins `out_dir` for the songs of `data_dir` and a VQ-VAE of `codes` codes.
+        """Opens or creates `out_dir` for the songs of `data_dir` and a VQ-VAE.
 
         Args:
-          data_dir, out_dir: the songs, and the folder that gets their codes.
-          hops, fingerprint, codes: of the VQ-VAE.
-          passes: how often a training song is encoded; the first time it is the mean downmix.
+          data_dir, out_dir: the songs, and the folder for their codes.
+          hops, fingerprint, codes: of the VQ-VAE; codes a level.
+          passes: how often a training song is encoded; the first pass is the mean downmix.
           seed: of the downmixes of further passes.
-          splits: those whose songs are encoded; the data set has no others.
+          splits: splits whose songs are encoded.
 
         Raises:
-          DataError: the hops do not nest, `data_dir` holds no songs, or `out_dir` holds songs or
-            the codes of another VQ-VAE; nothing was written then.
+          DataError: the hops do not nest, `data_dir` has no songs, or `out_dir` has songs or the
+            codes of another VQ-VAE; nothing has been written.
         """
         self.data_dir, self.out_dir = Path(data_dir).resolve(), Path(out_dir).resolve()
         self.hops = tuple(int(hop) for hop in hops)
@@ -149,7 +154,7 @@ class CodesWriter:
             raise DataError(f"a level has {codes} codes; records take 1 to {_MOST_CODES}")
         if passes < 1:
             raise DataError(f"--passes is {passes}; give 1 (the mean downmix alone) or more")
-        seed = seed if passes > 1 else 0  # where it decides nothing
+        seed = seed if passes > 1 else 0  # a single pass does not depend on it
         segment = max(1, _SEGMENT // top) * top
         self.info = CodesInfo(fingerprint, self.hops, segment, codes, passes, seed)
         self.splits = tuple(splits)
@@ -157,34 +162,35 @@ class CodesWriter:
         self._check_names()
         self.shards = self._shards()
         if (self.out_dir / NAME).is_file():
-            found = codes_info(self.out_dir, fingerprint)
-            if found != self.info:
+            earlier = codes_info(self.out_dir, fingerprint)
+            if earlier != self.info:
                 raise DataError(
-                    f"{out_dir} was written with {found}, not {self.info}; encode to another folder"
+                    f"{out_dir} was written with {earlier}, not {self.info}; encode to another "
+                    "folder"
                 )
         else:
             files.write_json(self.out_dir / NAME, self.info.to_json())
         (self.out_dir / "shards").mkdir(exist_ok=True)
 
     def _check_folders(self) -> None:
-        """Refuses to read what are no songs, and to write over songs."""
+        """DataError if there are no songs to read, or songs would be overwritten."""
         songs.require_audio(self.data_dir)
         if self.out_dir == self.data_dir:
             raise DataError(
                 f"{self.out_dir} holds the songs, which their codes would overwrite; give another "
                 "folder for the codes"
             )
-        theirs = [self.out_dir / name for name in (songs.NAME, "plan.json")]
-        theirs += sorted(self.out_dir.glob(f"{records.DATASET}-*.array_record-*"))
-        found = [path.name for path in theirs if path.exists()]
-        if found and not (self.out_dir / NAME).is_file():
+        of_songs = [self.out_dir / name for name in (songs.NAME, "plan.json")]
+        of_songs += sorted(self.out_dir.glob(f"{records.DATASET}-*.array_record-*"))
+        present = [path.name for path in of_songs if path.exists()]
+        if present and not (self.out_dir / NAME).is_file():
             raise DataError(
-                f"{self.out_dir} holds songs or a part of them ({found[0]}), which codes would "
+                f"{self.out_dir} holds songs or a part of them ({present[0]}), which codes would "
                 "overwrite; give another folder for the codes"
             )
 
     def _shards(self) -> list[CodesShard]:
-        """The shards of the audio data set, with a digest of what each codes shard depends on."""
+        """Shards as those of the audio data set, each with a digest of all it depends on."""
         by_split = {name: prepared_songs(self.data_dir).of_split(name) for name in self.splits}
         shards = []
         for path in sorted((self.data_dir / "shards").glob("*-of-*.json")):
@@ -203,9 +209,9 @@ class CodesWriter:
         return shards
 
     def mixes(self, shard: CodesShard) -> Iterator[tuple[PreparedSong, float]]:
-        """What a shard holds: songs, each with the share of the left channel in its mix.
+        """The songs of a shard, each with the weight of the left channel in its downmix.
 
-        The mean downmix (0.5) of all of them, then the further passes of those for training.
+        The mean downmix (0.5) of all songs, then the further passes of training songs.
         """
         yield from ((song, 0.5) for song in shard.songs)
         if shard.split == "train":
@@ -214,8 +220,9 @@ class CodesWriter:
                     yield copy, _left(self.info.seed, song.id, number)
 
     def _copies(self, train: Sequence[PreparedSong], number: int) -> Iterator[PreparedSong]:
-        """A further pass of training songs. Their indices follow those of all songs, so that these
-        keep the index that they have among the songs that were encoded.
+        """A further pass of training songs.
+
+        Their indices follow those of all songs, which so keep the index of the audio data set.
         """
         listed = prepared_songs(self.data_dir)
         every = listed.of_split("train").column("index")
@@ -224,17 +231,17 @@ class CodesWriter:
             yield dataclasses.replace(song, id=f"{song.id}#{number}", index=int(index))
 
     def _check_names(self) -> None:
-        """Refuses a song that is called as a further pass of another one would be."""
+        """DataError if a song has the id that a further pass of another would get."""
         for song in prepared_songs(self.data_dir) if self.info.passes > 1 else ():
             name, mark, number = song.id.rpartition("#")
             if mark and number in map(str, range(1, self.info.passes)):
                 raise DataError(
-                    f"{self.data_dir} has a song {song.id!r}, which pass {number} of a song "
-                    f"{name!r} would be called; rename it, or leave out --passes"
+                    f"{self.data_dir} has a song {song.id!r}, the id of pass {number} of a song "
+                    f"{name!r}; rename it, or leave out --passes"
                 )
 
     def pending_shards(self) -> list[CodesShard]:
-        """The shards with songs that are still to be written."""
+        """Shards with songs that are not written yet."""
         return [x for x in self.shards if len(x.songs) and x.read_note(x.digest) is None]
 
     def write_shard(
@@ -244,8 +251,8 @@ class CodesWriter:
 
         Args:
           shard: one of `pending_shards()`.
-          encoded: its songs in order, each with its codes by level, level 0 first, of
-            `codes_length` integers from 0 to below `info.codes`.
+          encoded: its songs as of `mixes`, each with its codes by level, level 0 first:
+            `codes_length` integers from 0 to `info.codes` - 1.
 
         Raises:
           DataError: the songs are not the shard's, or codes have another length or range.
@@ -257,7 +264,7 @@ class CodesWriter:
                 "order; give the codes of all of them"
             )
         checked = [(song, self._check(song, codes)) for song, codes in encoded]
-        (self.out_dir / "dataset_info.json").unlink(missing_ok=True)  # not whole from here on
+        (self.out_dir / "dataset_info.json").unlink(missing_ok=True)  # incomplete from here on
         examples = (row for song, codes in checked for row in self._examples(song, codes))
         shard.write_note(shard.digest, records=records.write_shard(shard.path, examples))
 
@@ -272,7 +279,7 @@ class CodesWriter:
         for array in arrays:
             if array.size and (array.min() < 0 or array.max() >= self.info.codes):
                 raise DataError(
-                    f"the codes of song {song.id!r} lie in {array.min()}..{array.max()}, but the "
+                    f"the codes of song {song.id!r} are in {array.min()}..{array.max()}, but the "
                     f"VQ-VAE has 0..{self.info.codes - 1}; encode with the VQ-VAE named"
                 )
         return [array.astype(np.uint16) for array in arrays]
@@ -286,7 +293,7 @@ class CodesWriter:
             yield example
 
     def finish(self) -> Sequence[PreparedSong]:
-        """Writes songs, labels and TFDS metadata once every shard is there; gives the songs.
+        """Writes songs, labels and TFDS metadata once all shards are written; returns the songs.
 
         Raises:
           DataError: shards are missing.
@@ -314,9 +321,9 @@ class CodesWriter:
         return -(-song.n_samples // self.info.segment)
 
     def _placed(self, lengths: dict[str, list[int]]) -> Iterator[PreparedSong]:
-        """The songs by index with the place of their records, one in memory at a time.
+        """The songs and further passes with the places of their records, by index.
 
-        Of every song 8 bytes are kept: where its records begin.
+        In memory are 8 bytes a song (its first record), and one song at a time.
         """
         listed = prepared_songs(self.data_dir)
         kept = listed.take(
@@ -337,6 +344,6 @@ class CodesWriter:
 
 
 def _left(seed: int, song_id: str, number: int) -> float:
-    """The part of the left channel in a pass of a song: uniform in [0, 1) by SHA-256."""
+    """Weight of the left channel in a pass of a song: uniform in [0, 1), by SHA-256."""
     digest = hashlib.sha256(json.dumps([seed, song_id, number]).encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48

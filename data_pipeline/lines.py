@@ -1,4 +1,4 @@
-"""The rows of a file of JSON lines, read when they are asked for: memory holds places, not rows."""
+"""Rows of a file of JSON lines, read on demand: 12 bytes of memory a row, whatever its length."""
 
 import heapq
 import itertools
@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from jukejax.errors import DataError
 
-PLACE = np.dtype([("offset", np.int64), ("length", np.int32)])  # of a line, in bytes
-_SORTED_AT_ONCE, _READ_AT_ONCE = 20_000, 100  # texts, of a run
+PLACE = np.dtype([("offset", np.int64), ("length", np.int32)])  # of a line in its file, in bytes
+_SORTED_AT_ONCE, _READ_AT_ONCE = 20_000, 100  # texts sorted in memory; texts read of a sorted run
 
 Places = npt.NDArray[Any]
 Rows = npt.NDArray[np.integer[Any]]
@@ -24,10 +24,10 @@ Other = TypeVar("Other")
 
 
 class Lines(Sequence[Row], Generic[Row]):
-    """Some lines of a file in some order, 12 bytes a line in memory.
+    """A selection of a file's lines, in any order, as rows.
 
-    The file stays open, so that one that takes its name does no harm; a copy in another process
-    opens it anew. Threads may read at once.
+    The file stays open, so replacing it by another of its name does no harm; a copy pickled to
+    another process opens it again. Threads may read in parallel.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Lines(Sequence[Row], Generic[Row]):
         parse: Callable[[bytes], Row],
         file: IO[bytes] | None = None,
     ) -> None:
-        """`parse` makes a row of a line's bytes; places are (n,) of `PLACE`; `file` is `path`."""
+        """Places (n,) of `PLACE`; `parse` makes a row of a line's bytes; `file`: `path`, opened."""
         self.path, self.places, self.parse = path, places, parse
         self._file = file or open(path, "rb", buffering=0)  # noqa: SIM115
 
@@ -68,7 +68,7 @@ class Lines(Sequence[Row], Generic[Row]):
         """The bytes of a line.
 
         Raises:
-          DataError: the file has become shorter since it was opened.
+          DataError: the file was cut short after it was opened.
         """
         offset, length = self.places[index].item()
         data = os.pread(self._file.fileno(), length, offset)
@@ -77,16 +77,16 @@ class Lines(Sequence[Row], Generic[Row]):
         return data
 
     def take(self, rows: Rows | slice) -> "Lines[Row]":
-        """The lines of these numbers, in their order."""
+        """The rows with these numbers, in the order given."""
         return type(self)(self.path, self.places[rows], self.parse, self._file)
 
     def parsed(self, parse: Callable[[bytes], Other]) -> "Lines[Other]":
-        """The same lines as other rows."""
+        """The same lines, read by another `parse`."""
         return Lines(self.path, self.places, parse, self._file)
 
 
 def read_places(path: Path, skip: int = 0) -> Places:
-    """Where the lines of a file are, blank ones too, from byte `skip` on: (n,) of `PLACE`."""
+    """Places (n,) of a file's lines after its first `skip` bytes, blank lines included."""
     with open(path, "rb") as file:
         file.seek(skip)
         count = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
@@ -100,7 +100,7 @@ def read_places(path: Path, skip: int = 0) -> Places:
 
 
 def sorted_texts(texts: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int]]:
-    """Sorts (text, number) pairs in constant memory; sorted runs wait in a file without a name."""
+    """Sorts (text, number) pairs in constant memory: an external merge sort in a temporary file."""
     pairs = iter(texts)
     with tempfile.TemporaryFile() as file:
         starts = []
@@ -115,7 +115,7 @@ def sorted_texts(texts: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int]]:
 def _read_run(file: IO[bytes], place: int) -> Iterator[tuple[str, int]]:
     while True:
         file.seek(place)
-        part = pickle.load(file)  # our own, of a moment ago
+        part = pickle.load(file)  # trusted: `sorted_texts` wrote it
         if not part:
             return
         place = file.tell()

@@ -1,4 +1,4 @@
-"""Batches of audio by step: `batch = f(seed, step, shard)`, read by index inside tf.data."""
+"""Batches of audio by step: `batch = f(seed, step, rows)`, read by index inside tf.data."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,8 +30,8 @@ def audio_batches(
 ) -> Iterator[Batch]:
     """Endless batches {"audio": (len(rows), samples, 1) float32 in [-1, 1)}.
 
-    The batch of a step depends on (data, seed, step) alone, whichever hosts read its rows. Every
-    epoch cuts each song into about length / samples chunks, moved at random and never crossing
+    The batch of a step depends on (data, seed, step) alone, however hosts share its rows. Every
+    epoch cuts each song into about length / samples chunks, shifted at random and never crossing
     songs; a song shorter than a chunk is padded with silence at its end.
 
     Args:
@@ -39,11 +39,11 @@ def audio_batches(
       split: "train" or "test".
       samples: length of a chunk.
       batch_size: examples of the global batch.
-      seed: of order, shifts and downmix.
-      start_step: the step of the first batch.
-      rows: those of the global batch that this host reads; None: all.
-      downmix: "random" mixes m * left + (1 - m) * right, m uniform for each example; "mean" takes
-        m = 0.5.
+      seed: seed of order, shifts and downmix.
+      start_step: step of the first batch.
+      rows: rows of the global batch that this host reads; None: all.
+      downmix: "random" is m * left + (1 - m) * right, m uniform in [0, 1) for each example; "mean"
+        is m = 0.5.
 
     Raises:
       DataError: the data set has no such split, or an argument is out of range.
@@ -70,16 +70,16 @@ def audio_batches(
 
 
 def mix(tf: Any, pcm: Any, left: Any) -> Any:
-    """(b, samples, 2) int16 and the part of the left channel (b, 1) -> (b, samples, 1) float32."""
+    """(b, samples, 2) int16, weights of the left channel (b, 1) -> (b, samples, 1) float32."""
     scale = left / 32768.0, (1.0 - left) / 32768.0
     channels = tf.cast(pcm[..., 0], tf.float32), tf.cast(pcm[..., 1], tf.float32)
     return (scale[0] * channels[0] + scale[1] * channels[1])[..., None]
 
 
 def _open(data: str | Path | SongFiles, split: str, samples: int) -> "AudioReader | FileReader":
-    """A reader of chunks, from records or from sound files."""
+    """A reader of chunks from records, or from sound files."""
     if samples < 1:
-        raise DataError(f"a chunk of {samples} samples is no chunk; give 1 or more")
+        raise DataError(f"samples is {samples}; a chunk has 1 or more")
     if isinstance(data, SongFiles):
         return data.reader(split, samples)
     return AudioReader(data, split, samples)
@@ -98,11 +98,11 @@ class AudioReader:
     def read(self, song: Ints, start: Ints) -> npt.NDArray[np.int16]:
         """(n, samples, 2) int16 for songs and starts of (n,), silent past a song's end."""
         stop = np.minimum(start + self.samples, self.lengths[song])
-        found = windows.gather(self.source, self.firsts[song], start, stop, records.SEGMENT)
+        gathered = windows.gather(self.source, self.firsts[song], start, stop, records.SEGMENT)
         out = np.empty((len(song), self.samples, 2), np.int16)
-        for row, (begin, rows) in enumerate(zip(start, found, strict=True)):
+        for row, (begin, rows) in enumerate(zip(start, gathered, strict=True)):
             skip, done = int(begin) % records.SEGMENT, 0
-            for part in rows:  # straight to their place: joining them first copies twice
+            for part in rows:  # copied once, straight into the batch
                 piece = part["audio"][skip : skip + self.samples - done]
                 out[row, done : done + len(piece)] = piece
                 skip, done = 0, done + len(piece)

@@ -1,4 +1,4 @@
-"""The manifest `songs.jsonl`: one song a line, every line checked, every problem said.
+"""The manifest `songs.jsonl`: a song a line, every line checked, every problem reported.
 
 Only `id` and `audio` are required. Paths are relative to the manifest's folder.
 """
@@ -26,7 +26,7 @@ from jukejax.text.word_times import Word
 
 SPLITS = ("train", "test")
 _LONGEST_SECONDS = 1e6
-LONG_LYRICS = 50_000  # characters; more is usually a wrong file, and is said but kept
+LONG_LYRICS = 50_000  # characters; longer lyrics are usually a wrong file: kept, with a remark
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Song:
     licence: str = ""
     group: str = ""
     split: str = ""
-    alignment: dict[str, Any] | None = None  # how `words` were found (`alignment.songs`)
+    alignment: dict[str, Any] | None = None  # how `words` were aligned (`align.songs`)
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What is wrong with a line; `skipped` says whether the song was left out for it."""
+    """What is wrong with a line; `skipped`: the song was left out because of it."""
 
     line: int
     song: str
@@ -68,14 +68,14 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """The valid songs in the order of the file, and every problem found.
+    """The valid songs in the order of the file, and every problem.
 
-    Songs are read when they are asked for; without the problems it takes 24 bytes a song.
+    Songs are read on demand; without the problems it takes 24 bytes of memory a song.
 
     Attributes:
       order: (n,) int32 rows of `songs` sorted by id.
-      seconds: (n,) float64 lengths of the songs, guessed from the sizes of their files.
-      digest: changes when a song does, its sound file included; not with the order of the lines.
+      seconds: (n,) float64 lengths of the songs, estimated from the sizes of their files.
+      digest: changes with any song or its sound file, not with the order of the lines.
     """
 
     songs: Lines[Song]
@@ -86,7 +86,7 @@ class Manifest:
 
     @property
     def labels(self) -> Lines[Song]:
-        """The songs with what splits and vocabularies need alone; no file is touched for it."""
+        """The songs with labels, group and split alone; no other file is read for them."""
         return self.songs.parsed(functools.partial(_labelled_song, self.songs.path.parent))
 
 
@@ -141,7 +141,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def _entry_errors(entry: Any) -> list[str]:
-    """What is wrong with one decoded line, before any file is looked at."""
+    """What is wrong with a decoded line by itself, without looking at files."""
     if not isinstance(entry, dict):
         return ['the line is not a JSON object; write {"id": ..., "audio": ...}']
     errors = [f"the key {key!r} is missing; add it" for key in ("id", "audio") if key not in entry]
@@ -159,7 +159,7 @@ def _entry_errors(entry: Any) -> list[str]:
 
 
 def _escape_errors(line: bytes, entry: Any) -> list[str]:
-    """Whether a \\u escape of a line is no character."""
+    """Checks that all \\u escapes of a line are characters."""
     try:
         if b"\\u" in line:
             json.dumps(entry, ensure_ascii=False).encode("utf-8")
@@ -176,7 +176,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _make_song(entry: dict[str, Any], folder: Path) -> tuple[Song, list[str]]:
-    """The song of a valid entry, and remarks that do not cost it its place.
+    """The song of a valid entry, and remarks about it.
 
     Raises:
       DataError: the lyrics file cannot be read.
@@ -188,7 +188,7 @@ def _make_song(entry: dict[str, Any], folder: Path) -> tuple[Song, list[str]]:
     if len(lyrics) > LONG_LYRICS:
         remarks.append(
             f"the lyrics are {len(lyrics):,} characters long, more than {LONG_LYRICS:,}; "
-            "kept in full, but see whether they are the right text"
+            "kept in full, but check that they are the right text"
         )
     stems = tuple((name, folder / path) for name, path in sorted(given.get("stems", {}).items()))
     midi = folder / given["midi"] if "midi" in given else None
@@ -233,7 +233,7 @@ def _read_line(line: bytes, folder: Path) -> tuple[str, Song | None, list[str]]:
 
 
 def _song_of_line(folder: Path, line: bytes) -> Song:
-    """The song of a line that was found valid before."""
+    """The song of a line that is known to be valid."""
     return _make_song(json.loads(line), folder)[0]
 
 
@@ -252,7 +252,7 @@ def _labelled(entry: dict[str, Any], folder: Path) -> Song:
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Reads `songs.jsonl`; a bad line is listed among the problems and the others go on.
+    """Reads `songs.jsonl`; a bad line is listed among the problems and left out.
 
     Raises:
       DataError: the manifest itself cannot be read.
@@ -272,7 +272,7 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 class _Validation:
-    """One pass over all lines; then ids in order, where those taken twice lie side by side."""
+    """One pass over all lines; then their ids sorted, where duplicates are neighbours."""
 
     def __init__(self, every: Lines[Song]) -> None:
         self.every, self.folder = every, every.path.parent
@@ -298,7 +298,7 @@ class _Validation:
         return Manifest(songs, tuple(self.problems), order, seconds, f"{self.digest:064x}")
 
     def _good_lines(self) -> Iterable[tuple[str, int]]:
-        """(id, row) of every line that is good by itself."""
+        """(id, row) of every line that is valid by itself."""
         for row in range(len(self.every)):
             line = self.every.text(row)
             if line.strip():
@@ -310,7 +310,7 @@ class _Validation:
                     yield name, row
 
     def _leave_out(self, row: int, name: str, first: int) -> None:
-        """Takes back a line whose id is taken by that of row `first`."""
+        """Leaves out a line whose id is that of row `first`."""
         text = f"the id is taken by line {first + 1}; give each song its own id"
         self.problems = [problem for problem in self.problems if problem.line != row + 1]
         self.problems.append(Problem(row + 1, name, text, True))
@@ -318,26 +318,26 @@ class _Validation:
         self._count(self.every.text(row), self.every[row], -1)
 
     def _count(self, line: bytes, song: Song, times: int) -> None:
-        """Adds a song's digest: a sum does not depend on the order, nor on how many there are."""
+        """Adds a song's digest to the sum of all, which does not depend on their order."""
         aside = [song.lyrics if song.lyrics_file else "", song.stems, song.midi]
         state = [line.strip(), str(self.folder), aside, audio_state(song)]
         one = int.from_bytes(hashlib.sha256(repr(state).encode()).digest(), "big")
         self.digest = (self.digest + times * one) % 2**256
 
 
-# Bytes a second by suffix, good enough to fill shards evenly without opening any file.
+# Bytes a second by suffix: good enough to fill shards evenly without opening a file.
 _BYTES_PER_SECOND = {".wav": 176_400, ".flac": 100_000}
 _COMPRESSED = 20_000
 
 
 def guess_seconds(song: Song) -> float:
-    """A song's length guessed from the size of its file."""
+    """A song's length, estimated from the size of its file."""
     rate = _BYTES_PER_SECOND.get(song.audio.suffix.lower(), _COMPRESSED)
     return files.file_size(song.audio) / rate
 
 
 def audio_state(song: Song) -> list[Any]:
-    """What tells whether a song's sound has changed: id, name, size and time of change."""
+    """Changes with a song's sound file: id, name, size and modification time."""
     try:
         stat = song.audio.stat()
     except OSError:
@@ -346,7 +346,7 @@ def audio_state(song: Song) -> list[Any]:
 
 
 def to_entry(song: Song, folder: Path) -> dict[str, Any]:
-    """The manifest line of a song as a dict, with paths relative to `folder` where they can be."""
+    """The manifest line of a song as a dict; paths inside `folder` are relative to it."""
 
     def relative(path: Path) -> str:
         inside = path.is_relative_to(folder)
@@ -366,7 +366,7 @@ def to_entry(song: Song, folder: Path) -> dict[str, Any]:
 
 
 def write_manifest(songs: Iterable[Song], path: str | Path) -> int:
-    """Writes the songs as `songs.jsonl`, atomically; returns how many there are."""
+    """Writes the songs as `songs.jsonl`, atomically; returns their number."""
     path = Path(path)
     folder = path.resolve().parent
     return files.write_json_lines(path, (to_entry(song, folder) for song in songs))

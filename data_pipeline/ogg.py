@@ -1,7 +1,7 @@
-"""The pages of an Ogg file (RFC 3533): whether all are there and whole.
+"""Are all pages of an Ogg file (RFC 3533) present and undamaged?
 
-libsndfile drops a damaged page without a word, and what it gives from there on depends on how much
-is read at a time; a file that is cut short it reads as a shorter one.
+libsndfile drops a damaged page silently, and what it decodes after it depends on the block size of
+reading; a file that was cut short it reads as a shorter one.
 """
 
 import zlib
@@ -13,9 +13,9 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def problem(path: Path) -> str:
-    """What is wrong with the pages of an Ogg file; "" where all are whole.
+    """What is wrong with the pages of an Ogg file; "" if nothing is.
 
-    What follows the end of all streams and is no page is let pass.
+    Bytes after the end of all streams that are no page are ignored.
     """
     numbers: dict[bytes, int] = {}  # of the last page of each stream that has not ended
     place = 0
@@ -45,10 +45,10 @@ def problem(path: Path) -> str:
 
 
 def checksum(page: bytes) -> int:
-    """The CRC of a page whose own CRC field is zero.
+    """The CRC of a page whose CRC field is zero.
 
-    Ogg's polynomial is that of zlib, but Ogg takes the highest bit first and no complements; so
-    bits are reversed before and after.
+    Ogg has zlib's polynomial, but the highest bit first and no complements: bits are reversed
+    before and after.
     """
     crc = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{crc:032b}"[::-1], 2)

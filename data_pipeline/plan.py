@@ -1,4 +1,4 @@
-"""What a prepare run has to write: songs placed in shards, and digests that notice changes."""
+"""The plan of a prepare run: songs placed in shards, and digests that detect changes."""
 
 import array
 import dataclasses
@@ -18,15 +18,15 @@ from data_pipeline.manifest import Manifest, Song, audio_state
 from data_pipeline.songs import SAMPLE_RATE
 from data_pipeline.splits import in_test
 
-VERSION = 1  # of the records; a change makes prepared data be built again
-# Seconds of music in one shard, about: a 32nd of the whole, so that workers share small sets too,
-# but not more than 210 MB of PCM.
+VERSION = 1  # of the records; a new version rebuilds prepared data
+# Seconds of music in a shard, about: 1/32 of the data set, so that workers share small sets too, at
+# least 2 minutes and at most 20 (210 MB of PCM).
 _SHARDS, _SHORTEST, _LONGEST = 32, 120.0, 1200.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the result depends on beside the songs."""
+    """What the prepared data depend on besides the songs."""
 
     min_seconds: float = 1.0
     """Shorter songs are skipped."""
@@ -42,7 +42,7 @@ class Options:
 class ShardTask(records.Shard):
     """One shard to write; its bytes are a function of its songs and the two options.
 
-    Light enough to be sent to another process, which reads the songs from the manifest.
+    Cheap to send to another process, which reads the songs from the manifest.
     """
 
     songs: Lines[Song]
@@ -51,7 +51,7 @@ class ShardTask(records.Shard):
 
     @functools.cached_property
     def digest(self) -> str:
-        """Changes when the sound of a song, or how it is to be decoded, does."""
+        """Changes with the sound of a song, and with how it is decoded."""
         states = [audio_state(song) for song in self.songs]
         return _digest([VERSION, records.SEGMENT, [self.min_seconds, self.sample_rate, states]])
 
@@ -62,12 +62,12 @@ class ShardTask(records.Shard):
 
 @dataclasses.dataclass(frozen=True)
 class SplitPlan:
-    """The songs of one split in the order of their ids, and where its shards begin.
+    """The songs of one split, sorted by id, and where its shards begin.
 
     Attributes:
-      songs: read when they are asked for.
-      seconds: (n,) float64 guessed lengths.
-      starts: (shards + 1,) int32 rows; shard i holds songs starts[i] .. starts[i + 1].
+      songs: read on demand.
+      seconds: (n,) float64 estimated lengths.
+      starts: (shards + 1,) int32 rows; shard i has songs starts[i] .. starts[i + 1] - 1.
     """
 
     songs: Lines[Song]
@@ -76,17 +76,17 @@ class SplitPlan:
 
     @property
     def shards(self) -> int:
-        """How many there are."""
+        """Number of shards."""
         return len(self.starts) - 1
 
 
 class Plan:
-    """All shards in order, each made when it is asked for; 20 bytes a song."""
+    """All shards in order, each made on demand; 20 bytes of memory a song."""
 
     def __init__(
         self, out: Path, splits: Mapping[str, SplitPlan], options: Options, digest: str
     ) -> None:
-        """`digest` is that of everything."""
+        """`digest` covers all songs and options."""
         self.out, self.splits, self.options, self.digest = out, splits, options, digest
 
     def __len__(self) -> int:
@@ -102,12 +102,12 @@ class Plan:
         return ShardTask(self.out, name, shard, split.shards, songs, *decoding)
 
     def seconds(self, index: int) -> float:
-        """The guessed length of all songs of a shard."""
+        """Estimated length of all songs of a shard."""
         _, split, shard = self._place(index)
         return float(split.seconds[split.starts[shard] : split.starts[shard + 1]].sum())
 
     def _place(self, index: int) -> tuple[str, SplitPlan, int]:
-        """The split of a shard, and its number there."""
+        """The name and plan of a shard's split, and the shard's number there."""
         for name, split in self.splits.items():
             if index < split.shards:
                 return name, split, index
@@ -116,7 +116,7 @@ class Plan:
 
 
 def make_plan(listed: Manifest, out: Path, options: Options) -> Plan:
-    """Places the songs, sorted by id, in shards of even length."""
+    """Places the songs, sorted by id, in shards of similar length."""
     music = sum(map(float, listed.seconds))
     shard_seconds = min(max(music / _SHARDS, _SHORTEST), _LONGEST)
     test = in_test(listed.labels.take(listed.order), options.test_fraction, options.seed)
@@ -131,7 +131,7 @@ def make_plan(listed: Manifest, out: Path, options: Options) -> Plan:
 
 
 def _fill(seconds: npt.NDArray[np.float64], shard_seconds: float) -> npt.NDArray[np.int32]:
-    """Where runs of about `shard_seconds` of music begin, and where the last ends."""
+    """Rows where runs of about `shard_seconds` of music begin, and where the last one ends."""
     starts = array.array("i")
     room = 0.0
     for row, length in enumerate(map(float, seconds)):

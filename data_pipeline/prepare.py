@@ -1,7 +1,7 @@
-"""Songs to records: `build` decodes a manifest or a folder into shards, and can be killed.
+"""Songs to records: `build` decodes a manifest or a folder into shards; it can be interrupted.
 
-Finished shards are kept by a run that follows; one with the same input does nothing. Beside the
-shards lie `songs.jsonl`, `labels.json`, `report.json` and `plan.json`.
+The next run keeps finished shards; with the same input it does nothing. The data set also has
+`songs.jsonl`, `labels.json`, `report.json` and `plan.json`.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ SCANNED = "scanned.jsonl"  # the manifest of a folder, written before it is prep
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a run did; `up_to_date` says that there was nothing to do."""
+    """What a run did; `up_to_date`: there was nothing to do."""
 
     songs: int
     seconds: float
@@ -65,19 +65,19 @@ def build(
     runner: str = "",
     beam_flags: Sequence[str] = (),
 ) -> Report:
-    """Prepares every good song of a manifest (or of a folder of sound files) into `out`.
+    """Prepares every good song of a manifest, or of a folder of sound files.
 
     Args:
       manifest: a `songs.jsonl`, or a folder to scan.
       out: folder of the data set.
-      workers: processes that decode; the result does not depend on it.
-      options: length limit, split, seed and sample rate.
-      min_count: songs that must have a label for it to get into `labels.json`.
-      show_progress: whether to show a bar with rate and time left.
-      runner: of Apache Beam, that writes the shards in place of `workers`, with `beam_flags`.
+      workers: processes that decode; the result does not depend on their number.
+      options: shortest song, test split, seed and sample rate.
+      min_count: labels of fewer songs are left out of `labels.json`.
+      show_progress: whether to show a progress bar.
+      runner: an Apache Beam runner that writes the shards instead of `workers`, with `beam_flags`.
 
     Raises:
-      DataError: nothing could be prepared, a worker died, or `out` holds something else.
+      DataError: nothing could be prepared, a worker died, or `out` is not free for a data set.
     """
     options = options or Options()
     _check(options, workers, min_count)
@@ -89,7 +89,7 @@ def build(
     report = _finished_report(out, plan, min_count)
     if report is not None:
         return report
-    (out / "plan.json").unlink(missing_ok=True)  # from here on the folder is not whole
+    (out / "plan.json").unlink(missing_ok=True)  # incomplete until it is written again
     (out / "dataset_info.json").unlink(missing_ok=True)
     (out / "shards").mkdir(exist_ok=True)
     if runner:
@@ -100,27 +100,27 @@ def build(
 
 
 def load_songs(manifest: str | Path, out: Path) -> Manifest:
-    """The songs of a manifest file, or of a folder, whose manifest is then written to `out`.
+    """The songs of a manifest, or of a folder, whose manifest is written to `out`.
 
     Raises:
       DataError: there are none.
     """
     path = Path(manifest)
     if path.is_dir():
-        songs_found = scan_folder(path)
+        scanned = scan_folder(path)
         path = out / SCANNED
-        write_manifest(songs_found, path)
+        write_manifest(scanned, path)
     listed = read_manifest(path)
     if not len(listed.songs):
         problems = "".join(f"\n  {problem}" for problem in listed.problems[:20])
         raise DataError(
-            f"{manifest} lists no usable song; add some{problems and ', or mend:'}{problems}"
+            f"{manifest} lists no usable song; add songs{problems and ', or mend:'}{problems}"
         )
     return listed
 
 
 def run_tasks(plan: Plan, workers: int, show_progress: bool) -> None:
-    """Writes the shards still to be written, here or in `workers` processes.
+    """Writes the missing shards, in this process or in `workers` others.
 
     Raises:
       DataError: a process died.
@@ -142,7 +142,7 @@ def run_tasks(plan: Plan, workers: int, show_progress: bool) -> None:
 
 
 def finish(out: Path, plan: Plan, listed: Manifest, min_count: int = 1) -> Report:
-    """Writes what lies beside the shards once all of them are there, `plan.json` last.
+    """Writes the other files of the data set once all shards are complete, `plan.json` last.
 
     Raises:
       DataError: a shard is missing, or not one song could be prepared.
@@ -154,7 +154,7 @@ def finish(out: Path, plan: Plan, listed: Manifest, min_count: int = 1) -> Repor
     files.write_json(out / "report.json", dataclasses.asdict(report))
     if not report.songs:
         reasons = "\n  ".join(report.lines())
-        raise DataError(f"not one song could be prepared; mend these and run again:\n  {reasons}")
+        raise DataError(f"no song could be prepared; mend these and run again:\n  {reasons}")
     Vocabulary.build(*song_labels(listed.labels), min_count=min_count).save(out / "labels.json")
     records.remove_leftovers(out, {name: split.shards for name, split in plan.splits.items()})
     records.write_metadata(
@@ -168,16 +168,16 @@ def finish(out: Path, plan: Plan, listed: Manifest, min_count: int = 1) -> Repor
 
 
 def _state(plan: Plan, min_count: int) -> dict[str, Any]:
-    """What `plan.json` keeps of a finished run."""
+    """Content of `plan.json`: what a later run must have in common to be up to date."""
     return {"digest": plan.digest} | ({"min_count": min_count} if min_count > 1 else {})
 
 
 class _NoSong(Exception):
-    """Not one song was prepared."""
+    """No song was prepared."""
 
 
 class _Placed:
-    """The prepared songs with the place of their records, one pass over the notes."""
+    """The prepared songs with the places of their records, in one pass over the shards' notes."""
 
     def __init__(self, plan: Plan, listed: Manifest) -> None:
         self.plan, self.listed = plan, listed
@@ -187,7 +187,7 @@ class _Placed:
         self.skipped: list[dict[str, str]] = []
 
     def songs(self) -> Iterator[PreparedSong]:
-        """All of them; raises _NoSong where there is none, and DataError for a missing shard."""
+        """All of them; _NoSong if there is none, DataError if a shard is missing."""
         firsts = dict.fromkeys(records.SPLITS, 0)
         for task in self.plan:
             note = task.finished()
@@ -209,7 +209,7 @@ class _Placed:
             raise _NoSong
 
     def report(self) -> Report:
-        """What was placed by `songs`."""
+        """The report of what `songs` placed."""
         problems = self.listed.problems
         lines = [
             {"id": problem.song, "reason": f"line {problem.line} of the manifest: {problem.text}"}
@@ -244,11 +244,11 @@ def _prepared(song: Song, index: int, task: ShardTask, first: int, n_samples: in
 
 
 def _finished_report(out: Path, plan: Plan, min_count: int) -> Report | None:
-    """The report of an earlier run with the same input and every shard in place."""
+    """The report of an earlier run, if its input was the same and nothing is missing."""
     earlier, saved = files.read_json(out / "plan.json"), files.read_json(out / "report.json")
-    beside = ("dataset_info.json", "features.json", "labels.json", songs.NAME)
-    whole = all((out / name).is_file() for name in beside)
-    if earlier != _state(plan, min_count) or saved is None or not whole:
+    others = ("dataset_info.json", "features.json", "labels.json", songs.NAME)
+    complete = all((out / name).is_file() for name in others)
+    if earlier != _state(plan, min_count) or saved is None or not complete:
         return None
     if any(task.finished() is None for task in plan):
         return None
@@ -257,15 +257,15 @@ def _finished_report(out: Path, plan: Plan, min_count: int) -> Report | None:
 
 
 def _check_out(manifest: Path, out: Path) -> None:
-    """Refuses a folder in which the run would overwrite codes or its own manifest."""
+    """DataError if the run would overwrite codes or its own manifest."""
     if (out / songs.CODES).exists():
         raise DataError(
-            f"{out} holds codes ({songs.CODES}), that songs would overwrite; give another --out"
+            f"{out} holds codes ({songs.CODES}), which songs would overwrite; give another --out"
         )
     if manifest.resolve() == (out / songs.NAME).resolve():
         raise DataError(
-            f"the manifest {manifest} would be overwritten, for the data set in {out} gets a "
-            f"{songs.NAME} of its own; give another --out, or keep the manifest elsewhere"
+            f"the manifest {manifest} would be overwritten by the {songs.NAME} of the data set in "
+            f"{out}; give another --out, or keep the manifest elsewhere"
         )
 
 
@@ -275,7 +275,7 @@ def _check(options: Options, workers: int, min_count: int) -> None:
     if workers < 1:
         raise DataError(f"--workers is {workers}; give 1 or more")
     if not 0 <= options.test_fraction <= 1:
-        raise DataError(f"--test-fraction is {options.test_fraction}; give a part between 0 and 1")
+        raise DataError(f"--test-fraction is {options.test_fraction}; give a share from 0 to 1")
     if not (math.isfinite(options.min_seconds) and options.min_seconds >= 0):
         raise DataError(f"--min-seconds is {options.min_seconds}; give a number of 0 or more")
     if options.sample_rate < 1:

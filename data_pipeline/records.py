@@ -1,7 +1,7 @@
-"""Records on disk: ArrayRecord shards in TFDS layout, and reading them by index.
+"""Records on disk: ArrayRecord shards in TFDS layout, read by index.
 
-An audio record holds up to `SEGMENT` samples: song id, offset in samples, length of the song in
-samples and the int16 stereo bytes. 16,384 samples (0.4 s) keep both short and long reads fast.
+An audio record has up to `SEGMENT` samples: song id, offset in samples, length of the song in
+samples and the int16 stereo bytes. 16,384 samples (0.4 s) make both short and long reads fast.
 """
 
 import dataclasses
@@ -26,18 +26,18 @@ DATASET = "songs"
 SPLITS = ("train", "test")
 _PLACE = r"(\d{5,})-of-(\d{5,})"
 _SHARD = re.compile(rf"{DATASET}-(train|test)\.array_record-{_PLACE}")
-_NOTE = re.compile(rf"(train|test)-{_PLACE}\.json")  # beside a shard, in shards/
-_OPTIONS = "group_size:1,uncompressed"  # one read a record; PCM hardly compresses
-_OPEN_SHARDS = 1024  # files a split keeps open
+_NOTE = re.compile(rf"(train|test)-{_PLACE}\.json")  # of a shard, in shards/
+_OPTIONS = "group_size:1,uncompressed"  # a record is one read; PCM hardly compresses
+_OPEN_SHARDS = 1024  # files that a split keeps open
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 @functools.cache
 def tensorflow() -> Any:
-    """TensorFlow, imported late (seconds), quiet and kept off the accelerators."""
+    """TensorFlow, imported on first use (seconds), quiet, and without access to accelerators."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # of no use here, and it says so at length
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # unused here, and logs at length
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")
@@ -59,7 +59,7 @@ def features(**arrays: Any) -> Any:
 
 
 def _tfds() -> Any:
-    """TFDS, imported late; what is used of it here does not import TensorFlow."""
+    """TFDS, imported on first use; the parts used here do not import TensorFlow."""
     import tensorflow_datasets as tfds
 
     return tfds
@@ -72,7 +72,7 @@ def shard_name(split: str, index: int, count: int) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A shard of the data set in `out`, and the note that is written, in `shards`, after it."""
+    """A shard of the data set in `out`, and its note in `out/shards`, written after it."""
 
     out: Path
     split: str
@@ -107,9 +107,8 @@ class Shard:
 def write_shard(path: Path, examples: Iterable[Mapping[str, Any]]) -> int:
     """Writes one shard atomically; returns its number of records.
 
-    The bytes depend on the examples alone, as `features` has them:
-    text, whole numbers, and arrays that are stored as their bytes. They are encoded here, for
-    TFDS' own encoder takes four times as long.
+    The bytes depend on the examples alone. Values are as in `features`: text, integers, and arrays
+    stored as their bytes. They are encoded here because TFDS' encoder takes four times as long.
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -164,21 +163,23 @@ def write_metadata(
         features=features,
         split_infos=infos,
         description=description,
-        check_data=False,  # it reads by as_dataset, which ArrayRecord does not have
+        check_data=False,  # the check needs as_dataset, which ArrayRecord does not support
     )
 
 
 def remove_leftovers(out: Path, shards: Mapping[str, int]) -> None:
-    """Removes shards and notes of earlier plans, and what a killed run left half written.
+    """Removes shards and notes of earlier plans, and partial files of killed runs.
 
-    `shards` says how many a split has now. Only files that bear the name of a shard or of a note
-    go; what else lies there is the user's.
+    Only files named as a shard or a note are removed; other files are the user's.
+
+    Args:
+      shards: how many each split has now.
     """
     for folder, own in ((out, _SHARD), (out / "shards", _NOTE)):
         for path in folder.glob("*-of-*"):
-            found = own.fullmatch(path.name)
-            if found and path.is_file():
-                split, index, count = found[1], int(found[2]), int(found[3])
+            match = own.fullmatch(path.name)
+            if match and path.is_file():
+                split, index, count = match[1], int(match[2]), int(match[3])
                 if count != shards.get(split, 0) or index >= count:
                     os.unlink(path)
         files.remove_temporaries(folder)
@@ -187,8 +188,8 @@ def remove_leftovers(out: Path, shards: Mapping[str, int]) -> None:
 class Source:
     """The records of one split by index, across its shards.
 
-    Reads one record at a time, which costs a third of what `as_data_source` does for the same
-    bytes; tf.data runs many reads at once.
+    Reads one record at a time, at a third of the cost of TFDS' `as_data_source`; tf.data runs many
+    reads in parallel.
     """
 
     def __init__(self, folder: Path, split: str, lengths: Sequence[int]) -> None:
@@ -200,7 +201,7 @@ class Source:
         return int(self._ends[-1])
 
     def read(self, rows: Iterable[int]) -> list[Arrays]:
-        """The arrays of records `rows`: "audio" (n, 2) int16, or "codes_0" ... (n,) uint16."""
+        """Arrays of the records `rows`: "audio" (n, 2) int16, or "codes_0" ... (n,) uint16."""
         return [self._record(int(row)) for row in rows]
 
     def _record(self, row: int) -> Arrays:
@@ -225,7 +226,7 @@ class Source:
 
 @functools.cache
 def _example() -> Any:
-    """The protobuf class of a record."""
+    """The protobuf class of a serialized record."""
     from tensorflow_datasets.proto import tf_example_pb2
 
     return tf_example_pb2.Example
@@ -233,7 +234,7 @@ def _example() -> Any:
 
 @functools.cache
 def _arrays(names: tuple[str, ...]) -> list[tuple[str, Any, tuple[int, ...]]]:
-    """(name, dtype, shape) of the features that are stored as bytes."""
+    """(name, dtype, shape) of the arrays among a record's features."""
     audio: list[tuple[str, Any, tuple[int, ...]]] = [("audio", np.int16, (-1, 2))]
     codes = [(name, np.uint16, (-1,)) for name in names if name.startswith("codes_")]
     return audio if "audio" in names else [*codes]
@@ -267,7 +268,7 @@ def _open_split(folder: Path, split: str, changed: int) -> Source:
 
 
 def split_songs(folder: str | Path, split: str) -> PreparedSongs:
-    """The songs of one split; raises DataError when there are none."""
+    """The songs of one split; DataError if there are none."""
     songs = prepared_songs(folder).of_split(split)
     if not len(songs):
         raise DataError(

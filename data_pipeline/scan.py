@@ -1,4 +1,4 @@
-"""A folder of sound files as a manifest: labels from tags, lyrics from files beside them."""
+"""A folder of sound files as a manifest: labels from tags, lyrics from files of the same name."""
 
 import collections
 import itertools
@@ -19,7 +19,7 @@ from jukejax.text.lyrics import read_lyrics
 
 _LOG = logging.getLogger(__name__)
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
-# Sound in other containers or codecs, which is not read.
+# Other sound files, which are not supported.
 _OTHERS = (
     *(".aac", ".ac3", ".aif", ".aifc", ".aiff", ".alac", ".amr", ".ape", ".au", ".caf", ".dff"),
     *(".dsf", ".m4a", ".m4b", ".mka", ".mp2", ".mp4", ".mpc", ".oga", ".ra", ".snd", ".spx"),
@@ -31,12 +31,12 @@ _KEYS = ("album", *(kind.tag for kind in KINDS if kind.tag))
 def scan_folder(folder: str | Path) -> Iterator[Song]:
     """The sound files below `folder`, sorted by path, as songs; one folder's names in memory.
 
-    The id is the path inside the folder without its suffix. Artist, album, genre and year come
-    from the tags; lyrics from a file of the same name ending in .txt or .lrc. Hidden files and
-    what lies in hidden folders are left out.
+    A song's id is its path inside the folder without the suffix. Labels and album come from the
+    file's tags, lyrics from a .txt or .lrc file of the same name. Hidden files and folders are left
+    out.
 
     Raises:
-      DataError: the folder does not exist or holds no sound file; said before the first song.
+      DataError: the folder does not exist or has no sound file (raised by the call itself).
     """
     folder = Path(folder).resolve()
     if not folder.is_dir():
@@ -48,7 +48,7 @@ def scan_folder(folder: str | Path) -> Iterator[Song]:
     if first is None:
         kinds = ", ".join(SUFFIXES)
         others = other_kinds(folder)
-        remedy = f"convert those of other kinds ({', '.join(others)}) or " if others else ""
+        remedy = f"convert files of other kinds ({', '.join(others)}) or " if others else ""
         raise DataError(f"{folder} holds no sound file ({kinds}); {remedy}give another folder")
     return itertools.chain([first], songs)
 
@@ -63,15 +63,15 @@ def _songs(folder: Path) -> Iterator[Song]:
 
 
 def other_kinds(folder: str | Path) -> dict[str, int]:
-    """How many sound files of each suffix `scan_folder` leaves out because it cannot read them."""
-    found = (path.suffix.lower() for path, _ in _visible(Path(folder).resolve(), _OTHERS))
-    return dict(sorted(collections.Counter(found).items()))
+    """Number of sound files by suffix that are not supported, so `scan_folder` leaves them out."""
+    suffixes = (path.suffix.lower() for path, _ in _visible(Path(folder).resolve(), _OTHERS))
+    return dict(sorted(collections.Counter(suffixes).items()))
 
 
 def _visible(folder: Path, suffixes: Collection[str]) -> Iterator[tuple[Path, bool]]:
-    """Files of these kinds sorted by path, none hidden or in a hidden folder.
+    """Files with these suffixes, sorted by path, none hidden or in a hidden folder.
 
-    With each comes whether it is the only one of its name but for the suffix.
+    Each with whether no other file has its name with another of the suffixes.
     """
     try:
         entries = [x for x in os.scandir(folder) if not x.name.startswith(".")]
@@ -89,7 +89,7 @@ def _visible(folder: Path, suffixes: Collection[str]) -> Iterator[tuple[Path, bo
 
 
 def _is_unicode(path: Path) -> bool:
-    """Whether a path can be written in a manifest."""
+    """Whether a path can be written to a manifest, which is UTF-8."""
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError:
@@ -114,7 +114,7 @@ def _lyrics_beside(path: Path) -> tuple[Path | None, str]:
 
 
 def _labels(path: Path) -> dict[str, Any]:
-    """The album and the labels that a file's tags have."""
+    """The album and the labels in a file's tags."""
     tags = _tags(path)
     labels: dict[str, Any] = {"album": tags["album"][0]} if tags.get("album") else {}
     for kind in KINDS:
@@ -131,11 +131,11 @@ def _labels(path: Path) -> dict[str, Any]:
 
 
 def _tags(path: Path) -> dict[str, list[str]]:
-    """Tags by mutagen; a WAV's own INFO chunk by libsndfile."""
+    """Tags, read by mutagen; those of a WAV's INFO chunk by libsndfile."""
     try:
         tagged = mutagen.File(path, easy=True)
         tags = {key: list(map(str, tagged[key])) for key in tagged or () if key in _KEYS}
-    except Exception:  # mutagen raises many kinds; decoding says what is wrong
+    except Exception:  # mutagen raises many types; decoding reports what is wrong
         tags = {}
     if not tags and path.suffix.lower() == ".wav":
         try:

@@ -1,4 +1,4 @@
-"""Writing one audio shard: a pure function of its songs, run in this or another process."""
+"""Writes one audio shard: a pure function of its songs, run in this or another process."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from data_pipeline.manifest import guess_seconds
 from data_pipeline.plan import ShardTask
 from jukejax.errors import DataError
 
-IN_MEMORY = 64 << 20  # bytes; a song of up to six minutes never touches the disk on its way
+IN_MEMORY = 64 << 20  # bytes of decoded sound: six minutes; longer songs wait in a file
 _FRAME = 4  # bytes of a stereo sample
 
 
@@ -22,18 +22,18 @@ def build_shard(
 
     Args:
       task: the shard.
-      progress: called with the guessed seconds that were dealt with, song by song.
+      progress: called after each song with its estimated seconds.
 
-    A bad song is named in the note with its reason, and the others go on.
+    A song that cannot be decoded is listed in the note with the reason; the others are written.
     """
-    digest = task.digest  # of the files as they are before they are read
+    digest = task.digest  # of the files before they are read
     kept: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
 
     def examples() -> Iterator[dict[str, Any]]:
         for song in task.songs:
-            # A song is known to be good at its end only: until then it waits in memory, or in a
-            # file without a name.
+            # Only the end of a song shows that it is good: until then it waits in memory, or in a
+            # temporary file.
             with tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(task.out)) as file:
                 try:
                     for block in audio.decode(song.audio, task.min_seconds, task.sample_rate):

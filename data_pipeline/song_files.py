@@ -1,7 +1,7 @@
-"""Sound read straight from the files of a manifest, without records.
+"""Audio read straight from the sound files of a manifest, without records.
 
-The splits and the order of songs are those of `prepare`, so batches are too. What only
-decoding a whole song tells is not seen here: that it is silent, or damaged elsewhere.
+Splits and the order of songs are those of `prepare`, so batches are the same. Files are decoded in
+parts: a silent song, or damage in a part that is not read, goes unnoticed.
 """
 
 import functools
@@ -18,15 +18,15 @@ from data_pipeline.windows import Ints
 from jukejax.errors import DataError
 
 _LOG = logging.getLogger(__name__)
-_LENGTHS_KEPT = 4096  # of files that many songs refer to
-_TRIES = 32  # songs read in place of a bad one
+_LENGTHS_KEPT = 4096  # lengths cached by file: many songs may name the same one
+_TRIES = 32  # songs tried in place of a bad one
 
 
 class SongFiles:
-    """The songs of a manifest by split; give it to the audio loaders as data."""
+    """The songs of a manifest by split; `audio_batches` takes it as its data."""
 
     def __init__(self, manifest: str | Path, options: Options | None = None) -> None:
-        """Validates the manifest whole (`listed` tells the problems) and plans its splits.
+        """Validates all of the manifest (problems are in `listed`) and plans its splits.
 
         Raises:
           DataError: the manifest cannot be read.
@@ -36,17 +36,17 @@ class SongFiles:
         self.plan = make_plan(self.listed, self.path.parent, self.options)
 
     def reader(self, split: str, samples: int) -> "FileReader":
-        """Chunks of `samples` samples of a split."""
+        """A reader of chunks of `samples` samples of a split."""
         return FileReader(self, split, samples)
 
 
 class FileReader:
-    """Chunks of PCM by (song, start) of one split, decoded when they are asked for.
+    """Chunks of PCM of one split by (song, start), decoded on demand.
 
     Attributes:
-      lengths: (n,) int64 samples of every song whose header can be read.
-      indices: (n,) int32 rows of the split's songs in order of their ids.
-      skipped: reasons by row, of songs that turned out bad.
+      lengths: (n,) int64 samples of every song with a readable header and enough seconds.
+      indices: (n,) int32 rows of these songs among the split's, sorted by id.
+      skipped: why a song cannot be decoded, by row.
     """
 
     def __init__(self, files: SongFiles, split: str, samples: int) -> None:
@@ -75,12 +75,12 @@ class FileReader:
             _LOG.warning("song %r is skipped: %s", name, error)
 
     def read(self, song: Ints, start: Ints) -> npt.NDArray[np.int16]:
-        """(n, samples, 2) int16 for songs and starts of (n,), silent past a song's end.
+        """Chunks (n, samples, 2) int16 at songs and starts (n,), silent past a song's end.
 
-        Of a song that turns out bad, the first chunk of the next good one is given.
+        A song that cannot be decoded is replaced by the first chunk of the next good one.
 
         Raises:
-          DataError: many songs in a row are bad.
+          DataError: 32 songs in a row cannot be decoded.
         """
         out = np.zeros((len(song), self.samples, 2), np.int16)
         for row, (number, begin) in enumerate(zip(song.tolist(), start.tolist(), strict=True)):

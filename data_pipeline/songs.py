@@ -1,4 +1,4 @@
-"""`songs.jsonl` of a prepared data set: its songs, and where their records are."""
+"""`songs.jsonl` of a prepared data set: its songs, and which records are theirs."""
 
 import dataclasses
 import functools
@@ -18,16 +18,15 @@ from jukejax.label_kinds import KINDS
 from jukejax.text.word_times import Word
 
 NAME = "songs.jsonl"
-SAMPLE_RATE = 44_100  # Hz, where no other is asked for
-CODES = "codes.json"  # tells a codes data set, which has a songs.jsonl too, from an audio one
+SAMPLE_RATE = 44_100  # Hz, by default
+CODES = "codes.json"  # only codes data sets have it; songs.jsonl audio data sets have too
 
 
 @dataclasses.dataclass(frozen=True)
 class PreparedSong:
     """A song whose records are written; `index` is its row in `songs.jsonl`.
 
-    Records `first_record .. first_record + records - 1` of the split are its own, and lie in
-    shard number `shard` of the split.
+    Its records are `first_record .. first_record + records - 1` of its split, in shard `shard`.
     """
 
     index: int
@@ -51,7 +50,7 @@ class PreparedSong:
     sample_rate: int = SAMPLE_RATE
 
 
-# Kept in memory of every song: 36 bytes, with 12 of its line's place in the file.
+# In memory for every song: 36 bytes, and 12 of its line's place in the file.
 _COLUMNS = np.dtype(
     [
         ("n_samples", np.int64),
@@ -65,7 +64,7 @@ _COLUMNS = np.dtype(
 
 
 class PreparedSongs(Lines[PreparedSong]):
-    """Songs of a prepared data set, read when they are asked for; their numbers are at hand."""
+    """Songs of a prepared data set, read on demand; their numbers are columns in memory."""
 
     def __init__(
         self,
@@ -75,7 +74,7 @@ class PreparedSongs(Lines[PreparedSong]):
         file: IO[bytes] | None = None,
         columns: npt.NDArray[Any] | None = None,
     ) -> None:
-        """`columns` are (n,), of the songs of `places`; made by a pass over them if not given.
+        """Columns (n,) of the songs of `places`; read from all of them if not given.
 
         Raises:
           DataError: a line is damaged.
@@ -100,7 +99,7 @@ class PreparedSongs(Lines[PreparedSong]):
         return self.columns[name]
 
     def take(self, rows: lines.Rows | slice) -> "PreparedSongs":
-        """The songs of these numbers, in their order."""
+        """The songs with these numbers, in the order given."""
         return PreparedSongs(
             self.path, self.places[rows], self.parse, self._file, self.columns[rows]
         )
@@ -119,26 +118,26 @@ def prepared_songs(folder: str | Path) -> PreparedSongs:
     """The songs of a prepared audio or codes data set, in order of `index`.
 
     Raises:
-      DataError: the folder holds no `songs.jsonl`, or one that is damaged.
+      DataError: the folder has no `songs.jsonl`, or a damaged one.
     """
     return _read(*_state(folder))
 
 
 def find_song(folder: str | Path, song_id: str) -> PreparedSong:
-    """The song of that id.
+    """The song with this id.
 
     Raises:
       DataError: there is no such song.
     """
-    found = prepared_songs(folder)
+    songs = prepared_songs(folder)
     for row in np.flatnonzero(_id_hashes(*_state(folder)) == hash(song_id)):
-        if found[int(row)].id == song_id:
-            return found[int(row)]
-    raise DataError(f"{folder} has no song {song_id!r}; its {NAME} lists those it has")
+        if songs[int(row)].id == song_id:
+            return songs[int(row)]
+    raise DataError(f"{folder} has no song {song_id!r}; its {NAME} lists its songs")
 
 
 def require_audio(folder: str | Path) -> None:
-    """Raises DataError where the folder is a codes data set."""
+    """Raises DataError if the folder is a codes data set."""
     if (Path(folder) / CODES).exists():
         raise DataError(
             f"{folder} holds codes, not songs; give the folder that "
@@ -147,7 +146,7 @@ def require_audio(folder: str | Path) -> None:
 
 
 def _state(folder: str | Path) -> tuple[Path, int]:
-    """The path of `songs.jsonl` and its time of change."""
+    """The path of `songs.jsonl` and its modification time, in nanoseconds."""
     path = Path(folder).resolve() / NAME
     try:
         return path, path.stat().st_mtime_ns
@@ -172,5 +171,5 @@ def _parse(line: bytes) -> PreparedSong:
 
 @functools.lru_cache(maxsize=4)
 def _id_hashes(path: Path, changed: int) -> npt.NDArray[np.int64]:
-    """(n,) of this process' hashes."""
+    """Hashes (n,) of the songs' ids, of this process."""
     return np.fromiter((hash(song.id) for song in _read(path, changed)), np.int64)

@@ -1,4 +1,4 @@
-"""Which songs are for training and which for testing."""
+"""Which songs are held out for testing."""
 
 import functools
 import hashlib
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from data_pipeline.manifest import Song
 from jukejax.text.labels import normalise
 
-_ASKED = {"": 0, "train": 1, "test": 2}
+_ASKED = {"": 0, "train": 1, "test": 2}  # codes of the split that the manifest gives
 _HASHES_KEPT = 4096
 
 Bools = npt.NDArray[np.bool_]
@@ -18,16 +18,16 @@ Hashes = npt.NDArray[np.uint64]
 
 
 def in_test(songs: Sequence[Song], test_fraction: float, seed: int = 0) -> Bools:
-    """Which songs, given in the order of their ids, are for testing: (n,) bool.
+    """Which songs, sorted by id, are in the test split: (n,) bool.
 
-    Songs of one group are never parted. A split given in the manifest wins for its whole group
-    (the first song by id decides when they differ). The other groups are laid out artist by
-    artist, in the order of a hash of (seed, group), and every 1/test_fraction-th one is a test
-    group: each artist gives its share to within one group. With a fraction inside (0, 1) a lone
-    group goes to "train", and two or more leave neither side empty.
+    All songs of a group get the same split. A split given in the manifest decides for its group (if
+    they differ, that of the first song by id). The other groups are sorted by artist and then by a
+    hash of (seed, group), and every 1/test_fraction-th group is a test group: each artist has its
+    share of test groups, to within one. With a fraction inside (0, 1) a single group goes to
+    "train", and two or more groups leave neither split empty.
 
-    Groups and artists are known by 64 bits of a hash, in some 60 bytes a song. Should two groups
-    share them (once in 10^7 sets of a million songs) they share their split, and no more.
+    Groups and artists are represented by 64-bit hashes, about 60 bytes a song. Two groups with the
+    same hash (once in 10^7 sets of a million songs) get the same split; nothing else happens.
     """
     if not len(songs):
         return np.zeros(0, bool)
@@ -54,7 +54,7 @@ def in_test(songs: Sequence[Song], test_fraction: float, seed: int = 0) -> Bools
 
 
 def _columns(songs: Sequence[Song], seed: int) -> tuple[Hashes, Hashes, npt.NDArray[np.uint8]]:
-    """Hashes of group and artist, and the split asked for, of every song: (n,) each."""
+    """Hashes of group and artist, and the given split, of every song: (n,) each."""
     group, artist = np.zeros(len(songs), np.uint64), np.zeros(len(songs), np.uint64)
     asked = np.zeros(len(songs), np.uint8)
     short = functools.lru_cache(_HASHES_KEPT)(lambda name: _short(seed, "artist", normalise(name)))
@@ -66,7 +66,7 @@ def _columns(songs: Sequence[Song], seed: int) -> tuple[Hashes, Hashes, npt.NDAr
 
 
 def conflicts(songs: Sequence[Song]) -> list[str]:
-    """Sentences about groups whose songs ask for different splits; goes over the songs twice."""
+    """Remarks about groups whose songs have different splits in the manifest; two passes."""
     asked = (
         _short(0, "asked", song.group) & ~1 | (song.split == "test")
         for song in songs
@@ -80,13 +80,13 @@ def conflicts(songs: Sequence[Song]) -> list[str]:
         if song.group and _short(0, "asked", song.group) >> 1 in both
     }
     return [
-        f"the group {group!r} asks for both splits; its first song by id decides for all"
+        f"songs of group {group!r} have both splits; that of its first song by id is used for all"
         for group in sorted(names)
     ]
 
 
 def _keep_both(free: npt.NDArray[np.intp], test: Bools, test_fraction: float) -> None:
-    """Moves one group over when chance left a side without any; a lone one is for training."""
+    """Moves one group when a split is empty by chance; a single group is for training."""
     if not 0 < test_fraction < 1 or not len(free):
         return
     if len(test) == 1:

@@ -1,8 +1,8 @@
-"""Which stretch of which song is example i: the step-addressable plan of an endless pass.
+"""Which stretch of which song is example i of a step: the data order, as a function.
 
-Songs are laid end to end and cut in windows, each song on its own (virtual concatenation). An
-example is found from (seed, step, place in the batch) alone, so nothing needs to be saved to go
-on from a step, and any number of hosts sees the same global batches.
+Each song is cut into windows, and windows are numbered through all songs. The examples of a step
+follow from (seed, step, row of the batch) alone: training continues from any step without saved
+state of the loader, and any number of hosts reads the same global batches.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -38,9 +38,9 @@ def host_rows(batch_size: int, rows: Sequence[int] | None) -> Ints:
 class Windows:
     """Windows of `size` units over songs of `lengths` units, starting at multiples of `step`.
 
-    A song has round(length / size) windows, at least one. Window i starts at i * size moved by up
-    to half a window, and is pushed back inside the song: the first often starts at 0, and no
-    window crosses two songs. A song shorter than a window has one, at 0.
+    A song has round(length / size) windows, at least one. Window i starts at i * size, shifted by
+    up to half a window and clipped to the song: the first often starts at 0, and no window crosses
+    two songs. A song shorter than a window has one, at 0.
     """
 
     def __init__(self, lengths: npt.ArrayLike, size: int, step: int = 1) -> None:
@@ -54,7 +54,7 @@ class Windows:
     def locate(self, items: Ints, uniforms: npt.NDArray[np.floating]) -> tuple[Ints, Ints]:
         """Songs and starts (n,) of window numbers `items` (n,).
 
-        Uniforms in [0, 1) (n,) move them, by half a window to the left at 0.
+        Uniforms (n,) in [0, 1) shift them by -size / 2 to size / 2.
         """
         song = np.searchsorted(self.ends, items, side="right")
         shift = np.floor((uniforms.astype(np.float64) - 0.5) * self.size).astype(np.int64)
@@ -64,7 +64,7 @@ class Windows:
 
 
 def schedule(tf: Any, total: int, batch: int, rows: Ints, seed: int, start_step: int) -> Any:
-    """An endless tf.data set of one host's (window numbers (b,) int64, uniforms (b, 3) float32).
+    """An endless tf.data.Dataset of a host's (window numbers (b,) int64, uniforms (b, 3) float32).
 
     Every epoch is a permutation of all `total` windows (tf's stateless index shuffle), keyed by
     (seed, epoch); the uniforms are keyed by (seed, step).
@@ -89,9 +89,9 @@ def schedule(tf: Any, total: int, batch: int, rows: Ints, seed: int, start_step:
 
 
 def read_ahead(tf: Any, steps: Any, batch: Callable[..., Any]) -> Iterator[Any]:
-    """Numpy batches of `batch(*step)` in order, several of them read at once and ahead of need."""
-    ready = steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return ready.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+    """NumPy batches `batch(*step)` in order, several read in parallel and ahead of time."""
+    batches = steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return batches.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
 
 
 def whole_pass(lengths: npt.ArrayLike, size: int) -> tuple[Ints, Ints]:
@@ -102,9 +102,9 @@ def whole_pass(lengths: npt.ArrayLike, size: int) -> tuple[Ints, Ints]:
 
 
 def in_batches(count: int, batch_size: int) -> Iterator[tuple[Ints, npt.NDArray[np.bool_]]]:
-    """Row numbers 0..count - 1 in batches (batch_size,), and which are valid.
+    """Row numbers 0..count - 1 in batches (batch_size,), and which rows are valid.
 
-    The last batch is filled up with row 0, which is not valid there.
+    The last batch is filled up with row 0, marked as not valid.
     """
     for first in range(0, count, batch_size):
         rows = np.arange(first, first + batch_size)
@@ -115,23 +115,23 @@ def in_batches(count: int, batch_size: int) -> Iterator[tuple[Ints, npt.NDArray[
 def gather(
     source: Source, first_record: Ints, start: Ints, stop: Ints, per_record: int
 ) -> list[list[Arrays]]:
-    """The records that hold units start..stop of each song, in one read.
+    """The records with units start..stop of each window's song, each record read once.
 
     Args:
       source: records by index.
       first_record: (n,) the first record of each window's song.
-      start: (n,) in units from the start of the song.
+      start: (n,) units from the start of the song.
       stop: (n,) end of the window, inside the song.
-      per_record: units in a whole record.
+      per_record: units in a full record.
     """
     low, high = first_record + start // per_record, first_record + -(-stop // per_record)
     wanted = sorted({row for a, b in zip(low, high, strict=True) for row in range(a, b)})
-    found = dict(zip(wanted, source.read(wanted), strict=True))
-    return [[found[row] for row in range(a, b)] for a, b in zip(low, high, strict=True)]
+    read = dict(zip(wanted, source.read(wanted), strict=True))
+    return [[read[row] for row in range(a, b)] for a, b in zip(low, high, strict=True)]
 
 
 def cut(rows: list[Arrays], key: str, start: int, size: int, per_record: int) -> npt.NDArray[Any]:
-    """Units start..start+size of a song from the rows that `gather` gave for it; may be shorter."""
+    """Units start..start + size of a song from its records of `gather`; may be shorter."""
     joined = rows[0][key] if len(rows) == 1 else np.concatenate([row[key] for row in rows])
     begin = start % per_record
     return joined[begin : begin + size]

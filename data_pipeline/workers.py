@@ -1,4 +1,4 @@
-"""Work in other processes, in the order it was given, a few pieces under way at once."""
+"""Work in other processes, with results in the order of the items."""
 
 import concurrent.futures
 import multiprocessing
@@ -20,8 +20,8 @@ def results(
 ) -> Iterator[tuple[Item, Result]]:
     """Pairs (item, work(item)) in order; at most 2 * workers + 1 items are in memory.
 
-    Processes are spawned, for threads do not survive a fork, and end with this one. What has not
-    begun is cancelled on an error.
+    Processes are spawned, because threads do not survive a fork, and end with this one. On an error
+    the work that has not begun is cancelled.
 
     Raises:
       DataError: a process died.
@@ -48,7 +48,7 @@ def results(
 
 
 def _end_with_parent() -> None:
-    """Ends this worker when its parent is killed; otherwise it would wait for work for ever."""
+    """Ends this worker when its parent is killed; otherwise it would wait for work forever."""
 
     def watch() -> None:
         if parent := multiprocessing.parent_process():

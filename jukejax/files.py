@@ -1,7 +1,7 @@
-"""Write files so that a reader sees the old content or the new, never a part of it.
+"""Atomic writes: a reader sees the old content of a file or the new, never a part of it.
 
-A temporary file in the same folder is filled, forced to disk and renamed over the target; rename
-within a folder is atomic, so a run that is killed at any moment leaves a whole file behind.
+A temporary file in the same folder is written, synced to disk and renamed to the target. Renaming
+within a folder is atomic, so a run killed at any moment leaves complete files.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ PathLike = str | os.PathLike[str]
 
 
 def _sync(path: Path) -> None:
-    """Forces a file's or a folder's content to disk; file systems that cannot sync folders pass."""
+    """Syncs a file or a folder to disk; file systems that cannot sync folders are accepted."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -29,20 +29,20 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def put(whole: Path, target: Path) -> None:
-    """Forces a file that is whole to disk, and renames it to `target` in the same folder."""
-    _sync(whole)
-    whole.replace(target)
+def put(written: Path, target: Path) -> None:
+    """Syncs a complete file to disk and renames it to `target` in the same folder."""
+    _sync(written)
+    written.replace(target)
     _sync(target.parent)
 
 
 @contextlib.contextmanager
 def atomic_path(path: PathLike) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; renames it to `path` when the block ends well.
+    """Yields a temporary path in the folder of `path`; renames it to `path` after the block.
 
-    The temporary name keeps the target's suffix, so writers that choose a format by it work. The
-    parent folder is made if absent. When the block raises, the temporary file is removed, `path`
-    is left as it was, and the error goes on. Raises FileNotFoundError if the block removed it.
+    The temporary name has the target's suffix, for writers that choose a format by it. The parent
+    folder is made if absent. If the block raises, the temporary file is removed and `path` is
+    unchanged. Raises FileNotFoundError if the block removed the file.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -61,10 +61,10 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: PathLike) -> Iterator[Path]:
-    """Yields a new folder beside `path`, which becomes `path` when the block ends well.
+    """Yields a new folder in the folder of `path`; renames it to `path` after the block.
 
-    The folder has one name per target, so what a killed run left is cleared by the next. Raises
-    OSError where `path` is there and not empty.
+    Its name depends on the target alone, so the next run removes that of a killed one. Raises
+    OSError if `path` exists and is not empty.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -94,8 +94,8 @@ def write_text(path: PathLike, text: str) -> None:
 def write_json(path: PathLike, value: Any, indent: int | None = 2) -> None:
     """Replaces `path` by `value` as JSON atomically.
 
-    Raises TypeError for what JSON cannot hold and ValueError for NaN or infinity, before anything
-    is written.
+    Raises TypeError for values that are not JSON and ValueError for NaN or infinity, before
+    anything is written.
     """
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -104,7 +104,7 @@ _TEMPORARY = re.compile(r"\..{1,32}\.[0-9a-f]{12}\.tmp.*")  # the names that ato
 
 
 def read_json(path: Path) -> Any:
-    """The value in a UTF-8 JSON file, or None where the file is missing or cut short."""
+    """The value of a UTF-8 JSON file; None if the file is missing or not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -112,20 +112,20 @@ def read_json(path: Path) -> Any:
 
 
 def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> int:
-    """Writes one JSON object a line in UTF-8, atomically; returns how many."""
+    """Writes a JSON object a line in UTF-8, atomically; returns their number."""
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         return sum(1 for row in rows if file.write(json.dumps(row, ensure_ascii=False) + "\n"))
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Removes what killed runs left half written in `folder` (`atomic_path`'s names)."""
+    """Removes temporary files that killed runs left in `folder` (by `atomic_path`'s names)."""
     for path in folder.glob(".*.tmp*"):
         if _TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 
 def file_size(path: Path) -> int:
-    """Bytes of a file, 0 when it went away."""
+    """Bytes of a file; 0 if it does not exist."""
     try:
         return path.stat().st_size
     except OSError:

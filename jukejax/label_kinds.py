@@ -1,6 +1,6 @@
-"""The kinds of labels that songs have and priors are conditioned on, a row each. Standard library.
+"""The kinds of labels that songs have and priors are conditioned on, a row each.
 
-Whatever knows labels by name iterates over `KINDS`: vocabularies, manifests, loaders, the prior's
+All code that names labels iterates over `KINDS`: vocabularies, manifests, loaders, the prior's
 tables, sampling. To add a kind, add its row here, and a field of its name where users set or read
 it: `LabelsConfig`, `Vocabulary`, `manifest.Song`, `songs.PreparedSong`, `job.Item`, and the options
 of the sampling commands.
@@ -51,7 +51,7 @@ KINDS = (ARTIST, GENRE, YEAR, TAG)
 
 @dataclass(frozen=True)
 class LabelsConfig:
-    """Artist, genre, year, tag and timing conditioning of a prior (paper section 4.3)."""
+    """Artist, genre, year, tag and timing conditioning of a prior (paper section 4.1)."""
 
     artists: int = 0  # rows of the artist table; 0: as many as the data's vocabulary has
     genres: int = 0  # rows of the genre table; 0: as many as the data's vocabulary has

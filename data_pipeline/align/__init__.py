@@ -1,1 +1,1 @@
-"""When each word of a song is sung: the voice, pronunciations, forced alignment, its scores."""
+"""When each word of a song is sung: voice, pronunciations, forced alignment and its scores."""

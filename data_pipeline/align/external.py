@@ -1,8 +1,7 @@
-"""Separators and aligners that users run in environments or containers of their own.
+"""Voice separators and aligners that users install in environments of their own.
 
-A tool is a command line with places for {audio}, {lyrics}, {corpus} and {out}; what it writes is
-read here. The readers are tested on examples of each tool's documented output; they have not been
-run against the tools themselves.
+A tool is a command line with places for {audio}, {lyrics}, {corpus} and {out}; its output is read
+here. The readers are tested on examples of each tool's documented output, not on the tools.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from jukejax.errors import DataError
 Timed = tuple[str, float, float]  # a word as the tool writes it, start and end in seconds
 Times = list[tuple[float, float] | None]
 
-# How each tool's own users call it; --separator-command and --aligner-command replace these.
+# Usual command lines; --separator-command and --aligner-command replace them.
 COMMANDS = {
     "spleeter": "spleeter separate -p spleeter:2stems -o {out} {audio}",
     "demucs": "demucs --two-stems=vocals -o {out} {audio}",
@@ -41,10 +40,10 @@ _INSTALL = {
 
 
 def program(tool: str, command: str) -> list[str]:
-    """The parts of a tool's command line, or of its usual one where `command` is empty.
+    """The parts of a tool's command line, or of its usual one if `command` is empty.
 
     Raises:
-      DataError: the line cannot be read, or its program is not there.
+      DataError: the line cannot be parsed, or its program is not installed.
     """
     option = f"--{'separator' if tool in SEPARATORS else 'aligner'}-command"
     line = command or COMMANDS[tool]
@@ -53,7 +52,7 @@ def program(tool: str, command: str) -> list[str]:
         [part.format(**dict.fromkeys(_PLACES, "")) for part in parts]
     except (ValueError, KeyError, IndexError) as error:
         raise DataError(
-            f"{option} {line!r} cannot be read ({error}); it may name {{audio}}, {{lyrics}}, "
+            f"{option} {line!r} cannot be parsed ({error}); it may name {{audio}}, {{lyrics}}, "
             "{corpus} and {out}"
         ) from error
     if not parts or shutil.which(parts[0]) is None:
@@ -65,7 +64,7 @@ def program(tool: str, command: str) -> list[str]:
 
 
 def run_tool(tool: str, command: str, **places: Path) -> None:
-    """Runs a tool with its places filled in; DataError where it is missing or fails."""
+    """Runs a tool with its places filled in; DataError if it is missing or fails."""
     filled = dict.fromkeys(_PLACES, "") | {name: str(path) for name, path in places.items()}
     parts = [part.format(**filled) for part in program(tool, command)]
     done = subprocess.run(parts, capture_output=True, text=True, errors="replace", check=False)
@@ -75,23 +74,23 @@ def run_tool(tool: str, command: str, **places: Path) -> None:
 
 
 def separate(tool: str, audio: Path, out: Path, command: str = "") -> Path:
-    """The file of the voice that a separator wrote below `out`."""
+    """The voice that a separator writes below `out`: its path."""
     run_tool(tool, command, audio=audio, out=out)
-    found = sorted(path for path in out.rglob("vocals.*") if path.is_file())
-    if not found:
-        raise DataError(f"{tool} wrote no vocals.wav; see its command line")
-    return found[0]
+    voices = sorted(path for path in out.rglob("vocals.*") if path.is_file())
+    if not voices:
+        raise DataError(f"{tool} wrote no vocals.wav; check its command line")
+    return voices[0]
 
 
 def align(tool: str, audio: Path, lyrics: Sequence[str], folder: Path, command: str = "") -> Times:
-    """Word times from an aligner, None for words it left out.
+    """Word times from an aligner; None for words that it left out.
 
     Args:
       tool: "autolyricsalign" or "mfa".
       audio: the voice as a wav file.
-      lyrics: words as a dictionary has them, none empty.
-      folder: an empty folder for what the tool reads and writes.
-      command: its command line, or empty for the usual one.
+      lyrics: words as in a dictionary, none empty.
+      folder: an empty folder for the tool's input and output.
+      command: its command line; empty: the usual one.
     """
     corpus, out = folder / "corpus", folder / "out"
     corpus.mkdir()
@@ -102,13 +101,13 @@ def align(tool: str, audio: Path, lyrics: Sequence[str], folder: Path, command: 
     run_tool(tool, command, **places)
     written = [out] if out.is_file() else sorted(out.rglob("*.TextGrid"))
     if not written:
-        raise DataError(f"{tool} wrote no alignment; see its command line")
+        raise DataError(f"{tool} wrote no alignment; check its command line")
     content = written[0].read_text(encoding="utf-8-sig")
     return match(lyrics, read_textgrid(content) if tool == "mfa" else read_lines(content))
 
 
 def read_lines(content: str) -> list[Timed]:
-    """AutoLyrixAlign's lines `start end WORD`, by spaces, tabs or commas; BREATH* is no word.
+    """AutoLyrixAlign's lines `start end WORD`, separated by spaces, tabs or commas; no BREATH*.
 
     Raises:
       DataError: a line is of another form.
@@ -141,18 +140,18 @@ def read_textgrid(content: str) -> list[Timed]:
     """
     for name, body in _TIER.findall(content):
         if name == "words" or name.endswith(" - words"):
-            found = ((text, float(a), float(b)) for a, b, text in _INTERVAL.findall(body))
-            return [word for word in found if word[0] and not word[0].startswith("<")]
+            timed = ((text, float(a), float(b)) for a, b, text in _INTERVAL.findall(body))
+            return [word for word in timed if word[0] and not word[0].startswith("<")]
     raise DataError("the TextGrid has no tier named words; ask for --output_format long_textgrid")
 
 
 def match(words: Sequence[str], timed: Sequence[Timed]) -> Times:
-    """Times of `words` by the longest common runs with what the tool wrote; None for the others."""
-    plain = [re.sub(r"[^a-z']", "", word.lower()) for word in words]
+    """Times of `words` by their longest common runs with the tool's; None for other words."""
+    ours = [re.sub(r"[^a-z']", "", word.lower()) for word in words]
     theirs = [re.sub(r"[^a-z']", "", word.lower()) for word, _, _ in timed]
     times: Times = [None] * len(words)
     for mine, their, size in SequenceMatcher(
-        None, plain, theirs, autojunk=False
+        None, ours, theirs, autojunk=False
     ).get_matching_blocks():
         for i in range(size):
             times[mine + i] = timed[their + i][1:]

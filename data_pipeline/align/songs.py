@@ -1,7 +1,7 @@
-"""Word times for the songs of a manifest: one song in a process of its own, results in a journal.
+"""Word times for the songs of a manifest: each song in its own process, results in a journal.
 
-A song that cannot be aligned keeps no words, which the loader reads as "linear in time", and
-says why. The journal beside the output makes a run that was killed go on where it was.
+A song that cannot be aligned gets no words, so the loader takes its lyrics as linear in time, and
+the reason. The journal, in the folder of the output, lets an interrupted run continue.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from jukejax.text.word_times import Word
 
 ALIGNERS = ("pocketsphinx", *external.ALIGNERS)
 LINEAR = "linear"
-_ENOUGH = 0.5  # of the words must be in what an external aligner wrote
+_ENOUGH = 0.5  # share of the words that an external aligner must place
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How songs are aligned; commands are empty for a tool's usual one."""
+    """How songs are aligned; an empty command is the tool's usual one."""
 
     separator: str = "stem"
     aligner: str = "pocketsphinx"
     separator_command: str = ""
     aligner_command: str = ""
     time_limit: float = 1800.0
-    """Seconds a song may take."""
+    """Seconds that a song may take."""
 
     def check(self) -> None:
-        """Raises DataError for an unknown choice and for a tool that is not installed."""
+        """DataError for an unknown choice or a tool that is not installed."""
         choices = (("separator", SEPARATORS), ("aligner", ALIGNERS))
         for name, known in choices:
             chosen = getattr(self, name)
@@ -57,24 +57,24 @@ class Options:
             if importlib.util.find_spec(package) is None:
                 raise DataError(f"{package} is missing: pip install 'jukejax[align]'")
         if not self.time_limit > 0:
-            raise DataError(f"--time-limit is {self.time_limit}; give seconds over 0")
+            raise DataError(f"--time-limit is {self.time_limit}; give more than 0 seconds")
 
 
 @dataclasses.dataclass(frozen=True)
 class Aligned:
-    """What was found for a song: its words' times, or none and the reason in `alignment`."""
+    """Word times of a song, and how they were made in `alignment`; if none, with the reason."""
 
     words: tuple[Word, ...]
     alignment: dict[str, Any]
 
 
 def fallback(reason: str) -> Aligned:
-    """No word times: lyrics are read linearly."""
+    """No word times: lyrics are taken as linear in time."""
     return Aligned((), {"method": LINEAR, "reason": reason})
 
 
 def align_song(song: Song, options: Options) -> Aligned:
-    """Aligns one song; DataError where its sound or a tool fails."""
+    """Aligns one song; DataError if its sound cannot be read or a tool fails."""
     printed = text.lyric_words(song.lyrics)
     plain = [text.spoken(word) for word in printed]
     if not any(plain):
@@ -86,10 +86,10 @@ def align_song(song: Song, options: Options) -> Aligned:
         times, alignment = _with_tool(sound, plain, options)
     if times is None:
         return Aligned((), {"method": LINEAR, "voice": source, **alignment})
-    guessed = [word for word, time in zip(printed, times, strict=True) if time is None]
+    interpolated = [word for word, time in zip(printed, times, strict=True) if time is None]
     words = text.fill_gaps(printed, times, len(sound) / RATE)
     alignment = {"method": options.aligner, "voice": source, **alignment}
-    return Aligned(words, alignment | ({"interpolated": guessed} if guessed else {}))
+    return Aligned(words, alignment | ({"interpolated": interpolated} if interpolated else {}))
 
 
 def _with_sphinx(
@@ -103,9 +103,9 @@ def _with_sphinx(
     path = sphinx.best_path(samples, words)
     if path is None:
         return None, {"reason": "no path"}
-    found = judge.score_words(samples, words, path.score)
-    scores = {"score": round(found.score, 4), "adherence": round(found.adherence, 4)}
-    if not found.aligned:
+    scored = judge.score_words(samples, words, path.score)
+    scores = {"score": round(scored.score, 4), "adherence": round(scored.adherence, 4)}
+    if not scored.aligned:
         return None, {"reason": "shuffled lyrics fit nearly as well", **scores}
     times = iter(path.times)
     return [next(times) if is_known else None for is_known in known], scores
@@ -114,17 +114,17 @@ def _with_sphinx(
 def _with_tool(
     sound: Sound, plain: Sequence[str], options: Options
 ) -> tuple[external.Times | None, dict[str, Any]]:
-    said = [word for word in plain if word]
+    words = [word for word in plain if word]
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "voice.wav"
         soundfile.write(wav, sound, RATE, subtype="PCM_16")
         work = Path(folder) / "work"
         work.mkdir()
-        found = external.align(options.aligner, wav, said, work, options.aligner_command)
-    share = sum(time is not None for time in found) / len(found)
+        placed = external.align(options.aligner, wav, words, work, options.aligner_command)
+    share = sum(time is not None for time in placed) / len(placed)
     if share < _ENOUGH:
         return None, {"reason": f"{options.aligner} placed {share:.0%} of the words"}
-    times = iter(found)
+    times = iter(placed)
     return [next(times) if word else None for word in plain], {}
 
 
@@ -139,8 +139,8 @@ def align_manifest(
 ) -> list[Song]:
     """Writes `manifest` with word times to `out` and returns its songs.
 
-    Songs that have words keep them, unless `replace`. Finished songs are in a journal beside
-    `out`, and are not done again while sound, lyrics and options stay the same.
+    Songs that have words keep them, unless `replace`. Finished songs are recorded in `out.journal`
+    and not aligned again while sound, lyrics and options stay the same.
 
     Raises:
       DataError: the manifest cannot be read, a tool is missing, an option is out of range.
@@ -151,9 +151,9 @@ def align_manifest(
     if out.resolve() == manifest.resolve():
         raise DataError(f"--out is the manifest {manifest} itself; give another file")
     listed = read_manifest(manifest)
-    lost = [str(problem) for problem in listed.problems if problem.skipped]
-    if lost:
-        raise DataError("mend these lines of the manifest first:\n  " + "\n  ".join(lost[:20]))
+    bad = [str(problem) for problem in listed.problems if problem.skipped]
+    if bad:
+        raise DataError("correct these lines of the manifest first:\n  " + "\n  ".join(bad[:20]))
     out.parent.mkdir(parents=True, exist_ok=True)
     journal = Journal(out.with_name(out.name + ".journal"))
     wanted = [song for song in listed.songs if song.lyrics and (replace or not song.words)]
@@ -166,14 +166,14 @@ def align_manifest(
         desc="align",
         disable=not show_progress,
     ) as bar:
-        for song, found in _isolated(pending, options, workers):
-            journal.add(keys[song.id], found)
+        for song, aligned in _isolated(pending, options, workers):
+            journal.add(keys[song.id], aligned)
             bar.update()
     songs = []
     for song in listed.songs:
         if song.id in keys:
-            found = journal.done[keys[song.id]]
-            song = dataclasses.replace(song, words=found.words, alignment=found.alignment)
+            aligned = journal.done[keys[song.id]]
+            song = dataclasses.replace(song, words=aligned.words, alignment=aligned.alignment)
         songs.append(song)
     write_manifest(songs, out)
     return songs
@@ -188,7 +188,7 @@ def song_key(song: Song, options: Options) -> str:
 
 
 class Journal:
-    """Finished songs by key, one JSON line each; a line that was cut short is left out."""
+    """Finished songs by key, a JSON line each; a last line that was cut short is dropped."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.done = path, {}
@@ -201,18 +201,18 @@ class Journal:
         if lines[-1]:
             files.write_text(path, content[: -len(lines[-1])])
 
-    def add(self, key: str, found: Aligned) -> None:
-        """Keeps a song, on disk too."""
-        row = {"key": key, "words": found.words, "alignment": found.alignment}
+    def add(self, key: str, aligned: Aligned) -> None:
+        """Records a finished song, in memory and on disk."""
+        row = {"key": key, "words": aligned.words, "alignment": aligned.alignment}
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        self.done[key] = found
+        self.done[key] = aligned
 
 
 def _isolated(
     songs: Sequence[Song], options: Options, workers: int
 ) -> Iterator[tuple[Song, Aligned]]:
-    """Aligns songs in processes; one that dies or takes too long costs one song."""
+    """Aligns songs in other processes; one that dies or takes too long loses its song alone."""
     import pebble
 
     context = multiprocessing.get_context("spawn")
@@ -226,8 +226,8 @@ def _isolated(
                     running[pool.schedule(align_song, [song, options], timeout=limit)] = song
                 if not running:
                     return
-                ready, _ = concurrent.futures.wait(running, return_when=FIRST_COMPLETED)
-                for future in ready:
+                done, _ = concurrent.futures.wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
                     yield running.pop(future), _outcome(future, options)
         finally:
             pool.stop()

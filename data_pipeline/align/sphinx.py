@@ -1,6 +1,6 @@
-"""Forced alignment with pocketsphinx: the model in its wheel, words in a given order.
+"""Forced alignment with pocketsphinx and the acoustic model of its wheel.
 
-The decoder is native code: call it in a process that may die (`workers`). N samples at 16 kHz.
+The decoder is native code that may crash: call it in a process of its own. N samples at 16 kHz.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from data_pipeline.align.voice import Sound
 from jukejax.errors import DataError
 
 _FRAMES = 100  # a second
-_PEAK = 0.7
-_SCALE = 2**10  # pocketsphinx keeps log likelihoods in units of this
+_PEAK = 0.7  # of the sound that the decoder gets
+_SCALE = 2**10  # unit of pocketsphinx' log likelihoods
 _NO_BEAMS = {"beam": 0.0, "pbeam": 0.0, "wbeam": 0.0}
 
 
 @dataclass(frozen=True)
 class Path:
-    """The best path through a text: times of its words, mean log likelihood of their frames.
+    """The best path of words: their times, and the mean log likelihood of their frames.
 
-    Frames of silence do not count: a wrong path that hurries through the words to rest in silence
-    would look good.
+    Frames of silence do not count: a wrong path with all words in a hurry and silence for the rest
+    would score well.
     """
 
     times: tuple[tuple[float, float], ...]
@@ -41,16 +41,15 @@ def _decoder() -> Any:
         import pocketsphinx
     except ImportError as error:
         raise DataError("pocketsphinx is missing: pip install 'jukejax[align]'") from error
-    # Scoring all senones takes most of the time, so that beams would save little and lose paths.
-    # A frame's scores are relative to the best of the senones that are looked at: with all of them
-    # paths of different texts can be compared. The search of the lattice for a yet better path
-    # (bestpath) loses words at the end.
+    # Scores of a frame are relative to its best scored senone, so all are scored: then paths of
+    # different texts can be compared. That takes most of the time, so beams would save little, and
+    # lose paths. The search of the lattice for a better path (bestpath) loses words at the end.
     how = {"remove_noise": False, "compallsen": True, "bestpath": False, "loglevel": "FATAL"}
     return pocketsphinx.Decoder(lm=None, **how, **_NO_BEAMS)
 
 
 def known(words: Sequence[str]) -> list[bool]:
-    """Whether each word has a pronunciation; those of espeak are added to the dictionary."""
+    """Whether each word has a pronunciation; adds espeak's to the dictionary."""
     decoder = _decoder()
     out = []
     for word in words:
@@ -63,20 +62,20 @@ def known(words: Sequence[str]) -> list[bool]:
 
 
 def pcm(sound: Sound) -> bytes:
-    """Sound (N,) as little-endian int16, its peak brought to one level."""
+    """Sound (N,) as little-endian int16, scaled to a fixed peak."""
     scaled = sound * (_PEAK / max(float(np.abs(sound).max()), 1e-9))
     return np.rint(scaled * 32767).astype("<i2").tobytes()
 
 
 def best_path(samples: bytes, words: Sequence[str]) -> Path | None:
-    """The best path of `words` through the sound, or None where pocketsphinx has none.
+    """The best path of `words` through the sound; None if pocketsphinx has none.
 
     Args:
-      samples: of `pcm`.
-      words: all `known`, none empty (an empty one would crash pocketsphinx).
+      samples: as of `pcm`.
+      words: all `known`, none empty (pocketsphinx crashes on an empty word).
     """
     if not words or not all(words):
-        raise ValueError("words must be there and not be empty")
+        raise ValueError("words is empty, or a word of it is")
     decoder = _decoder()
     decoder.set_align_text(" ".join(words))
     decoder.start_utt()

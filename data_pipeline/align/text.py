@@ -1,4 +1,4 @@
-"""Words of lyrics: as printed, as spoken, and how a pronunciation is found for each."""
+"""Words of lyrics: as printed, as spoken, and their pronunciations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jukejax.text.transliterate import to_ascii
 from jukejax.text.word_times import Word
 
 _HEADING = re.compile(r"^\s*[\[(].*[\])]\s*:?\s*$")  # [Chorus], (x2): printed, not sung
-_LETTER_S = 0.08  # of singing a letter, where nothing better is known
+_LETTER_S = 0.08  # seconds of singing a letter, when nothing else limits a word
 
 # espeak's IPA for American English in the phones of the CMU dictionary; longest first.
 _PHONES = {
@@ -30,19 +30,19 @@ _SILENT = set("ˈˌːˑ .-_\u0361\u200d")
 
 
 def lyric_words(lyrics: str) -> list[str]:
-    """The words of lyrics as printed, headings such as "[Chorus]" left out."""
+    """The words of lyrics as printed, without headings such as "[Chorus]"."""
     lines = (line for line in lyrics.splitlines() if not _HEADING.match(line))
     return [word for line in lines for word in line.split()]
 
 
 def spoken(word: str) -> str:
-    """The word as a dictionary has it, lower case; empty where nothing of it can be sung."""
+    """The word as in a dictionary, lower case; "" if it has no Latin letters."""
     plain = re.sub(r"[^a-z']", "", to_ascii(word.replace("’", "'")).lower())
     return plain.strip("'")
 
 
 def arpabet(ipa: str) -> str | None:
-    """espeak's IPA as phones of the CMU dictionary with spaces, or None for unknown signs."""
+    """espeak's IPA as phones of the CMU dictionary, separated by spaces; None for unknown signs."""
     phones = []
     for sign in _IPA.findall("".join(c for c in ipa if c not in _SILENT or c == "ː")):
         if sign in _PHONES:
@@ -54,7 +54,7 @@ def arpabet(ipa: str) -> str | None:
 
 @functools.cache
 def _espeak() -> Callable[[str], str]:
-    """A function from a word to IPA."""
+    """espeak's function from a word to IPA."""
     try:
         import espeakng_loader
     except ImportError as error:
@@ -76,18 +76,18 @@ def _espeak() -> Callable[[str], str]:
 
 
 def pronounce(word: str) -> str | None:
-    """Phones of a word that no dictionary has, by espeak's rules for English."""
+    """Phones of a word that is not in the dictionary, by espeak's rules for English."""
     return arpabet(_espeak()(word))
 
 
 def fill_gaps(
     words: Sequence[str], times: Sequence[tuple[float, float] | None], seconds: float
 ) -> tuple[Word, ...]:
-    """Every word with a time: those without share the gap around them by their letters.
+    """Every word with times; words without share the gap between their neighbours by letters.
 
     Args:
       words: as printed.
-      times: (start, end) in seconds, or None; at least one is known.
+      times: (start, end) in seconds, or None; at least one is given.
       seconds: length of the song.
     """
     out: list[Word] = []
@@ -101,11 +101,11 @@ def fill_gaps(
         last = next((j for j in range(i, len(words)) if times[j] is not None), len(words))
         sizes = [max(1, len(word)) for word in words[i:last]]
         after = times[last] if last < len(words) else None
-        wanted = _LETTER_S * sum(sizes)
+        longest = _LETTER_S * sum(sizes)
         end = seconds if after is None else after[0]
-        begin = out[-1][2] if out else max(0.0, end - wanted)
+        begin = out[-1][2] if out else max(0.0, end - longest)
         if after is None:
-            end = min(end, begin + wanted)
+            end = min(end, begin + longest)
         clock = begin
         for word, size in zip(words[i:last], sizes, strict=True):
             start, clock = clock, clock + max(0.0, end - begin) * size / sum(sizes)

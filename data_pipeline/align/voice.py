@@ -1,4 +1,4 @@
-"""The singing voice of a song as 16 kHz mono: a stem, the mix, a centre mask, or a separator."""
+"""The singing voice of a song as 16 kHz mono: a stem, the mix, its centre, or by a separator."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Sound = npt.NDArray[np.float32]
 
 
 def read_stereo(path: Path) -> Sound:
-    """(N, 2) float32 at RATE; DataError as `audio.decode`."""
+    """A sound file as (N, 2) float32 at RATE; DataError as of `audio.decode`."""
     return np.concatenate(list(decode(path, 0.1, RATE))) * np.float32(2**-15)
 
 
 def centre(sound: Sound) -> Sound:
-    """(N, 2) -> (N,): what left and right share, by a mask on the short-time spectrum.
+    """(N, 2) -> (N,): the sound in the middle, by a mask on the short-time spectrum.
 
-    The mask is 1 - |L - R|^2 / (|L|^2 + |R|^2), between 0 (only on one side) and 1 (in the middle).
+    The mask is 1 - |L - R|^2 / (|L|^2 + |R|^2), from 0 (on one side only) to 1 (in the middle).
     """
     window = np.sqrt(np.hanning(_FRAME + 1)[:-1]).astype(np.float32)
     padded = np.pad(sound, ((_FRAME, 2 * _FRAME), (0, 0)))
@@ -41,12 +41,12 @@ def centre(sound: Sound) -> Sound:
         mask = np.clip(1 - np.abs(left - right) ** 2 / (power + 1e-12), 0, 1)
         out[start : start + _FRAME] += np.fft.irfft(mask * (left + right) / 2, _FRAME) * window
         weight[start : start + _FRAME] += window**2
-    shared = (out / np.maximum(weight, 1e-6)).astype(np.float32)
-    return shared[_FRAME : _FRAME + len(sound)]
+    middle = (out / np.maximum(weight, 1e-6)).astype(np.float32)
+    return middle[_FRAME : _FRAME + len(sound)]
 
 
 def voice(song: Song, separator: str, command: str = "") -> tuple[Sound, str]:
-    """The voice (N,) at RATE and what it was taken from: "stem", "mix", "centre" or the tool.
+    """The voice (N,) at RATE and its source: "stem", "mix", "centre" or the separator.
 
     Raises:
       DataError: the sound cannot be read, or the separator is missing or fails.

@@ -1,7 +1,7 @@
-"""The figures of every song of a data set in one SQLite file: made once, by worker processes.
+"""Figures of every song of a data set in an SQLite file, measured by worker processes.
 
-A song that is there with the same sound is not measured again, so a report that was killed goes
-on, and one on a data set that has grown measures what is new. Memory does not grow with the songs.
+A song with the same sound is not measured again: an interrupted report continues, and that of a
+grown data set measures the new songs. Memory does not grow with the number of songs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jukejax import files
 from jukejax.errors import DataError
 
 NAME = "measures.sqlite"
-_COMMIT = 64  # songs after which what was measured is safe
+_COMMIT = 64  # songs measured between commits
 _TABLES = """
 create table if not exists songs (
     id text primary key, state text, pass integer, split text, seconds real, artist text,
@@ -41,10 +41,10 @@ _COLUMNS = 16
 
 @contextlib.contextmanager
 def opened(out: Path) -> Iterator[sqlite3.Connection]:
-    """The file of figures in `out`, made if it is not there.
+    """The file of figures in `out`, created if it does not exist.
 
     Raises:
-      DataError: it is no such file.
+      DataError: it is not a file of figures.
     """
     out.mkdir(parents=True, exist_ok=True)
     database = sqlite3.connect(out / NAME)
@@ -60,10 +60,10 @@ def opened(out: Path) -> Iterator[sqlite3.Connection]:
 
 
 def collect(data_dir: Path, database: sqlite3.Connection, workers: int, show: bool = True) -> int:
-    """Measures the songs that are not in the file yet; returns how many there were.
+    """Measures the songs that are not in the file yet; returns their number.
 
     Raises:
-      DataError: the folder holds no prepared songs, or a worker died.
+      DataError: the folder has no prepared songs, or a worker died.
     """
     require_audio(data_dir)
     if workers < 1:
@@ -77,9 +77,9 @@ def collect(data_dir: Path, database: sqlite3.Connection, workers: int, show: bo
         def pending() -> Iterator[PreparedSong]:
             for song in listed:
                 state = states.of(song)
-                # the labels may have changed where the sound has not
-                found = database.execute("select state from songs where id = ?", (song.id,))
-                if found.fetchone() == (state,):
+                # labels may have changed though the sound has not
+                row = database.execute("select state from songs where id = ?", (song.id,))
+                if row.fetchone() == (state,):
                     _relabel(database, song, number)
                     bar.update()
                 else:
@@ -96,13 +96,13 @@ def collect(data_dir: Path, database: sqlite3.Connection, workers: int, show: bo
             f"delete from {table} where {column} in (select id from songs where pass < ?)",
             (number,),
         )
-    database.execute("delete from songs where pass < ?", (number,))  # they have left the data set
+    database.execute("delete from songs where pass < ?", (number,))  # no longer in the data set
     database.commit()
     return done
 
 
 class _States:
-    """What tells whether a song's sound has changed: its shard's digest, its place, the version."""
+    """Changes with a song's sound: its shard's digest, its place, the version of the figures."""
 
     def __init__(self, data_dir: Path) -> None:
         self.digests: dict[tuple[str, int], str] = {}

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-_SHARED = 5  # values two songs have at one distance in time, at least, and
-_SHARE = 0.02  # of those of the song that has fewer
-_COMMON = 200  # a value in more places than this (a drone, a tone) tells nothing
-_SLACK = 1  # frames that two distances may differ by
+_SHARED = 5  # values that two songs share at one distance in time, at least, and
+_SHARE = 0.02  # of the values of the song that has fewer
+_COMMON = 200  # a value in more places than this (a drone, a tone) is ignored
+_SLACK = 1  # frames by which distances may differ
 
 
 def exact(database: sqlite3.Connection) -> list[list[str]]:
@@ -26,21 +26,21 @@ def exact(database: sqlite3.Connection) -> list[list[str]]:
 
 
 def near(database: sqlite3.Connection) -> list[dict[str, Any]]:
-    """Pairs {"songs": [a, b], "matches", "shift_frames"}: one recording, coded, cut or moved.
+    """Pairs {"songs": [a, b], "matches", "shift_frames"} of one recording, coded, cut or shifted.
 
-    Pairs with the same PCM are left out. Memory grows with the pairs found, not with the songs.
+    Without pairs of the same PCM. Memory grows with the pairs, not with the songs.
     """
-    found = []
+    pairs = []
     for song, digest in database.execute("select id, digest from songs order by id"):
         for other, (matches, shift) in sorted(_alike(database, song)):
             same = database.execute("select digest from songs where id = ?", (other,)).fetchone()
             if same != (digest,):
-                found.append({"songs": [song, other], "matches": matches, "shift_frames": shift})
-    return found
+                pairs.append({"songs": [song, other], "matches": matches, "shift_frames": shift})
+    return pairs
 
 
 def _alike(database: sqlite3.Connection, song: str) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Songs after this one that sound like it, with (matches, frames that they come later)."""
+    """Later songs that sound like this one, with (matches, frames by which they are later)."""
     rows = database.execute(
         "select b.song, b.frame - a.frame from prints a join prints b on b.value = a.value"
         " where a.song = ? and b.song > a.song"

@@ -1,12 +1,12 @@
-"""An audio fingerprint that survives lossy coding, a shift and a cut: does a song occur twice?
+"""An audio fingerprint that survives lossy coding, shifts and cuts, to detect duplicate songs.
 
-Bits tell whether the difference of energy between neighbouring bands grows or falls with time
-(Haitsma and Kalker, "A Highly Robust Audio Fingerprinting System", ISMIR 2002): 32 bits from 33
-bands between 300 and 2000 Hz every 23 ms. Of a song's different values those are kept whose hash
-is small (one of 8, and the `KEPT` smallest of them), wherever they occur. So two versions of a
-recording keep the same ones, and songs are compared by looking values up, not song by song.
+A bit says whether the energy difference between neighbouring bands grows with time (Haitsma and
+Kalker, "A Highly Robust Audio Fingerprinting System", ISMIR 2002): 32 bits from 33 bands between
+300 and 2000 Hz, every 23 ms. Of a song's distinct values only those with a small hash are kept (one
+of 8, and the `KEPT` smallest of these). Two versions of a recording so keep the same values, and
+songs are compared by looking values up, not song by song.
 
-Another recording of the same work, another key or speed is another song to it.
+Another recording of the same work, or another key or speed, is another song.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-RATE = 11_025  # Hz; songs are brought near it by the mean of neighbouring samples
-FRAME, HOP, LAG = 4096, 256, 8  # samples of a frame, between frames; frames between those compared
+RATE = 11_025  # Hz, about: songs are decimated by the mean of neighbouring samples
+FRAME, HOP, LAG = 4096, 256, 8  # samples a frame and a hop; frames between two compared ones
 KEPT = 256  # values of a song, at most
 _ONE_OF = 8
 _LOW, _HIGH, _BANDS = 300.0, 2000.0, 33
-_SILENT = 1e-3  # root mean square of a frame (-60 dBFS) under which noise decides the bits
+_SILENT = 1e-3  # RMS of a frame (-60 dBFS); below, noise would decide the bits
 _BLOCK = 512  # frames transformed at once
 
 Prints = npt.NDArray[Any]  # rows of (value, frame), int64
 
 
 def fingerprint(blocks: Iterable[npt.NDArray[np.float32]], sample_rate: int) -> Prints:
-    """Rows (value, frame) int64 of a song that comes as mono blocks (n,) in [-1, 1].
+    """Rows (value, frame) int64 of a song, given as mono blocks (n,) in [-1, 1].
 
-    `frame` counts hops of `HOP` samples at about `RATE` Hz, from the start of the song. A song of
-    less than half a second, or a silent one, has none.
+    `frame` is in hops of `HOP` samples at about `RATE` Hz. A silent song, or one of less than half
+    a second, has no rows.
     """
     factor = max(1, round(sample_rate / RATE))
     bands = _bands(sample_rate / factor)
@@ -74,7 +74,7 @@ _WINDOW = np.hanning(FRAME).astype(np.float32)
 
 
 def _bands(rate: float) -> npt.NDArray[np.int64]:
-    """Bins of a frame's spectrum where the bands begin, and where the last one ends: (34,)."""
+    """Spectrum bins at which the bands begin, and at which the last one ends: (34,)."""
     edges = np.geomspace(_LOW, _HIGH, _BANDS + 1)
     bins: npt.NDArray[np.int64] = np.round(edges / rate * FRAME).astype(np.int64)
     return bins
@@ -86,13 +86,13 @@ def _decimated(
     rest = np.zeros(0, np.float32)
     for block in blocks:
         joined = np.concatenate([rest, block])
-        whole = len(joined) // factor * factor
-        yield joined[:whole].reshape(-1, factor).mean(1)
-        rest = joined[whole:]
+        end = len(joined) // factor * factor
+        yield joined[:end].reshape(-1, factor).mean(1)
+        rest = joined[end:]
 
 
 def _frames(blocks: Iterable[npt.NDArray[np.float32]]) -> Iterable[npt.NDArray[np.float32]]:
-    """Overlapping frames (n, FRAME), up to `_BLOCK` at once; the end that fills none is left."""
+    """Overlapping frames (n, FRAME), up to `_BLOCK` at once; an incomplete last one is left out."""
     rest = np.zeros(0, np.float32)
     for block in blocks:
         rest = np.concatenate([rest, block])

@@ -15,7 +15,7 @@ from jukejax.errors import DataError
 def make_report(
     data_dir: str | Path, out: str | Path, *, workers: int = 1, show_progress: bool = True
 ) -> dict[str, Any]:
-    """Measures the songs of `data_dir` that `out` does not know yet, and writes the report.
+    """Measures the songs of `data_dir` that are new to `out`, and writes the report.
 
     Raises:
       DataError: there are no prepared songs, `out` is the data set itself, or a worker died.
@@ -30,23 +30,23 @@ def make_report(
     rate = listed[0].sample_rate
     with collect.opened(out) as database:
         measured = collect.collect(data_dir, database, workers, show_progress)
-        found = summary.summarise(database)
+        figures = summary.summarise(database)
     hop = max(1, round(rate / fingerprint.RATE)) * fingerprint.HOP / rate
-    for pair in found["duplicates"]["near"]:
+    for pair in figures["duplicates"]["near"]:
         pair["shift_seconds"] = round(pair.pop("shift_frames") * hop, 3)
     now = datetime.datetime.now().astimezone()
     made = f"{now.day} {now:%B %Y, %H:%M}"
-    report = {"data": data_dir.name, "made": made, "measured_now": measured, **found}
+    report = {"data": data_dir.name, "made": made, "measured_now": measured, **figures}
     files.write_json(out / "report.json", report)
     files.write_text(out / "index.html", page.render(report))
     return report
 
 
 def lines(report: dict[str, Any]) -> list[str]:
-    """The report in a few lines to print."""
+    """The report in a few lines."""
     twins = report["duplicates"]
     loudness, aligned = report["loudness_lufs"], report["alignment"]
-    said = [
+    out = [
         f"{report['songs']:,} songs, {report['hours']:.2f} hours, {report['artists']['count']:,} "
         f"artists, {report['genres']['count']:,} genres ({report['measured_now']:,} measured now)",
         f"lyrics for {report['lyrics']['songs']:,} songs, word times for {aligned['songs']:,}",
@@ -55,5 +55,5 @@ def lines(report: dict[str, Any]) -> list[str]:
         f"{report['silence_percent']['songs_mostly_silent']:,} mostly silent",
     ]
     if loudness["songs"]:
-        said.append(f"loudness {loudness['median']:.1f} LUFS (median)")
-    return said
+        out.append(f"loudness {loudness['median']:.1f} LUFS (median)")
+    return out

@@ -1,4 +1,4 @@
-"""One prepared song measured: loudness, silence, clipping, and what tells it from others."""
+"""Measures one prepared song: loudness, silence, clipping, digest and fingerprint."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from data_pipeline.report.fingerprint import fingerprint
 from data_pipeline.songs import PreparedSong
 from jukejax.errors import DataError
 
-VERSION = 1  # of what is measured; a change makes songs be measured again
+VERSION = 1  # of the figures; a new version measures songs again
 _BLOCK_SECONDS = 30
 _FRAME_SECONDS = 0.05
-SILENT_DB = -60.0  # of full scale; a frame whose peak is under it counts as silence
-_LOUDNESS_SECONDS = 1200  # of a longer song the loudness is that of its first 20 minutes
+SILENT_DB = -60.0  # dBFS; a frame with a lower peak counts as silence
+_LOUDNESS_SECONDS = 1200  # loudness is measured on the first 20 minutes
 _FULL = 32_767
 _RUN = 3  # samples in a row at full scale that count as clipped
 
 
 def measure(data_dir: Path, song: PreparedSong) -> dict[str, Any]:
-    """The figures of a song of a prepared data set, in memory that does not grow with its length.
+    """Figures of a song of a prepared data set; memory does not grow with its length.
 
-    loudness: integrated, in LUFS (ITU-R BS.1770-4), None where it is silent or under 0.4 s;
-    peak_db: of full scale, None for digital silence; silence, clipped: shares of its time and of
-    its samples; digest: of its PCM; prints: `fingerprint` as a list.
+    loudness: integrated, in LUFS (ITU-R BS.1770-4), None if it is silent or under 0.4 s; peak_db:
+    in dBFS, None for digital silence; silence, clipped: shares of time and of samples; digest: of
+    the PCM; prints: `fingerprint` as a list.
 
     Raises:
-      DataError: pyloudnorm is not there, or the data set is damaged.
+      DataError: pyloudnorm is not installed, or the data set is damaged.
     """
     digest = hashlib.sha256()
     peak = silent = frames = clipped = 0
@@ -69,7 +69,7 @@ def _blocks(data_dir: Path, song: PreparedSong) -> Iterator[Pcm]:
 
 
 def _clipped(pcm: Pcm) -> int:
-    """Samples in runs of at least `_RUN` at full scale, within the block."""
+    """Samples of a block in runs of at least `_RUN` at full scale."""
     full = (pcm >= _FULL) | (pcm <= -_FULL)
     if len(full) < _RUN or not full.any():
         return 0
@@ -95,5 +95,5 @@ def _loudness(data_dir: Path, song: PreparedSong) -> float | None:
     audio = read_audio(data_dir, song, 0, stop) / 32768.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the logarithm of silence
-        found = float(pyloudnorm.Meter(song.sample_rate).integrated_loudness(audio))
-    return round(found, 2) if np.isfinite(found) else None
+        loudness = float(pyloudnorm.Meter(song.sample_rate).integrated_loudness(audio))
+    return round(loudness, 2) if np.isfinite(loudness) else None

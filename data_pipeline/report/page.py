@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing beside it."""
+"""The report as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _INK, _BAR = "#3c3346", "#8b4a9c"
 
 
 def render(report: dict[str, Any]) -> str:
-    """The page of what `summary.summarise` gives, with "data" and "made" beside it."""
+    """The page of the figures of `summary.summarise`, with "data" and "made"."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("data_pipeline", "report"),
         autoescape=True,
@@ -26,7 +26,7 @@ def render(report: dict[str, Any]) -> str:
 
 
 def histogram(spread: dict[str, Any], unit: str) -> str:
-    """An SVG of songs by a figure; the text beside it on the page tells what it shows."""
+    """An SVG histogram of songs; the page's text describes it."""
     edges, counts = spread["histogram"]["edges"], spread["histogram"]["counts"]
     figure = Figure(figsize=(5.4, 2.1), layout="constrained")
     axes = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""The figures of all songs of a data set, read song by song from the file of figures."""
+"""Figures of all songs of a data set, from the file of figures of each."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 from data_pipeline.report import duplicates
 
-MOST_CLIPPED = 1e-4  # share of samples; more is worth a look
+MOST_CLIPPED = 1e-4  # share of samples; songs with more are listed
 MOSTLY_SILENT = 0.5
-_TOP = 20  # artists and genres told by name, and songs of each kind worth a look
+_TOP = 20  # artists and genres that are named, and songs that are listed of each kind
 
-# (column, scale, edges of the histogram): the first and last bars take what lies beyond
+# Scale and edges of each column's histogram; the first and last bars include values beyond.
 _HISTOGRAMS: dict[str, tuple[float, list[float]]] = {
     "seconds": (1 / 60, [x / 2 for x in range(0, 21)]),  # minutes
     "loudness": (1.0, [float(x) for x in range(-40, 1, 2)]),  # LUFS
@@ -24,7 +24,7 @@ _HISTOGRAMS: dict[str, tuple[float, list[float]]] = {
 
 
 def summarise(database: sqlite3.Connection) -> dict[str, Any]:
-    """What `report.json` holds: numbers, names of the commonest labels, songs worth a look."""
+    """Content of `report.json`: figures, the commonest labels, songs to look at."""
 
     def one(query: str, *values: Any) -> Any:
         return database.execute(query, values).fetchone()[0]
@@ -111,7 +111,7 @@ def summarise(database: sqlite3.Connection) -> dict[str, Any]:
 
 
 def _spread(database: sqlite3.Connection, column: str) -> dict[str, Any]:
-    """songs that have the figure, min, p10, median, p90, max, and a histogram (edges, counts)."""
+    """Songs that have the figure, min, p10, median, p90, max, and a histogram (edges, counts)."""
     scale, edges = _HISTOGRAMS[column]
     known = f"from songs where {column} is not null"
     (count,) = database.execute(f"select count(*) {known}").fetchone()
@@ -125,12 +125,12 @@ def _spread(database: sqlite3.Connection, column: str) -> dict[str, Any]:
 
     names = {"min": 0.0, "p10": 0.1, "median": 0.5, "p90": 0.9, "max": 1.0}
     quantiles = {name: at(part) for name, part in names.items()}
-    if not edges:  # of no known range
+    if not edges:  # of no fixed range
         low, high = quantiles["min"], quantiles["max"]
         edges = np.linspace(low, high if high > low else low + 1.0, 21).tolist()
     counts = np.zeros(len(edges) - 1, np.int64)
-    found = database.execute(f"select {column} {known}")
-    while rows := found.fetchmany(10_000):
+    cursor = database.execute(f"select {column} {known}")
+    while rows := cursor.fetchmany(10_000):
         values = np.clip(scale * np.array(rows, np.float64)[:, 0], edges[0], edges[-1])
         counts += np.histogram(values, edges)[0]
     histogram = {"edges": list(edges), "counts": counts.tolist()}

@@ -1,16 +1,16 @@
 """Artists, genres, years and tags as ids; id 0 is "unknown".
 
-A vocabulary looks names up by one of three rules:
+A vocabulary spells names, before looking them up, by one of three rules:
 
-  names  for one's own songs: NFC, case folded, white space collapsed; a genre is one name.
-  v2     of the published upsamplers and 5B priors: lower case, every run of what is not a-z or 0-9
-         one "_", none at the ends; genres are split at "_" into a bag of words.
-  v3     of the published 1B prior: lower case and nothing else; a genre is one name.
+  names  for your own songs: NFC, case folded, white space collapsed; a genre is one name.
+  v2     of the published upsamplers and 5B priors: lower case, each run of characters other than
+         a-z and 0-9 becomes one "_", none at the ends; genres are split at "_" into a bag of words.
+  v3     of the published 1B prior: lower case; a genre is one name.
 
-Years fall into decades ("1960s"); a vocabulary made by hand may name single years too. Tags (moods,
-keywords of playlists) are looked up as one's own names are, whatever the rule.
+Years are grouped into decades ("1960s"); a vocabulary written by hand may have single years too.
+Tags (moods, keywords of playlists) are spelled by the rule "names" in every vocabulary.
 
-The published lists are read from the files of `name;id` lines that belong to the checkpoints.
+The published lists are read from the `name;id` files that belong to the checkpoints.
 """
 
 import collections
@@ -53,14 +53,14 @@ def song_labels(songs: Iterable[Any]) -> list[Iterator[Any]]:
     """
     counts = {kind: collections.Counter[Any]() for kind in KINDS}
     for song in songs:
-        for kind, found in counts.items():
+        for kind, counter in counts.items():
             label = getattr(song, kind.field)
-            found.update(set(label) if kind.most else [label])
-    return [found.elements() for found in counts.values()]
+            counter.update(set(label) if kind.most else [label])
+    return [counter.elements() for counter in counts.values()]
 
 
 def normalise(name: str, rule: str = "names") -> str:
-    """The spelling of a name under which a vocabulary of that rule looks it up."""
+    """The spelling of a name under which a vocabulary of this rule looks it up."""
     if rule == "v2":
         return re.sub("[^a-z0-9]+", "_", name.lower()).strip("_")
     if rule == "v3":
@@ -93,7 +93,7 @@ class Vocabulary:
         Args:
           labels: for each of `KINDS`, in order, a label for each time that a song has it (a year
             is a number or None); kinds at the end may be left out.
-          min_count: names that come less often are left out, and so are unknown.
+          min_count: rarer names are left out, and so are unknown.
         """
         return cls((UNKNOWN,), (UNKNOWN,)).grown(*labels, min_count=min_count)
 
@@ -119,16 +119,16 @@ class Vocabulary:
         return dataclasses.replace(self, **tables)
 
     def first(self, **sizes: int) -> "Vocabulary":
-        """With so many entries of the tables named: what was there before it was grown."""
+        """With the first entries of the given tables: the vocabulary before it was grown."""
         cut: dict[str, Any] = {name: getattr(self, name)[:n] for name, n in sizes.items()}
         return dataclasses.replace(self, **cut)
 
     @classmethod
     def placeholder(cls, artists: int, genres: int) -> "Vocabulary":
-        """For a model whose names are not at hand: "artist 1", "genre 1" and so on.
+        """For a model without label names: "artist 1", "genre 1" and so on.
 
         Args:
-          artists, genres: rows of the model's tables, "unknown" among them.
+          artists, genres: rows of the model's tables, "unknown" included.
         """
         return cls(_numbered("artist", artists), _numbered("genre", genres))
 
@@ -141,19 +141,19 @@ class Vocabulary:
         artists: int,
         genres: int,
     ) -> "Vocabulary":
-        """Reads two files of `name;id` lines, names as they stand.
+        """Reads two files of `name;id` lines; names are not changed.
 
-        Several names may have one id: the first names it, the others find it. Of several ids of
-        one name the last line's is found, as in the published code.
+        An id with several names is called by the first, and the others are aliases. A name with
+        several ids has that of its last line, as in the published code.
 
         Args:
           artists_path, genres_path: UTF-8 text.
-          rule: of the model that the files belong to.
+          rule: of the model of the files.
           artists, genres: rows of the model's tables.
 
         Raises:
-          DataError: a file that cannot be read, a line that is no `name;id` (with its number), an
-            id outside its table, or names for less than nine tenths of a table.
+          DataError: a file cannot be read, a line is not `name;id`, an id is outside its table, or
+            less than nine tenths of a table have names.
         """
         artist_pairs = _read_ids(Path(artists_path), artists)
         genre_pairs = _read_ids(Path(genres_path), genres)
@@ -168,10 +168,10 @@ class Vocabulary:
         rule: Literal["v2", "v3"],
         where: tuple[Path, Path],
     ) -> "Vocabulary":
-        """`from_id_files`, of names with ids inside their tables, artists first, then genres.
+        """As `from_id_files`, of (name, id) pairs with valid ids: artists, then genres.
 
         Args:
-          where: what they were read from, for the error.
+          where: the files that they were read from, for errors.
         """
         artists, artist_aliases = _by_id(pairs[0], sizes[0], where[0])
         genres, genre_aliases = _by_id(pairs[1], sizes[1], where[1])
@@ -197,14 +197,14 @@ class Vocabulary:
         return [normalise(name, rule) for name in names]
 
     def ids(self, kind: LabelKind, label: Any, places: int = 0) -> Ids:
-        """A song's ids of one kind, int32: () of a single label, else (places,) padded with -1.
+        """A song's ids of one kind, int32: () of a single label, or (places,) padded with -1.
 
-        What is not known is 0. A year is looked up by itself, then by its decade. Of a bag, what is
-        more than `places` is cut off, where the published code stops: one song must not end a
-        training; and 0 stands first where nothing is left. Tags that are not known are left out.
+        Unknown names are 0; unknown tags are left out. A year is looked up by itself, then by its
+        decade. A bag is cut off at `places` (an error in the published code, but one song must not
+        end a training); an empty one is 0.
 
         Args:
-          label: the song's name or year, or its names of a bag.
+          label: the song's name or year, or the names of its bag.
         """
         index = self.indices[kind.table]
         keys = self._keys(kind, label)
@@ -223,7 +223,7 @@ class Vocabulary:
         """`ids` of the kinds that a prior is conditioned on, by name of the batch's array.
 
         Args:
-          song: of a manifest, of a data set, or an item to sample, with the fields of `KINDS`.
+          song: of a manifest or a data set, with the fields of `KINDS`.
         """
         return {
             kind.field: self.ids(kind, getattr(song, kind.field), *kind.shape(labels))
@@ -231,7 +231,7 @@ class Vocabulary:
         }
 
     def require(self, kind: LabelKind, label: Any, places: int = 0) -> Ids:
-        """`ids` of a label that must be known; of a bag, all must be, and have places.
+        """`ids` of a label that must be known; of a bag, all must be, and fit into `places`.
 
         Raises:
           DataError: a name is not known (names the nearest ones), or there are too many.
@@ -258,7 +258,7 @@ class Vocabulary:
         return ids
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON value that `from_json` reads back; tables that are empty are left out."""
+        """A JSON value for `from_json`; empty tables of optional kinds are left out."""
         value: dict[str, Any] = {k.table: list(getattr(self, k.table)) for k in _PUBLISHED}
         if self.rule != "names":
             value["rule"] = self.rule
@@ -268,7 +268,7 @@ class Vocabulary:
 
     @classmethod
     def from_json(cls, value: Any) -> "Vocabulary":
-        """Reads what `to_json` gave; raises DataError when it is something else."""
+        """The vocabulary of a `to_json` value; DataError if it is none."""
         try:
             read = cls(**value)
             tables: dict[str, Any] = {kind.table: getattr(read, kind.table) for kind in KINDS}
@@ -292,7 +292,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
-        """Reads `labels.json`; raises DataError when it is missing or something else."""
+        """Reads `labels.json`; DataError if it is missing or no vocabulary."""
         value = files.read_json(Path(path))
         if value is None:
             raise DataError(f"{path} is missing or is not JSON; prepare the songs again")
@@ -311,13 +311,13 @@ def _read_ids(path: Path, count: int) -> list[tuple[str, int]]:
         raise DataError(f"{path} cannot be read as UTF-8 text ({error})") from error
     pairs = []
     for number, line in enumerate(lines, start=1):
-        found = re.fullmatch(r"(.*);\s*(\d+)\s*", line)
-        if found and int(found[2]) < count:
-            pairs.append((found[1], int(found[2])))
+        match = re.fullmatch(r"(.*);\s*(\d+)\s*", line)
+        if match and int(match[2]) < count:
+            pairs.append((match[1], int(match[2])))
         elif line.strip():
             raise DataError(
                 f"{path}, line {number}: {line!r} is no name;id with an id below {count}, the "
-                "size of the model's table; see whether the file is this model's"
+                "size of the model's table; check that the file is this model's"
             )
     return pairs
 
@@ -333,7 +333,7 @@ def _index(names: Sequence[str]) -> dict[str, int]:
 def _by_id(
     pairs: Iterable[tuple[str, int]], count: int, where: Path
 ) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Names by id, and the aliases."""
+    """Names by id, and aliases; DataError if too few ids have names."""
     names, ids = [UNKNOWN] + [""] * (count - 1), dict[str, int]()
     for name, i in pairs:
         names[i] = names[i] or name
@@ -341,7 +341,7 @@ def _by_id(
     named = sum(map(bool, names))
     if 10 * named < 9 * count:
         raise DataError(
-            f"{where} has names for {named} of the model's {count} ids; see whether the file is "
+            f"{where} has names for {named} of the model's {count} ids; check that the file is "
             "this model's"
         )
     index = _index(names)
@@ -365,10 +365,10 @@ def used_names(vocabulary: Vocabulary, labels: LabelsConfig | None) -> Vocabular
 
 
 def labels_digest(vocabulary: Vocabulary, labels: LabelsConfig | None = None) -> str:
-    """16 hexadecimal digits that change when a label's name or place does.
+    """16 hexadecimal digits that change with any name or its id.
 
-    Of a prior with `labels` (None: without) they tell what it reads: names of years and tags that
-    songs have gained since do not matter to one without.
+    Only tables that a prior with `labels` reads count (None: artists and genres): years and tags of
+    newer songs do not change the digest of a prior without them.
     """
     vocabulary = used_names(vocabulary, labels)
     names = json.dumps(vocabulary.to_json(), ensure_ascii=False)

@@ -35,32 +35,32 @@ def _characters(alphabet: str) -> str:
 
 
 def alphabet_of(texts: Iterable[str]) -> str:
-    """The "characters:" alphabet of all that occur in some lyrics, by code point.
+    """The "characters:" alphabet of all characters of some lyrics, by code point.
 
     Raises:
       DataError: there are no lyrics.
     """
-    found: set[str] = set()
+    used: set[str] = set()
     for text in texts:
-        found.update(_normal(text))
-    if not found:
+        used.update(_normal(text))
+    if not used:
         raise DataError(
-            "not one song has lyrics to take an alphabet from; add lyrics, choose the alphabet "
+            "no song has lyrics to take an alphabet from; add lyrics, choose the alphabet "
             f"{BYTES!r}, or train without lyrics"
         )
-    return CHARACTERS + "".join(sorted(found))
+    return CHARACTERS + "".join(sorted(used))
 
 
 def _normal(text: str) -> str:
-    """NFC with "\n" as the end of a line; without half pairs, which are no characters."""
+    """NFC, with "\n" as the end of a line, without lone surrogates."""
     text = unicodedata.normalize("NFC", text).replace("\r\n", "\n")
     return text.encode("utf-8", "ignore").decode("utf-8")
 
 
 def clean(text: str, alphabet: str = "v2") -> str:
-    """`text` as `alphabet` can hold it.
+    """`text` without what `alphabet` does not have.
 
-    For v2 and v3: transliterated to ASCII, a backslash as a newline, without what is left over.
+    For v2 and v3 it is transliterated to ASCII first, and a backslash is a newline.
     """
     if alphabet == BYTES:
         return _normal(text)
@@ -71,7 +71,7 @@ def clean(text: str, alphabet: str = "v2") -> str:
 
 @functools.cache
 def _places(alphabet: str) -> dict[str, int]:
-    """ids by character."""
+    """Ids by character."""
     return {c: i for i, c in enumerate(_characters(alphabet), start=1)}
 
 
@@ -84,16 +84,16 @@ def encode(text: str, alphabet: str = "v2") -> Tokens:
 
 
 def token_counts(text: str, alphabet: str = "v2") -> list[int]:
-    """How many tokens each character of a text gives, as it stands; they sum to all.
+    """Number of tokens of each character of a text; they add up to those of the text.
 
-    Characters that normalising joins give them together, at the first.
+    Of characters that NFC joins, the first has the tokens of all.
     """
     parts: list[str] = []
     for c in text:
-        apart = alphabet in PUBLISHED or not unicodedata.combining(c)
-        if apart and alphabet not in PUBLISHED and parts:
-            apart = _normal(parts[-1] + c) == _normal(parts[-1]) + _normal(c)
-        if apart or not parts:
+        separate = alphabet in PUBLISHED or not unicodedata.combining(c)
+        if separate and alphabet not in PUBLISHED and parts:
+            separate = _normal(parts[-1] + c) == _normal(parts[-1]) + _normal(c)
+        if separate or not parts:
             parts.append(c)
         else:
             parts[-1] += c
@@ -101,7 +101,7 @@ def token_counts(text: str, alphabet: str = "v2") -> list[int]:
 
 
 def decode(tokens: npt.ArrayLike, alphabet: str = "v2") -> str:
-    """The text of tokens; padding (0) gives nothing, bytes that are no character "\ufffd".
+    """The text of tokens, without padding (0); bytes that are no character become "\ufffd".
 
     Raises:
       DataError: a token is outside the alphabet.
@@ -110,8 +110,8 @@ def decode(tokens: npt.ArrayLike, alphabet: str = "v2") -> str:
     ids = np.asarray(tokens).ravel()
     if ids.size and (ids.min() < 0 or ids.max() > last):
         raise DataError(
-            f"lyric tokens must lie in 0..{last} for alphabet {alphabet:.40}, but are "
-            f"in {ids.min()}..{ids.max()}; see whether the alphabet is the model's"
+            f"lyric tokens of alphabet {alphabet:.40} are in 0..{last}, but these are in "
+            f"{ids.min()}..{ids.max()}; check that the alphabet is the model's"
         )
     if alphabet == BYTES:
         return (ids[ids > 0] - 1).astype(np.uint8).tobytes().decode("utf-8", "replace")
@@ -128,20 +128,21 @@ def window(
     real: Real = np.float64,
     alphabet: str = "v2",
 ) -> Tokens:
-    """The `n` lyric tokens around the middle of a stretch of a song: (n,) int32.
+    """The `n` lyric tokens around the middle of a part of a song: (n,) int32 (paper section 4.2).
 
     Args:
-      tokens: (length,) int32, the tokens of the whole song.
-      n: tokens wanted.
+      tokens: (length,) int32, the tokens of all lyrics of the song.
+      n: number of tokens of the window.
       total_length: length of the song in samples.
-      offset: start of the stretch in samples.
-      duration: length of the stretch (the prior's window) in samples.
-      alphabet: of the tokens; a window of "bytes" begins and ends between two characters.
-      real: the precision that the middle is computed in. The published models were trained with
+      offset: start of the part in samples.
+      duration: length of the part (the prior's window) in samples.
+      real: precision in which the middle is computed. The published models were trained with
         float64 and are sampled with float32; about one window in a thousand differs by a token.
+      alphabet: of the tokens; a window of "bytes" begins and ends between two characters.
 
-    Shorter lyrics are padded with 0 on the left. Longer ones are cut linearly in time. Where the
-    published code stops because the offset is outside the song, the window is clamped to the text.
+    Shorter lyrics are padded with 0 on the left. In longer ones the place is linear in time. Where
+    the offset is outside the song, which is an error in the published code, the window is clamped
+    to the text.
     """
     start, stop = window_span(tokens, n, total_length, offset, duration, real, alphabet)
     padding = np.zeros(max(n, 0) - (stop - start), np.int32)
@@ -157,7 +158,7 @@ def window_span(
     real: Real = np.float64,
     alphabet: str = "v2",
 ) -> tuple[int, int]:
-    """The first token of `window` and the one after its last; what lacks to n is padding."""
+    """The first token of `window` and the one after its last; padding fills it up to n."""
     start = window_start(len(tokens), n, total_length, offset, duration, real)
     stop = start + max(n, 0)
     start = max(start, 0)
@@ -169,7 +170,7 @@ def window_span(
 
 
 def _inside(tokens: Tokens) -> int:
-    """How many of the first tokens are bytes that go on with a character (0x80..0xBF)."""
+    """How many of the first tokens are continuation bytes of a character (0x80..0xBF)."""
     first = tokens[:3]
     return int(np.cumprod((first > 0x80) & (first <= 0xC0)).sum())
 
@@ -177,7 +178,7 @@ def _inside(tokens: Tokens) -> int:
 def window_start(
     length: int, n: int, total_length: int, offset: int, duration: int, real: Real = np.float64
 ) -> int:
-    """Where the window starts among `length` tokens; -k stands for k tokens of padding."""
+    """Where the window starts among `length` tokens; -k: it begins with k tokens of padding."""
     if n <= 0:
         return 0
     if length < n:
@@ -187,13 +188,13 @@ def window_start(
 
 
 def strip_lrc(text: str) -> str:
-    """The words of an LRC file: without its line times, word times and header tags."""
+    """The lyrics of an LRC file, without line times, word times and header tags."""
     lines = (line for line in text.splitlines() if not _LRC_TAG.match(line.strip()))
     return "\n".join(_LRC_TIME.sub("", line).strip() for line in lines).strip("\n") + "\n"
 
 
 def read_lyrics(path: Path) -> str:
-    """The text of a lyrics file in UTF-8; of an .lrc file without its line times.
+    """The text of a lyrics file in UTF-8; of an .lrc file without its times and tags.
 
     Raises:
       DataError: the file is missing or is not UTF-8.
@@ -202,7 +203,7 @@ def read_lyrics(path: Path) -> str:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise DataError(
-            f"the lyrics file {path} cannot be read ({error.strerror}); mend the path"
+            f"the lyrics file {path} cannot be read ({error.strerror}); correct the path"
         ) from error
     except UnicodeDecodeError as error:
         raise DataError(

@@ -1,16 +1,16 @@
-"""Any text in ASCII, as the published models saw their lyrics.
+"""Transliterates any text to ASCII, as the lyrics of the published models were.
 
-Those were made with Unidecode 1.1.1, which is GPL. text-unidecode descends from the same tables
-under a permissive licence; restricted to the letters of the lyric alphabets the two differ on
-18,670 of Unicode's 1,112,064 code points. The three rules here leave 366 of them, none a letter of
-a living script: currency signs, phonetic and boxed letters and the like.
+They were made with Unidecode 1.1.1, which is GPL. text-unidecode has the same origin and a
+permissive licence; within the lyric alphabets the two differ on 18,670 of Unicode's 1,112,064 code
+points. With the three rules here they differ on 366, none a letter of a living script: currency
+signs, phonetic and boxed letters and the like.
 """
 
 import unicodedata
 
 from text_unidecode import unidecode
 
-# Letters and signs of songs that Unidecode 1.1.1 spells otherwise.
+# Letters and signs that occur in songs and that Unidecode 1.1.1 spells otherwise.
 _SPELLINGS = {
     "¼": " 1/4 ", "½": " 1/2 ", "¾": " 3/4 ", "№": "No. ", "™": "(tm)", "Å": "A", "−": "-",
     "\u2060": "",  # the word joiner
@@ -19,8 +19,8 @@ _SPELLINGS = {
     "し": "shi", "ち": "chi", "っ": "tsu", "つ": "tsu",
     "シ": "shi", "チ": "chi", "ッ": "tsu", "ツ": "tsu",
 }  # fmt: skip
-_UNKNOWN = "[?]"  # what both write for a code point that their tables leave open
-# Blocks that Unidecode has no table for; what it does not know there becomes nothing.
+_UNKNOWN = "[?]"  # what both write for a code point that is not in their tables
+# Blocks that Unidecode has no table for: unknown code points there become nothing.
 _NO_TABLE = (
     (0x0800, 0x08FF), (0x1900, 0x1CFF), (0x1D00, 0x1DFF), (0x2900, 0x2DFF), (0x3400, 0x4CFF),
     (0xA500, 0xABFF), (0xD800, 0xF8FF),
@@ -42,7 +42,7 @@ def _spell(character: str) -> str:
 
 
 class _Table(dict[int, str]):
-    """Spellings by code point, made when first asked for."""
+    """Spellings by code point, computed on demand."""
 
     def __missing__(self, code: int) -> str:
         self[code] = _spell(chr(code))
@@ -53,5 +53,5 @@ _TABLE = _Table()
 
 
 def to_ascii(text: str) -> str:
-    """`text` in ASCII: letters of other scripts by their sound, "[?]" for some unknown ones."""
+    """`text` in ASCII: letters of other scripts by their sound, some unknown ones as "[?]"."""
     return text.translate(_TABLE)

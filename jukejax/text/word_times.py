@@ -1,4 +1,4 @@
-"""Which token of the lyrics is sung when, where a song's manifest has the times of its words."""
+"""Which lyric token is sung when, for songs whose manifest has the times of their words."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ Word = tuple[str, float, float]  # text, start and end in seconds
 
 @dataclass(frozen=True)
 class WordTimes:
-    """Times in seconds (k,), never falling, and the token (k,) that each one belongs to."""
+    """Times in seconds (k,), never decreasing, and the lyric token (k,) sung at each."""
 
     seconds: npt.NDArray[np.float64]
     tokens: npt.NDArray[np.float64]
 
     def token(self, seconds: float) -> int:
-        """The token sung at a time; between two words one between them, straight in time."""
+        """The token sung at a time; between two words it is interpolated linearly."""
         return int(np.interp(seconds, self.seconds, self.tokens))
 
 
 def word_times(text: str, words: Sequence[Word], alphabet: str) -> WordTimes | None:
-    """Where the words of a manifest lie among the tokens of its lyrics.
+    """When the tokens of a song's lyrics are sung, by the times of its words.
 
-    Words are found in `text` by the longest common runs of the two, whatever their case and
-    punctuation. None where no word is found.
+    Words are matched with `text` by the longest common runs of the two, ignoring case and
+    punctuation. None if no word matches.
 
     Args:
       text: the lyrics.
@@ -41,8 +41,8 @@ def word_times(text: str, words: Sequence[Word], alphabet: str) -> WordTimes | N
     spans = [match.span() for match in re.finditer(r"\S+", text)]
     printed = [_plain(text[begin:end]) for begin, end in spans]
     sung = [_plain(word) for word, _, _ in words]
-    found = SequenceMatcher(None, printed, sung, autojunk=False).get_matching_blocks()
-    pairs = [(spans[a + i], words[b + i]) for a, b, size in found for i in range(size)]
+    runs = SequenceMatcher(None, printed, sung, autojunk=False).get_matching_blocks()
+    pairs = [(spans[a + i], words[b + i]) for a, b, size in runs for i in range(size)]
     if not pairs:
         return None
     seconds, tokens, at, count = [], [], 0, 0

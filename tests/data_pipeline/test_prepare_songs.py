@@ -143,7 +143,7 @@ def test_bad_songs_are_skipped_with_their_reasons(tmp_path):
 
 def test_nothing_usable_is_an_error_that_lists_why(tmp_path):
     (tmp_path / "a.wav").write_text("words")
-    with pytest.raises(DataError, match="not one song could be prepared") as error:
+    with pytest.raises(DataError, match="no song could be prepared") as error:
         build(tmp_path, tmp_path / "out")
     assert "not a sound file" in str(error.value)
     with pytest.raises(DataError, match="no usable song"):

@@ -168,7 +168,7 @@ def test_an_alphabet_comes_from_the_lyrics_and_reaches_samples(old, new):
     config = data.fit_alphabet(asked, old).model
     assert config.lyrics.alphabet == "characters:くさら" and config.lyrics.vocabulary == 4
     assert data.fit_alphabet(replace(asked, model=config), new).model == config
-    with pytest.raises(DataError, match="not one song has lyrics"):
+    with pytest.raises(DataError, match="no song has lyrics"):
         data.fit_alphabet(asked, new)
     job = Job(items=(Item(lyrics="さくら、さ"),), seconds=1.0)
     plain = replace(config, labels=None)

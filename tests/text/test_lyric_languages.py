@@ -50,7 +50,7 @@ def test_characters_outside_an_alphabet_of_ones_own_are_dropped():
     alphabet = lyrics.alphabet_of(["さくら", "ら a\r\n"])
     assert alphabet == "characters:\n aくさら"
     assert lyrics.decode(lyrics.encode("さくらんぼ a💖", alphabet), alphabet) == "さくら a"
-    with pytest.raises(DataError, match="not one song has lyrics"):
+    with pytest.raises(DataError, match="no song has lyrics"):
         lyrics.alphabet_of(["", ""])
 
 
