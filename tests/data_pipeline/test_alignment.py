@@ -179,7 +179,7 @@ def test_aligner_is_a_command(tmp_path, tool, output):
     "command, message",
     [
         ("no-such-program {audio}", "not installed.*pip install demucs.*--separator-command"),
-        ("demucs {sound}", "cannot be read.*{audio}"),
+        ("demucs {sound}", "cannot be parsed.*{audio}"),
         (f"{sys.executable} -c 'raise SystemExit(\"out of luck\")'", "code 1: out of luck"),
         (f"{sys.executable} -c pass", "no vocals"),
     ],

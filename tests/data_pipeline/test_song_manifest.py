@@ -147,5 +147,5 @@ def test_scan_leaves_out_hidden_folders_and_says_other_kinds(folder, capsys):
     scan(Scan(folder, folder / "songs.jsonl"))
     assert "2 files of other kinds left out: .aiff 1, .m4a 1" in capsys.readouterr().out
     (folder / "a.wav").unlink()
-    with pytest.raises(DataError, match=r"convert those of other kinds \(\.aiff, \.m4a\) or give"):
+    with pytest.raises(DataError, match=r"convert files of other kinds \(\.aiff, \.m4a\) or give"):
         scan_folder(folder)
