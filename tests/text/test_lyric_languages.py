@@ -42,7 +42,9 @@ def test_ids_of_bytes_are_the_bytes_and_one():
     assert lyrics.encode("aé\r\n", "bytes").tolist() == [0x61 + 1, 0xC3 + 1, 0xA9 + 1, 0x0A + 1]
     assert lyrics.size("bytes") == 257
     assert lyrics.decode([0, 0, 0xC3 + 1], "bytes") == "\ufffd"
-    with pytest.raises(DataError, match=r"alphabet bytes are in 0\.\.256, but these are in 5\.\.257"):
+    with pytest.raises(
+        DataError, match=r"alphabet bytes are in 0\.\.256, but these are in 5\.\.257"
+    ):
         lyrics.decode([5, 257], "bytes")
 
 
