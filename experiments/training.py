@@ -127,7 +127,7 @@ def training_run(training: Training[Any], log: Log = print) -> Run:
         run = dataclasses.replace(run, held_out=lambda: held_out(0))
         if isinstance(experiment, VQVAEExperiment):
             shown = next(source("test")(0))["audio"]  # the same on every host
-            hooks.append(_reconstructions(experiment, run, shown))
+            hooks.append(_reconstructions(run, shown))
     else:
         log(f"{training.data} has no test split: no held-out loss will be measured.")
     if training.evaluate:
@@ -157,14 +157,11 @@ def _label_file(training: Training[Any]) -> Path:
     return training.labels or training.data / "labels.json"
 
 
-def _reconstructions(experiment: VQVAEExperiment, run: Run, audio: np.ndarray) -> Hook:
+def _reconstructions(run: Run, audio: np.ndarray) -> Hook:
     from jukejax.evaluation.pages.spectrogram import log_spectrogram, to_image
     from jukejax.training.reconstruction import reconstruction_hook
 
-    def picture(sound: np.ndarray) -> np.ndarray:
-        return to_image(log_spectrogram(sound, experiment.model.sample_rate))
-
-    return reconstruction_hook(experiment, run.mesh, audio, picture)
+    return reconstruction_hook(run, audio, lambda x, rate: to_image(log_spectrogram(x, rate)))
 
 
 def _suites(training: Training[Any], run: Run) -> Hook:

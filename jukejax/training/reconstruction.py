@@ -8,44 +8,40 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from jukejax.config import VQVAEExperiment
 from jukejax.models import vqvae
 from jukejax.parallel.mesh import replicated
-from jukejax.training.loop import Hook
+from jukejax.training.loop import Hook, Run
 from jukejax.training.metrics import MetricsWriter
 from jukejax.training.step import TrainState
 
 
 def reconstruction_hook(
-    experiment: VQVAEExperiment,
-    mesh: Mesh,
-    audio: np.ndarray,
-    picture: Callable[[np.ndarray], np.ndarray],
+    run: Run, audio: np.ndarray, picture: Callable[[np.ndarray, int], np.ndarray]
 ) -> Hook:
     """Writes the sound and a picture of chunks and of their reconstructions at every evaluation.
 
     Args:
-      experiment: the VQ-VAE's.
-      mesh: the run's.
+      run: of a VQ-VAE.
       audio: chunks (B, S, 1) in [-1, 1], the same on every host; shown one after the other.
-      picture: a sound (S,) as pixels, uint8 (H, W, 3).
+      picture: a sound (S,) and its sample rate -> pixels, uint8 (H, W, 3).
     """
-    config = experiment.model
+    assert isinstance(run.experiment, VQVAEExperiment)
+    config = run.experiment.model
     joined = audio.reshape(1, -1, 1)
     original_shown = False
 
-    @functools.partial(jax.jit, out_shardings=replicated(mesh))
+    @functools.partial(jax.jit, out_shardings=replicated(run.mesh))
     def rebuild(params: Any, books: Any, x: jax.Array) -> list[jax.Array]:
         codes = [vqvae.encode(config, params, books, x, i) for i in range(config.levels)]
         return [vqvae.decode(config, params, books, z, i) for i, z in enumerate(codes)]
 
     def show(writer: MetricsWriter, step: int, name: str, sound: np.ndarray) -> None:
         writer.audio(step, name, sound, config.sample_rate)
-        writer.image(step, name, picture(sound))
+        writer.image(step, name, picture(sound, config.sample_rate))
 
-    def run(step: int, state: TrainState, writer: MetricsWriter) -> None:
+    def write(step: int, state: TrainState, writer: MetricsWriter) -> None:
         nonlocal original_shown
         if not original_shown:
             show(writer, step, "held_out/original", joined[0, :, 0])
@@ -53,4 +49,4 @@ def reconstruction_hook(
         for level, y in enumerate(rebuild(state.ema, state.extra.books, joined)):
             show(writer, step, f"held_out/level_{level}", np.asarray(y)[0, :, 0])
 
-    return Hook(experiment.train.evaluate_every, run)
+    return Hook(run.experiment.train.evaluate_every, write)

@@ -1,16 +1,12 @@
 """Year, tags and new names through the commands: prepare, grow, train, start from, sample."""
 
-import json
 from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
-import soundfile
+import tiny_codes
 
-from data_pipeline import prepare
-from data_pipeline.codes import CodesWriter, codes_length
-from data_pipeline.plan import Options
 from experiments import data
 from experiments import labels as command
 from experiments.training import Training, train
@@ -35,7 +31,6 @@ from jukejax.training.checkpoint import load_experiment, open_existing, save_map
 from jukejax.training.step import abstract_state
 from jukejax.training.tasks import make_task
 
-HOPS = (8, 32, 128)
 LABELS = LabelsConfig(timing_bins=4, min_seconds=0.1, max_genres=3)
 ALL = replace(LABELS, years=-1, tags=-1, max_tags=3)
 PRIOR = PriorExperiment(
@@ -44,31 +39,13 @@ PRIOR = PriorExperiment(
 )
 
 
-def codes(folder, songs):
-    """A folder of codes of songs of a second."""
-    entries = []
-    for i, song in enumerate(songs):
-        noise = np.random.default_rng(i).normal(size=44_100) * 0.1
-        soundfile.write(folder / f"{i}.wav", noise, 44_100)
-        entries.append({"id": str(i), "audio": f"{i}.wav", "split": "train", **song})
-    lines = "\n".join(json.dumps(entry) for entry in entries)
-    (folder / "songs.jsonl").write_text(lines, encoding="utf-8")
-    prepare.build(folder / "songs.jsonl", folder / "data", options=Options(), show_progress=False)
-    writer = CodesWriter(folder / "data", folder / "codes", HOPS, "vqvae-1", codes=16)
-    for shard in writer.pending_shards():
-        zeros = [np.zeros(codes_length(44_100, hop, HOPS[-1]), int) for hop in HOPS]
-        writer.write_shard(shard, [(song, zeros) for song in shard.songs])
-    writer.finish()
-    return folder / "codes"
-
-
 @pytest.fixture(scope="module")
 def old(tmp_path_factory):
     songs = [
         {"artist": "Nina", "genres": ["jazz"], "year": 1964, "tags": ["calm", "late night"]},
         {"artist": "Zarah", "genres": ["chanson"], "lyrics": "さくら"},
     ]
-    return codes(tmp_path_factory.mktemp("old"), songs)
+    return tiny_codes.write(tmp_path_factory.mktemp("old"), songs)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +54,7 @@ def new(tmp_path_factory):
         {"artist": "Abba", "genres": ["pop", "jazz"], "year": 1976, "tags": ["dance", "calm"]},
         {"artist": "Zarah", "genres": ["chanson"], "year": 1938},
     ]
-    return codes(tmp_path_factory.mktemp("new"), songs)
+    return tiny_codes.write(tmp_path_factory.mktemp("new"), songs)
 
 
 @pytest.fixture(scope="module")

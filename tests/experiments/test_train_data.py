@@ -1,15 +1,11 @@
 """The training command: its options; label names and sample rate of its data."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
-import soundfile
+import tiny_codes
 
-from data_pipeline import prepare
-from data_pipeline.codes import CodesWriter, codes_length
-from data_pipeline.plan import Options
 from experiments.training import Training, parse, training_run
 from jukejax import presets
 from jukejax.config import (
@@ -24,7 +20,6 @@ from jukejax.config import (
 from jukejax.text.labels import Vocabulary, labels_digest
 from jukejax.training.checkpoint import save_mapped
 
-HOPS = (8, 32, 128)
 PRIOR = PriorExperiment(
     model=PriorConfig(
         codes=16, n_ctx=16, width=8, depth=1, blocks=4,
@@ -37,18 +32,8 @@ PRIOR = PriorExperiment(
 @pytest.fixture(scope="module")
 def codes(tmp_path_factory):
     """Codes of one song of two seconds."""
-    folder = tmp_path_factory.mktemp("songs")
-    noise = np.random.default_rng(0).normal(size=88_200) * 0.1
-    soundfile.write(folder / "a.wav", noise, 44_100)
-    song = {"id": "a", "audio": "a.wav", "artist": "AC/DC", "genres": ["Hard Rock", "Polka"]}
-    (folder / "songs.jsonl").write_text(json.dumps({**song, "split": "train"}))
-    prepare.build(folder / "songs.jsonl", folder / "data", options=Options(), show_progress=False)
-    writer = CodesWriter(folder / "data", folder / "codes", HOPS, "vqvae-1", codes=16)
-    for shard in writer.pending_shards():
-        lengths = [codes_length(88_200, hop, HOPS[-1]) for hop in HOPS]
-        writer.write_shard(shard, [(shard.songs[0], [np.zeros(n, int) for n in lengths])])
-    writer.finish()
-    return folder / "codes"
+    song = {"artist": "AC/DC", "genres": ["Hard Rock", "Polka"]}
+    return tiny_codes.write(tmp_path_factory.mktemp("songs"), [song], seconds=2)
 
 
 def test_labels_of_another_model_give_its_ids(codes, tmp_path):

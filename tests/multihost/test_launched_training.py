@@ -1,6 +1,5 @@
 """The training command on real data, launched as two processes here, does what one process does."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -9,15 +8,10 @@ import time
 import jax
 import numpy as np
 import pytest
-import soundfile
+import tiny_codes
 from processes import ROOT, environment, lines, saved, without_times
 
-from data_pipeline import prepare
-from data_pipeline.codes import CodesWriter, codes_length
-from data_pipeline.plan import Options
-
 pytestmark = pytest.mark.slow
-HOPS = (8, 32, 128)
 TRAIN = (
     "--model.codes 16 --model.n-ctx 32 --model.blocks 4 --model.width 16 --model.depth 2 "
     "--model.upper.width 8 --model.upper.depth 1 --train.batch 8 --train.steps 12 "
@@ -29,20 +23,8 @@ TRAIN = (
 @pytest.fixture(scope="module")
 def codes(tmp_path_factory):
     """Random codes of three songs of two seconds, one of them held out."""
-    folder = tmp_path_factory.mktemp("songs")
-    rng, songs = np.random.default_rng(0), []
-    for name, split in (("a", "train"), ("b", "train"), ("c", "test")):
-        soundfile.write(folder / f"{name}.wav", 0.1 * rng.normal(size=88_200), 44_100)
-        songs.append({"id": name, "audio": f"{name}.wav", "artist": name, "split": split})
-    (folder / "songs.jsonl").write_text("\n".join(map(json.dumps, songs)))
-    prepare.build(folder / "songs.jsonl", folder / "data", options=Options(), show_progress=False)
-    writer = CodesWriter(folder / "data", folder / "codes", HOPS, "vqvae-1", codes=16)
-    for shard in writer.pending_shards():
-        lengths = [codes_length(88_200, hop, HOPS[-1]) for hop in HOPS]
-        found = [(s, [rng.integers(0, 16, n) for n in lengths]) for s in shard.songs]
-        writer.write_shard(shard, found)
-    writer.finish()
-    return folder / "codes"
+    songs = [{"artist": x, "split": y} for x, y in (("a", "train"), ("b", "train"), ("c", "test"))]
+    return tiny_codes.write(tmp_path_factory.mktemp("songs"), songs, seconds=2)
 
 
 def start(codes, workdir, processes):
@@ -62,7 +44,7 @@ def test_launched_training(codes, tmp_path):
     while len(lines(tmp_path / "two" / "metrics.jsonl")) < 3:
         assert two.poll() is None, two.communicate()[0]
         time.sleep(0.02)
-    two.send_signal(signal.SIGTERM)  # the launcher itself is told to go
+    two.send_signal(signal.SIGTERM)  # to the launcher itself
     said = two.communicate(timeout=120)[0]
     assert two.returncode == 75, said
     two = start(codes, tmp_path / "two", 2)
