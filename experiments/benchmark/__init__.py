@@ -2,8 +2,8 @@
 
 jukejax benchmark train --rounds 5
 
-A subject is a module here: `Command` has its options (with `json: bool`), `run(command)` returns
-the figures as a dictionary for JSON, `lines(figures)` what is printed of them.
+A subject is a module here: `Command` has its options, `run(command)` returns the figures as a
+dictionary for JSON, `lines(figures)` what is printed of them.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ SUBJECTS = {
 
 @cli.command
 def main(arguments: list[str]) -> None:
-    usage = "jukejax benchmark SUBJECT [--help] ..."
-    name, rest = cli.choose(SUBJECTS, arguments, usage, "Subjects:")
+    usage = "jukejax benchmark SUBJECT [--json] [--help] ..."
+    about = "--json prints the figures as one JSON object too. Subjects:"
+    name, rest = cli.choose(SUBJECTS, arguments, usage, about)
+    as_json, rest = "--json" in rest, [word for word in rest if word != "--json"]
     subject = importlib.import_module(f"experiments.benchmark.{name}")
     command = cli.parse(subject.Command, rest, f"jukejax benchmark {name}")
     figures = subject.run(command)
     print("\n".join(subject.lines(figures)))
-    if command.json:
+    if as_json:
         print(json.dumps(figures))

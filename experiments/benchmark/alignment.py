@@ -52,8 +52,6 @@ class Command:
     """Scores, in the order of their names."""
     separator: str = "stem"
     """As in `jukejax align`."""
-    json: bool = False
-    """Print the figures as one JSON object too."""
 
 
 def run(command: Command) -> dict[str, Any]:

@@ -43,20 +43,11 @@ class Command:
     """Restores onto a mesh with this many devices along tensor, the rest along fsdp."""
     part: Literal["all", "save", "restore"] = "all"
     """Both parts, each in a process of its own; or one of them in this one."""
-    json: bool = False
-    """Print the result as one JSON object too."""
 
 
 def noise(shape: tuple[int, ...], dtype: Any, seed: int) -> jax.Array:
-    """Numbers in [-0.025, 0.025) that depend on their place and the seed alone."""
-    x = jnp.full(shape, seed * 0x9E3779B9 % 2**32, jnp.uint32)
-    step = 1
-    for axis in reversed(range(len(shape))):
-        x += lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(step % 2**32)
-        step *= shape[axis]
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
-        x = (x ^ (x >> shift)) * jnp.uint32(factor)
-    return ((x.astype(jnp.float32) * 2.0**-32 - 0.5) * 0.05).astype(dtype)
+    """Numbers in [0, 1) that do not depend on how the array is sharded."""
+    return jax.random.uniform(jax.random.key(seed), shape, dtype)
 
 
 def wanted(command: Command, mesh: MeshConfig) -> Any:

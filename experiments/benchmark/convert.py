@@ -33,8 +33,6 @@ class Command:
     """A prior; layers' matrices are written as float16, as they were trained."""
     vqvae_preset: str = "vqvae"
     """The VQ-VAE beside it."""
-    json: bool = False
-    """Print the result as one JSON object too."""
 
 
 def write_random(preset: str, path: Path) -> None:

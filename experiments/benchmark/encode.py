@@ -49,8 +49,6 @@ class Command:
     """As in `jukejax encode`."""
     batch: int = 1
     """As in `jukejax encode`."""
-    json: bool = False
-    """Print the figures as one JSON object too."""
 
 
 def random_vqvae(preset: str) -> LoadedVQVAE:

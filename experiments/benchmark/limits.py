@@ -33,8 +33,6 @@ class Command:
     """Length of a song."""
     segments: tuple[int, ...] = (1, 4, 11, 41)
     """Chains that the upsampling of a song is cut into, as one batch; 1: the exact chain."""
-    json: bool = False
-    """Print the figures as one JSON object too."""
 
 
 class Bound(NamedTuple):

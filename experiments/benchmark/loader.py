@@ -48,8 +48,6 @@ class Command:
     """A compiled plan (experiments/plans), whose step loading is compared with."""
     host_devices: int = 4
     """Devices that a host of that plan feeds; 4 chips of a v5p."""
-    json: bool = False
-    """Print the figures as one JSON object too."""
 
 
 def rate(once: Callable[[], Any], amount: float, seconds: float) -> float:

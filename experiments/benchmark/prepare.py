@@ -41,8 +41,6 @@ class Command:
     """A folder of sound files."""
     repetitions: int = 5
     """Rounds."""
-    json: bool = False
-    """Print the figures as one JSON object too."""
 
 
 def write_songs(command: Command, folder: Path) -> None:

@@ -45,8 +45,6 @@ class Command:
     tokens: int = 2048
     """Tokens sampled of each window."""
     rounds: int = 3
-    json: bool = False
-    """Print the figures as one JSON object too."""
 
 
 def _prior(preset: str | None) -> PriorConfig:

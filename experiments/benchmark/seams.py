@@ -49,8 +49,6 @@ class Command:
     """A finished sample directory of one chain, of all levels."""
     segments: tuple[int, ...] = (2, 4, 8)
     """Numbers of chains to cut songs into; a chain for every window is measured too."""
-    json: bool = False
-    """Print the figures as one JSON object too."""
 
 
 def make(

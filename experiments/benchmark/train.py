@@ -37,8 +37,6 @@ class Command:
     """train: a step of a prior with Adam. vqvae_gradients: the mean square error of all levels of
     `vqvae` without its bottleneck, forward and backward."""
     rounds: int = 5
-    json: bool = False
-    """Print the figures as one JSON object too."""
 
 
 def prior_step() -> Task:

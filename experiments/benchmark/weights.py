@@ -37,8 +37,6 @@ class Command:
     """Codes of songs with a test split (`jukejax encode`), under the model's VQ-VAE."""
     batch: int = 8
     """Windows that a prior reads at once."""
-    json: bool = False
-    """Print the figures as one JSON object too."""
 
 
 def of_level(subject: Subject, level: int) -> list[dict[str, Any]]:
