@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ from jukejax.config import (
 from jukejax.errors import InteropError
 from jukejax.interop import openai, openai_settings, torch_files
 from jukejax.interop.openai import BOOKS, Entry
-from jukejax.interop.tensors import Array, Checkpoint
+from jukejax.interop.tensors import Checkpoint
 from jukejax.model_dir import NAME, fingerprint, write_model_dir
 from jukejax.models.bottleneck import restored_book
 from jukejax.text.labels import Vocabulary, labels_digest
@@ -54,15 +54,6 @@ class Opened:
     file: Checkpoint
     experiment: Experiment
     entries: list[Entry]
-    origin: Mapping[str, Any] = field(default_factory=dict)  # format and digest
-
-    def leaf(self, entry: Entry, scratch: Path | None = None) -> Array:
-        """One of our arrays; in float16 where all its tensors are, else in float32.
-
-        Args:
-          scratch: a folder that gets the array as a memory map; None keeps it in memory.
-        """
-        return openai.gather(entry, self.file.tensors, scratch)
 
     @property
     def prior(self) -> PriorConfig:
@@ -147,7 +138,7 @@ def vqvae_trees(opened: Opened) -> tuple[Any, VQVAEExtra]:
     """Parameters and state of a VQ-VAE. Its loudness is not in the file and becomes 1."""
     experiment = opened.experiment
     assert isinstance(experiment, VQVAEExperiment)
-    leaves = {entry.path: opened.leaf(entry) for entry in opened.entries}
+    leaves = {entry.path: openai.gather(entry, opened.file.tensors) for entry in opened.entries}
     books = []
     for level, hop in enumerate(experiment.model.hops):
         tokens = experiment.samples // hop * experiment.train.batch
@@ -157,9 +148,10 @@ def vqvae_trees(opened: Opened) -> tuple[Any, VQVAEExtra]:
 
 
 def prior_params(opened: Opened, scratch: Path | None = None) -> Any:
-    """Parameters of a prior; `scratch` as in `Opened.leaf`."""
+    """Parameters of a prior; `scratch` as in `openai.gather`."""
+    tensors = opened.file.tensors
     entries = tqdm(opened.entries, desc=f"read {opened.file.path.name}", unit="leaf")
-    return openai.nested({entry.path: opened.leaf(entry, scratch) for entry in entries})
+    return openai.nested({e.path: openai.gather(e, tensors, scratch) for e in entries})
 
 
 # --- a model directory ----------------------------------------------------------------------------
@@ -306,50 +298,42 @@ def write_model(
       origins: format and digest of each, kept in the runs' notes.
       names: label names of the priors that have labels, by level.
     """
-    vqvae, *priors = (replace(m, origin=o) for m, o in zip(models, origins, strict=True))
+    vqvae, *priors = models
+    config = vqvae.experiment.model
+    assert isinstance(config, VQVAEConfig)
     with files.atomic_folder(out) as folder:
-        codes = save_vqvae(vqvae, folder / "vqvae")
+        params, extra = vqvae_trees(vqvae)
+        trees = {"ema": params, "extra": extra}
+        _save(vqvae, folder / "vqvae", trees, origins[0], {"loudness": "unknown"})
+        codes = fingerprint(config, openai.as_float32(params), extra.books)
         print(f"vqvae: codes {codes}. Loudness is not in the file; it is set to 1.")
         runs: dict[int, str | Path] = {}
         labels: dict[int, str | Path] = {}
-        for opened in priors:
+        for opened, origin in zip(priors, origins[1:], strict=True):
             level, note = opened.prior.level, {"fingerprint": codes}
             if level in names:
                 note["labels"] = labels_digest(names[level])
                 labels[level] = folder / f"labels_{level}.json"
                 names[level].save(labels[level])
             runs[level] = folder / f"prior_level_{level}"
-            save_prior(opened, runs[level], note)
+            with tempfile.TemporaryDirectory(prefix="scratch-", dir=folder) as scratch:
+                _save(
+                    opened, runs[level], {"ema": prior_params(opened, Path(scratch))}, origin, note
+                )
             print(f"prior_level_{level}: {len(opened.file.tensors)} tensors")
         write_model_dir(folder, folder / "vqvae", runs, labels)
     print(f"Model: {out / NAME}")
 
 
-def save_vqvae(opened: Opened, workdir: str | Path) -> str:
-    """Writes a VQ-VAE as a run; returns the fingerprint of its codes."""
-    params, extra = vqvae_trees(opened)
-    _save(opened, workdir, {"ema": params, "extra": extra}, {"loudness": "unknown"})
-    config = opened.experiment.model
-    assert isinstance(config, VQVAEConfig)
-    return fingerprint(config, openai.as_float32(params), extra.books)
-
-
-def save_prior(opened: Opened, workdir: str | Path, note: Mapping[str, Any]) -> None:
-    """Writes a prior as a run.
-
-    Args:
-      note: what else the run's note says: the fingerprint of its codes, the digest of its labels.
-    """
-    place = Path(workdir)
-    place.mkdir(parents=True)
-    with tempfile.TemporaryDirectory(prefix="scratch-", dir=place) as scratch:
-        _save(opened, place, {"ema": prior_params(opened, Path(scratch))}, note)
-
-
 def _save(
-    opened: Opened, workdir: str | Path, trees: dict[str, Any], note: Mapping[str, Any]
+    opened: Opened,
+    workdir: str | Path,
+    trees: dict[str, Any],
+    origin: Mapping[str, Any],
+    note: Mapping[str, Any],
 ) -> None:
+    """Writes a run; its note says what it came from, and `note`."""
     half = sorted(n for n, t in opened.file.tensors.items() if t.dtype == np.float16)
-    origin = {**opened.origin, "hps": opened.file.hps, "float16": half}
+    origin = {**origin, "hps": opened.file.hps, "float16": half}
     config = {"experiment": to_dict(opened.experiment), "origin": origin, **note}
     checkpoint.save_mapped(workdir, opened.file.step, trees, config)
