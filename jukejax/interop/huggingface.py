@@ -40,7 +40,8 @@ from jukejax.parallel.mesh import make_mesh
 from jukejax.text.labels import Vocabulary
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-_READERS: dict[str, Callable[[Path], Mapping[str, Tensor]]] = {
+Reader = Callable[[Path], Mapping[str, Tensor]]
+_READERS: dict[str, Reader] = {
     WEIGHTS: safetensors_files.read,
     "pytorch_model.bin": lambda path: torch_files.read(path).tensors,
 }
@@ -109,7 +110,7 @@ def import_huggingface(
         models.
     """
     importing.check_out(out)
-    paths = find_weights(source).files
+    paths = list(find_weights(source)[1])
     order = "the files of weights, in the order of their names"
     digests = importing.check_digests(paths, sha256, order)
     directory = open_directory(source)
@@ -136,17 +137,10 @@ class Directory:
     notes: list[str]  # settings that are not imported as they are
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Files of weights of one kind; where there is an index, also each tensor's file by name."""
+def find_weights(folder: Path) -> tuple[Reader, dict[Path, set[str] | None]]:
+    """The reader and the files of a directory's weights, in the order of their names.
 
-    files: list[Path]
-    read: Callable[[Path], Mapping[str, Tensor]]
-    places: dict[str, str] | None
-
-
-def find_weights(folder: Path) -> Weights:
-    """The files of a directory's weights.
+    Where there is an index, each file comes with the names of its tensors.
 
     Raises:
       InteropError: there are none, or an index names files that are missing or elsewhere.
@@ -154,10 +148,13 @@ def find_weights(folder: Path) -> Weights:
     for name, read in _READERS.items():
         index = folder / f"{name}.index.json"
         if (folder / name).is_file():
-            return Weights([folder / name], read, None)
+            return read, {folder / name: None}
         if index.is_file():
             places = _read_index(index)
-            return Weights([folder / file for file in sorted(set(places.values()))], read, places)
+            return read, {
+                folder / file: {tensor for tensor, place in places.items() if place == file}
+                for file in sorted(set(places.values()))
+            }
     raise InteropError(
         f"{folder} has no weights: none of {', '.join(_READERS)}, nor one of their indices."
     )
@@ -182,22 +179,21 @@ def _read_index(path: Path) -> dict[str, str]:
     return places
 
 
-def read_tensors(weights: Weights) -> dict[str, Tensor]:
+def read_tensors(folder: Path) -> dict[str, Tensor]:
     """The tensors of all files by the port's names.
 
     Raises:
-      InteropError: a file is damaged, or the index and the files differ.
+      InteropError: a file is missing or damaged, or the index and the files differ.
     """
+    read, paths = find_weights(folder)
     tensors: dict[str, Tensor] = {}
-    for path in weights.files:
-        stored = weights.read(path)
-        if weights.places is not None:
-            wanted = {name for name, file in weights.places.items() if file == path.name}
-            if odd := sorted(stored.keys() ^ wanted):
-                raise InteropError(
-                    f"{path} and the index beside it differ in {len(odd)} tensors, such as "
-                    f"{odd[0]}; download both again."
-                )
+    for path, names in paths.items():
+        stored = read(path)
+        if odd := sorted(stored.keys() ^ (stored.keys() if names is None else names)):
+            raise InteropError(
+                f"{path} and the index beside it differ in {len(odd)} tensors, such as {odd[0]}; "
+                "download both again."
+            )
         tensors |= stored
     return tensors
 
@@ -214,7 +210,7 @@ def open_directory(folder: Path) -> Directory:
     described = huggingface_settings.prior_configs(config, vqvae.model, where)
     models = {"vqvae": vqvae.model} | {f"priors.{i}": c for i, c in enumerate(described)}
     shapes = {prefix: importing.shapes(model, where) for prefix, model in models.items()}
-    tensors = read_tensors(find_weights(folder))
+    tensors = read_tensors(folder)
     absent = [_share(tensors, prefix, model) for prefix, model in models.items()]
     wanted = {
         f"{prefix}.{renamed(name)}": shape
