@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
 import os
 import re
 import runpy
@@ -16,6 +17,8 @@ import pytest
 from pages import PAGES, ROOT, commands, prose_options
 
 from experiments.__main__ import COMMANDS
+from experiments.evaluate.__main__ import COMMANDS as OF_EVALUATE
+from jukejax.evaluation.suites import SUITES
 from jukejax.presets import PRESETS
 
 OF_PRESETS = ("train", "launch", "compile")  # commands whose first word is a preset or a run
@@ -36,6 +39,8 @@ def choice(name: str, rest: list[str]) -> tuple[str, ...]:
         if words and words[0] not in ("plans", "shardings"):
             assert words[0] in PRESETS, f"there is no preset {words[0]}"
         words = words or ["prior_5b_lyrics"]
+    elif name == "evaluate":
+        words = [word for word in words if word in OF_EVALUATE]
     elif name not in OF_VERBS:
         words = []
     kind = KINDS.get(name)
@@ -75,8 +80,14 @@ def mistakes(line: list[str]) -> list[str]:
     name, *rest = line
     if name not in COMMANDS:
         return [] if name == "COMMAND" else [f"there is no command {name}"]
+    wrong: list[str] = []
+    if name == "evaluate" and rest and rest[0] not in OF_EVALUATE:
+        suites = itertools.takewhile(lambda word: not word.startswith("--"), rest)
+        wrong = [f"there is no suite {word}" for word in suites if word not in (*SUITES, "all")]
+    if name in OF_VERBS and rest:
+        options(name, choice(name, rest))  # the verb exists
     named, known = options_of(name, rest)
-    return [f"{name} has no {option}" for option in sorted(named - known)]
+    return wrong + [f"{name} has no {option}" for option in sorted(named - known)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -99,6 +110,7 @@ def test_the_pages_name_every_command() -> None:
 
 def test_a_wrong_name_is_noticed() -> None:
     text = "```\njukejax smaple --out a\njukejax sample --modle runs/model --out a  # a song\n```"
-    first, second = commands(text)
-    assert mistakes(first) == ["there is no command smaple"]
-    assert mistakes(second) == ["sample has no --modle"]
+    evaluate, smaple, sample = commands("`jukejax evaluate likelihod --out a`\n" + text)
+    assert mistakes(evaluate) == ["there is no suite likelihod"]
+    assert mistakes(smaple) == ["there is no command smaple"]
+    assert mistakes(sample) == ["sample has no --modle"]
