@@ -1,4 +1,8 @@
-"""The suite `alignment`: does the top prior follow the lyrics, and which head shows it best?"""
+"""The suite `alignment`: does the top prior follow the lyrics, and which attention head shows it?
+
+Monotonicity is that of `sampling.alignment`; onset errors are against words with known times. F
+frames of a song, C characters of its lyrics.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,8 @@ from jukejax.config import PriorConfig
 from jukejax.evaluation.data import Song
 from jukejax.evaluation.pages.player import find_words
 from jukejax.evaluation.pages.plots import png, subplots
-from jukejax.evaluation.results import Figure, Score, Table
-from jukejax.evaluation.subject import Lacking, Result, Subject, Suite
+from jukejax.evaluation.results import Columns, Figure, Score, Table
+from jukejax.evaluation.subject import Lacking, Result, Subject, Suite, evenly
 from jukejax.models.transformer import KEEP_LYRICS
 from jukejax.sampling import alignment
 from jukejax.sampling.alignment import Found, Head
@@ -22,39 +26,33 @@ from jukejax.sampling.inside import Reader, make_reader
 from jukejax.sampling.plan import plan_windows
 from jukejax.sampling.words import of_text, sung
 
-SONGS = 64  # held-out songs that are looked at, at most, evenly spread
-HOP = 0.5  # of a window: how far windows move
+SONGS = 64  # held-out songs that are aligned, at most, evenly spread
+HOP = 0.5  # distance of windows, as a part of a window
 SHOWN = 160  # frames and characters of the picture, at most
 
 
 def lyric_level(subject: Subject) -> int:
-    """The highest level whose prior has layers that look at lyrics.
-
-    Raises:
-      Lacking: there is none.
-    """
+    """The highest level whose prior has layers that attend to lyrics; Lacking without one."""
     for level in subject.prior_levels:
         config = subject.prior_config(level)
         if config.lyrics and alignment.lyric_layers(config):
             return level
-    raise Lacking("No prior of the model looks at lyrics, so there is nothing to align.")
+    raise Lacking("No prior of the model attends to lyrics, so there is nothing to align.")
 
 
-def sung_songs(subject: Subject, config: PriorConfig) -> list[Song]:
-    """Held-out songs with lyrics, at most `SONGS`.
-
-    Raises:
-      Lacking: there is none.
-    """
+def sung_songs(subject: Subject) -> list[Song]:
+    """Held-out songs with lyrics, at most `SONGS`; Lacking where there are none."""
     songs = [s for s in subject.codes.split("test") if s.lyrics.strip()]
     if not songs:
         raise Lacking(f"No held-out song of {subject.codes} has lyrics to align.")
-    chosen = np.linspace(0, len(songs), min(SONGS, len(songs)), endpoint=False).astype(int)
-    return [songs[i] for i in chosen]
+    return evenly(songs, SONGS)
+
+
+# --- one song -------------------------------------------------------------------------------------
 
 
 class Aligner:
-    """One prior, asked about prepared songs."""
+    """One prior, whose heads are read on prepared songs."""
 
     def __init__(self, subject: Subject, level: int) -> None:
         prior = subject.load_prior(level)
@@ -63,7 +61,7 @@ class Aligner:
         self.names = subject.label_names(prior.config)
 
     def align(self, song: Song, heads: list[Head]) -> dict[Head, Found]:
-        """Heads on a whole song, as the prior is told of it in training."""
+        """Heads on a song, with its labels and lyrics as in training."""
         config = self.config
         codes = self.subject.codes.read(song)[config.level]
         labels: dict[str, np.ndarray] = {}
@@ -76,32 +74,47 @@ class Aligner:
         return alignment.align(config, self.read, target, heads, self.subject.batch)
 
     def weights(self, song: Song, found: Found) -> np.ndarray:
-        """By characters of the lyrics as they stand."""
+        """Attention (F, C) to the characters of the lyrics as written."""
         assert self.config.lyrics is not None
         return of_text(found.weights, song.lyrics, self.config.lyrics.alphabet)
 
+    def measure(self, song: Song) -> dict[str, Any]:
+        """Figures of every head on one song, and of the evenly spread guess."""
+        heads = self.align(song, alignment.lyric_heads(self.config))
+        return {
+            "heads": [
+                {
+                    "monotonicity": found.monotonicity,
+                    "windows": found.windows,
+                    "errors": word_errors(self.config, song, self.weights(song, found)),
+                }
+                for found in heads.values()
+            ],
+            "linear": linear_errors(song),
+        }
+
 
 def word_errors(config: PriorConfig, song: Song, weights: np.ndarray) -> list[float]:
-    """By how many seconds the reading misses the onset of each word whose time is known."""
-    firsts, starts = _known(song)
+    """Distance in s of the onset read from attention (F, C), for each word with a known time."""
+    firsts, starts = _timed(song)
     if not len(firsts):
         return []
     seconds = alignment.frame_seconds(config, len(weights))
     end = song.n_samples / song.sample_rate
-    found = alignment.onsets(alignment.path(weights), seconds, end, firsts)
-    errors: list[float] = np.abs(found - starts).tolist()
+    read = alignment.onsets(alignment.path(weights), seconds, end, firsts)
+    errors: list[float] = np.abs(read - starts).tolist()
     return errors
 
 
 def linear_errors(song: Song) -> list[float]:
-    """The same of the guess that characters pass evenly from the song's beginning to its end."""
-    firsts, starts = _known(song)
+    """The same for a guess: characters pass evenly from the song's beginning to its end."""
+    firsts, starts = _timed(song)
     end = song.n_samples / song.sample_rate
     errors: list[float] = np.abs(firsts / max(len(song.lyrics), 1) * end - starts).tolist()
     return errors
 
 
-def _known(song: Song) -> tuple[np.ndarray, np.ndarray]:
+def _timed(song: Song) -> tuple[np.ndarray, np.ndarray]:
     """First characters in the lyrics, and onsets in s, of words with known times."""
     lyrics, timed = find_words(song.lyrics, song.words)
     if lyrics != song.lyrics:  # none of the words is in the lyrics
@@ -109,72 +122,55 @@ def _known(song: Song) -> tuple[np.ndarray, np.ndarray]:
     return np.array([word[3] for word in timed], int), np.array([word[1] for word in timed])
 
 
-def _look(aligner: Aligner, song: Song) -> dict[str, Any]:
-    """What one song tells of every head."""
-    found = aligner.align(song, alignment.lyric_heads(aligner.config))
-    return {
-        "heads": [
-            {
-                "monotonicity": x.monotonicity,
-                "windows": x.windows,
-                "errors": word_errors(aligner.config, song, aligner.weights(song, x)),
-            }
-            for x in found.values()
-        ],
-        "linear": linear_errors(song),
-    }
+# --- the suite ------------------------------------------------------------------------------------
 
 
-def _errors(lists: list[list[float]]) -> dict[str, Any]:
+def _percentiles(errors_by_song: list[list[float]]) -> dict[str, Any]:
     """Median and 90th percentile over all words; None where no time is known."""
-    errors = [error for one in lists for error in one]
+    errors = [error for errors in errors_by_song for error in errors]
     if not errors:
         return {"median_s": None, "p90_s": None}
-    return {
-        "median_s": float(np.median(errors)), "p90_s": float(np.percentile(errors, 90)),
-    }  # fmt: skip
+    return {"median_s": float(np.median(errors)), "p90_s": float(np.percentile(errors, 90))}
 
 
 def measure(subject: Subject) -> Result:
-    """Every head that looks at lyrics, on held-out songs."""
+    """Every head that attends to lyrics, on held-out songs."""
     level = lyric_level(subject)
-    songs = sung_songs(subject, subject.prior_config(level))
+    songs = sung_songs(subject)
     aligner = Aligner(subject, level)
-    config = aligner.config
-    found = [subject.once(song.id, functools.partial(_look, aligner, song)) for song in songs]
+    measured = [subject.once(song.id, functools.partial(aligner.measure, song)) for song in songs]
     rows: list[dict[str, Any]] = []
-    for i, head in enumerate(alignment.lyric_heads(config)):
-        own = [song["heads"][i] for song in found]
+    for i, head in enumerate(alignment.lyric_heads(aligner.config)):
+        own = [song["heads"][i] for song in measured]
         windows = sum(x["windows"] for x in own)
         score = sum(x["monotonicity"] * x["windows"] for x in own) / max(windows, 1)
-        rows.append(
-            {**head._asdict(), "monotonicity": score, **_errors([x["errors"] for x in own])}
-        )
+        errors = _percentiles([x["errors"] for x in own])
+        rows.append({**head._asdict(), "monotonicity": score, **errors})
     chosen = max(range(len(rows)), key=lambda i: rows[i]["monotonicity"])
     timed = rows[chosen]["median_s"] is not None
     by_song = {
         song.id: [float(np.median(x["heads"][chosen]["errors"])), len(x["linear"])]
-        for song, x in zip(songs, found, strict=True)
+        for song, x in zip(songs, measured, strict=True)
         if x["linear"]
     }
     return {
         "level": level,
         "songs": len(songs),
-        "words": sum(len(song["linear"]) for song in found),
+        "words": sum(len(x["linear"]) for x in measured),
         "heads": rows,
         "chosen": chosen,
         "best": min(range(len(rows)), key=lambda i: rows[i]["median_s"]) if timed else None,
-        "linear": _errors([song["linear"] for song in found]),
+        "linear": _percentiles([x["linear"] for x in measured]),
         "by_song": by_song,
         "picture": _picture(aligner, songs[0], rows[chosen]),
     }
 
 
 def _picture(aligner: Aligner, song: Song, row: dict[str, Any]) -> dict[str, Any]:
-    """The chosen head on a song, small: each frame in 255ths of its largest weight."""
+    """The chosen head on a song, reduced; each frame in 255ths of its largest weight."""
     head = Head(row["layer"], row["head"])
     weights = aligner.weights(song, aligner.align(song, [head])[head])
-    known = _known(song)
+    firsts, starts = _timed(song)
     scale = [math.ceil(size / SHOWN) for size in weights.shape]
     small = np.add.reduceat(weights, range(0, len(weights), scale[0]), axis=0)
     small = np.add.reduceat(small, range(0, weights.shape[1], scale[1]), axis=1)
@@ -184,30 +180,36 @@ def _picture(aligner: Aligner, song: Song, row: dict[str, Any]) -> dict[str, Any
         "seconds": song.n_samples / song.sample_rate,
         "characters": weights.shape[1],
         "image": [row.tobytes().hex() for row in (255 * small).round().astype(np.uint8)],
-        "words": [known[0].tolist(), known[1].tolist()],
+        "words": [firsts.tolist(), starts.tolist()],
     }
 
 
-def _seconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+# --- what is shown --------------------------------------------------------------------------------
 
 
 def tables(result: Result) -> list[Table]:
     title = (
         f"Lyrics and music of {result['songs']} held-out songs, level {result['level']}: how "
-        "monotone each head is (expected Kendall's tau within a window: 1 reads on all the time, 0 "
-        f"does not move), and how far it misses the onsets of {result['words']} words whose times "
-        "are known, in s; lower is better. * is chosen by monotonicity, + is best by words."
+        "monotonic each head is (expected Kendall's tau within a window: 1 moves forward all the "
+        f"time, 0 does not move), and its error in s at the onsets of {result['words']} words "
+        "whose times are known; lower is better. * is chosen by monotonicity, + is best by words."
     )
+
+    def seconds(key: str) -> Any:
+        return lambda row: "-" if row[key] is None else f"{row[key]:.2f}"
+
+    columns: Columns = {
+        "head": "{name}",
+        "monotonicity": lambda row: f"{row['monotonicity']:+.4f}" if "layer" in row else "",
+        "median": seconds("median_s"),
+        "90 %": seconds("p90_s"),
+    }
     rows = []
     for i, row in enumerate(result["heads"]):
         mark = "*" * (i == result["chosen"]) + "+" * (i == result["best"])
-        name = f"layer {row['layer']} head {row['head']} {mark}"
-        figures = (_seconds(row["median_s"]), _seconds(row["p90_s"]))
-        rows.append((name, f"{row['monotonicity']:+.4f}", *figures))
-    linear = result["linear"]
-    rows.append(("evenly spread", "", _seconds(linear["median_s"]), _seconds(linear["p90_s"])))
-    return [Table(title, ("head", "monotonicity", "median", "90 %"), rows)]
+        rows.append({**row, "name": f"layer {row['layer']} head {row['head']} {mark}"})
+    rows.append({**result["linear"], "name": "evenly spread"})
+    return [Table.of(title, columns, rows)]
 
 
 def figures(result: Result) -> list[Figure]:
@@ -223,10 +225,10 @@ def figures(result: Result) -> list[Figure]:
         axis.legend(loc="upper right")
     axis.set(xlabel="time in s", ylabel="character of the lyrics")
     caption = (
-        f"Where layer {row['layer']}, head {row['head']} looks in the lyrics of "
+        f"Attention of layer {row['layer']}, head {row['head']} to the lyrics of "
         f"{picture['song']}, each time scaled to its largest weight. The band falls because the "
-        "window of lyrics that the prior is told moves with the song; a prior that follows the "
-        "words draws a narrow line in it, through the known onsets."
+        "window of lyrics that the prior is conditioned on moves with the song; a prior that "
+        "follows the words draws a narrow line in it, through the known onsets."
     )
     return [Figure("Attention to the lyrics", caption, png(figure))]
 
@@ -245,7 +247,7 @@ SUITE = Suite(
     title="Alignment",
     about=(
         "Whether the top prior's attention moves through the lyrics as they are sung: its "
-        "monotonicity, and its errors against words whose times are known."
+        "monotonicity, and its errors at words whose times are known."
     ),
     measure=measure,
     tables=tables,

@@ -1,7 +1,7 @@
-"""Intervals by the bootstrap over songs (Efron 1979): songs are drawn again, with replacement.
+"""Percentile intervals by the bootstrap over songs (Efron 1979), drawn with replacement.
 
-Tokens or frames of one song are alike, so the song is what is drawn. The percentile interval of few
-songs is narrow of the truth; the number of songs belongs beside it.
+Tokens or frames of one song are similar, so whole songs are drawn. The interval of few songs is too
+narrow; show the number of songs with it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ BySong = Mapping[str, tuple[float, float]]  # id -> (value, weight)
 
 
 def resampled(totals: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """sum(totals) / sum(weights), both (n,), of draws of n songs: (ROUNDS,); seeded."""
+    """sum(totals) / sum(weights) over draws of n songs, both (n,): (ROUNDS,); seeded."""
     n, rng = len(weights), np.random.default_rng(0)
-    at_once, found = max(1, 10**6 // n), []
+    at_once, means = max(1, 10**6 // n), []
     for first in range(0, ROUNDS, at_once):
         drawn = rng.integers(0, n, (min(at_once, ROUNDS - first), n))
-        found.append(totals[drawn].sum(1) / weights[drawn].sum(1))
-    return np.concatenate(found)
+        means.append(totals[drawn].sum(1) / weights[drawn].sum(1))
+    return np.concatenate(means)
 
 
 def interval(by_song: BySong) -> tuple[float, float] | None:
-    """95 % interval of the weighted mean over songs; None of fewer than two songs."""
+    """95 % interval of the weighted mean over songs; None for fewer than two songs."""
     return _interval(*_arrays(by_song))
 
 

@@ -1,10 +1,10 @@
-"""An index on disk of songs' codes, for the longest runs that other codes share with them.
+"""An index on disk of songs' codes that finds the longest runs shared with other codes.
 
-A shard holds some songs' codes one after the other, each followed by a code that is none, and the
-order of all suffixes of that (a suffix array, Manber and Myers 1993). The longest run that begins
-at a code of a query lies beside the place where the query's suffix would stand, so a search is
-exact, whatever the songs repeat. A code takes 6 bytes (2 of itself, 4 of its place in the order)
-and is mapped into memory, not read.
+A shard is the codes of several songs, concatenated with a separator, and the order of all their
+suffixes (a suffix array, Manber and Myers 1993). The longest run that begins at a code of a query
+is next to the place where the query's suffix would be sorted in, so a search is exact, however much
+the songs repeat. A code takes 6 bytes (2 for itself, 4 for its place in the order), mapped into
+memory rather than read. n codes of a query, m queries, depth codes compared.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from numpy.typing import NDArray
 from jukejax import files
 from jukejax.config import ConfigError
 
-END = 65_535  # stands after each song; no code
-SHARD = 2**25  # codes of a shard, about: its building takes some 60 bytes for each, 2 GiB
+END = 65_535  # separator after each song; not a code
+SHARD = 2**25  # codes of a shard, about: building it takes 60 bytes each, 2 GiB
 NAME = "index.json"
-_DEPTH = 32  # codes of a run that are compared at first
-_COMPARED = 2**22  # codes that are compared at once: what bounds the memory of a search
+_DEPTH = 32  # codes of a run compared in the first pass
+_COMPARED = 2**22  # codes compared at once: bounds the memory of a search
 
 Codes = NDArray[np.uint16]
 Read = Callable[[], NDArray[Any]]
 
 
 class Runs(NamedTuple):
-    """For each code of a query (n,): the longest run shared from there on, and where it is."""
+    """For each code of a query (n,): the longest shared run that begins there, and its place."""
 
     length: NDArray[np.int64]
     song: NDArray[np.int64]  # number in `CodeIndex.songs`; -1 where the length is 0
@@ -39,12 +39,12 @@ class Runs(NamedTuple):
 
 
 def suffix_order(codes: NDArray[Any]) -> NDArray[np.uint32]:
-    """The order (n,) of the suffixes of codes (n,), by doubling the length that is sorted by."""
+    """The order (n,) of the suffixes of codes (n,), by prefix doubling."""
     n = len(codes)
     rank = np.unique(codes, return_inverse=True)[1].astype(np.int64)
     width = 1
     while True:
-        after = np.zeros(n, np.int64)  # nothing comes before every code
+        after = np.zeros(n, np.int64)  # the end sorts before every code
         after[: -width or None] = rank[width:] + 1
         key = rank * (n + 1) + after
         order = np.argsort(key, kind="stable")
@@ -57,7 +57,7 @@ def suffix_order(codes: NDArray[Any]) -> NDArray[np.uint32]:
 
 
 class Shard:
-    """Some songs' codes in one file, and the order of its suffixes in another."""
+    """The codes of several songs in one file, and the order of its suffixes in another."""
 
     def __init__(self, path: Path) -> None:
         self.codes: Codes = np.load(path / "codes.npy", mmap_mode="r")
@@ -78,39 +78,37 @@ class Shard:
             (folder / "songs.json").write_text(names, "utf-8")
 
     def _window(self, places: NDArray[np.int64], depth: int) -> NDArray[np.int32]:
-        """Codes (m, depth) from places on; -2 behind the end of all."""
+        """Codes (m, depth) from places on; -2 after the end."""
         at = places[:, None] + np.arange(depth)
-        found = self.codes[np.minimum(at, len(self.codes) - 1)].astype(np.int32)
-        found[at >= len(self.codes)] = -2
-        return found
+        window = self.codes[np.minimum(at, len(self.codes) - 1)].astype(np.int32)
+        window[at >= len(self.codes)] = -2
+        return window
 
     def longest(self, query: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Length and place in the shard (n,) of the longest run from each code of a query on."""
+        """Length and place in the shard (n,) of the longest run from each code of a query (n,)."""
         n = len(query)
         length, place = np.zeros(n, np.int64), np.zeros(n, np.int64)
         todo, depth = np.arange(n), _DEPTH
         while len(todo):
             padded = np.concatenate([query, np.full(depth, -1, np.int32)])
-            for some in np.array_split(todo, -(-len(todo) * depth // _COMPARED)):
-                wanted = padded[some[:, None] + np.arange(depth)]
-                length[some], place[some] = self._search(wanted)
+            for part in np.array_split(todo, -(-len(todo) * depth // _COMPARED)):
+                wanted = padded[part[:, None] + np.arange(depth)]
+                length[part], place[part] = self._search(wanted)
             todo, depth = todo[length[todo] == depth], 4 * depth
         return length, place
 
     def _search(self, wanted: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """As `longest`, of beginnings (m, depth) of suffixes; no longer than they are."""
+        """As `longest`, of the beginnings (m, depth) of suffixes; runs of `depth` codes at most."""
         m, depth = wanted.shape
         low, high = np.zeros(m, np.int64), np.full(m, len(self.order), np.int64)
         while (low < high).any():
             open_ = np.flatnonzero(low < high)
             middle = (low[open_] + high[open_]) // 2
-            found = self._window(self.order[middle].astype(np.int64), depth)
-            differ = found != wanted[open_]
+            window = self._window(self.order[middle].astype(np.int64), depth)
+            differ = window != wanted[open_]
             first = np.where(differ.any(1), differ.argmax(1), depth - 1)[:, None]
-            below = np.take_along_axis(found, first, 1) < np.take_along_axis(
-                wanted[open_], first, 1
-            )
-            below = below[:, 0]
+            pair = (np.take_along_axis(x, first, 1)[:, 0] for x in (window, wanted[open_]))
+            below = np.less(*pair)
             low[open_[below]] = middle[below] + 1
             high[open_[~below]] = middle[~below]
         length, place = np.zeros(m, np.int64), np.zeros(m, np.int64)
@@ -124,52 +122,52 @@ class Shard:
 
 
 class CodeIndex:
-    """An index in a folder; songs are added, and runs looked up."""
+    """An index in a folder, which songs can be added to."""
 
     def __init__(self, folder: str | Path, source: str) -> None:
-        """Opens or begins an index.
+        """Opens or creates an index.
 
         Args:
-          source: what the codes are (a level of a VQ-VAE); songs of another are refused.
+          source: what the codes are: a level of a VQ-VAE.
 
         Raises:
-          ConfigError: the folder holds an index of another source.
+          ConfigError: the folder has an index of another source.
         """
         self.folder = Path(folder)
         note = self.folder / NAME
         if not note.exists():
             files.write_json(note, {"source": source})
-        if (found := json.loads(note.read_text("utf-8"))["source"]) != source:
+        if (indexed := json.loads(note.read_text("utf-8"))["source"]) != source:
             raise ConfigError(
-                f"{folder} holds an index of {found}, not of {source}; remove it, or choose "
+                f"{folder} holds an index of {indexed}, not of {source}; remove it, or choose "
                 "another folder."
             )
         self.shards = [Shard(path) for path in sorted(self.folder.glob("shard_*"))]
         self.songs = [song for shard in self.shards for song in shard.songs]
 
     def add(self, songs: Iterable[tuple[str, Read]], shard: int = SHARD) -> None:
-        """Adds songs (id, a function that reads its codes (n,)) that are not there yet.
+        """Adds songs (id, a function that reads its codes (n,)) that the index does not have yet.
 
-        A shard is written when it is full, so that a run that was killed goes on there, in memory
-        that does not grow with the number of songs.
+        Each shard is written when it is full: an interrupted run continues from there, and memory
+        does not grow with the number of songs.
 
         Raises:
           ConfigError: a code is not below 65,535.
         """
-        there, some, size = set(self.songs), list[tuple[str, Codes]](), 0
+        present, pending, size = set(self.songs), list[tuple[str, Codes]](), 0
         for name, read in songs:
-            if name in there:
+            if name in present:
                 continue
             codes = np.asarray(read())
             if codes.size and not 0 <= codes.min() <= codes.max() < END:
                 raise ConfigError(f"song {name!r} has codes outside 0..{END - 1}.")
-            some.append((name, codes.astype(np.uint16)))
+            pending.append((name, codes.astype(np.uint16)))
             size += len(codes) + 1
             if size >= shard:
-                self._write(some)
-                some, size = [], 0
-        if some:
-            self._write(some)
+                self._write(pending)
+                pending, size = [], 0
+        if pending:
+            self._write(pending)
 
     def _write(self, songs: list[tuple[str, Codes]]) -> None:
         path = self.folder / f"shard_{len(self.shards):06d}"
@@ -218,33 +216,33 @@ class Near(NamedTuple):
 
     share: float  # of the window's codes, at the same places
     song: int
-    start: int  # of the window in that song; may lie before its first code
+    start: int  # of the window in that song; may be before its first code
 
 
 def nearest(index: CodeIndex, window: NDArray[Any], runs: Runs, seeds: int = 16) -> Near | None:
-    """The nearest stretch among those that share one of a window's longest runs.
+    """The nearest stretch among those that share one of a window's longest runs; None without one.
 
-    Runs are seeds that are extended without gaps (as in BLAST, Altschul et al. 1990): each lays the
-    window on a song, and the codes that agree there are counted. None where nothing is shared.
+    Runs are seeds that are extended without gaps (as in BLAST, Altschul et al. 1990): each places
+    the window in a song, and the codes that agree there are counted.
     """
     best: Near | None = None
-    for song, start in _laid(runs, seeds):
+    for song, start in _placed(runs, seeds):
         codes = index.song(song)
         low, high = max(start, 0), min(start + len(window), len(codes))
         agree = np.count_nonzero(codes[low:high] == window[low - start : high - start])
-        found = Near(agree / len(window), song, start)
-        if best is None or found.share > best.share:
-            best = found
+        near = Near(agree / len(window), song, start)
+        if best is None or near.share > best.share:
+            best = near
     return best
 
 
-def _laid(runs: Runs, seeds: int) -> Iterator[tuple[int, int]]:
-    """Distinct (song, start of the window in it) of the longest runs."""
+def _placed(runs: Runs, seeds: int) -> Iterator[tuple[int, int]]:
+    """Distinct (song, start of the window in it), longest runs first."""
     seen: set[tuple[int, int]] = set()
     for i in np.argsort(-runs.length, kind="stable"):
         if not runs.length[i] or len(seen) == seeds:
             return
-        laid = (int(runs.song[i]), int(runs.place[i] - i))
-        if laid not in seen:
-            seen.add(laid)
-            yield laid
+        placed = (int(runs.song[i]), int(runs.place[i] - i))
+        if placed not in seen:
+            seen.add(placed)
+            yield placed

@@ -1,7 +1,7 @@
-"""Opus and MP3 at the bitrate nearest to one asked for, as libsndfile writes them.
+"""Opus and MP3 near a given bitrate, as libsndfile writes them.
 
-libsndfile takes a compression level, not a bitrate, so the settings are tried on a sound and the
-nearest is taken; what is reported is the size of the files. Mono.
+libsndfile takes a compression level, not a bitrate, so all settings are tried on a sound and the
+nearest is used; reported bitrates are those of the files. S samples, mono.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK = 65_536  # frames a write; libsndfile overflows its stack on very long ones
-_LAG = 0.1  # seconds of delay looked for
+_BLOCK = 65_536  # frames per write; libsndfile overflows its stack on very long ones
+_LAG = 0.1  # largest delay, in seconds
 
 
 class Setting(NamedTuple):
     codec: str  # "Opus" or "MP3"
-    rate: int  # Hz the codec is given
+    rate: int  # Hz of what the codec encodes
     level: float  # libsndfile's compression level, 0 .. 1
 
 
@@ -47,7 +47,7 @@ def encode(setting: Setting, sound: NDArray[np.float32]) -> bytes:
 
 
 def delay(sound: NDArray[Any], other: NDArray[Any], most: int) -> int:
-    """By how many samples `other` is later, at most `most` either way: the highest correlation."""
+    """Delay of `other` in samples, in -most..most: where the correlation is highest."""
     size = 2 ** int(np.ceil(np.log2(len(sound) + len(other))))
     spectrum = np.fft.rfft(other, size) * np.conj(np.fft.rfft(sound, size))
     product = np.fft.irfft(spectrum, size)
@@ -58,7 +58,7 @@ def delay(sound: NDArray[Any], other: NDArray[Any], most: int) -> int:
 def round_trip(
     setting: Setting, sound: NDArray[np.float32], rate: int
 ) -> tuple[NDArray[np.float32], int]:
-    """A sound (S,) as the codec gives it back, without its delay, and the bytes of the file."""
+    """A sound (S,) decoded from the codec's file, its delay removed, and the file's bytes."""
     import soundfile
     import soxr
 
@@ -73,9 +73,9 @@ def round_trip(
 
 
 def nearest(codec: str, kbps: float, sound: NDArray[np.float32], rate: int) -> Setting:
-    """The setting whose file of (5 s of) this sound is nearest to a bitrate, by ratio.
+    """The setting whose file of this sound (5 s of it) is nearest to a bitrate, by ratio.
 
-    Among those about equally near, the one of the highest sample rate.
+    Of settings about equally near, the one with the highest sample rate.
     """
     import soxr
 

@@ -16,21 +16,20 @@ from jukejax.evaluation.results import Columns, Score, Table, read_record, sprea
 from jukejax.evaluation.suites import SUITES
 
 ABOUT = (
-    "The first directory is what the others are compared with. A difference is second minus first; "
-    "its 95 % interval is of the paired bootstrap over the songs that both measured, where there "
-    "are figures by song. The better one is named where the interval leaves out 0; few songs give "
-    "intervals that are too narrow. Where several rows are looked at, one in twenty stands out by "
-    "chance."
+    "The others are compared with the first directory. A difference is second minus first; its "
+    "95 % interval is of the paired bootstrap over the songs that both measured, where there are "
+    "figures by song. The better one is named where the interval excludes 0; few songs give "
+    "intervals that are too narrow. Of several rows, one in twenty stands out by chance."
 )
 
 
 def compare(first: Sequence[Score], second: Sequence[Score]) -> list[dict[str, Any]]:
-    """The scores that both have, by name: values, second - first, its 95 % interval, the better.
+    """The scores that both have: name, values, second - first, its 95 % interval, the better.
 
-    Where both have figures by song, values and difference are those of the songs of both, and the
-    interval is of the paired bootstrap over them. Else, where both have an interval, theirs are
-    taken as independent and normal. "better" is "first" or "second" where the interval leaves out
-    0, "unclear" where it does not, and "" where there is none or no direction is better.
+    Where both have figures by song, values and difference are of the songs in both, and the
+    interval is of the paired bootstrap over them. Else, where both have an interval, the two are
+    assumed independent and normal. "better" is "first" or "second" where the interval excludes 0,
+    "unclear" where it does not, and "" without an interval or a better direction.
     """
     others = {score.name: score for score in second}
     return [_pair(score, others[score.name]) for score in first if score.name in others]

@@ -26,7 +26,7 @@ Windows = dict[str, NDArray[Any]]
 
 
 class Replaced(NamedTuple):
-    """Windows whose bits are compared with those of the same rows as they are."""
+    """Windows with one condition replaced, to compare with the same rows unchanged."""
 
     name: str
     condition: str  # "codes", "upper codes", "labels" or "lyrics"
@@ -37,15 +37,15 @@ class Replaced(NamedTuple):
 def donors(
     windows: Windows, rows: NDArray[np.int64], differs: Callable[[int, int], bool]
 ) -> NDArray[np.int64]:
-    """For each of `rows` the row of another song that lends it a condition; -1 where none can."""
+    """For each of `rows` the row of another song that lends it a condition, or -1."""
     song, place = windows["song"], windows["place"]
     count = int(song.max()) + 1
-    found = []
+    lenders = []
     for row in rows:
         others = [j for j in range(len(song)) if song[j] != song[row] and differs(row, j)]
         ahead = {j: ((song[j] - song[row]) % count, abs(place[j] - place[row])) for j in others}
-        found.append(min(others, key=ahead.__getitem__, default=-1))
-    return np.array(found, np.int64)
+        lenders.append(min(others, key=ahead.__getitem__, default=-1))
+    return np.array(lenders, np.int64)
 
 
 def replacements(
@@ -57,12 +57,12 @@ def replacements(
     """Every replacement that the prior and the windows allow.
 
     Args:
-      windows: the first `count` are scored; the others may lend their conditions only.
+      windows: the first `count` are scored; the others only lend their conditions.
       upper_unigram: how likely each code of the level above is on its own, for priors that read it.
     """
     rng, every = np.random.default_rng(0), np.arange(count)
 
-    def taken(rows: NDArray[np.int64], changed: Windows) -> Windows:
+    def with_changes(rows: NDArray[np.int64], changed: Windows) -> Windows:
         return {name: array[rows] for name, array in windows.items()} | changed
 
     def shuffled(array: NDArray[Any]) -> NDArray[Any]:
@@ -78,11 +78,11 @@ def replacements(
         lenders = donors(windows, rows, differs)
         rows, lenders = rows[lenders >= 0], lenders[lenders >= 0]
         if len(rows):
-            changed = taken(rows, {key: windows[key][lenders] for key in keys})
+            changed = with_changes(rows, {key: windows[key][lenders] for key in keys})
             yield Replaced(f"another song's {name}", name, rows, changed)
 
     shuffle = {"codes": shuffled(windows["codes"][:count])}
-    yield Replaced("shuffled codes", "codes", every, taken(every, shuffle))
+    yield Replaced("shuffled codes", "codes", every, with_changes(every, shuffle))
     anything = np.ones(len(windows["song"]), bool)
     if config.upper:
         assert upper_unigram is not None
@@ -93,7 +93,7 @@ def replacements(
             ("shuffled upper codes", shuffled(windows["upper"][:count])),
             ("random upper codes", drawn),
         ):
-            yield Replaced(name, "upper codes", every, taken(every, {"upper": upper}))
+            yield Replaced(name, "upper codes", every, with_changes(every, {"upper": upper}))
     if config.labels:
         unknown = unknown_ids(config.labels)
         yield from lent("labels", tuple(unknown), every, anything)
@@ -103,7 +103,7 @@ def replacements(
                         else none[k] != windows[k][:count] for k in unknown], axis=0)  # fmt: skip
         rows = np.flatnonzero(named)
         if len(rows):
-            changed = taken(rows, {k: none[k][rows] for k in unknown})
+            changed = with_changes(rows, {k: none[k][rows] for k in unknown})
             yield Replaced("unknown labels", "labels", rows, changed)
     if config.lyrics:
         sung = (windows["lyrics"] != 0).any(1)
@@ -111,7 +111,7 @@ def replacements(
         yield from lent("lyrics", ("lyrics",), rows, sung)
         if len(rows):
             empty = np.zeros_like(windows["lyrics"][rows])
-            yield Replaced("no lyrics", "lyrics", rows, taken(rows, {"lyrics": empty}))
+            yield Replaced("no lyrics", "lyrics", rows, with_changes(rows, {"lyrics": empty}))
 
 
 def differences(
@@ -127,8 +127,8 @@ def differences(
 
     Args:
       split: what the windows are of.
-      windows, count, upper_unigram: as `replacements` takes them. Tokens count where
-        windows["counted"] (N, T) says so; all, where it is not there.
+      windows, count, upper_unigram: as of `replacements`. "counted" (N, T) says which tokens count;
+        without it, all do.
     """
     counted = windows.get("counted", np.ones(windows["codes"].shape, bool))
 
@@ -207,8 +207,8 @@ def worth_figures(levels: list[dict[str, Any]]) -> list[Figure]:
         if bars:
             caption = (
                 f"Bits per token that level {row['level']} loses when a condition is replaced. "
-                "Further right: it makes more of it; at 0 it ignores it. Lines: 95 % intervals "
-                "over songs. The scale differs from level to level."
+                "Further right: the prior depends more on it; at 0 it ignores it. Lines: 95 % "
+                "intervals over songs. The scale differs between levels."
             )
             picture = plots.bars(bars, "bits per token more than with the truth")
             title = f"Level {row['level']}: what each condition is worth"

@@ -1,13 +1,13 @@
-"""Models that count the training codes of a level: what a prior must beat.
+"""Baselines for a prior: models that count the training codes of a level.
 
 - unigram: p(b) = (n(b) + 1) / (N + K), add-one smoothing;
 - bigram: p(b | a) = (c(a, b) + alpha p(b)) / (c(a) + alpha), counts interpolated with the unigram
-  (MacKay and Peto 1995). alpha is the power of two under which the training pairs are likeliest,
-  each left out of the counts in its turn;
+  (MacKay and Peto 1995). alpha is the power of two with the highest leave-one-out likelihood of the
+  training pairs;
 - `KneserNey`: n-grams of higher orders.
 
-The first token of a window, before which the prior knows no music either, is scored by the unigram.
-B batch, T tokens of a window, K codes, N training tokens.
+The first token of a window, for which the prior has no earlier codes either, is scored by the
+unigram. B batch, T tokens of a window, K codes, N training tokens.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Counts(NamedTuple):
 
 
 def empty_counts(codes: int) -> Counts:
-    """Counts of nothing, for `count`."""
+    """Zero counts, for `count`."""
     return Counts(np.zeros(codes, np.int64), np.zeros((codes, codes), np.int64))
 
 
@@ -47,8 +47,8 @@ def count(counts: Counts, sequence: NDArray[Any]) -> None:
     sequence = sequence.astype(np.int64)
     if len(sequence) and sequence.max() >= k:
         raise CheckpointError(
-            f"The codes go up to {sequence.max()}, but the prior knows {k} of them; encode the "
-            "songs with the VQ-VAE that it was trained for."
+            f"The codes go up to {sequence.max()}, but the prior has {k} codes; encode the songs "
+            "with the VQ-VAE that it was trained for."
         )
     counts.tokens[:] += np.bincount(sequence, minlength=k)
     pairs, times = np.unique(sequence[:-1] * k + sequence[1:], return_counts=True)
@@ -63,11 +63,11 @@ class CountModel(NamedTuple):
     alpha: float
 
     def unigram_bits(self, codes: NDArray[Any]) -> Floats:
-        """Bits of each token of windows (B, T), on its own."""
+        """Bits (B, T) of each token of windows (B, T), without context."""
         return -np.log2(self.unigram[codes])
 
     def bigram_bits(self, codes: NDArray[Any]) -> Floats:
-        """Bits of each token of windows (B, T), given the one before it in the window."""
+        """Bits (B, T) of each token of windows (B, T), given the one before it in the window."""
         a, b = codes[:, :-1], codes[:, 1:]
         after = self.counts.pairs.sum(1)
         p = (self.counts.pairs[a, b] + self.alpha * self.unigram[b]) / (after[a] + self.alpha)
@@ -82,7 +82,7 @@ def fit(counts: Counts) -> CountModel:
 
 
 def choose_alpha(counts: Counts) -> float:
-    """The alpha of `ALPHAS` with the fewest bits over all training pairs, each left out in turn."""
+    """The alpha of `ALPHAS` with the fewest leave-one-out bits over all training pairs."""
     tokens = counts.tokens
     a, b = np.nonzero(counts.pairs)
     times = counts.pairs[a, b]
@@ -99,7 +99,7 @@ def choose_alpha(counts: Counts) -> float:
 
 
 class Discounted(NamedTuple):
-    """One order under one way of counting; what a context's continuations share."""
+    """One order under one way of counting, with its absolute discount."""
 
     counts: NDArray[np.int64]  # by n-gram
     totals: NDArray[np.int64]  # by context: the sum over its continuations
@@ -108,7 +108,7 @@ class Discounted(NamedTuple):
 
 
 class Order(NamedTuple):
-    """The n-grams of one length that occur, as numbers to the base K, ascending."""
+    """The distinct n-grams of one length, as numbers in base K, ascending."""
 
     keys: Keys
     contexts: Keys
@@ -120,13 +120,14 @@ class KneserNey:
     """Interpolated Kneser-Ney n-grams (Chen and Goodman 1999, section 4.1.6), exact counts.
 
     p(w | h) = max(c(hw) - D, 0) / c(h) + D n(h) / c(h) p(w | h without its first code), where n(h)
-    is how many codes follow h and D = n1 / (n1 + 2 n2), from how many n-grams occur once and twice.
-    The highest order counts how often hw occurs, the others after how many different codes; below
-    the first order is 1 / K. At a window's beginning the order is what there is.
+    is the number of different codes after h and D = n1 / (n1 + 2 n2), with n1 and n2 the numbers of
+    n-grams that occur once and twice. c is the number of occurrences in the highest order, and the
+    number of different codes before in the others; below the first order p is 1 / K. At a window's
+    beginning the order is limited by the tokens before.
     """
 
     def __init__(self, sequences: Sequence[NDArray[Any]], codes: int, order: int = 5) -> None:
-        """Counts whole songs (T,) of codes below K; memory is at most 70 bytes a token an order.
+        """Counts songs (T,) of codes below K; memory is at most 70 bytes per token and order.
 
         Raises:
           ValueError: n-grams of that order do not fit into 64 bits.
@@ -153,7 +154,7 @@ class KneserNey:
         return np.unique(np.concatenate([np.zeros(0, np.uint64), *keys]), return_counts=True)
 
     def _keys(self, codes: NDArray[Any], n: int) -> Keys:
-        """The n-gram that ends at each token of windows from the n-th on: (B, T - n + 1)."""
+        """The n-grams of windows (B, T) as numbers, by their last token: (B, T - n + 1)."""
         length = codes.shape[1] - n + 1
         keys = np.zeros((len(codes), length), np.uint64)
         for i in range(n):
@@ -171,7 +172,7 @@ class KneserNey:
         return Discounted(counts, totals, distinct, discount)
 
     def bits(self, codes: NDArray[Any], orders: Sequence[int]) -> dict[int, Floats]:
-        """Bits of each token of windows (B, T) given those before it, by each of some orders."""
+        """Bits (B, T) of each token of windows (B, T) given those before it, for each order."""
         p = np.full(codes.shape, 1.0 / self.codes)
         found = {}
         for n in range(1, min(max(orders), codes.shape[1]) + 1):
@@ -186,11 +187,11 @@ class KneserNey:
 
 
 def _find(values: Keys, wanted: Keys) -> NDArray[np.int64]:
-    """Where each wanted number lies in ascending values, -1 where it is not."""
+    """Index of each wanted number in ascending values, or -1."""
     if not len(values):
         return np.full(wanted.shape, -1)
     flat = wanted.reshape(-1)
-    ascending = np.argsort(flat)  # neighbours are then found in neighbouring memory
+    ascending = np.argsort(flat)  # so that the search reads neighbouring memory
     places = np.empty(len(flat), np.int64)
     places[ascending] = np.searchsorted(values, flat[ascending])
     places = np.minimum(places, len(values) - 1)

@@ -1,12 +1,12 @@
-"""Distances of a sound from its rebuilding, by the definitions of descript-audio-codec.
+"""Mel and STFT distances of a reconstruction, as defined by descript-audio-codec.
 
 Both compare magnitudes |S| of short-time spectra (periodic Hann window, hop a quarter of it, frames
 centred on reflected ends), with windows of 2048 and 512 samples:
 
     sum over windows of mean |2 log10 max(|S|, 1e-5) - 2 log10 max(|S'|, 1e-5)| + mean ||S| - |S'||
 
-The STFT distance takes the spectra themselves, the mel distance 150 and 80 mel bands (Slaney's, of
-equal area, up to half the rate) of the magnitudes. Lower is better. Kumar et al. 2023, "High-
+The STFT distance compares the spectra themselves, the mel distance 150 and 80 mel bands (Slaney's,
+of equal area, up to half the rate) of the magnitudes. Lower is better. Kumar et al. 2023, "High-
 fidelity audio compression with improved RVQGAN"; defaults of its `MultiScaleSTFTLoss` and
 `MelSpectrogramLoss`. S samples, mono.
 """
@@ -26,7 +26,7 @@ _EPS, _FRAMES = 1e-5, 1024
 
 
 def _magnitudes(sound: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
-    """|S| of some frames after others, (frames, size // 2 + 1) each."""
+    """|S| of consecutive frames, (frames, size // 2 + 1) each time."""
     padded = np.pad(sound, size // 2, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[:: size // 4]
     window = np.hanning(size + 1)[:-1].astype(sound.dtype)
@@ -35,7 +35,7 @@ def _magnitudes(sound: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
 
 
 def _gap(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
-    """Sums over frames and bins of both terms, and how many they are."""
+    """Sums over frames and bins of both terms, and their number."""
     logs = 2 * np.abs(np.log10(np.maximum(a, _EPS)) - np.log10(np.maximum(b, _EPS)))
     return np.array([logs.sum(dtype=np.float64), np.abs(a - b).sum(dtype=np.float64), a.size])
 

@@ -1,4 +1,4 @@
-"""What turns sound into vectors whose distribution says something about music."""
+"""The protocol of networks that embed music: what can take the place of `musicnn`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 
 
 class Embedded(NamedTuple):
-    """Of consecutive windows of a sound: vectors (n, D) and probabilities of tags (n, K)."""
+    """Consecutive windows of a sound: vectors (n, D) and probabilities of tags (n, K)."""
 
     vectors: NDArray[np.float32]
     tags: NDArray[np.float32]
 
 
 class Embedder(Protocol):
-    """Another network than musicnn needs this much to take its place."""
+    """A network that embeds windows of sound."""
 
     name: str
-    tags: tuple[str, ...]  # K names; none where it has no tags
+    tags: tuple[str, ...]  # K names; empty for a network without tags
     seconds: float  # length of a window
 
     def __call__(self, sound: NDArray[Any], sample_rate: int) -> Embedded:
-        """The whole windows of a mono sound (S,) in [-1, 1]; none where it is shorter than one."""
+        """The complete windows of a mono sound (S,) in [-1, 1]; none of a shorter sound."""
         ...

@@ -1,4 +1,8 @@
-"""Excerpts of held-out songs: the VQ-VAE beside Opus and MP3, and sounds to listen to."""
+"""How do excerpts rebuilt by the VQ-VAE compare with Opus and MP3 of the same bitrate?
+
+Also writes the originals and their reconstructions to OUT/sounds, to listen to. Part of the suite
+`reconstruction`. S samples, mono.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +19,19 @@ from jukejax import files
 from jukejax.evaluation import codecs, fidelity
 from jukejax.evaluation.data import Song
 from jukejax.evaluation.distances import distances
-from jukejax.evaluation.subject import Lacking, Subject
-from jukejax.models import vqvae as model
+from jukejax.evaluation.fidelity import Sound
+from jukejax.evaluation.subject import Lacking, Result, Subject
+from jukejax.models.vqvae import decoder_reach
 
-SONGS, SECONDS = 8, 10.0
+SONGS, SECONDS = 8, 10.0  # at most, evenly over the test split; of each
 CODECS = ("Opus", "MP3")
-Sound = fidelity.Sound
+SHORTEST = 2048  # samples that the distances need more of
 
 
 def excerpt(subject: Subject, song: Song) -> tuple[int, Sound]:
-    """Where an excerpt begins (a multiple of the top hop), and its mean downmix.
+    """Where an excerpt begins (a multiple of the top hop), and its mean downmix (S,).
 
-    The middle of the song, or from the first word sung where words have times.
+    The middle of the song, or from the first sung word where words have times.
     """
     top, rate = subject.vqvae.config.hops[-1], subject.vqvae.config.sample_rate
     length = min(song.n_samples, round(SECONDS * rate))
@@ -36,11 +41,11 @@ def excerpt(subject: Subject, song: Song) -> tuple[int, Sound]:
 
 
 def rebuild(subject: Subject, song: Song, start: int, length: int) -> Iterator[Sound]:
-    """The same stretch decoded from the codes of each level, bottom first, cut from the song."""
+    """The same excerpt decoded from the codes of each level, bottom first."""
     vqvae = subject.vqvae
     codes = subject.codes.read(song)
     for level, hop in enumerate(vqvae.config.hops):
-        reach = model.decoder_reach(vqvae.config, level)
+        reach = decoder_reach(vqvae.config, level)
         first = max(0, start // hop - reach)
         last = min(len(codes[level]), -(-(start + length) // hop) + reach)
         z = codes[level][None, first:last].astype(np.int32)
@@ -59,8 +64,8 @@ def figures(sound: Sound, rebuilt: Sound, rate: int) -> dict[str, float]:
     }
 
 
-def measure(subject: Subject, songs: Sequence[Song]) -> dict[str, Any]:
-    """Means over excerpts of every level and of codecs near its bitrate; writes OUT/sounds.
+def measure(subject: Subject, songs: Sequence[Song]) -> Result:
+    """Means over excerpts, of each level and of the codecs near its bitrate; writes OUT/sounds.
 
     Raises:
       Lacking: soxr is not installed.
@@ -70,51 +75,52 @@ def measure(subject: Subject, songs: Sequence[Song]) -> dict[str, Any]:
     except ImportError as error:
         raise Lacking(f"{error}; this needs the extra: pip install 'jukejax[evaluate]'.") from error
     config = subject.vqvae.config
-    rate = config.sample_rate
-    kbps = [rate / hop * math.log2(config.codes) / 1000 for hop in config.hops]
-    found: dict[str, list[dict[str, float]]] = {}
-    settings: dict[tuple[str, int], codecs.Setting] = {}
-    items, bits, seconds = (
-        [],
-        dict.fromkeys(((c, i) for c in CODECS for i in subject.levels), 0),
-        0.0,
-    )
+    rate, folder = config.sample_rate, subject.out / "sounds"
+    kbps = {
+        f"level {level}": rate / hop * math.log2(config.codes) / 1000
+        for level, hop in enumerate(config.hops)
+    }
+    systems = [
+        (name, codec, f"{codec} near {name}" if codec else name)
+        for name in kbps
+        for codec in ("", *CODECS)
+    ]
+    rows: dict[str, list[dict[str, float]]] = {system: [] for *_, system in systems}
+    settings: dict[str, codecs.Setting] = {}
+    bits = dict.fromkeys(rows, 0)
+    items, seconds = [], 0.0
     for song in songs[:: -(-len(songs) // SONGS)]:
         start, sound = excerpt(subject, song)
-        if len(sound) <= 2048 or not sound.any():
+        if len(sound) <= SHORTEST or not sound.any():
             continue
         seconds += len(sound) / rate
-        rebuilt = list(rebuild(subject, song, start, len(sound)))
-        for level, y in enumerate(rebuilt):
-            found.setdefault(f"level {level}", []).append(figures(sound, y, rate))
-        for codec, level in bits:
-            key = (codec, level)
-            if key not in settings:
-                settings[key] = codecs.nearest(codec, kbps[level], sound, rate)
-            y, size = codecs.round_trip(settings[key], sound, rate)
-            bits[key] += 8 * size
-            found.setdefault(f"{codec} near level {level}", []).append(figures(sound, y, rate))
-        items.append(_write(subject.out / "sounds", song, start, sound, rebuilt, rate))
+        rebuilt = dict(zip(kbps, rebuild(subject, song, start, len(sound)), strict=True))
+        for name, codec, system in systems:
+            decoded = rebuilt[name]
+            if codec:
+                if system not in settings:
+                    settings[system] = codecs.nearest(codec, kbps[name], sound, rate)
+                decoded, size = codecs.round_trip(settings[system], sound, rate)
+                bits[system] += 8 * size
+            rows[system].append(figures(sound, decoded, rate))
+        items.append(_write(folder, song, start, sound, list(rebuilt.values()), rate))
     if not items:
         return {"excerpts": [], "count": 0, "seconds": 0.0}
     value = {"model": str(subject.directory.path), "step": subject.vqvae.step, "items": items}
-    files.write_json(subject.out / "sounds" / "sounds.json", value)
-    real = {f"level {level}": kbps[level] for level in subject.levels}
-    real |= {f"{c} near level {i}": n / seconds / 1000 for (c, i), n in bits.items()}
-    order = [f"{prefix}{i}" for i in subject.levels
-             for prefix in ("level ", *(f"{c} near level " for c in CODECS))]  # fmt: skip
-    rows = [
-        {"system": name, "kbps": real[name]}
-        | {key: float(np.mean([row[key] for row in found[name]])) for key in found[name][0]}
-        for name in order
+    files.write_json(folder / "sounds.json", value)
+    kbps |= {system: bits[system] / seconds / 1000 for _, codec, system in systems if codec}
+    means = [
+        {"system": system, "kbps": kbps[system]}
+        | {key: float(np.mean([row[key] for row in of])) for key in of[0]}
+        for system, of in rows.items()
     ]
-    return {"excerpts": rows, "count": len(items), "seconds": seconds}
+    return {"excerpts": means, "count": len(items), "seconds": seconds}
 
 
 def _write(
     folder: Path, song: Song, start: int, sound: Sound, rebuilt: list[Sound], rate: int
 ) -> dict[str, Any]:
-    """The sounds of an excerpt, and its entry of sounds.json."""
+    """Writes the sounds of an excerpt; returns its entry of sounds.json."""
     sounds = {"original": sound} | {f"level_{i}": y for i, y in enumerate(rebuilt)}
     paths = {name: f"song_{song.index}/{name}.wav" for name in sounds}
     for name, samples in sounds.items():

@@ -1,16 +1,19 @@
-"""The suite `features`: what a middle layer of the top prior knows of songs.
+"""The suite `features`: what does a middle layer of the top prior know about songs?
 
-OUT/features.npy holds a row a song (songs, W) float32, OUT/features.ids.json the songs' ids in the
-same order and what the rows are; OUT/features.parquet both, where pyarrow is installed. A row is
-the output of a layer, the mean over the codes of all whole windows of the song, after Castellon et
-al. (2021, jukemir). The prior is told nothing of a song: artist and genres are unknown, there are
-no lyrics, and every window begins a song as long as a window, or as short as timing has bins for.
+A linear probe names genres from the layer's output, averaged over the tokens of a song's complete
+windows (Castellon et al. 2021, jukemir). The prior gets the codes alone: labels are unknown, there
+are no lyrics, and every window begins a song that is as long as a window, or the shortest that
+timing has bins for.
+
+OUT/features.npy has a row per song (songs, W) float32, OUT/features.ids.json the songs' ids in the
+same order and the level and layer; OUT/features.parquet both, where pyarrow is installed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -35,7 +38,7 @@ from jukejax.parallel.distributed import together
 from jukejax.sampling.inside import Reader, make_reader
 from jukejax.text.labels import unknown_ids
 
-PART = 64  # songs that are saved at once
+PART = 64  # songs between two saves
 FOLDS = 5
 
 
@@ -44,8 +47,8 @@ def layer_of(config: PriorConfig) -> int:
     return max(1, config.depth // 2)
 
 
-def untold(config: PriorConfig, windows: NDArray[Any]) -> dict[str, np.ndarray]:
-    """What a prior reads of windows of codes (B, n_ctx) of songs that it is told nothing of."""
+def unconditioned(config: PriorConfig, windows: NDArray[Any]) -> dict[str, np.ndarray]:
+    """What a prior reads of windows of codes (B, n_ctx) without labels and lyrics."""
     b = len(windows)
     batch = {"codes": windows.astype(np.int32)}
     if config.labels:
@@ -62,10 +65,11 @@ def untold(config: PriorConfig, windows: NDArray[Any]) -> dict[str, np.ndarray]:
 def pooled(
     config: PriorConfig, read: Reader, songs: Sequence[NDArray[Any]], layer: int, batch: int
 ) -> NDArray[np.float32]:
-    """Rows (songs, W): a layer's output, the mean over the whole windows of each song's codes.
+    """Features (songs, W): a layer's output, the mean over the complete windows of each song.
 
     Args:
       read: a reader that keeps "mean".
+      songs: codes (T,) of each.
       layer: counted from 1.
       batch: windows at once; they may be of several songs.
     """
@@ -75,23 +79,24 @@ def pooled(
     windows = np.concatenate(cut)
     sums = np.zeros((len(songs), config.width), np.float64)
     for i in range(0, len(windows), batch):
-        some = windows[i : i + batch]
-        filled = np.concatenate([some, np.repeat(some[:1], batch - len(some), axis=0)])
-        found = np.asarray(read(untold(config, filled))[layer - 1], np.float64)[: len(some)]
-        np.add.at(sums, owner[i : i + batch], found)
+        part = windows[i : i + batch]
+        padded = np.concatenate([part, np.repeat(part[:1], batch - len(part), axis=0)])
+        means = np.asarray(read(unconditioned(config, padded))[layer - 1], np.float64)
+        np.add.at(sums, owner[i : i + batch], means[: len(part)])
     return (sums / np.bincount(owner, minlength=len(songs))[:, None]).astype(np.float32)
 
 
 def rows_of(subject: Subject, level: int, songs: list[Song]) -> NDArray[np.float32]:
-    """The features (songs, W); parts that an interrupted run saved are not computed again.
+    """The features (songs, W), exported; an interrupted run continues after its last save.
 
     Raises:
-      CheckpointError: some are not finite.
+      CheckpointError: they are not finite.
     """
     prior = subject.load_prior(level)
     config = prior.config
     read = make_reader(config, prior.params, subject.mesh, KEEP_MEAN)
-    source = [sources(subject), [song.id for song in songs], layer_of(config)]
+    ids = [song.id for song in songs]
+    source = [SUITE.sources(subject), ids, layer_of(config)]
     mark = hashlib.sha256(json.dumps(source).encode()).hexdigest()[:16]
     folder = subject.out / f".features_{mark}"
 
@@ -100,8 +105,7 @@ def rows_of(subject: Subject, level: int, songs: list[Song]) -> NDArray[np.float
         for first in bar:
             file = folder / f"{first:09d}.npy"
             if not file.exists():
-                some = songs[first : first + PART]
-                codes = [subject.codes.read(song)[level] for song in some]
+                codes = [subject.codes.read(song)[level] for song in songs[first : first + PART]]
                 rows = pooled(config, read, codes, layer_of(config), subject.batch)
                 with files.atomic_path(file) as path:
                     np.save(path, rows)
@@ -113,17 +117,15 @@ def rows_of(subject: Subject, level: int, songs: list[Song]) -> NDArray[np.float
             f"The prior of level {level} gives features that are not finite; go back to an earlier "
             "checkpoint."
         )
-    together("features")  # nobody reads the parts any longer
+    together("features")  # no process reads the parts any longer
     if jax.process_index() == 0:
-        export(subject.out, rows, [song.id for song in songs], level, layer_of(config))
+        export(subject.out, rows, ids, level, layer_of(config))
         shutil.rmtree(folder)
     return rows
 
 
-def export(
-    out: Path, rows: NDArray[np.float32], ids: list[str], level: int, layer: int
-) -> list[str]:
-    """Writes the features; returns the names of the files."""
+def export(out: Path, rows: NDArray[np.float32], ids: list[str], level: int, layer: int) -> None:
+    """Writes the features of songs (songs, W) to `out`."""
     with files.atomic_path(out / "features.npy") as path:
         np.save(path, rows)
     files.write_json(out / "features.ids.json", {"level": level, "layer": layer, "songs": ids})
@@ -131,23 +133,19 @@ def export(
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        return ["features.npy", "features.ids.json"]
+        return
     values = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.ravel()), rows.shape[1])
     with files.atomic_path(out / "features.parquet") as path:
         pyarrow.parquet.write_table(pyarrow.table({"song": ids, "features": values}), path)
-    return ["features.npy", "features.ids.json", "features.parquet"]
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
     """The 95 % interval of a proportion (Wilson 1927)."""
     z, p = 1.959964, hits / count
-    middle, spread = (
-        p + z * z / (2 * count),
-        z * np.sqrt(p * (1 - p) / count + (z / count) ** 2 / 4),
-    )
-    return float((middle - spread) / (1 + z * z / count)), float(
-        (middle + spread) / (1 + z * z / count)
-    )
+    middle = p + z * z / (2 * count)
+    spread = z * math.sqrt(p * (1 - p) / count + (z / count) ** 2 / 4)
+    scale = 1 + z * z / count
+    return (middle - spread) / scale, (middle + spread) / scale
 
 
 def probe(rows: NDArray[Any], genres: list[str], groups: list[str]) -> Result:
@@ -163,7 +161,7 @@ def probe(rows: NDArray[Any], genres: list[str], groups: list[str]) -> Result:
     of_genre: dict[str, set[str]] = {}
     for genre, group in zip(genres, groups, strict=True):
         of_genre.setdefault(genre, set()).add(group)
-    usable = {genre for genre, found in of_genre.items() if genre and len(found) >= 2}
+    usable = {genre for genre, of in of_genre.items() if genre and len(of) >= 2}
     kept = [i for i, genre in enumerate(genres) if genre in usable]
     if len(usable) < 2:
         raise Lacking("A probe needs 2 genres of 2 songs each or more; the codes have fewer.")
@@ -173,33 +171,33 @@ def probe(rows: NDArray[Any], genres: list[str], groups: list[str]) -> Result:
     folds = min(FOLDS, min(len(of_genre[genre]) for genre in usable))
     split = sklearn("model_selection").StratifiedGroupKFold(folds, shuffle=True, random_state=0)
     linear, scaling, pipeline = (sklearn(m) for m in ("linear_model", "preprocessing", "pipeline"))
-    said, guess = np.empty_like(y), np.empty_like(y)
+    named, guess = np.empty_like(y), np.empty_like(y)
     for train, test in split.split(x, y, of):
         model = pipeline.make_pipeline(
             scaling.StandardScaler(), linear.LogisticRegression(max_iter=2000)
         )
-        said[test] = model.fit(x[train], y[train]).predict(x[test])
+        named[test] = model.fit(x[train], y[train]).predict(x[test])
         guess[test] = Counter(y[train].tolist()).most_common(1)[0][0]
-    names = sorted(usable)
-    hits = int((said == y).sum())
+    listed = sorted(usable)
+    hits = int((named == y).sum())
     return {
-        "songs": len(y), "folds": folds, "genres": names,
+        "songs": len(y), "folds": folds, "genres": listed,
         "accuracy": hits / len(y), "interval": wilson(hits, len(y)),
         "majority": float((guess == y).mean()),
-        "confusion": [[int(((y == a) & (said == b)).sum()) for b in names] for a in names],
-        "right": {str(i): float(a) for i, a in zip(kept, said == y, strict=True)},
+        "confusion": [[int(((y == a) & (named == b)).sum()) for b in listed] for a in listed],
+        "right": {str(i): float(a) for i, a in zip(kept, named == y, strict=True)},
     }  # fmt: skip
 
 
 def measure(subject: Subject) -> Result:
     """Features of all songs that fill a window, and the probe on their first genres."""
-    sklearn("linear_model")  # said before minutes of reading
+    sklearn("linear_model")  # its absence is an error before minutes of reading
     level = subject.prior_levels[0]
     config = subject.prior_config(level)
     if config.upper:
         raise Lacking(
-            f"The highest prior of the model, level {level}, is made from codes above it; features "
-            "are those of a top prior."
+            f"The highest prior of the model, level {level}, is an upsampler; features are those "
+            "of a top prior."
         )
     everything = subject.codes.listed()
     songs = [song for song in everything if song.n_samples >= config.window_samples]
@@ -207,11 +205,11 @@ def measure(subject: Subject) -> Result:
         raise Lacking(f"No song of {subject.codes} fills a window of the prior.")
     rows = rows_of(subject, level, songs)
     genres = [song.genres[0] if song.genres else "" for song in songs]
-    found = probe(rows, genres, [song.group or song.id for song in songs])
-    found["right"] = {songs[int(i)].id: right for i, right in found["right"].items()}
+    probed = probe(rows, genres, [song.group or song.id for song in songs])
+    probed["right"] = {songs[int(i)].id: right for i, right in probed["right"].items()}
     return {
         "level": level, "layer": layer_of(config), "depth": config.depth, "width": rows.shape[1],
-        "exported": len(songs), "short": len(everything) - len(songs), "probe": found,
+        "exported": len(songs), "short": len(everything) - len(songs), "probe": probed,
     }  # fmt: skip
 
 
@@ -255,8 +253,8 @@ def scores(result: Result) -> list[Score]:
 SUITE = Suite(
     title="Features",
     about=(
-        "Whether the prior's middle layer is a useful representation of music: a linear classifier "
-        "on it names genres."
+        "Whether the prior's middle layer is a useful representation of music: how well a linear "
+        "classifier on it names genres."
     ),
     measure=measure,
     tables=tables,
@@ -265,8 +263,3 @@ SUITE = Suite(
     scores=scores,
     source=lambda subject: {"priors": subject.prior_marks(subject.prior_levels[:1])},
 )
-
-
-def sources(subject: Subject) -> dict[str, Any]:
-    """What features depend on."""
-    return SUITE.sources(subject)

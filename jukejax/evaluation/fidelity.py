@@ -1,13 +1,13 @@
-"""How well does the VQ-VAE rebuild held-out songs, and how much of its codebooks does it use?
+"""Spectral convergence, SI-SDR and codebook use of songs rebuilt by a VQ-VAE.
 
-Whole songs are decoded from their codes in windows that do not feel the cut, so the numbers are
-those of decoding each song in one go, in memory that does not grow with the song (its codes apart,
-2 bytes each). T codes, n samples, F frames, K codes of a codebook.
+Songs are decoded from their codes in windows that overlap by the decoder's receptive field, so the
+numbers are those of decoding each song at once, in memory that does not grow with its length (but
+for its codes, 2 bytes each). T codes, n samples, F frames, K codes of a codebook.
 
 Spectral convergence (paper section 3.3) is 20 log10(||S| - |S'|| / ||S||) dB over all frames and
 bins of a song, lower is better; silence in place of a song gives 0 dB by definition. SI-SDR is the
 scale-invariant ratio of signal to distortion (Le Roux et al. 2019, without removing means), higher
-is better. What is decoded is not clipped.
+is better. The decoded sound is not clipped.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from jukejax.models import spectral, vqvae
 Sound = NDArray[np.float32]
 Decoder = Callable[[NDArray[Any]], Iterator[Sound]]
 
-LIMIT_DB = 120.0  # a perfect (or orthogonal) reconstruction is reported so, not as infinite
+LIMIT_DB = 120.0  # reported for a perfect (or orthogonal) reconstruction, in place of infinity
 _FRAMES = 512  # frames of spectrum computed at once
 _, _HOP, _WINDOW = spectral.PLAIN
-_MARGIN = _WINDOW // 2  # samples that the first and last frames reach beyond the song
+_MARGIN = _WINDOW // 2  # samples by which the first and last frames extend beyond the song
 
 
 @dataclass(frozen=True)
 class Song:
-    """A held-out song: how to read its sound, and its codes."""
+    """A held-out song: its sound, read on demand, and its codes."""
 
     id: str
     n_samples: int
@@ -55,12 +55,11 @@ def decode_pieces(
 ) -> Iterator[Sound]:
     """A whole song's sound from its codes (T,) of a level, in consecutive pieces (n,) float32.
 
-    All windows have one size, so one compilation does; a shorter song is decoded in one window
-    (padding would change its end), at the price of a compilation for its length.
+    All windows have one size, for one compilation; a shorter song is decoded in one window (padding
+    would change its end), which takes a compilation for its length.
 
     Args:
-      samples: of a window, without what it overlaps with others; more where a sample depends on
-        more codes.
+      samples: of a window without its overlaps; more where the receptive field is larger.
     """
     hop, reach = model.config.hops[level], vqvae.decoder_reach(model.config, level)
     piece = max(2 * reach, samples // hop)
@@ -71,60 +70,60 @@ def decode_pieces(
         yield np.asarray(sound)[0, first * hop : last * hop, 0]
 
 
-# --- spectra of whole songs, block by block -------------------------------------------------------
+# --- spectra of songs, block by block -------------------------------------------------------------
 
 
 def reflected(pieces: Iterable[Sound], margin: int) -> Iterator[Sound]:
     """Pieces (C, n) of a signal -> pieces of the same with `margin` reflected samples on each side.
 
-    Laid end to end they are np.pad(signal, margin, "reflect") along the last axis.
+    Concatenated they are np.pad(signal, margin, "reflect") along the last axis.
     """
-    held, begun = np.zeros((0, 0), np.float32), False
+    rest, begun = np.zeros((0, 0), np.float32), False
     for piece in pieces:
-        held = np.concatenate([held, piece], axis=1) if held.size else piece
-        if held.shape[1] <= margin + 1:
+        rest = np.concatenate([rest, piece], axis=1) if rest.size else piece
+        if rest.shape[1] <= margin + 1:
             continue
         if not begun:
-            yield held[:, margin:0:-1]
+            yield rest[:, margin:0:-1]
             begun = True
-        yield held[:, : -(margin + 1)]
-        held = held[:, -(margin + 1) :]
+        yield rest[:, : -(margin + 1)]
+        rest = rest[:, -(margin + 1) :]
     if begun:
-        yield held
-        yield held[:, -2::-1]
-    elif held.size:
-        yield np.pad(held, ((0, 0), (margin, margin)), mode="reflect")
+        yield rest
+        yield rest[:, -2::-1]
+    elif rest.size:
+        yield np.pad(rest, ((0, 0), (margin, margin)), mode="reflect")
 
 
 def _blocks(pieces: Iterable[Sound]) -> Iterator[tuple[Sound, int]]:
-    """Pieces (2, n) of a padded signal -> blocks of one size that hold frames 0, 1, ... in turn.
+    """Pieces (2, n) of a padded signal -> blocks of `_FRAMES` consecutive frames.
 
-    A block is (2, (_FRAMES - 1) * hop + window), the last one filled up with zeros; the number says
-    how many of its frames are the signal's.
+    A block is (2, (_FRAMES - 1) * hop + window), the last one padded with zeros; the number is that
+    of its frames without padding.
     """
     step, size = _FRAMES * _HOP, (_FRAMES - 1) * _HOP + _WINDOW
-    held = np.zeros((2, 0), np.float32)
+    rest = np.zeros((2, 0), np.float32)
     for piece in pieces:
-        held = np.concatenate([held, piece], axis=1)
-        while held.shape[1] >= size:
-            yield held[:, :size], _FRAMES
-            held = held[:, step:]
-    frames = max(0, 1 + (held.shape[1] - _WINDOW) // _HOP)
+        rest = np.concatenate([rest, piece], axis=1)
+        while rest.shape[1] >= size:
+            yield rest[:, :size], _FRAMES
+            rest = rest[:, step:]
+    frames = max(0, 1 + (rest.shape[1] - _WINDOW) // _HOP)
     if frames:
-        yield np.pad(held, ((0, 0), (0, size - held.shape[1]))), frames
+        yield np.pad(rest, ((0, 0), (0, size - rest.shape[1]))), frames
 
 
 @jax.jit
 def _frame_energies(block: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Of a block (2, n), song and reconstruction: per frame |S|^2 and (|S| - |S'|)^2, (F,) each."""
+    """Energies |S|^2 and (|S| - |S'|)^2 per frame (F,) of a block (2, n): song, reconstruction."""
     magnitudes = spectral.magnitudes(block, *spectral.PLAIN)
-    first = _MARGIN // _HOP  # frames before it look beyond the block
+    first = _MARGIN // _HOP  # frames before it extend beyond the block
     target, rebuilt = magnitudes[:, first : first + _FRAMES]
     return jnp.sum(target**2, -1), jnp.sum((target - rebuilt) ** 2, -1)
 
 
 class Sums(NamedTuple):
-    """What a song's figures are made of; sums over the whole song, x the song, y its rebuilding."""
+    """Sums over a song that its figures are computed from; x the song, y its reconstruction."""
 
     spectrum: float  # of |S|^2
     error: float  # of (|S| - |S'|)^2
@@ -134,7 +133,7 @@ class Sums(NamedTuple):
 
 
 def song_sums(pairs: Iterable[Sound]) -> Sums:
-    """The sums of a song given in pieces (2, n) float32: the song above, its rebuilding below."""
+    """The sums of a song in pieces (2, n) float32: rows are the song and its reconstruction."""
     products = np.zeros(3)
 
     def watched() -> Iterator[Sound]:
@@ -152,7 +151,7 @@ def song_sums(pairs: Iterable[Sound]) -> Sums:
 
 
 def _decibels(ratio_of: float, to: float) -> float:
-    """10 log10(a / b) of two energies, held within LIMIT_DB."""
+    """10 log10(a / b) of two energies, clipped to LIMIT_DB."""
     if min(ratio_of, to) <= 0:
         return LIMIT_DB if ratio_of > to else -LIMIT_DB
     return min(LIMIT_DB, max(-LIMIT_DB, 10 * math.log10(ratio_of / to)))
@@ -173,7 +172,7 @@ def si_sdr_db(sums: Sums) -> float:
 
 
 def _pairs(song: Song, pieces: Iterable[Sound]) -> Iterator[Sound]:
-    """(2, n) pieces of a song and what was decoded for it, without the padding at its end."""
+    """Pieces (2, n) of a song and its reconstruction, without the padding at its end."""
     done = 0
     for piece in pieces:
         stop = min(song.n_samples, done + len(piece))
@@ -183,16 +182,15 @@ def _pairs(song: Song, pieces: Iterable[Sound]) -> Iterator[Sound]:
 
 
 def evaluate(decoders: Sequence[Decoder], songs: Iterable[Song]) -> dict[str, Any]:
-    """Means over songs of the figures of each level, and the figures of each song.
+    """Figures of each level, means over songs, and of each song.
 
     Args:
       decoders: by level, codes (T,) -> pieces of their sound.
       songs: the held-out songs.
 
     Returns:
-      "levels": per level `spectral_convergence_db` and `si_sdr_db`; "songs" measured; "silent" ones
-      left out; "samples" measured;
-      "by_song": per song its id and both figures by level.
+      "levels": per level `spectral_convergence_db` and `si_sdr_db`; "songs" measured; "silent"
+      songs left out; "samples" measured; "by_song": per song its id and both figures by level.
 
     Raises:
       CheckpointError: a reconstruction is not finite, or every song is silent.
@@ -232,7 +230,7 @@ def evaluate(decoders: Sequence[Decoder], songs: Iterable[Song]) -> dict[str, An
 
 
 def codebook_use(counts: NDArray[np.integer]) -> dict[str, float]:
-    """Of how often each code occurs, (K,): the part that does at all, entropy and perplexity.
+    """The part of codes that occur, entropy and perplexity, from counts (K,) of each code.
 
     Returns:
       "used" in [0, 1], "entropy_bits" in [0, log2 K], "perplexity" in [1, K].

@@ -1,10 +1,10 @@
-"""How far apart two sets of vectors are: Fréchet distance, and precision, recall, coverage.
+"""Distances of two sets of vectors: Fréchet distance, and precision, recall, density, coverage.
 
 Fréchet distance of the Gaussians fitted to two sets (Dowson & Landau 1982; of audio embeddings,
 Kilgour et al. 2019): |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). From n vectors it is too large by
 about a / n; the limit is the value at 1/n = 0 of a line through distances of subsets of several
-sizes (Chong & Forsyth 2020). Windows of one song are alike, so intervals redraw whole songs.
-Everything in float64. n, m vectors, D numbers each.
+sizes (Chong & Forsyth 2020). Windows of one song are similar, so intervals are of a bootstrap over
+songs. All in float64. n, m vectors, D numbers each.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 Vectors = NDArray[np.float64]
 SIZES = 8  # of subsets, from a quarter of the set to all of it
-LEAST = 8  # vectors that have subsets of several sizes, none of fewer than two
+LEAST = 8  # vectors that a limit takes: subsets of several sizes, all of two or more
 DRAWS = 100  # of the bootstrap
 
 
@@ -74,11 +74,11 @@ def limit(real: Gaussian, vectors: NDArray[Any], seed: int = 0) -> Limit:
 class Estimate(NamedTuple):
     value: float
     low: float | None
-    high: float | None  # 95 %; None of one song
+    high: float | None  # 95 %; None for one song
 
 
 def _basic(value: float, draws: list[float]) -> Estimate:
-    """The basic bootstrap interval, from 0 on: it takes away the bias that redrawing adds."""
+    """The basic bootstrap interval, from 0 on, which removes the bias of redrawing."""
     if not draws:
         return Estimate(value, None, None)
     low, high = np.quantile(draws, (0.025, 0.975))
@@ -90,34 +90,35 @@ def estimate(
 ) -> tuple[Estimate, Estimate | None, Limit | None]:
     """The distance of a set (n, D) and its limit for infinite n, with 95 % intervals.
 
-    Of fewer than `LEAST` vectors no limit is known, and of one song no interval.
+    None for the limit of fewer than `LEAST` vectors; one song has no interval.
 
     Args:
-      songs: (n,) of which song each vector is; songs are redrawn, with all their vectors.
+      songs: (n,) the song of each vector; songs are redrawn, with all their vectors.
     """
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(songs == song) for song in np.unique(songs)]
     plain, limits = [], []
     for draw in range(DRAWS if len(members) > 1 else 0):
         chosen = rng.integers(0, len(members), len(members))
-        some = vectors[np.concatenate([members[i] for i in chosen])]
-        if len(some) > 1:
-            plain.append(distance(real, some))
-        if len(some) >= LEAST:
-            limits.append(limit(real, some, seed=draw).value)
-    found = _basic(distance(real, vectors), plain)
+        drawn = vectors[np.concatenate([members[i] for i in chosen])]
+        if len(drawn) > 1:
+            plain.append(distance(real, drawn))
+        if len(drawn) >= LEAST:
+            limits.append(limit(real, drawn, seed=draw).value)
+    estimated = _basic(distance(real, vectors), plain)
     if len(vectors) < LEAST:
-        return found, None, None
+        return estimated, None, None
     line = limit(real, vectors, seed)
-    return found, _basic(line.value, limits), line
+    return estimated, _basic(line.value, limits), line
 
 
 def neighbours(real: NDArray[Any], made: NDArray[Any], k: int = 5) -> dict[str, float]:
     """Precision, recall (Kynkäänniemi et al. 2019), density, coverage (Naeem et al. 2020).
 
-    A vector's ball reaches to its k-th nearest neighbour in its own set. Precision: part of `made`
-    in any real ball. Recall: part of `real` in any made ball. Density: real balls over a made
-    vector, by k. Coverage: part of real balls that hold a made vector.
+    A vector's ball has the radius of its k-th nearest neighbour in its own set. Precision: part of
+    `made` inside any real ball. Recall: part of `real` inside any made ball. Density: mean number
+    of real balls that contain a made vector, over k. Coverage: part of the real balls that contain
+    a made vector.
     """
     k = min(k, len(real) - 1, len(made) - 1)
     balls = np.sort(_distances(real, real), axis=1)[:, k]

@@ -1,9 +1,14 @@
-"""The suite `generation`: how samples are distributed beside real songs."""
+"""The suite `generation`: how close are samples to real music?
+
+Fréchet audio distance, precision and recall of embeddings (`frechet`), log-spectral distance and
+measures of single sounds (`sounds`, `melody`), and a classifier's agreement with the labels
+(`label_check`), each of samples, held-out songs and rebuilt ones, compared with training songs.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -50,66 +55,67 @@ def make_embedder(name: str) -> Embedder:
 
 
 def measure(subject: Subject) -> Result:
-    """Every set described once, and each beside the training songs."""
+    """Every set described once, and compared with the training songs."""
     network = make_embedder(subject.generate.embedder)
     rate = subject.vqvae.config.sample_rate
-    folders = subject.samples or (sets.make(subject),)
+    folders = sets.sample_dirs(subject)
     level = max(sets.lowest(folder) for folder in folders)
     rebuilt = f"held-out, rebuilt from level {level}"
-    sources = {
+    sources: dict[str, Callable[[], Iterator[sets.Piece]]] = {
         REAL: lambda: sets.real(subject, "train"),
         HELD_OUT: lambda: sets.real(subject, "test"),
         rebuilt: lambda: sets.rebuilt(subject, level),
         SAMPLES: lambda: sets.sampled(subject, folders),
     }
-    found = {}
-    for name, items in sources.items():
-        found[name] = subject.once(
-            f"{subject.generate.embedder} {name}",
-            functools.partial(lambda n, i: sets.describe(i(), network, rate, n), name, items),
-        )
-        if len(found[name]["vectors"]) < 2:
+
+    def describe(name: str) -> Result:
+        return sets.describe(sources[name](), network, rate, name)
+
+    described: dict[str, Result] = {}
+    for name in sources:
+        key = f"{subject.generate.embedder} {name}"
+        described[name] = subject.once(key, functools.partial(describe, name))
+        if len(described[name]["vectors"]) < 2:
             raise Lacking(
                 f"The {name} hold fewer than two windows of {network.seconds:.2f} s, so they have "
                 "no distribution to compare; give longer ones (--generate-seconds for samples)."
             )
-    vectors = {name: np.array(part["vectors"]) for name, part in found.items()}
-    songs = {name: np.array(part["songs"]) for name, part in found.items()}
-    real = frechet.fit(vectors[REAL])
-    counts = {name: _counts(part["counts"], rate) for name, part in found.items()}
-    rows = {}
-    for name in (HELD_OUT, rebuilt, SAMPLES):
-        plain, limit, line = frechet.estimate(real, vectors[name], songs[name])
-        rows[name] = {
-            "n": len(vectors[name]),
-            "sounds": len(found[name]["sounds"]),
-            "fad": plain._asdict(),
-            "fad_infinity": limit and limit._asdict(),
-            "line": line and line._asdict(),
-            "log_spectral_db": counts[REAL].distance(counts[name]),
-            **frechet.neighbours(vectors[REAL], vectors[name]),
-        }
-    labels = {
-        kind: consistency(
-            _labelled(found[REAL], column),
-            {name: _labelled(found[name], column) for name in (HELD_OUT, rebuilt, SAMPLES)},
-        )
-        for column, kind in enumerate(("artist", "genre"))
-    }
+    real, compared = described[REAL], (HELD_OUT, rebuilt, SAMPLES)
     return {
         "embedder": network.name,
         "window": network.seconds,
-        "real_n": len(vectors[REAL]),
+        "real_n": len(real["vectors"]),
         "level": level,
         "rate": rate,
-        "sets": rows,
-        "sounds": {name: _mean(part["sounds"]) for name, part in found.items()},
-        "labels": labels,
+        "sets": {name: _compare(real, described[name], rate) for name in compared},
+        "sounds": {name: _mean(part["sounds"]) for name, part in described.items()},
+        "labels": {
+            kind: consistency(
+                _labelled(real, column),
+                {name: _labelled(described[name], column) for name in compared},
+            )
+            for column, kind in enumerate(("artist", "genre"))
+        },
         "tags": {
             "names": list(network.tags),
-            **{name: part["tags"] for name, part in found.items()},
+            **{name: part["tags"] for name, part in described.items()},
         },
         "folders": [str(folder) for folder in folders],
+    }
+
+
+def _compare(real: Result, part: Result, rate: int) -> Result:
+    """Distances of a set of sounds from the training songs, both as `sets.describe` gives them."""
+    of_real, vectors = np.array(real["vectors"]), np.array(part["vectors"])
+    plain, limit, line = frechet.estimate(frechet.fit(of_real), vectors, np.array(part["songs"]))
+    return {
+        "n": len(vectors),
+        "sounds": len(part["sounds"]),
+        "fad": plain._asdict(),
+        "fad_infinity": limit and limit._asdict(),
+        "line": line and line._asdict(),
+        "log_spectral_db": _counts(real["counts"], rate).distance(_counts(part["counts"], rate)),
+        **frechet.neighbours(of_real, vectors),
     }
 
 
@@ -125,7 +131,7 @@ def _labelled(part: dict[str, Any], column: int) -> tuple[Any, Any, list[str]]:
 
 
 def _mean(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over sounds; of what only some have, over those."""
+    """Means over sounds; where only some have a measure, over those."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {
         name: np.mean([row[name] for row in rows if name in row], axis=0).tolist() for name in names
@@ -209,8 +215,8 @@ def _sounds(result: Result) -> Table:
 def _labels(result: Result) -> Table:
     title = (
         "Label consistency: how often a classifier fitted on training songs' embeddings names the "
-        "label (of real songs: theirs; of samples: what was asked for). Higher is better; chance "
-        "is the greatest class's share."
+        "label (of real songs: their own; of samples: that they are conditioned on). Higher is "
+        "better; chance is the greatest class's share."
     )
     names = list(result["sets"])
     rows = []
@@ -311,10 +317,10 @@ def scores(result: Result) -> list[Score]:
 SUITE = Suite(
     title="Generation",
     about=(
-        "How samples are distributed beside real songs. Fréchet audio distance (FAD) of embeddings "
-        "hears what kind of music it is, up to 8 kHz; the log-spectral distance hears how much of "
-        "each frequency there is, up to half the sample rate. Held-out songs show what another "
-        "part of real music scores, rebuilt ones what the VQ-VAE alone costs."
+        "How close samples are to real songs. Fréchet audio distance (FAD) of embeddings compares "
+        "the kind of music, up to 8 kHz; the log-spectral distance compares the level of each "
+        "frequency band, up to half the sample rate. Held-out songs show the score of other real "
+        "music, rebuilt ones the cost of the VQ-VAE alone."
     ),
     measure=measure,
     tables=tables,

@@ -1,7 +1,7 @@
-"""Does a classifier of real songs name what a sample was asked for? Logistic regression.
+"""Does a classifier of real songs name the label that a sample is conditioned on?
 
-It is fitted on the embeddings of windows of training songs (standardised, classes weighed alike);
-a sound's class is that of the highest mean log probability over its windows.
+Logistic regression on the embeddings of windows of training songs (standardised, classes weighted
+equally); a sound's class has the highest mean log probability over its windows.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ def consistency(
     """How often the classifier names the label, for each set of sounds.
 
     Args:
-      train: vectors (n, D), (n,) of which sound each is, and the label of each sound ("": none).
-      others: sets of the same form. Labels that training has not are left out.
+      train: vectors (n, D), the sound (n,) of each, and the label of each sound ("": none).
+      others: sets of the same form. Labels that are not in training are left out.
 
     Returns:
-      "classes", "chance" (the greatest share of a class in training), and per set "accuracy" (None
-      where nothing is left) of "count" sounds; None where training has fewer than two classes.
+      "classes", "chance" (the largest class's share in training), and per set "accuracy" over
+      "count" sounds (None for 0); None where training has fewer than two classes.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

@@ -1,6 +1,7 @@
-"""The suite `labels`: what the top prior has learned of artists and genres, as maps of its tables.
+"""The suite `labels`: which artists and genres has the top prior learned to be similar?
 
-Beside the figures, OUT/labels.html is a page to look around in: it works from disk.
+Maps (PCA and t-SNE) and nearest neighbours of its embedding tables; OUT/labels.html is an
+interactive page of them, opened from disk. W width of an embedding.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from jukejax.evaluation.subject import Lacking, Result, Subject, Suite
 from jukejax.parallel.distributed import gathered
 from jukejax.text.labels import Vocabulary
 
-KINDS = {"artist": "artists", "genre": "genres"}  # a table's name, and its names'
+KINDS = {"artist": "artists", "genre": "genres"}  # embedding table -> field of Vocabulary
 NEIGHBOURS = 5
 SHOWN = 24  # names in a table and in a picture, at most
 
@@ -40,7 +41,7 @@ def sklearn(module: str) -> Any:
 
 
 def cosines(rows: NDArray[Any]) -> NDArray[np.float64]:
-    """Cosines (n, n) between rows (n, W); of a row of zeros 0."""
+    """Cosines (n, n) between rows (n, W); 0 for a row of zeros."""
     rows = rows.astype(np.float64)
     unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     return unit @ unit.T
@@ -49,8 +50,8 @@ def cosines(rows: NDArray[Any]) -> NDArray[np.float64]:
 def describe(names: list[str], rows: NDArray[Any]) -> Result:
     """Maps and nearest neighbours of a table's named rows (n, W).
 
-    "pca" and "tsne" are places (n, 2), t-SNE by cosine distance and of 5 names or more, else None;
-    "explained" is the part of the variance that each PCA axis has.
+    "pca" and "tsne" are places (n, 2), t-SNE by cosine distance, None for fewer than 5 names;
+    "explained" is each PCA axis's part of the variance.
     """
     decomposition = sklearn("decomposition")
     rows = rows.astype(np.float64)
@@ -87,16 +88,16 @@ def labelled_level(subject: Subject) -> int:
     for level in subject.prior_levels:
         if subject.prior_config(level).labels:
             return level
-    raise Lacking("No prior of the model has labels, so there are no tables to look at.")
+    raise Lacking("No prior of the model has labels, so it has no label embeddings.")
 
 
 def source(subject: Subject) -> dict[str, Any]:
-    """The one prior that is looked at."""
+    """The one prior that is measured."""
     return {"priors": subject.prior_marks([labelled_level(subject)])}
 
 
 def measure(subject: Subject) -> Result:
-    """`describe` of the highest prior's tables of artists and genres; writes the page."""
+    """`describe` of the highest prior's embeddings of artists and genres; writes the page."""
     level = labelled_level(subject)
     vocabulary = Vocabulary.load(subject.directory.labels(level))
     learned = subject.load_prior(level).params["labels"]
@@ -127,7 +128,7 @@ def tables(result: Result) -> list[Table]:
         title = (
             f"Nearest {kind} in the table of level {result['level']}, by cosine, the first "
             f"{min(SHOWN, len(names))} of {len(names)}. Two PCA axes have {explained} of the "
-            "variance. All of them, to look around in: labels.html."
+            "variance. All of them, interactive: labels.html."
         )
         rows = [
             (name, ", ".join(f"{names[j]} {cosine:.2f}" for j, cosine in near[:3]))
@@ -149,14 +150,14 @@ def figures(result: Result) -> list[Figure]:
             for i in range(min(SHOWN, len(x))):
                 axis.annotate(found["names"][i], (x[i], y[i]), fontsize=7)
             axis.set(title=name, xticks=[], yticks=[])
-        caption = f"The table of {kind}. Names that lie near each other mean the like to the prior."
+        caption = f"The table of {kind}. Names near each other have similar embeddings."
         out.append(Figure(f"Map of {kind}", caption, png(figure)))
     return out
 
 
 SUITE = Suite(
     title="Labels",
-    about="What the prior has learned of artists and genres: which ones it holds to be alike.",
+    about="Which artists and genres the prior has learned to be similar, by its embeddings.",
     measure=measure,
     tables=tables,
     needs=("vqvae", "labels"),

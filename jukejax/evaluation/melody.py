@@ -1,4 +1,4 @@
-"""Notes of a sound, by basic-pitch (Bittner et al. 2022; Apache-2.0, read out of its wheel).
+"""Notes of a sound, by basic-pitch (Bittner et al. 2022; Apache-2.0, read from its wheel).
 
 The network is run by onnxruntime on windows of 2 s at 22,050 Hz, 86 frames a second, 88 keys of a
 piano from 27.5 Hz on. T frames.
@@ -29,7 +29,7 @@ def _session() -> Any:
 
 
 def activations(sound: NDArray[Any], rate: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Probabilities (T, 88) that a key sounds, and that it begins to sound."""
+    """Probabilities (T, 88) that a key sounds, and that a note begins."""
     import soxr
 
     x = soxr.resample(np.asarray(sound, np.float32), rate, RATE)
@@ -47,7 +47,7 @@ def activations(sound: NDArray[Any], rate: int) -> tuple[NDArray[Any], NDArray[A
 
 
 def describe(sound: NDArray[Any], rate: int) -> dict[str, Any]:
-    """Of a sound: "pitch_classes" (12 parts from C on), "notes_per_second", "polyphony".
+    """ "pitch_classes" (12 shares from C on), "notes_per_second" and "polyphony" of a sound.
 
     A key sounds above 0.3; a note begins at a peak of its onset above 0.5; polyphony is the mean
     number of keys where any sounds.

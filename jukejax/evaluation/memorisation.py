@@ -1,11 +1,15 @@
-"""The suite `memorisation`: do samples copy training songs more than unheard songs would?"""
+"""The suite `memorisation`: do samples copy training songs more than held-out songs would?
+
+Windows of samples and of held-out songs are looked up in an index of all training codes of the top
+level (`code_index`): the longest run of codes that they share with a song, and the part of their
+codes that agrees with its nearest stretch.
+"""
 
 from __future__ import annotations
 
 import functools
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,28 +22,28 @@ from jukejax.evaluation import sample_sets
 from jukejax.evaluation.code_index import CodeIndex, nearest
 from jukejax.evaluation.data import Song
 from jukejax.evaluation.pages.plots import png, subplots
-from jukejax.evaluation.results import Figure, Score, Table
-from jukejax.evaluation.subject import Lacking, Result, Subject, Suite
+from jukejax.evaluation.results import Columns, Figure, Score, Table
+from jukejax.evaluation.subject import Lacking, Result, Subject, Suite, evenly
 from jukejax.parallel.distributed import together
 from jukejax.sampling.sample_dir import SampleDir
 
-SECONDS = 4.0  # of a window, or shorter where a sample is
+SECONDS = 4.0  # of a window; the length of the shortest sample, where that is less
 WINDOWS = 256  # of samples and of held-out songs each, at most, evenly spread
-SHOWN = 8  # windows that are named with their nearest training windows
+SHOWN = 8  # windows that are listed with their nearest training windows
 RESAMPLES = 2000
-FEW = 8
+FEW = 8  # windows: fewer have no interval
 
 
-def sample_codes(subject: Subject) -> Iterator[tuple[str, Path, NDArray[Any]]]:
-    """Name, folder and top-level codes (n,) of each item of the samples given, or else made.
+def sample_codes(subject: Subject) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Name and top-level codes (T,) of each sample.
 
     Raises:
-      Lacking: none were given, and none can be made.
+      Lacking: no samples were given, and none can be made.
       CheckpointError: one holds codes of another VQ-VAE, or no finished top level.
       ConfigError: one is no sample directory.
     """
     top = subject.levels[-1]
-    for path in subject.samples or (sample_sets.make(subject),):
+    for path in sample_sets.sample_dirs(subject):
         sample = SampleDir.open(path)
         entry = next((x for x in sample.record["levels"] if x["level"] == top), None)
         if entry is None:
@@ -51,24 +55,23 @@ def sample_codes(subject: Subject) -> Iterator[tuple[str, Path, NDArray[Any]]]:
             )
         codes, done = sample.load(top, (len(sample.record["items"]), entry["tokens"]))
         if done.min() < codes.shape[1]:
-            raise CheckpointError(f"{path} is not finished; sample there again to go on.")
+            raise CheckpointError(f"{path} is not finished; sample there again to continue.")
         for item, row in enumerate(codes):
-            yield f"{path.name} item {item}", path, row
+            yield f"{path.name} item {item}", row
 
 
 def cut(songs: Iterable[tuple[str, NDArray[Any]]], size: int) -> list[tuple[str, int, Any]]:
     """Windows (name, first code, codes) of `size` that do not overlap, at most `WINDOWS`."""
-    found = [
+    windows = [
         (name, start, codes[start : start + size])
         for name, codes in songs
         for start in range(0, len(codes) - size + 1, size)
     ]
-    chosen = np.linspace(0, len(found), min(WINDOWS, len(found)), endpoint=False).astype(int)
-    return [found[i] for i in chosen]
+    return evenly(windows, WINDOWS)
 
 
 def look(index: CodeIndex, windows: list[tuple[str, int, Any]], rate: float, what: str) -> Result:
-    """Longest run and nearest stretch of each window; `rate` in codes a second."""
+    """Longest run and nearest stretch of each window, and the time taken; `rate` in codes/s."""
     rows, began = [], time.perf_counter()
     for name, start, codes in tqdm(windows, what, unit="window", disable=None):
         runs = index.longest(codes)
@@ -90,7 +93,7 @@ def look(index: CodeIndex, windows: list[tuple[str, int, Any]], rate: float, wha
 def likelier(a: NDArray[Any], b: NDArray[Any]) -> tuple[float, tuple[float, float] | None]:
     """P(one of a > one of b), ties half, and its 95 % interval under resampling both.
 
-    There is none for fewer than `FEW` of either: resampling would make it too narrow.
+    None for fewer than `FEW` of either: resampling would make it too narrow.
     """
 
     def probability(x: NDArray[Any], y: NDArray[Any]) -> float:
@@ -107,10 +110,10 @@ def likelier(a: NDArray[Any], b: NDArray[Any]) -> tuple[float, tuple[float, floa
 
 
 def measure(subject: Subject) -> Result:
-    """Windows of samples and of held-out songs against all training songs, at the top level."""
+    """Windows of samples and of held-out songs, looked up in all training songs."""
     level = subject.levels[-1]
     rate = subject.vqvae.config.sample_rate / subject.vqvae.config.hops[level]
-    samples = [(name, codes) for name, _, codes in sample_codes(subject)]
+    samples = list(sample_codes(subject))
     held_out = subject.codes.split("test")
 
     def read(song: Song) -> NDArray[Any]:
@@ -154,47 +157,51 @@ def measure(subject: Subject) -> Result:
 
 
 def tables(result: Result) -> list[Table]:
-    def row(name: str, windows: list[dict[str, Any]]) -> tuple[str, ...]:
-        runs, shares = ([w[kind] for w in windows] for kind in ("run", "share"))
-        return (
-            name, str(len(windows)), f"{np.median(runs):.0f}", str(max(runs)),
-            f"{100 * np.median(shares):.1f} %", f"{100 * max(shares):.1f} %",
-        )  # fmt: skip
-
-    def said(kind: str) -> str:
-        found = result[f"{kind}_likelier"]
-        low_high = found["interval"]
-        interval = f"{low_high[0]:.2f} to {low_high[1]:.2f}" if low_high else "too few windows"
-        return f"{found['value']:.2f} ({interval})"
+    def probability(kind: str) -> str:
+        value, interval = result[f"{kind}_likelier"].values()
+        between = f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "too few windows"
+        return f"{value:.2f} ({between})"
 
     index = result["index"]
     title = (
         f"Level {result['level']}, windows of {result['window']} codes ({result['window_s']:.2f} s)"
         f" against {index['songs']} training songs: the longest run of codes that a window shares "
-        "with one, and how many codes agree with the nearest stretch of one. Held-out songs cannot "
-        "be copies. A sample's run is longer than a held-out window's with probability "
-        f"{said('run')}, its agreement higher with {said('share')}: 0.5 is making, 1 is copying."
+        "with one, and the part of its codes that agrees with the nearest stretch of one. Held-out "
+        "songs cannot be copies. A sample's run is longer than a held-out window's with "
+        f"probability {probability('run')}, its agreement higher with {probability('share')}: near "
+        "0.5 nothing is copied, 1 is copying."
     )
-    header = ("windows of", "n", "run, median", "longest", "agreement, median", "highest")
-    rows = [row("samples", result["samples"]), row("held-out songs", result["held_out"])]
-    most = sorted(result["samples"], key=lambda w: (-w["run"], -w["share"]))[:SHOWN]
-    nearest_rows = [
-        (
-            f"{w['name']} at {w['at_s']:.1f} s",
-            str(w["run"]), f"{w['run_song']} at {w['run_at_s']:.1f} s",
-            f"{100 * w['share']:.1f} %", f"{w['song']} at {w['song_at_s']:.1f} s",
+    columns: Columns = {
+        "windows of": "{name}",
+        "n": lambda row: str(len(row["runs"])),
+        "run, median": lambda row: f"{np.median(row['runs']):.0f}",
+        "longest": lambda row: str(max(row["runs"])),
+        "agreement, median": lambda row: f"{100 * np.median(row['shares']):.1f} %",
+        "highest": lambda row: f"{100 * max(row['shares']):.1f} %",
+    }
+    rows = [
+        {"name": name, "runs": [w["run"] for w in windows], "shares": [w["share"] for w in windows]}
+        for name, windows in (
+            ("samples", result["samples"]),
+            ("held-out songs", result["held_out"]),
         )
-        for w in most
-    ]  # fmt: skip
+    ]
     cost = (
         f"The index: {index['bytes'] / max(index['songs'], 1):,.0f} bytes a song, "
         f"{index['bytes'] / max(index['codes'], 1):.2f} a code; built in {index['build_s']:.2f} s; "
         f"{1e6 * index['lookup_s']:.0f} microseconds to look a code up."
     )
-    near = ("sample", "run", "shared with", "agreement", "nearest stretch")
+    nearest_columns: Columns = {
+        "sample": "{name} at {at_s:.1f} s",
+        "run": "{run}",
+        "shared with": "{run_song} at {run_at_s:.1f} s",
+        "agreement": "{share:.1%}",
+        "nearest stretch": "{song} at {song_at_s:.1f} s",
+    }
+    most = sorted(result["samples"], key=lambda w: (-w["run"], -w["share"]))[:SHOWN]
     return [
-        Table(title, header, rows),
-        Table(f"Samples with the longest runs. {cost}", near, nearest_rows),
+        Table.of(title, columns, rows),
+        Table.of(f"Samples with the longest runs. {cost}", nearest_columns, most),
     ]
 
 

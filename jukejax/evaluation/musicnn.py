@@ -1,9 +1,8 @@
-"""musicnn (Pons & Serra 2019), a tagger of music, in JAX: embeddings and tags of 3-second patches.
+"""musicnn (Pons & Serra 2019), a music tagger, in JAX: embeddings and tags of 3-second patches.
 
-Weights are read out of the pinned wheel (ISC licence). Sound is mean downmix at 16 kHz; the front
-end is a mel spectrogram of power, 96 bands, compressed as log10(1 + 10000 x), here in float32
-throughout (the package's own detour over float16 overflows on loud bass). B patches, T = 187
-frames, F = 96 bands.
+Weights are read from the pinned wheel (ISC licence). Sound is mean downmix at 16 kHz; the front end
+is a mel spectrogram of power, 96 bands, compressed as log10(1 + 10000 x), in float32 throughout
+(the package's float16 overflows on loud bass). B patches, T = 187 frames, F = 96 bands.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ def features(sound: NDArray[Any], rate: int) -> NDArray[np.float32]:
 
 
 def patches(frames: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Consecutive whole patches (B, T, F) of a spectrogram; what is left at the end is dropped."""
+    """Consecutive complete patches (B, T, F) of a spectrogram; the remainder is dropped."""
     count = len(frames) // FRAMES
     return frames[: count * FRAMES].reshape(count, FRAMES, BANDS)
 
@@ -94,7 +93,7 @@ def patches(frames: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _norm(p: Params, i: int, x: jax.Array) -> jax.Array:
-    """Batch normalisation by the averages of training, channels last."""
+    """Batch normalisation with the moving averages of training, channels last."""
     name = f"batch_normalization{f'_{i}' if i else ''}"
     scale = p[f"{name}/gamma"] / jnp.sqrt(p[f"{name}/moving_variance"] + 1e-3)
     return (x - p[f"{name}/moving_mean"]) * scale + p[f"{name}/beta"]
@@ -143,7 +142,7 @@ def load_weights(kind: str) -> Params:
 
 
 class Musicnn:
-    """An `Embedder`. NotFetched where the weights cannot be had."""
+    """An `Embedder`; NotFetched where the weights cannot be downloaded."""
 
     seconds = FRAMES * HOP / RATE
 
@@ -155,7 +154,7 @@ class Musicnn:
         self.run = jax.jit(network)
 
     def __call__(self, sound: NDArray[Any], sample_rate: int) -> Embedded:
-        """Embeddings and tag probabilities of a sound's whole patches of 3 s."""
+        """Embeddings and tag probabilities of a sound's complete patches of 3 s."""
         return self.embed(patches(features(sound, sample_rate)))
 
     def embed(self, x: NDArray[np.float32]) -> Embedded:
@@ -163,8 +162,8 @@ class Musicnn:
         vectors, tags = [np.zeros((0, 200), np.float32)], [np.zeros((0, 50), np.float32)]
         for i in range(0, len(x), _BATCH):
             part = x[i : i + _BATCH]
-            filled = np.pad(part, ((0, _BATCH - len(part)), (0, 0), (0, 0)))
-            embedding, logits = self.run(self.params, filled)
+            padded = np.pad(part, ((0, _BATCH - len(part)), (0, 0), (0, 0)))
+            embedding, logits = self.run(self.params, padded)
             vectors.append(np.asarray(embedding)[: len(part)])
             tags.append(np.asarray(jax.nn.sigmoid(logits))[: len(part)])
         return Embedded(np.concatenate(vectors), np.concatenate(tags))

@@ -1,4 +1,8 @@
-"""The suite `reconstruction`: how well the VQ-VAE rebuilds held-out songs."""
+"""The suite `reconstruction`: how well does the VQ-VAE rebuild held-out songs?
+
+Spectral convergence and SI-SDR of whole songs (`fidelity`), codebook use, and excerpts compared
+with Opus and MP3 (`excerpts`), each by level.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +46,7 @@ def measure(subject: Subject) -> Result:
 
 def tables(result: Result) -> list[Table]:
     silent = f"; {result['silent']} silent ones left out" if result["silent"] else ""
-    # results from before it was noted are of whole sets
+    # results of older versions do not say, and are of all songs
     alone = result.get("counted") == ["test"]
     counted = "the held-out songs alone" if alone else "all songs, training songs too"
     title = (

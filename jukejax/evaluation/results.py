@@ -1,8 +1,8 @@
-"""Results of evaluations on disk, and what they are shown as.
+"""Results of suites on disk, and the tables, figures and scores that show them.
 
-A result is `SUITE.json`: what was measured ("result"), all that it was computed from ("source":
-fingerprints, runs, steps, digests of the data) and what it cost ("cost"). The same source gives the
-same result, so a result whose source still holds is not computed again.
+A result is `SUITE.json`: the measurements ("result"), all that they were computed from ("source":
+fingerprints, runs, steps, digests of the data), and the time and memory it took ("cost"). The same
+source gives the same result, so it is not computed again for the same source.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Columns = Mapping[str, str | Callable[[Any], str]]  # header -> format of a row'
 class Table(NamedTuple):
     """A table of a report: the first column is aligned to the left, the others to the right."""
 
-    title: str  # what the figures are, and which direction is good
+    title: str  # what the numbers are, and which direction is good
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
 
@@ -56,18 +56,18 @@ class Figure(NamedTuple):
     """A picture of a report."""
 
     title: str
-    caption: str  # what is seen, and which direction is good
+    caption: str  # what the picture shows, and which direction is good
     image: bytes  # PNG, or SVG from its `<svg` or `<?xml` on
 
 
 class Score(NamedTuple):
-    """One number of a result that can be set beside the same number of another model."""
+    """One number of a result that can be compared with the same number of another model."""
 
     name: str  # "level 2: bits per token"
     value: float
-    better: str  # "lower", "higher", or "" where neither is
+    better: str  # "lower", "higher", or "" for neither
     by_song: Mapping[str, tuple[float, float]] | None = None  # id -> (value, weight)
-    interval: tuple[float, float] | None = None  # 95 %, where there is nothing by song
+    interval: tuple[float, float] | None = None  # 95 %, for scores without figures by song
 
 
 def code_version() -> str:
@@ -79,7 +79,7 @@ def code_version() -> str:
 
 
 def result_path(folder: str | Path, suite: str) -> Path:
-    """Where the result of a suite lies."""
+    """The file of a suite's result."""
     return Path(folder) / f"{suite}.json"
 
 
@@ -102,41 +102,42 @@ def write_result(
 
 
 def read_record(folder: str | Path, suite: str) -> dict[str, Any] | None:
-    """All that `write_result` wrote, or None where nothing is that can be read."""
+    """All that `write_result` wrote, or None where no file can be read."""
     try:
         value = json.loads(result_path(folder, suite).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    whole = isinstance(value, dict) and {"source", "result"} <= value.keys()
-    return {"cost": {}, **value} if whole else None
+    valid = isinstance(value, dict) and {"source", "result"} <= value.keys()
+    return {"cost": {}, **value} if valid else None
 
 
 def read_result(folder: str | Path, suite: str, source: dict[str, Any]) -> dict[str, Any] | None:
-    """The result of a suite if it is there, whole and computed from `source`; else None."""
-    found = read_record(folder, suite)
-    same = found is not None and found["source"] == json.loads(json.dumps(source))
-    return found["result"] if found is not None and same else None
+    """The result of a suite if there is one that was computed from `source`; else None."""
+    record = read_record(folder, suite)
+    if record is None or record["source"] != json.loads(json.dumps(source)):
+        return None
+    return record["result"]
 
 
 class Journal:
-    """Parts of a result that is not whole yet: `.SUITE.partial.json`, kept for its source alone."""
+    """Parts of an unfinished result, for the same source: `.SUITE.partial.json`."""
 
     def __init__(
         self, folder: str | Path, suite: str, source: dict[str, Any], write: bool = True
     ) -> None:
-        self.write = write  # one process of many does
+        self.write = write  # in one of several processes
         self.path = Path(folder) / f".{suite}.partial.json"
         self.source = json.loads(json.dumps(source))
         self.parts: dict[str, Any] = {}
         try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
-            if found["source"] == self.source:
-                self.parts = found["parts"]
+            saved = json.loads(self.path.read_text(encoding="utf-8"))
+            if saved["source"] == self.source:
+                self.parts = saved["parts"]
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             pass
 
     def once(self, key: str, compute: Callable[[], Any]) -> Any:
-        """compute(), as JSON has it; from the file where an interrupted run had it already."""
+        """The value of compute(), as JSON; from the file where an interrupted run saved it."""
         if key not in self.parts:
             self.parts[key] = json.loads(json.dumps(compute(), allow_nan=False))
             if self.write:
@@ -145,5 +146,5 @@ class Journal:
         return self.parts[key]
 
     def close(self) -> None:
-        """Removes the file: the result is whole."""
+        """Removes the file: the result is complete."""
         self.path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Measures of a sound that need no network, and of how the levels of two sets of sounds differ.
+"""Measures of sounds without a network: loudness, repetition, window joins, log-spectral distance.
 
 S samples, mono, floats in [-1, 1]; N bands.
 """
@@ -16,7 +16,7 @@ from jukejax.evaluation.musicnn import mel_filters
 Sound = NDArray[np.float32]
 
 SILENT_DB, CLIPPED = -60.0, 0.999  # RMS of 0.1 s re full scale; magnitude of a sample
-QUIETEST = -70.0  # LUFS: below, BS.1770 hears nothing
+QUIETEST = -70.0  # LUFS: BS.1770 gates out what is quieter
 SCALES = (512, 2048, 8192)  # FFT sizes of the log-spectral distance, at 44.1 kHz
 _BANDS, _LOW_DB, _HIGH_DB = 32, -120, 40  # levels are kept in bins of 1 dB
 
@@ -54,10 +54,10 @@ def spectra(sound: Sound, rate: int, size: int, hop: int) -> NDArray[np.float64]
 
 
 def repetition(sound: Sound, rate: int) -> float:
-    """How alike a sound is to itself at the lag where it is most so, at most 1: an exact loop.
+    """Self-similarity of a sound at the lag where it is greatest; 1 is an exact loop.
 
-    Ten spectra a second, less their mean; the mean cosine between frames a lag apart, greatest over
-    lags from 1 s to half the sound.
+    The mean cosine between spectra (ten a second, minus their mean) a lag apart, greatest over lags
+    from 1 s to half the sound.
     """
     size = 2 * (rate // 10)
     x = spectra(sound, rate, size, size // 2)
@@ -68,12 +68,12 @@ def repetition(sound: Sound, rate: int) -> float:
 
 
 def joins(sound: Sound, rate: int, borders: Sequence[float]) -> dict[str, float]:
-    """Where the changes at window borders (s) rank among all changes of a sound.
+    """The ranks of the changes at window borders (s) among all changes of a sound.
 
-    At a border and at every 20 ms elsewhere, the 46 ms after are set against the 46 ms before:
-    "flux" is the mean difference of band levels, "jump" that of loudness, both in dB without sign.
-    Each figure is the part of other places where the change is smaller, mean over borders: 0.5
-    where borders are like the rest, 1 where every border stands out. None without borders.
+    At each border and every 20 ms elsewhere, the 46 ms after are compared with the 46 ms before:
+    "flux" is the mean absolute difference of band levels in dB, "jump" that of loudness. A rank is
+    the part of other places where the change is smaller, mean over borders: 0.5 where borders are
+    like other places, 1 where every border stands out. {} without borders.
     """
     half, step = round(0.046 * rate), round(0.02 * rate)
 
@@ -94,7 +94,7 @@ def joins(sound: Sound, rate: int, borders: Sequence[float]) -> dict[str, float]
 
 
 class LevelCounts:
-    """How often each level in dB occurs in each band at each scale, over any number of sounds."""
+    """Histograms of levels in dB for each band at each scale, over any number of sounds."""
 
     def __init__(self, rate: int) -> None:
         self.rate = rate
@@ -114,8 +114,8 @@ class LevelCounts:
     def distance(self, other: LevelCounts) -> float:
         """Log-spectral distance of two sets of sounds in dB.
 
-        Per scale and band the levels' Wasserstein-1 distance (by how many dB the levels of one set
-        must be moved, on average, to be distributed as the other's); mean over bands and scales.
+        The Wasserstein-1 distance of the levels' distributions (how many dB the levels of one set
+        move, on average, to be distributed as the other's); mean over bands and scales.
         """
         shares = [x.counts / np.maximum(x.counts.sum(-1, keepdims=True), 1) for x in (self, other)]
         gap = np.cumsum(shares[0] - shares[1], axis=-1)

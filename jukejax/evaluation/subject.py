@@ -8,8 +8,9 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from jax.sharding import Mesh
 
 from jukejax.config import PriorConfig
@@ -22,6 +23,7 @@ from jukejax.text.labels import Vocabulary
 from jukejax.training.checkpoint import load_experiment
 
 Result = dict[str, Any]
+Item = TypeVar("Item")
 
 
 class Lacking(CheckpointError):
@@ -104,8 +106,8 @@ class Subject:
         """Levels of the priors, top first; Lacking where there are none."""
         if not self.directory.priors:
             raise Lacking(
-                f"{self.directory.path} names no priors, so there is nothing to ask them; train "
-                "one and name it in model.json."
+                f"{self.directory.path} names no priors, which this measures; train one and name "
+                "it in model.json."
             )
         return sorted(self.directory.priors, reverse=True)
 
@@ -150,9 +152,9 @@ class Subject:
 class Suite:
     """One question asked of a model.
 
-    The answer is computed again when anything changes that `needs` names, what `source` returns,
-    or `definition`. `measure` returns JSON with finite numbers alone. `tables`, `figures` and
-    `scores` show a result, also one read from disk.
+    The result is computed again when a part in `needs` changes, or what `source` returns, or
+    `definition`. `measure` returns JSON with finite numbers alone. `tables`, `figures` and `scores`
+    show a result, also one read from disk.
     """
 
     title: str
@@ -162,14 +164,20 @@ class Suite:
     needs: tuple[str, ...] = ("vqvae", "codes")  # of vqvae, songs, codes, priors, labels
     figures: Callable[[Result], list[Figure]] = lambda result: []
     scores: Callable[[Result], list[Score]] = lambda result: []  # what `compare` compares
-    alike: tuple[str, ...] = ()  # parts of the source that must be the same for that
+    alike: tuple[str, ...] = ()  # parts of the source that must be equal to compare scores
     source: Callable[[Subject], dict[str, Any]] = lambda subject: {}  # what else it depends on
     definition: int = 1  # raised when the same source would give other figures
 
     def sources(self, subject: Subject) -> dict[str, Any]:
-        """All that a result depends on; raises what keeps the suite from running."""
+        """All that a result depends on; raises the error that keeps the suite from running."""
         marks = {part: subject.mark(part) for part in self.needs}
         return {**marks, "definition": self.definition, **self.source(subject)}
+
+
+def evenly(items: Sequence[Item], most: int) -> list[Item]:
+    """At most `most` of the items, evenly spread."""
+    chosen = np.linspace(0, len(items), min(most, len(items)), endpoint=False).astype(int)
+    return [items[int(i)] for i in chosen]
 
 
 def held_out_songs(subject: Subject) -> Sequence[Song]:

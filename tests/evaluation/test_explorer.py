@@ -111,7 +111,7 @@ def test_what_cannot_be_shown_is_named_and_the_rest_shown(make_samples, tmp_path
     page, count, problems = make_site([tmp_path, tmp_path / "gone"], tmp_path / "site")
     assert count == 1 and [row["artist"] for row in rows_of(page.parent)] == ["good"]
     parts = (
-        "gone is no folder",
+        "gone is not a folder",
         "odd/job.json",
         "odd/sounds.json",
         "damaged",

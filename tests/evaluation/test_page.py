@@ -184,7 +184,7 @@ def test_an_empty_sound(folder: Path) -> None:
 
 
 def test_errors_say_what_to_do(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    with pytest.raises(FileNotFoundError, match=r"experiments\.sample"):
+    with pytest.raises(FileNotFoundError, match="jukejax sample"):
         write_page(tmp_path_factory.mktemp("empty"))
     (folder / "level_2" / "item_0.wav").write_bytes(b"RIFF")
     with pytest.raises(ValueError, match=r"item_0\.wav cannot be read"):

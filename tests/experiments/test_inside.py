@@ -151,7 +151,7 @@ def test_the_map_page_holds_names_safely():
 # --- features -------------------------------------------------------------------------------------
 
 
-def test_features_are_means_over_whole_windows_of_a_song_told_nothing():
+def test_features_are_means_over_complete_windows_without_conditions():
     config = SINGING
     params = oracle.random_params(lambda key: init_params(config, key), scale=0.3)
     read = make_reader(config, params, make_mesh(MeshConfig()), "mean")
@@ -162,9 +162,11 @@ def test_features_are_means_over_whole_windows_of_a_song_told_nothing():
     one = jax.jit(kept, static_argnums=(0, 3))
     for song, row in zip(songs, found, strict=True):
         windows = song[: len(song) // 16 * 16].reshape(-1, 16)
-        layers = [one(config, params, features.untold(config, w[None]), "mean") for w in windows]
+        layers = [
+            one(config, params, features.unconditioned(config, w[None]), "mean") for w in windows
+        ]
         np.testing.assert_allclose(row, np.mean([x[1][0] for x in layers], 0), rtol=1e-4, atol=1e-5)
-    told = features.untold(config, songs[0][None])
+    told = features.unconditioned(config, songs[0][None])
     assert set(told) == {"codes", "artist", "genres", "total_length", "offset", "lyrics"}
     assert not told["artist"].any() and not told["lyrics"].any()
 

@@ -1,12 +1,12 @@
 """The explorer: one static site of all samples and reconstructions, opened from disk, no server.
 
     SITE/index.html          list, filters, player, blind test; style and script are in it
-    SITE/index.js            a row an item: what is listed, searched and compared
-    SITE/items/ID/item.js    the player of an item as markup; its sounds and pictures lie beside it
+    SITE/index.js            a row per item: what is listed, searched and compared
+    SITE/items/ID/item.js    the player of an item as markup, beside its sounds and pictures
 
 An item is a song of a sample directory or of the reconstructions (`sounds.json`). The page loads
-an item's files when it is chosen. Sounds are hard links where the file system has them, else
-copies; so the site is whole in itself. An item whose files have not changed is not made again.
+an item's files when it is selected. Sounds are hard links where the file system supports them, else
+copies, so the site is self-contained. An item is made again only when its files have changed.
 """
 
 from __future__ import annotations
@@ -33,10 +33,13 @@ NAMES = {0: "bottom", 1: "middle", 2: "top"}
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """An item before it is read: what the list says, and where its files are.
+    """An item before its sounds are read: its row of the list, and its files.
 
-    `prompt` is what was asked for: items of the same prompt can be compared. `files` are all that
-    the item is made from, `wavs` its sounds by their names in the site. `make` describes it.
+    Attributes:
+      prompt: identifies what it was conditioned on: items with the same prompt can be compared.
+      files: all that the item is made from.
+      wavs: its sounds by their names in the site.
+      make: reads what the player shows.
     """
 
     id: str
@@ -57,18 +60,18 @@ def _digest(*parts: object) -> str:
     return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "replace")).hexdigest()[:12]
 
 
-# --- what is found --------------------------------------------------------------------------------
+# --- items ----------------------------------------------------------------------------------------
 
 
 def find_sources(runs: Sequence[Path], problems: list[str]) -> Iterator[Source]:
-    """The items in folders, however deep; what cannot be read is added to `problems`.
+    """The items in folders, at any depth; what cannot be read is added to `problems`.
 
-    Folders of other explorer sites are passed by.
+    Other explorers' sites are skipped.
     """
     seen: set[Path] = set()
     for run in runs:
         if not run.is_dir():
-            problems.append(f"{run} is no folder.")
+            problems.append(f"{run} is not a folder.")
             continue
         for name, read in (("job.json", sample_sources), ("sounds.json", reconstruction_sources)):
             for file in sorted(run.resolve().rglob(name)):
@@ -85,7 +88,7 @@ def find_sources(runs: Sequence[Path], problems: list[str]) -> Iterator[Source]:
 def sample_sources(file: Path) -> list[Source]:
     """The songs of a sample directory, named by its job.json.
 
-    Raises ConfigError, or what a wrong type raises, for a file that is no job.json.
+    Raises ConfigError, or what a wrong type raises, for a file that is not a job.json.
     """
     folder, job = file.parent, sample_page.read_job(file.parent)
     top = f"level_{int(job['levels'][0]['level'])}" if job["levels"] else ""
@@ -132,11 +135,11 @@ def _sample(
 def reconstruction_sources(file: Path) -> list[Source]:
     """The songs of `sounds.json`, which the reconstruction suite writes.
 
-    Raises what a wrong type or a missing key raises.
+    Raises KeyError, TypeError or ValueError for another file.
     """
-    found = json.loads(file.read_text("utf-8"))
+    saved = json.loads(file.read_text("utf-8"))
     sources = []
-    for entry in found["items"]:
+    for entry in saved["items"]:
         levels = sorted(((int(k), v) for k, v in entry["levels"].items()), reverse=True)
         names = {key: NAMES.get(key, f"level {key}") for key, _ in levels}
         wavs = {"original.wav": file.parent / entry["original"]}
@@ -159,8 +162,8 @@ def reconstruction_sources(file: Path) -> list[Source]:
                 kind="reconstruction",
                 artist=song.artist,
                 genres=song.genres,
-                model=str(found.get("model") or ""),
-                step=found.get("step"),
+                model=str(saved.get("model") or ""),
+                step=saved.get("step"),
                 lyrics=lyrics,
                 prompt=_digest("song", entry["id"]),
                 files=[file, *wavs.values()],
@@ -175,7 +178,7 @@ def reconstruction_sources(file: Path) -> list[Source]:
 
 
 def _place(source: Path, target: Path) -> None:
-    """A hard link to a file, or a copy; `target` is not there yet."""
+    """Makes `target` a hard link to a file, or a copy."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
@@ -185,7 +188,7 @@ def _place(source: Path, target: Path) -> None:
 
 
 def _system(source: Source, track: player.Track) -> str:
-    """Whose sound it is: what the blind test compares."""
+    """Name of the system that made a sound: what the blind test compares."""
     if track.key == "original":
         return "original"
     step = "" if source.step is None else f", step {source.step}"
@@ -193,7 +196,7 @@ def _system(source: Source, track: player.Track) -> str:
 
 
 def make_item(source: Source, folder: Path) -> dict[str, Any]:
-    """Fills an item's folder and returns its row of the index.
+    """Writes an item's folder and returns its row of the index.
 
     Raises:
       ConfigError: a sound or an alignment cannot be read.
@@ -218,13 +221,13 @@ def make_item(source: Source, folder: Path) -> dict[str, Any]:
     song = player.draw(folder, song, alignment)
     song = dataclasses.replace(song, folder=f"items/{source.id}/")
     module = templates.templates().get_template("song.html.j2").make_module()
-    ready = [track for track in song.tracks if track.wav]
+    playable = [track for track in song.tracks if track.wav]
     item = {
         "html": str(module.song(song, source.id, "the song")),  # type: ignore[attr-defined]
         "tracks": {
             track.key: {"wav": f"{song.folder}{track.wav}", "seconds": track.sound.seconds,
                         "rms": track.sound.rms}
-            for track in ready
+            for track in playable
         },
     }  # fmt: skip
     _write_script(folder / "item.js", f"Explorer.loaded({json.dumps(source.id)}, ", item, ");\n")
@@ -238,24 +241,24 @@ def make_item(source: Source, folder: Path) -> dict[str, Any]:
         "seconds": round(song.seconds, 2),
         "lyrics": " ".join(templates.printable(source.lyrics).split())[:PREVIEW],
         "prompt": source.prompt,
-        "systems": {track.key: _system(source, track) for track in ready},
+        "systems": {track.key: _system(source, track) for track in playable},
     }
 
 
 def _write_script(path: Path, before: str, value: Any, after: str) -> None:
-    """JSON in a script; ASCII, so that no character ends a line or a string of the script."""
+    """Writes JSON in a script, as ASCII: no character ends a line or a string of the script."""
     files.write_text(path, f"{before}{json.dumps(value)}{after}")
 
 
-def _kept_or_made(source: Source, folder: Path) -> dict[str, Any]:
-    """The row of an item, from its folder where it was made from the same files by this code."""
+def _row(source: Source, folder: Path) -> dict[str, Any]:
+    """An item's row; the item is made unless its folder is of the same files and code."""
     stats = [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in source.files]
     mark = _digest(_code(), *stats, source.model, source.step)
     kept = folder / "row.json"
     try:
-        found = json.loads(kept.read_text("utf-8"))
-        if found["made_from"] == mark and (folder / "item.js").exists():
-            return found["row"]
+        saved = json.loads(kept.read_text("utf-8"))
+        if saved["made_from"] == mark and (folder / "item.js").exists():
+            return saved["row"]
     except (OSError, ValueError, KeyError):
         pass
     row = make_item(source, folder)
@@ -265,7 +268,7 @@ def _kept_or_made(source: Source, folder: Path) -> dict[str, Any]:
 
 @functools.cache
 def _code() -> str:
-    """Changes when items would be made otherwise."""
+    """A digest of the code that makes items."""
     here = resources.files("jukejax.evaluation.pages")
     names = ("explorer.py", "player.py", "sample_page.py", "templates.py", "site/song.html.j2")
     return _digest(*(here.joinpath(name).read_text("utf-8") for name in names))
@@ -282,15 +285,15 @@ def make_site(
     site: Path,
     progress: Callable[[list[Source]], Iterable[Source]] = iter,
 ) -> tuple[Path, int, list[str]]:
-    """Makes or renews a site; returns its page, the number of items, and what was left out and why.
+    """Makes or updates a site; returns its page, the number of items, and why some are left out.
 
-    Items that are no longer found are removed from it.
+    Items that are no longer in `runs` are removed from it.
 
     Raises:
-      ConfigError: `site` is a folder of something else, or there is nothing to show.
+      ConfigError: `site` has other files, or there is nothing to show.
     """
     if site.is_dir() and any(site.iterdir()) and not (site / "items").is_dir():
-        raise ConfigError(f"{site} holds files but no explorer; choose another --out.")
+        raise ConfigError(f"{site} has files but no explorer; choose another --out.")
     problems: list[str] = []
     rows = []
     for source in progress(list(find_sources(runs, problems))):
@@ -298,7 +301,7 @@ def make_site(
             problems.append(f"{source.files[0]}, {source.artist}: there is no sound yet.")
             continue
         try:
-            rows.append(_kept_or_made(source, site / "items" / source.id))
+            rows.append(_row(source, site / "items" / source.id))
         except (ConfigError, FileNotFoundError) as error:
             problems.append(f"{source.files[0]}, {source.artist}: {error}")
             shutil.rmtree(site / "items" / source.id, ignore_errors=True)

@@ -1,9 +1,8 @@
-"""The player that pages share: one song, its sounds switched in place, its lyrics lit as sung.
+"""The player that pages share: one song, switchable between its sounds, lyrics highlighted as sung.
 
-A page is made of `site/song.html.j2` (the markup of a song), `site/player.css` and
-`site/player.js`. Here is what they show: waveforms, spectrograms and attention as pictures, lyrics
-in pieces with times, ticks of axes. Style and script go into the page, sounds and pictures are
-referred to by relative paths, so pages open from disk; all text is escaped.
+`site/song.html.j2` (a song's markup), `site/player.css` and `site/player.js` show what is prepared
+here: waveforms, spectrograms and attention as pictures, and lyrics in pieces with times. Sounds and
+pictures have relative paths, so pages open from disk. S samples of a sound.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from jukejax.evaluation.pages.templates import WAVE, printable
 
 FRAMES = 1200  # columns of a picture
 BINS = 224  # rows of a spectrogram
-SHORTEST = 0.05  # seconds that a word is lit at least
-NEAR = 200  # characters within which the next word of the lyrics is looked for
+SHORTEST = 0.05  # seconds that a word is highlighted, at least
+NEAR = 200  # characters within which the next word of the lyrics is searched
 
 Timed = tuple[str, float, float, int, int]  # text, start and end in seconds, and in characters
 
 
 @dataclass(frozen=True)
 class Sound:
-    """What a player shows of a sound: its length in s, root mean square, and outline (SVG)."""
+    """What a player shows of a sound: its length in s, root mean square, and outline (SVG path)."""
 
     seconds: float = 0.0
     rms: float = 0.0
@@ -42,7 +41,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class Track:
-    """One version of a song; `wav` is None before it is sampled, `key` is its level or a word."""
+    """One version of a song; `key` is its level or "original", `wav` None before it is sampled."""
 
     key: str
     name: str
@@ -54,7 +53,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of the lyrics; sung words have times in s and a `row` (0..1 of the lyrics)."""
+    """A part of the lyrics; sung words have times in s and a `row`, 0..1 of the lyrics."""
 
     text: str
     start: float | None = None
@@ -66,7 +65,7 @@ class Piece:
 class Alignment:
     """Attention `weights` (times, characters of the lyrics), `starts` (times,) in s, and words.
 
-    `head` names the layer and head it was read from, where that is known.
+    `head` names the layer and head of the attention, where that is known.
     """
 
     weights: np.ndarray
@@ -77,7 +76,7 @@ class Alignment:
 
 @dataclass(frozen=True)
 class Song:
-    """What a player plays; its files lie in `folder` (empty, or a name and a slash) of the page."""
+    """What a player plays; its files are in `folder` of the page: empty, or a name and a slash."""
 
     artist: str
     genres: list[str]
@@ -91,7 +90,7 @@ class Song:
 
     @property
     def seconds(self) -> float:
-        """Length of the longest track, which the time axis spans."""
+        """Length of the longest track: the span of the time axis."""
         return max((track.sound.seconds for track in self.tracks), default=0.0)
 
 
@@ -99,7 +98,7 @@ class Song:
 
 
 def outline(sound: np.ndarray, peak: float) -> str:
-    """The path of a waveform (S,) in a box of WAVE x 100, `peak` filling its height."""
+    """The SVG path of a waveform (S,) in a box of WAVE x 100; `peak` fills its height."""
     if not len(sound):
         return ""
     columns = min(WAVE, len(sound))
@@ -113,7 +112,7 @@ def outline(sound: np.ndarray, peak: float) -> str:
 
 
 def read_sound(wav: Path) -> tuple[np.ndarray, int]:
-    """The mean of a sound's channels (S,) float32, what is not finite as 0, and its rate in Hz."""
+    """The mean of a sound's channels (S,) float32, with 0 for non-finite values; its rate in Hz."""
     import soundfile
 
     try:
@@ -126,8 +125,8 @@ def read_sound(wav: Path) -> tuple[np.ndarray, int]:
 def draw_sounds(pairs: Sequence[tuple[Path, Path]]) -> list[Sound]:
     """Describes the sounds of (sound, picture) pairs of one song, and draws their spectrograms.
 
-    Pictures are made unless all are newer than their sounds. One range of colours and one scale
-    of waveforms serve all of a song, so what a level adds can be seen.
+    Pictures are drawn unless all are newer than their sounds. All versions of a song share one
+    range of colours and one scale of waveforms, so that they can be compared.
 
     Raises:
       ConfigError: a sound cannot be read.
@@ -150,9 +149,9 @@ def draw_sounds(pairs: Sequence[tuple[Path, Path]]) -> list[Sound]:
 
 
 def draw_attention(alignment: Alignment, seconds: float, picture: Path) -> None:
-    """Draws the attention, time from left to right, the first character at the top.
+    """Draws the attention: time from left to right, the first character at the top.
 
-    Every time is scaled to its largest weight; time before the first and after the last row is
+    Each time is scaled to its largest weight; times before the first and after the last row are
     dark. `seconds` is the length of the song.
     """
     import matplotlib.image
@@ -168,7 +167,7 @@ def draw_attention(alignment: Alignment, seconds: float, picture: Path) -> None:
 
 
 def draw(folder: Path, song: Song, alignment: Alignment | None = None) -> Song:
-    """The song with its sounds described, after drawing the pictures it names in `folder`.
+    """The song with its sounds described; draws its pictures in `folder`.
 
     Raises:
       ConfigError: a sound cannot be read.
@@ -187,18 +186,18 @@ def draw(folder: Path, song: Song, alignment: Alignment | None = None) -> Song:
 
 
 def find_words(lyrics: str, words: Sequence[Sequence[Any]]) -> tuple[str, list[Timed]]:
-    """Places sung words `[text, start_s, end_s]` in the lyrics; returns lyrics and timed words.
+    """Finds sung words `[text, start_s, end_s]` in the lyrics; returns lyrics and timed words.
 
-    A word that is not near the one before is left out; where none is found, the words themselves
-    are the lyrics.
+    A word that is not near the one before is left out; if none is in the lyrics, the words
+    themselves become the lyrics.
     """
     timed: list[Timed] = []
     cursor = 0
     for text, start, end in words:
-        found = re.compile(re.escape(text), re.IGNORECASE).search(lyrics, cursor, cursor + NEAR)
-        if text and found:
-            cursor = found.end()
-            timed.append((text, start, end, found.start(), cursor))
+        match = re.compile(re.escape(text), re.IGNORECASE).search(lyrics, cursor, cursor + NEAR)
+        if text and match:
+            cursor = match.end()
+            timed.append((text, start, end, match.start(), cursor))
     if not timed:
         for text, start, end in words:
             timed.append((text, start, end, cursor, cursor + len(text)))
@@ -208,7 +207,7 @@ def find_words(lyrics: str, words: Sequence[Sequence[Any]]) -> tuple[str, list[T
 
 
 def cut_lyrics(lyrics: str, words: Sequence[Timed] = (), rows: int = 1) -> list[Piece]:
-    """The lyrics in pieces, words with times where there are any; their places must rise.
+    """The lyrics in pieces, with times for timed words, which must be in the lyrics' order.
 
     `rows` is the number of characters that the attention shows.
     """
@@ -223,12 +222,12 @@ def cut_lyrics(lyrics: str, words: Sequence[Timed] = (), rows: int = 1) -> list[
         pieces.append(Piece(word, start, max(end, start + SHORTEST), row))
         cursor = last
     pieces.append(Piece(printable(lyrics[cursor:])))
-    whole = "".join(piece.text for piece in pieces)
-    return [piece for piece in pieces if piece.text] if whole.strip() else []
+    blank = not "".join(piece.text for piece in pieces).strip()
+    return [] if blank else [piece for piece in pieces if piece.text]
 
 
 def read_alignment(folder: Path, item: int) -> Alignment | None:
-    """The alignment of an item in its level's folder; None where there is none.
+    """The alignment of an item in its level's folder, or None.
 
     Raises:
       ConfigError: the files are damaged or do not fit each other.
@@ -242,10 +241,11 @@ def read_alignment(folder: Path, item: int) -> Alignment | None:
             names = [f"{name} {int(data[name])}" for name in ("layer", "head") if name in data]
         if weights.ndim != 2 or starts.shape != weights.shape[:1] or not weights.size:
             raise ValueError(f"weights {weights.shape} for times {starts.shape}")
-        found = json.loads(words.read_text("utf-8")) if words.exists() else []
-        timed = [(str(t), float(s), float(e), int(a), int(b)) for t, s, e, a, b in found]
+        listed = json.loads(words.read_text("utf-8")) if words.exists() else []
+        timed = [(str(t), float(s), float(e), int(a), int(b)) for t, s, e, a, b in listed]
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ConfigError(
-            f"{arrays} and {words.name} hold no alignment ({error}); remove both, or align again."
+            f"{arrays} and {words.name} are not a valid alignment ({error}); remove both, or align "
+            "again."
         ) from error
     return Alignment(weights, starts, timed, ", ".join(names))

@@ -1,4 +1,4 @@
-"""Plots of reports as SVG: plain, of one style, with text that can be searched."""
+"""Plots of reports: SVG in one plain style with searchable text, and PNG for images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def svg(figure: Any) -> bytes:
 
 
 def axes(width: float = 7.0, height: float = 3.2) -> tuple[Any, Any]:
-    """(figure, axes) in the reports' style; inches. No window system is needed."""
+    """A figure of a size in inches and its axes, in the reports' style; needs no display."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -41,7 +41,7 @@ def axes(width: float = 7.0, height: float = 3.2) -> tuple[Any, Any]:
 
 
 def subplots(rows: int, columns: int, width: float = 9.0, height: float = 3.6) -> tuple[Any, Any]:
-    """A figure and its axes (rows, columns), an array also of one; for `png`."""
+    """A figure and its array of axes (rows, columns), for `png`; inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -58,7 +58,7 @@ def png(figure: Any) -> bytes:
 
 
 def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> bytes:
-    """Named lines of (x, y); the first is drawn stronger."""
+    """SVG of named lines (x, y); the first is thicker."""
     figure, ax = axes()
     for index, (name, (xs, ys)) in enumerate(lines.items()):
         ax.plot(xs, ys, label=name, linewidth=1 if index else 2.2)
@@ -69,7 +69,7 @@ def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str,
 
 
 def bars(rows: Sequence[tuple[str, float, Interval]], x: str) -> bytes:
-    """A horizontal bar a row (name, value, interval), the first at the top."""
+    """SVG of a horizontal bar per row (name, value, interval), the first at the top."""
     figure, ax = axes(height=0.6 + 0.28 * len(rows))
     places = range(len(rows))
     ax.barh(places, [value for _, value, _ in rows], color="#4878a8", height=0.6)

@@ -1,4 +1,4 @@
-"""The report: one `index.html` that shows every result of an evaluation directory.
+"""The report: one `index.html` with every result of an evaluation directory.
 
 Pictures are in the page, which is opened from disk.
 """
@@ -19,7 +19,7 @@ class Section(NamedTuple):
     name: str
     title: str
     about: str
-    facts: Sequence[tuple[str, str]]  # what it was measured on, and what that cost
+    facts: Sequence[tuple[str, str]]  # name, value: its source and cost
     tables: Sequence[Table]
     figures: Sequence[Figure]
 
@@ -31,17 +31,17 @@ def write_report(folder: str | Path, title: str, sections: Sequence[Section]) ->
 
 
 def facts(record: dict[str, Any]) -> list[tuple[str, str]]:
-    """(what, which) of the source and the cost of a result on disk."""
-    found = [(name, _short(value)) for name, value in record["source"].items()]
+    """Names and values of the source and the cost of a result on disk."""
+    rows = [(name, _short(value)) for name, value in record["source"].items()]
     cost = record["cost"]
     if cost:
-        found.append(("took", f"{cost['seconds']:.0f} s, at most {cost['peak_mib']:.0f} MiB"))
-    return [("jukejax", str(record.get("version", ""))), *found]
+        rows.append(("took", f"{cost['seconds']:.0f} s, at most {cost['peak_mib']:.0f} MiB"))
+    return [("jukejax", str(record.get("version", ""))), *rows]
 
 
 def _short(value: Any) -> str:
     if isinstance(value, dict):
-        return "; ".join(f"{key} {_short(one)}" for key, one in value.items())
+        return "; ".join(f"{key} {_short(item)}" for key, item in value.items())
     if isinstance(value, list):
         return ", ".join(map(_short, value))
     return str(value)

@@ -1,9 +1,9 @@
 """A page to listen to samples: `index.html` beside the sounds, opened from disk, no server.
 
 `write_page` reads a sample directory: `job.json` and, per level l and item i,
-`level_{l}/item_{i}.wav`; beside those of the highest level may lie the alignment of lyrics and
-music, `item_{i}.alignment.npz` and `item_{i}.words.json`. It adds pictures and the page, so it can
-be called after every level; levels without a sound yet say so.
+`level_{l}/item_{i}.wav`; the highest level may also have the alignment of lyrics and music,
+`item_{i}.alignment.npz` and `item_{i}.words.json`. It writes pictures and the page, and can be
+called after every level; the page says which levels have no sound yet.
 """
 
 import datetime
@@ -28,15 +28,15 @@ LEVEL_DEFAULTS: dict[str, Any] = {
 
 
 def read_job(sample_dir: Path) -> dict[str, Any]:
-    """The parsed `job.json` of a sample directory, levels top first, absent details as None.
+    """The parsed `job.json` of a sample directory, levels top first, missing details as None.
 
-    Raises FileNotFoundError or ConfigError with what is missing.
+    Raises FileNotFoundError or ConfigError that names what is missing.
     """
     path = sample_dir / "job.json"
     if not path.exists():
         raise FileNotFoundError(
-            f"{sample_dir} is no sample directory: it has no job.json. "
-            "Give the folder that `python -m experiments.sample --out` wrote."
+            f"{sample_dir} is not a sample directory: it has no job.json. "
+            "Give the folder that `jukejax sample --out` wrote."
         )
     try:
         job = json.loads(path.read_text("utf-8"))
@@ -53,7 +53,7 @@ def read_job(sample_dir: Path) -> dict[str, Any]:
 
 
 def _details(job: dict[str, Any], level: dict[str, Any], exists: bool) -> str:
-    """What the page says about a level beside its name."""
+    """What the page says about a level, after its name."""
     facts = []
     if level["hop"]:
         milliseconds = 1000 * level["hop"] / job["sample_rate"]
@@ -91,7 +91,7 @@ def describe(sample_dir: Path, job: dict[str, Any], item: int) -> player.Song:
 def align(
     sample_dir: Path, job: dict[str, Any], item: int
 ) -> tuple[list[player.Piece], player.Alignment | None]:
-    """The lyrics of an item, words with times where there is an alignment, and that.
+    """The lyrics of an item, with times of words where it has an alignment, and that alignment.
 
     Raises ConfigError for an alignment that cannot be used.
     """
@@ -106,7 +106,7 @@ def align(
 
 
 def _date(created: str) -> str:
-    """An ISO time in words; what is no ISO time stays as it is."""
+    """An ISO time in words; other text is unchanged."""
     try:
         moment = datetime.datetime.fromisoformat(created)
     except ValueError:

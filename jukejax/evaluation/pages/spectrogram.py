@@ -1,9 +1,9 @@
 """Pictures of sound: a log-frequency spectrogram in decibels and its colours.
 
-Ears hear pitch by ratio, so rows are spaced evenly in log frequency, and no single FFT serves nine
-octaves: three window lengths are blended, long ones where pitch is fine, short ones where time is.
-Columns divide the sound evenly, so column c of F covers the time from c/F to (c+1)/F of its length
-and a playhead laid over the picture is exact. Shapes: S samples, F frames, N bins.
+Rows are spaced evenly in log frequency, as pitch is heard. No single FFT suits nine octaves, so
+three window lengths are blended: long ones for low frequencies, short ones for high. Columns divide
+the sound evenly: column c of F covers the time from c/F to (c+1)/F of its length, so a playhead
+over the picture is exact. S samples, F frames, N bins.
 """
 
 import functools
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 LOW_HZ = 40.0
 HIGH_HZ = 20_000.0
 FLOOR_DB = -120.0
-CHUNK = 128  # frames transformed at once; small enough to stay in the processor's cache
+CHUNK = 128  # frames transformed at once; they fit into the processor's cache
 
-# Window lengths in seconds, and the frequencies in Hz where one gives way to the next.
+# Window lengths in seconds, and the frequencies in Hz between them.
 _WINDOWS = (0.186, 0.093, 0.046)
 _CROSSINGS = (320.0, 2000.0)
 
@@ -48,8 +48,8 @@ def _filters(
 ) -> tuple[slice, slice, Floats]:
     """Triangular filters from FFT power to rows, cut to where they are not zero.
 
-    Returns the rows and the FFT bins they touch and the weights (FFT bins, rows). A triangle is as
-    wide as its neighbours' distance, and never narrower than an FFT bin: there it interpolates.
+    Returns the rows and FFT bins with weights, and the weights (FFT bins, rows). A triangle reaches
+    to its neighbours, and is never narrower than an FFT bin: there it interpolates.
     """
     centres = frequencies(bins, low, high)
     step = sample_rate / size
@@ -88,8 +88,7 @@ def _mono(audio: NDArray[np.generic]) -> Floats:
             "average the channels first."
         )
     if np.issubdtype(audio.dtype, np.integer):
-        whole = audio.astype(np.float32)
-        return whole / np.float32(2 ** (8 * audio.dtype.itemsize - 1))
+        return audio.astype(np.float32) / np.float32(2 ** (8 * audio.dtype.itemsize - 1))
     sound = audio.astype(np.float32)
     return np.nan_to_num(sound, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
 
@@ -106,14 +105,14 @@ def log_spectrogram(
     """The level in dB of `bins` bands of a sound over `frames` equal parts of its length.
 
     Args:
-        audio: Mono sound (S,), floats in -1..1 or signed integers; any length, also none.
+        audio: Mono sound (S,), floats in -1..1 or signed integers; any length, also 0.
         sample_rate: Samples per second. Bands above half of it stay at the floor.
         frames: Columns F; long sounds average all windows that fall into a column.
         bins: Rows N, spaced evenly in log frequency from `low` to `high` Hz, low first.
 
     Returns:
         float32 (N, F) in dB, never below FLOOR_DB: 0 dB is about a sine of amplitude 1, and pink
-        noise is flat. Raises ValueError for audio that is not mono or sizes that make no sense.
+        noise is flat. Raises ValueError for audio that is not mono, or sizes out of range.
     """
     sound = _mono(audio)
     if frames < 1 or bins < 1 or sample_rate < 1 or not 0 < low < high:
@@ -145,9 +144,9 @@ def to_image(
 ) -> NDArray[np.uint8]:
     """Colours of a spectrogram (N, F) in dB: uint8 (N, F, 3), low frequencies at the bottom.
 
-    `top` (dB) takes the brightest colour and `top - span` the darkest. By default `top` is just
-    below the loudest value, but at least -50 dB, so silence and faint noise stay dark; give the
-    same `top` to several pictures to compare them. `colours` names a matplotlib colour map.
+    `top` (dB) gets the brightest colour and `top - span` the darkest. By default `top` is just
+    below the loudest value, but at least -50 dB, so silence and faint noise stay dark; give
+    several pictures the same `top` to compare them. `colours` names a matplotlib colour map.
     """
     import matplotlib
 

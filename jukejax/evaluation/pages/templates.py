@@ -34,12 +34,12 @@ def printable(text: str) -> str:
 
 def clock(seconds: float) -> str:
     """A position as minutes and seconds: 0:09, 3:25."""
-    whole = int(seconds)
-    return f"{whole // 60}:{whole % 60:02d}"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}"
 
 
 def time_ticks(seconds: float, most: int = 6) -> list[tuple[float, str]]:
-    """Marks of a time axis, (part of the length in 0..1, label), at most `most` + 1."""
+    """Marks of a time axis, (position in 0..1, label), at most `most` + 1."""
     if not seconds > 0:
         return []
     steps = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600)
@@ -57,7 +57,7 @@ def picture(image: bytes) -> str:
 
 @functools.cache
 def templates() -> jinja2.Environment:
-    """The templates in `site/`. `asset(name)` is the text of a file there, as it is."""
+    """The templates in `site/`. In them `asset(name)` is the text of a file there, unescaped."""
     import jinja2
     import markupsafe
 
@@ -89,6 +89,6 @@ def templates() -> jinja2.Environment:
 def write_html(path: Path, template: str, **values: Any) -> Path:
     """Renders a template to a page; returns its path."""
     html = templates().get_template(template).render(values)
-    # Half a surrogate pair in a name cannot be UTF-8; as a reference it harms nothing.
+    # Half a surrogate pair in a name cannot be UTF-8; a character reference can be.
     files.write_bytes(path, html.encode("utf-8", "xmlcharrefreplace"))
     return path
