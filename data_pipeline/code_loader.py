@@ -13,7 +13,7 @@ from data_pipeline.codes import codes_info, codes_length
 from data_pipeline.records import Arrays
 from data_pipeline.songs import PreparedSongs
 from data_pipeline.windows import Ints, Windows
-from jukejax.config import LyricsConfig, PriorConfig
+from jukejax.config import LyricsConfig, PriorConfig, PriorExperiment
 from jukejax.errors import DataError
 from jukejax.text import lyrics
 from jukejax.text.labels import Vocabulary, unknown_ids
@@ -26,15 +26,12 @@ _LYRICS_KEPT = 4096  # songs whose lyric tokens are kept in memory
 
 def code_batches(
     codes_dir: str | Path,
-    config: PriorConfig,
+    experiment: PriorExperiment,
     vocabulary: Vocabulary | None,
     *,
     split: str,
-    batch_size: int,
-    seed: int,
     start_step: int = 0,
     rows: Sequence[int] | None = None,
-    label_dropout: float = 0.0,
 ) -> Iterator[Batch]:
     """Endless batches of windows of codes; the batch of a step depends on (data, seed, step) alone.
 
@@ -44,18 +41,20 @@ def code_batches(
 
     Args:
       codes_dir, split: a codes data set, "train" or "test".
-      config: of the prior that reads them: level, window, conditioning.
+      experiment: its prior's level, window and conditioning, global batch, seed, and the
+        probability that all labels of a training example become unknown, together.
       vocabulary: ids of the label names; None: all labels are unknown.
-      batch_size, seed, start_step, rows: as in `audio_batches`.
-      label_dropout: probability that all labels of an example become unknown, together.
+      start_step, rows: as in `audio_batches`.
 
     Raises:
       DataError: no song fills a window, or an argument is out of range.
     """
+    config, train = experiment.model, experiment.train
+    label_dropout = experiment.label_dropout if split == "train" else 0.0
     tf = records.tensorflow()
     reader = _CodesReader(codes_dir, split, config)
     labeller = _Labeller(reader.songs, reader.hop, config, vocabulary)
-    own = windows.host_rows(batch_size, rows)
+    own = windows.host_rows(train.batch, rows)
     plan = Windows(reader.lengths, config.n_ctx, reader.ratio)
     shapes = reader.shapes | labeller.shapes
 
@@ -70,7 +69,7 @@ def code_batches(
         named = zip(shapes.items(), values, strict=True)
         return {name: tf.ensure_shape(value, (len(own), *x)) for (name, x), value in named}
 
-    steps = windows.schedule(tf, plan.total, batch_size, own, seed, start_step)
+    steps = windows.schedule(tf, plan.total, train.batch, own, train.seed, start_step)
     return windows.read_ahead(tf, steps, batch)
 
 

@@ -11,6 +11,7 @@ from data_pipeline import records, windows
 from data_pipeline.song_files import FileReader, SongFiles
 from data_pipeline.songs import require_audio
 from data_pipeline.windows import Ints, Windows
+from jukejax.config import VQVAEExperiment
 from jukejax.errors import DataError
 
 Batch = dict[str, npt.NDArray[Any]]
@@ -19,14 +20,11 @@ DOWNMIXES = ("random", "mean")
 
 def audio_batches(
     data_dir: str | Path | SongFiles,
+    experiment: VQVAEExperiment,
     *,
     split: str,
-    samples: int,
-    batch_size: int,
-    seed: int,
     start_step: int = 0,
     rows: Sequence[int] | None = None,
-    downmix: str = "random",
 ) -> Iterator[Batch]:
     """Endless batches {"audio": (len(rows), samples, 1) float32 in [-1, 1)}.
 
@@ -36,24 +34,23 @@ def audio_batches(
 
     Args:
       data_dir: a prepared data set, or the songs of a manifest, which are decoded on demand.
+      experiment: its chunk, global batch, seed and downmix: "random" is m * left + (1 - m) * right,
+        m uniform in [0, 1) for each example; "mean" is m = 0.5, as always of the test split.
       split: "train" or "test".
-      samples: length of a chunk.
-      batch_size: examples of the global batch.
-      seed: seed of order, shifts and downmix.
       start_step: step of the first batch.
       rows: rows of the global batch that this host reads; None: all.
-      downmix: "random" is m * left + (1 - m) * right, m uniform in [0, 1) for each example; "mean"
-        is m = 0.5.
 
     Raises:
       DataError: the data set has no such split, or an argument is out of range.
     """
-    if downmix not in DOWNMIXES:
-        raise DataError(f"downmix is {downmix!r}; choose one of {DOWNMIXES}")
+    if experiment.downmix not in DOWNMIXES:
+        raise DataError(f"downmix is {experiment.downmix!r}; choose one of {DOWNMIXES}")
+    downmix = experiment.downmix if split == "train" else "mean"
+    samples, train = experiment.samples, experiment.train
     tf = records.tensorflow()
     reader = _open(data_dir, split, samples)
     plan = Windows(reader.lengths, samples)
-    own = windows.host_rows(batch_size, rows)
+    own = windows.host_rows(train.batch, rows)
 
     def read(items: Ints, uniforms: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
         return reader.read(*plan.locate(items, uniforms[:, windows.SHIFT]))
@@ -65,7 +62,7 @@ def audio_batches(
         left = left if downmix == "random" else tf.fill([len(own), 1], 0.5)
         return {"audio": mix(tf, pcm, left)}
 
-    steps = windows.schedule(tf, plan.total, batch_size, own, seed, start_step)
+    steps = windows.schedule(tf, plan.total, train.batch, own, train.seed, start_step)
     return windows.read_ahead(tf, steps, batch)
 
 

@@ -24,8 +24,6 @@ def host_rows(batch_size: int, rows: Sequence[int] | None) -> Ints:
     Raises:
       DataError: there are none, or one is not in the batch.
     """
-    if batch_size < 1:
-        raise DataError(f"train.batch is {batch_size}; give 1 or more")
     chosen = np.arange(batch_size) if rows is None else np.asarray(rows, int)
     if not len(chosen) or chosen.min() < 0 or chosen.max() >= batch_size:
         raise DataError(

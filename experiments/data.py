@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -131,22 +131,10 @@ def batches(
     from data_pipeline.code_loader import code_batches
     from data_pipeline.loader import audio_batches
 
-    training = split == "train"
-
     def from_step(step: int) -> Iterator[HostBatch]:
-        place: dict[str, Any] = {
-            "split": split,
-            "batch_size": experiment.train.batch,
-            "seed": experiment.train.seed,
-            "start_step": step,
-            "rows": rows,
-        }
         if isinstance(experiment, VQVAEExperiment):
-            downmix = experiment.downmix if training else "mean"
-            return audio_batches(data, samples=experiment.samples, downmix=downmix, **place)
-        dropout = experiment.label_dropout if training else 0.0
-        config = experiment.model
-        source = code_batches(data, config, vocabulary, label_dropout=dropout, **place)
-        return (prior_inputs(config, batch) for batch in source)
+            return audio_batches(data, experiment, split=split, start_step=step, rows=rows)
+        source = code_batches(data, experiment, vocabulary, split=split, start_step=step, rows=rows)
+        return (prior_inputs(experiment.model, batch) for batch in source)
 
     return from_step

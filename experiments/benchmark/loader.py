@@ -19,7 +19,16 @@ import numpy as np
 from data_pipeline import loader, records, windows
 from data_pipeline.code_loader import code_batches
 from data_pipeline.codes import codes_info
-from jukejax.config import ConfigError, LabelsConfig, LyricsConfig, PriorConfig
+from jukejax.config import (
+    ConfigError,
+    LabelsConfig,
+    LyricsConfig,
+    PriorConfig,
+    PriorExperiment,
+    TrainConfig,
+    VQVAEConfig,
+    VQVAEExperiment,
+)
 from jukejax.formatting import table
 from jukejax.text.labels import Vocabulary
 
@@ -68,7 +77,7 @@ def audio_speed(command: Command) -> dict[str, float]:
     plan = windows.Windows(reader.lengths, samples)
     rng = np.random.default_rng(0)
     items = rng.integers(0, plan.total, (64, batch))
-    places = itertools.cycle([plan.locate(i, rng.uniform(-0.5, 0.5, batch)) for i in items])
+    places = itertools.cycle([plan.locate(i, rng.uniform(size=batch)) for i in items])
     tf = records.tensorflow()
     pcm = reader.read(*next(places))
     left = tf.constant(rng.uniform(size=(batch, 1)), tf.float32)
@@ -79,9 +88,10 @@ def audio_speed(command: Command) -> dict[str, float]:
         stop = np.minimum(start + samples, reader.lengths[song])
         return windows.gather(reader.source, reader.firsts[song], start, stop, records.SEGMENT)
 
-    batches = loader.audio_batches(
-        str(command.songs), split="train", samples=samples, batch_size=batch, seed=0
+    experiment = VQVAEExperiment(
+        VQVAEConfig(downs=(0,), multipliers=(1,)), samples, train=TrainConfig(batch=batch)
     )
+    batches = loader.audio_batches(command.songs, experiment, split="train")
     parts: dict[str, Callable[[], Any]] = {
         "loader": lambda: next(batches),
         "records": gather,
@@ -102,10 +112,9 @@ def code_speed(command: Command) -> dict[str, Any]:
         level=len(codes_info(command.codes).hops) - 1, n_ctx=command.n_ctx, labels=LabelsConfig(),
         lyrics=LyricsConfig(tokens=command.lyric_tokens),
     )  # fmt: skip
-    batches = code_batches(
-        command.codes, config, Vocabulary.load(command.codes / "labels.json"), split="train",
-        batch_size=command.batch, seed=0, label_dropout=0.1,
-    )  # fmt: skip
+    experiment = PriorExperiment(config, label_dropout=0.1, train=TrainConfig(batch=command.batch))
+    names = Vocabulary.load(command.codes / "labels.json")
+    batches = code_batches(command.codes, experiment, names, split="train")
     speed = rate(lambda: next(batches), command.batch * command.n_ctx, command.seconds)
     tokens = plan["tokens_per_step"] * command.host_devices // plan["devices"]
     return {

@@ -6,8 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-from data_pipeline.code_loader import code_batches
-from data_pipeline.loader import audio_batches
+from batches import audio_batches, code_batches
+
 from jukejax.config import PriorConfig, from_dict
 from jukejax.text.labels import Vocabulary
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from batches import audio_batches
 
 from data_pipeline.manifest import read_manifest
 from jukejax import files
@@ -52,7 +53,7 @@ def generate(path, lines, every=100_000):
 
 def measure(manifest, batch, samples):
     """Seconds and peak memory after each stage; in a process of its own."""
-    from data_pipeline import loader, records
+    from data_pipeline import records
     from data_pipeline.song_files import SongFiles
 
     records.tensorflow()
@@ -63,7 +64,7 @@ def measure(manifest, batch, samples):
 
     songs = SongFiles(manifest)
     stage("validated, planned")
-    batches = loader.audio_batches(songs, split="train", samples=samples, batch_size=batch, seed=0)
+    batches = audio_batches(songs, split="train", samples=samples, batch_size=batch, seed=0)
     stage("headers read")
     first = next(batches)["audio"]
     stage("first batch")

@@ -9,14 +9,13 @@ import sys
 import digests
 import numpy as np
 import pytest
+from batches import audio_batches, code_batches, prior
 from digests import example_digests, make
-from priors import prior
 from sounds import write_song
 
 from data_pipeline import prepare
-from data_pipeline.code_loader import code_batches, code_windows
+from data_pipeline.code_loader import code_windows
 from data_pipeline.codes import CodesWriter, codes_length
-from data_pipeline.loader import audio_batches
 from data_pipeline.plan import Options
 from data_pipeline.records import split_songs
 from data_pipeline.windows import Windows

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import soundfile
+from batches import audio_batches
 from sounds import RATE, sound, write_lines, write_song
 
-from data_pipeline import audio, loader
+from data_pipeline import audio
 from data_pipeline.plan import Options
 from data_pipeline.song_files import SongFiles
 from data_pipeline.windows import whole_pass
@@ -18,7 +19,7 @@ OPTIONS = Options(min_seconds=0.25)
 def test_batches_are_those_of_the_records(library, dataset, split):
     arguments = {"split": split, "samples": 20_001, "batch_size": 4, "seed": 3, "start_step": 7}
     files = SongFiles(library[0], OPTIONS)
-    ours, theirs = (loader.audio_batches(data, **arguments) for data in (files, dataset[0]))
+    ours, theirs = (audio_batches(data, **arguments) for data in (files, dataset[0]))
     for _ in range(3):
         np.testing.assert_array_equal(next(ours)["audio"], next(theirs)["audio"])
 
@@ -68,7 +69,7 @@ def test_bad_songs_give_way_to_good_ones(tmp_path):
     with pytest.raises(DataError, match="in a row cannot be decoded"):
         reader.read(np.array([1]), np.array([0]))
     with pytest.raises(DataError, match="no songs in the split 'test'"):
-        loader.audio_batches(
+        audio_batches(
             SongFiles(path, Options(test_fraction=0.0)),
             split="test", samples=9, batch_size=1, seed=0,
         )  # fmt: skip

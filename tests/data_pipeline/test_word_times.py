@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from priors import prior
+from batches import prior
 
 from data_pipeline.code_loader import code_windows
 from jukejax.text import lyrics

@@ -4,11 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
-from priors import prior
+from batches import code_batches, prior
 from sounds import write_lines, write_song
 
 from data_pipeline import prepare
-from data_pipeline.code_loader import code_batches, code_windows
+from data_pipeline.code_loader import code_windows
 from data_pipeline.codes import CodesWriter, codes_length
 from data_pipeline.songs import prepared_songs
 from jukejax.errors import DataError

@@ -21,7 +21,7 @@ from data_pipeline.plan import Options
 from data_pipeline.songs import prepared_songs
 from experiments.codes import write_codes
 from experiments.encode import Command, run
-from jukejax.config import ConfigError, MeshConfig, PriorConfig
+from jukejax.config import ConfigError, MeshConfig, PriorConfig, PriorExperiment, TrainConfig
 from jukejax.errors import DataError
 from jukejax.model_dir import load_vqvae
 from jukejax.models import vqvae
@@ -136,7 +136,8 @@ def test_priors_are_trained_on_passes_and_tested_without(codes):
     names = [song.id for song in prepared_songs(codes)]
     assert {names[i] for batch in tested for i in batch["song"][batch["valid"]]} == {"f"}
     seen = set()
-    batches = code_batches(codes, prior, None, split="train", batch_size=4, seed=0)
+    experiment = PriorExperiment(prior, train=TrainConfig(batch=4))
+    batches = code_batches(codes, experiment, None, split="train")
     wanted = {
         name: {tuple(w) for w in np.lib.stride_tricks.sliding_window_view(x, 16)}
         for name in names
