@@ -2,6 +2,7 @@
 
 import importlib.metadata
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -207,6 +208,22 @@ def test_a_lowered_program_has_a_name_of_its_own(here, monkeypatch):
     before = aot.fingerprint(program)
     monkeypatch.setattr(aot, "versions", lambda topology: {"libtpu": "2"})
     assert aot.fingerprint(program) != before
+
+
+def test_a_kept_plan_is_returned_where_program_and_counts_are_the_same(here, monkeypatch):
+    program = aot.Program(SimpleNamespace(as_text=lambda: "module"), 0, here)
+    monkeypatch.setattr(aot, "versions", lambda topology: {"libtpu": "1"})
+    monkeypatch.setattr(aot, "lower_train", lambda experiment, topology: program)
+    compiled = []
+    monkeypatch.setattr(aot, "compile_program", compiled.append)
+    monkeypatch.setattr(plans, "of_compiled", lambda target, fingerprint, _: fingerprint)
+    versions = {"counts": hlo_counts.VERSION}
+    kept = {"fingerprint": aot.fingerprint(program), "versions": versions}
+    assert plans.make(target(PRIOR), kept) is kept and not compiled
+    for other in ({"fingerprint": "x"}, {"versions": {"counts": hlo_counts.VERSION - 1}}):
+        assert plans.make(target(PRIOR), kept | other) == kept["fingerprint"]
+    assert plans.make(target(PRIOR)) == kept["fingerprint"]
+    assert compiled == [program] * 3
 
 
 def test_advice_for_decoding():
