@@ -17,52 +17,30 @@ Settings = Mapping[str, Any]
 
 # OpenAI's name -> our field, where the value is the same; read in both directions
 _VQVAE = {
-    "sr": "sample_rate",
-    "width": "width",
-    "depth": "depth",
-    "dilation_growth_rate": "dilation_growth",
-    "emb_width": "emb_width",
-    "l_bins": "codes",
-    "l_mu": "codebook_decay",
-    "revival_threshold": "restart_threshold",
-}
+    "sr": "sample_rate", "width": "width", "depth": "depth",
+    "dilation_growth_rate": "dilation_growth", "emb_width": "emb_width", "l_bins": "codes",
+    "l_mu": "codebook_decay", "revival_threshold": "restart_threshold",
+}  # fmt: skip
 _LOSS = {k: k for k in ("linf_k", "spectral", "multispectral", "commit")}
 _MIX = {"lmix_l1": "l1", "lmix_l2": "l2", "lmix_linf": "linf"}
 _PRIOR = {
-    "level": "level",
-    "n_ctx": "n_ctx",
-    "prior_width": "width",
-    "prior_depth": "depth",
-    "heads": "heads",
-    "attn_order": "attn_order",
-    "m_attn": "attn_ratio",
-    "m_mlp": "mlp_ratio",
-    "init_scale": "init_scale",
-    "res_scale": "scale_residual",
-}
+    "level": "level", "n_ctx": "n_ctx", "prior_width": "width", "prior_depth": "depth",
+    "heads": "heads", "attn_order": "attn_order", "m_attn": "attn_ratio", "m_mlp": "mlp_ratio",
+    "init_scale": "init_scale", "res_scale": "scale_residual",
+}  # fmt: skip
 _LABELS = {
-    "max_bow_genre_size": "max_genres",
-    "t_bins": "timing_bins",
-    "min_duration": "min_seconds",
+    "max_bow_genre_size": "max_genres", "t_bins": "timing_bins", "min_duration": "min_seconds",
     "max_duration": "max_seconds",
-}
+}  # fmt: skip
 _LYRICS = {
-    "n_tokens": "tokens",
-    "single_enc_dec": "prefix",
-    "prime_loss_fraction": "loss_fraction",
-    "prime_width": "width",
-    "prime_depth": "depth",
-    "prime_heads": "heads",
-    "prime_attn_order": "attn_order",
-    "prime_init_scale": "init_scale",
-}
+    "n_tokens": "tokens", "single_enc_dec": "prefix", "prime_loss_fraction": "loss_fraction",
+    "prime_width": "width", "prime_depth": "depth", "prime_heads": "heads",
+    "prime_attn_order": "attn_order", "prime_init_scale": "init_scale",
+}  # fmt: skip
 _UPPER = {
-    "cond_width": "width",
-    "cond_depth": "depth",
-    "cond_dilation_growth_rate": "dilation_growth",
-    "cond_dilation_cycle": "dilation_cycle",
-    "cond_res_scale": "scale_residual",
-}
+    "cond_width": "width", "cond_depth": "depth", "cond_dilation_growth_rate": "dilation_growth",
+    "cond_dilation_cycle": "dilation_cycle", "cond_res_scale": "scale_residual",
+}  # fmt: skip
 _LARGEST = {
     **dict.fromkeys(("prior_depth", "prime_depth", "depth", "cond_depth"), 512),
     **dict.fromkeys(("levels", "downs_t", "hvqvae_multipliers"), 8),

@@ -19,16 +19,10 @@ from jukejax.errors import InteropError
 
 # PyTorch's storage classes and numpy's dtypes
 STORAGES = {
-    "FloatStorage": "<f4",
-    "HalfStorage": "<f2",
-    "DoubleStorage": "<f8",
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "|i1",
-    "ByteStorage": "|u1",
+    "FloatStorage": "<f4", "HalfStorage": "<f2", "DoubleStorage": "<f8", "LongStorage": "<i8",
+    "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "|i1", "ByteStorage": "|u1",
     "BoolStorage": "|b1",
-}
+}  # fmt: skip
 _REBUILD = "torch._utils _rebuild_tensor_v2"
 _PARAMETER = "torch._utils _rebuild_parameter"
 _ORDERED = "collections OrderedDict"
