@@ -98,7 +98,7 @@ def train(run: Run) -> TrainState:
         clock, agree = Clock(run.workdir, run.experiment, first), Agreement(mesh)
         skips = Skips(t.max_skipped, run.workdir)
         step_fn, eval_fn = make_train_step(task, run.experiment, mesh), make_eval_step(task, mesh)
-        progress, metrics, sums, since = Progress(t.steps, done, log), None, None, 0
+        progress, means, metrics = Progress(t.steps, done, log), Means(), None
         trace = stack.enter_context(Trace(run.workdir, done)) if run.profile and first else None
 
         def due(every: int) -> bool:
@@ -111,14 +111,13 @@ def train(run: Run) -> TrainState:
             clock.step()
             if trace is not None:
                 trace(done, metrics)
-            done, since = done + 1, since + 1
-            sums = metrics if sums is None else jax.tree.map(jnp.add, sums, metrics)
+            done += 1
+            means.add(metrics)
             skips(done, metrics["skipped"])
             if due(t.log_every):
-                means = _means(sums, since)
-                writer.scalars(done, means | clock.lap())
-                progress.update(done, {"loss": means["train/loss"]})
-                sums, since = None, 0
+                values = means.take()
+                writer.scalars(done, values | clock.lap())
+                progress.update(done, {"loss": values["train/loss"]})
             held_out = None
             if run.held_out is not None and due(t.evaluate_every):
                 with clock.spent("evaluation", after=metrics):
@@ -170,17 +169,27 @@ def evaluate(
     return {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
 
 
-def _means(sums: Any, since: int) -> dict[str, float]:
-    """Means of the metrics over the steps that were not skipped, and the number of those that were.
+class Means:
+    """Means of the metrics over the steps that were not skipped, summed on the devices."""
 
-    Args:
-      sums: of the metrics over `since` steps; those of a skipped step are 0.
-    """
-    sums = {name: float(value) for name, value in sums.items()}
-    skipped = sums.pop("skipped")
-    counted = since - skipped
-    means = {n: value / counted if counted else float("nan") for n, value in sums.items()}
-    return {f"train/{name}": value for name, value in (means | {"skipped": skipped}).items()}
+    def __init__(self) -> None:
+        self._sums: dict[str, jax.Array] | None = None
+        self._steps = 0
+
+    def add(self, metrics: dict[str, jax.Array]) -> None:
+        """Adds the metrics of a step; those of a skipped step are 0, but for "skipped"."""
+        self._sums = metrics if self._sums is None else jax.tree.map(jnp.add, self._sums, metrics)
+        self._steps += 1
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call, and the number of skipped steps, as train/NAME."""
+        assert self._sums is not None
+        sums = {name: float(value) for name, value in self._sums.items()}
+        skipped = sums.pop("skipped")
+        counted = self._steps - skipped
+        means = {n: value / counted if counted else float("nan") for n, value in sums.items()}
+        self._sums, self._steps = None, 0
+        return {f"train/{name}": value for name, value in (means | {"skipped": skipped}).items()}
 
 
 def _run_name(checkpoints: Checkpoints) -> str:
