@@ -51,7 +51,7 @@ class Subject:
         codes: Codes | None = None,
         batch: int = 8,
         samples: tuple[Path, ...] = (),
-        generate: Generate = Generate(),
+        generate: Generate | None = None,
     ) -> None:
         """Names what is evaluated.
 
@@ -64,7 +64,7 @@ class Subject:
         ways = batch_ways(mesh)
         self.directory, self.mesh, self.out = directory, mesh, out
         self.batch = -(-batch // ways) * ways
-        self.samples, self.generate = samples, generate
+        self.samples, self.generate = samples, generate or Generate()
         self._songs, self._codes = songs, codes
         self.once: Callable[[str, Callable[[], Any]], Any] = lambda key, compute: compute()
         """`once(key, compute)`: the value of compute(), as JSON, kept until the suite is done, so

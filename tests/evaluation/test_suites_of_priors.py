@@ -19,7 +19,7 @@ from data_pipeline.records import read_audio
 from experiments.evaluate import suites as command
 from experiments.training import Training, train
 from jukejax.config import MeshConfig, TrainConfig
-from jukejax.evaluation import generation, in_training, melody, subject
+from jukejax.evaluation import generation, melody, subject
 from jukejax.evaluation.embedding import Embedded
 from jukejax.evaluation.musicnn import mel_filters
 from jukejax.evaluation.suites import SUITES
@@ -183,7 +183,7 @@ def test_generation_samples_and_compares(trained, tmp_path, bands):
 def test_samples_are_judged_while_a_prior_trains(trained, folder, tmp_path, bands, monkeypatch):
     """On songs of genres that the prior's label names lack, which are then not asked for."""
     short = functools.partial(subject.Generate, 3, 0.5, "bands")
-    monkeypatch.setattr(in_training, "Generate", short)
+    monkeypatch.setattr(subject, "Generate", short)
     experiment, _ = load_experiment(trained / "prior_2")
     settings = TrainConfig(steps=2, batch=8, evaluate_every=2, evaluate_batches=1)
     experiment = dataclasses.replace(experiment, train=settings, mesh=MeshConfig(data=4, fsdp=2))

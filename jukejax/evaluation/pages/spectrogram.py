@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 LOW_HZ = 40.0
 HIGH_HZ = 20_000.0
 FLOOR_DB = -120.0
+SPAN_DB = 70.0  # between the brightest and the darkest colour
 CHUNK = 128  # frames transformed at once; they fit into the processor's cache
 
 # Window lengths in seconds, and the frequencies in Hz between them.
@@ -23,9 +24,9 @@ _CROSSINGS = (320.0, 2000.0)
 Floats = NDArray[np.float32]
 
 
-def frequencies(bins: int, low: float = LOW_HZ, high: float = HIGH_HZ) -> Floats:
+def frequencies(bins: int) -> Floats:
     """Centre frequencies in Hz of the rows of a spectrogram, low to high: (N,)."""
-    return np.geomspace(low, high, bins).astype(np.float32)
+    return np.geomspace(LOW_HZ, HIGH_HZ, bins).astype(np.float32)
 
 
 def _blend(centres: Floats, index: int) -> Floats:
@@ -43,17 +44,15 @@ def _blend(centres: Floats, index: int) -> Floats:
 
 
 @functools.lru_cache(maxsize=16)
-def _filters(
-    size: int, index: int, sample_rate: int, bins: int, low: float, high: float
-) -> tuple[slice, slice, Floats]:
+def _filters(size: int, index: int, sample_rate: int, bins: int) -> tuple[slice, slice, Floats]:
     """Triangular filters from FFT power to rows, cut to where they are not zero.
 
     Returns the rows and FFT bins with weights, and the weights (FFT bins, rows). A triangle reaches
     to its neighbours, and is never narrower than an FFT bin: there it interpolates.
     """
-    centres = frequencies(bins, low, high)
+    centres = frequencies(bins)
     step = sample_rate / size
-    ratio = (high / low) ** (1.0 / max(bins - 1, 1))
+    ratio = (HIGH_HZ / LOW_HZ) ** (1.0 / max(bins - 1, 1))
     hertz = np.arange(size // 2 + 1) * step
     below = np.maximum(centres - centres / ratio, step)[:, None]
     above = np.maximum(centres * ratio - centres, step)[:, None]
@@ -99,8 +98,6 @@ def log_spectrogram(
     *,
     frames: int = 1024,
     bins: int = 256,
-    low: float = LOW_HZ,
-    high: float = HIGH_HZ,
 ) -> Floats:
     """The level in dB of `bins` bands of a sound over `frames` equal parts of its length.
 
@@ -108,24 +105,23 @@ def log_spectrogram(
         audio: Mono sound (S,), floats in -1..1 or signed integers; any length, also 0.
         sample_rate: Samples per second. Bands above half of it stay at the floor.
         frames: Columns F; long sounds average all windows that fall into a column.
-        bins: Rows N, spaced evenly in log frequency from `low` to `high` Hz, low first.
+        bins: Rows N, spaced evenly in log frequency from LOW_HZ to HIGH_HZ, low first.
 
     Returns:
         float32 (N, F) in dB, never below FLOOR_DB: 0 dB is about a sine of amplitude 1, and pink
         noise is flat. Raises ValueError for audio that is not mono, or sizes out of range.
     """
     sound = _mono(audio)
-    if frames < 1 or bins < 1 or sample_rate < 1 or not 0 < low < high:
+    if min(frames, bins, sample_rate) < 1:
         raise ValueError(
-            f"A spectrogram needs frames, bins and sample_rate of at least 1 and 0 < low < high, "
-            f"but got frames={frames}, bins={bins}, sample_rate={sample_rate}, "
-            f"low={low}, high={high}."
+            "A spectrogram needs frames, bins and sample_rate of at least 1, but got "
+            f"frames={frames}, bins={bins}, sample_rate={sample_rate}."
         )
     power = np.zeros((frames, bins), np.float32)
     if len(sound):
         for index, seconds in enumerate(_WINDOWS):
             size = 2 * max(16, 2 ** round(np.log2(seconds * sample_rate)) // 2)
-            rows, band, weights = _filters(size, index, sample_rate, bins, low, high)
+            rows, band, weights = _filters(size, index, sample_rate, bins)
             padded = np.pad(sound, size)
             repeats = int(np.ceil(2 * len(sound) / frames / size))  # windows in a column
             centres = (np.arange(frames * repeats) + 0.5) * (len(sound) / (frames * repeats))
@@ -139,21 +135,19 @@ def log_spectrogram(
     return np.ascontiguousarray(np.maximum(decibels, np.float32(FLOOR_DB)).T)
 
 
-def to_image(
-    spec: Floats, *, top: float | None = None, span: float = 70.0, colours: str = "magma"
-) -> NDArray[np.uint8]:
+def to_image(spec: Floats, *, top: float | None = None) -> NDArray[np.uint8]:
     """Colours of a spectrogram (N, F) in dB: uint8 (N, F, 3), low frequencies at the bottom.
 
-    `top` (dB) gets the brightest colour and `top - span` the darkest. By default `top` is just
+    `top` (dB) gets the brightest colour and `top - SPAN_DB` the darkest. By default `top` is just
     below the loudest value, but at least -50 dB, so silence and faint noise stay dark; give
-    several pictures the same `top` to compare them. `colours` names a matplotlib colour map.
+    several pictures the same `top` to compare them.
     """
     import matplotlib
 
     if top is None:
         top = loudest(spec)
-    table = (matplotlib.colormaps[colours](np.linspace(0, 1, 256))[:, :3] * 255).round()
-    scaled = np.clip((np.asarray(spec) - (top - span)) / span, 0.0, 1.0)
+    table = (matplotlib.colormaps["magma"](np.linspace(0, 1, 256))[:, :3] * 255).round()
+    scaled = np.clip((np.asarray(spec) - (top - SPAN_DB)) / SPAN_DB, 0.0, 1.0)
     return table.astype(np.uint8)[(scaled[::-1] * 255).round().astype(np.uint8)]
 
 

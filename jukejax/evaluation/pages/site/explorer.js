@@ -1,5 +1,5 @@
 
-// The list of songs: filters, a list that holds only the rows in view, items loaded when chosen.
+// The list of songs: filters, a list with only the rows in view, items loaded when selected.
 const Explorer = (() => {
   const HEIGHT = 56, SPARE = 6;  // pixels of a row (explorer.css), rows kept beyond the view
   const get = (id) => document.getElementById(id);
@@ -91,7 +91,7 @@ const Explorer = (() => {
       Player.use(song);
     } else get("detail").textContent = failure;
     const top = (element) => element.getBoundingClientRect().top;
-    if (jump && top(get("detail")) > top(list) + HEIGHT) get("detail").scrollIntoView();  // it lies below
+    if (jump && top(get("detail")) > top(list) + HEIGHT) get("detail").scrollIntoView();  // it is below
   }
 
   function move(steps) {

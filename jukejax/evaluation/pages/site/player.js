@@ -1,5 +1,5 @@
 "use strict";
-// The player of a song (song.html.j2): versions switched in place at the same playhead, words lit.
+// The player of a song (song.html.j2): versions switched at the same playhead, sung words highlighted.
 const Player = (() => {
   const JUMP = 5;
   const format = (s) => `${Math.floor(s / 60)}:${(Math.floor(s * 10) % 600 / 10).toFixed(1).padStart(4, "0")}`;
