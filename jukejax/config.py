@@ -20,6 +20,7 @@ from jukejax.patterns import CROSS, PRIME, layer_patterns, prime_visible, segmen
 
 REMATS = ("none", "dots", "attention", "layer")  # of growing work and shrinking memory
 DTYPES = ("float32", "bfloat16", "float16")
+LAYERS = ("plain", "tuned")
 
 
 def _require_positive(config: Any, *names: str) -> None:
@@ -162,6 +163,9 @@ class PriorConfig:
     # what of a layer the backward pass computes again: "none"; "dots": all but matrix products;
     # "attention": all but queries, keys, values and what attention makes of them; "layer": all
     remat: str = "none"
+    # "plain" dense layers, or "tuned" ones with the same results (`jukejax.models.dense_tuned`).
+    # Files from before this field existed are of tuned models.
+    layers: str = field(default="plain", metadata={"if_missing": "tuned"})
 
     def __post_init__(self) -> None:
         _require_positive(
@@ -181,6 +185,8 @@ class PriorConfig:
         if self.remat not in REMATS:
             known = ", ".join(map(repr, REMATS))
             raise ConfigError(f"remat is {self.remat!r}; it must be one of {known}.")
+        if self.layers not in LAYERS:
+            raise ConfigError(f"layers is {self.layers!r}; it must be one of {', '.join(LAYERS)}.")
         uses = {CROSS: self.lyric_encoder, PRIME: self.lyric_prefix}
         for pattern in layer_patterns(self.attn_order, self.depth):
             if not uses.get(pattern, True):

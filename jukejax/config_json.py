@@ -29,17 +29,22 @@ def _plain(value: Any) -> Any:
 def from_dict(cls: type[T], data: dict[str, Any], where: str = "config") -> T:
     """The config that `to_dict` wrote.
 
+    A missing field has its default, or "if_missing" of its metadata: its value in files that are
+    older than the field.
+
     Raises:
       ConfigError: on a wrong "type", an unknown field (names the nearest) or a wrong type.
     """
     if not isinstance(data, dict):
         raise ConfigError(f"{where} is {data!r}, expected a {cls.__name__} as an object.")
-    data = dict(data)
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    old = {f.name: f.metadata["if_missing"] for f in fields if "if_missing" in f.metadata}
+    data = old | data
     name = data.pop("type", cls.__name__)
     if name != cls.__name__:
         raise ConfigError(f"{where} holds a {name}, expected a {cls.__name__}.")
     hints = typing.get_type_hints(cls)
-    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    known = [f.name for f in fields]
     for key in data:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)

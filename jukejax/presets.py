@@ -48,6 +48,7 @@ def _upsampler(level: int, scale_residual: bool) -> PriorExperiment:
             upper=UpperConfig(scale_residual=scale_residual),
             remat="layer",
             dtype="bfloat16",
+            layers="tuned",
         ),
         optimizer=OptimizerConfig(learning_rate=3e-4, b2=0.95, weight_decay=0.01),
         train=TrainConfig(batch=192, steps=265_000),
@@ -75,6 +76,7 @@ def prior_5b() -> PriorExperiment:
             labels=_LABELS_V2,
             remat="layer",
             dtype="bfloat16",
+            layers="tuned",
         ),
         optimizer=OptimizerConfig(learning_rate=1.5e-4, b2=0.925, weight_decay=0.002),
         train=TrainConfig(batch=512, steps=310_500),
@@ -103,6 +105,7 @@ def prior_1b_lyrics() -> PriorExperiment:
             lyrics=LyricsConfig(tokens=384, alphabet="v3", prefix=True),
             remat="layer",
             dtype="bfloat16",
+            layers="tuned",
         ),
         optimizer=OptimizerConfig(learning_rate=3e-4, weight_decay=0.01),
         train=TrainConfig(batch=512, steps=310_500),
@@ -136,6 +139,7 @@ def _small(**model: object) -> PriorExperiment:
         "blocks": 64,
         "init_scale": 0.7,
         "remat": "layer",
+        "layers": "tuned",
     }
     return PriorExperiment(
         model=PriorConfig(**(config | model)),  # type: ignore[arg-type]
@@ -207,6 +211,7 @@ def _demo_prior(level: int, **model: object) -> PriorExperiment:
             blocks=16,
             attn_ratio=0.5,
             init_scale=1.0,
+            layers="tuned",
             labels=LabelsConfig(timing_bins=16, min_seconds=1.0, max_genres=2),
             **model,  # type: ignore[arg-type]
         ),

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jukejax.config import PriorConfig
+from jukejax.models import dense_tuned
 from jukejax.models.dense import NARROW, dense, dense_params, layer_norm, norm_params
 from jukejax.models.layers import UpBlock, table
 from jukejax.models.transformer import Stack
@@ -148,8 +149,9 @@ class LyricEncoder(nn.Module):
         x = shift_right(with_whole(look_up, tokens, lyrics), start[None])
         x = with_whole(jnp.add, position, x)
         x, _ = Stack(c.encoder, name="stack")(x)
-        project = dense_params(lc.width, c.width, 0.02 * s, NARROW)
-        x = dense(self.param("project", project), x, NARROW)
+        p = self.param("project", dense_params(lc.width, c.width, 0.02 * s, NARROW))
+        tuned = c.layers == "tuned"
+        x = dense_tuned.dense(dense_tuned.Kernel(**p, axes=NARROW), x) if tuned else dense(p, x)
         encoded = layer_norm(self.param("norm", norm_params(c.width)), x)
         output = self.param("output", table(lc.vocabulary, c.width, 0.02 * c.init_scale))
         return encoded, encoded @ output.T

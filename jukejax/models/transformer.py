@@ -7,147 +7,112 @@ A stack is a list of (repeats, pattern) runs (`config.segments`); each run is on
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jax.ad_checkpoint import checkpoint_name
 
 from jukejax.config import PriorConfig
-from jukejax.models import attention
+from jukejax.models import attention, dense, dense_tuned
 from jukejax.models.dense import (
+    AFTER_ATTENTION,
+    ATTENDED,
+    MLP_IN,
     NARROW,
-    NORM,
+    QKV,
     WIDE,
-    absorb,
-    dense,
     dense_params,
     norm_params,
-    normed_dense,
 )
-from jukejax.models.layers import Params, quick_gelu
-from jukejax.parallel.gathering import gathered
+from jukejax.models.layers import Init, Params, quick_gelu
 from jukejax.patterns import CROSS, PRIME
-
-# Names of a layer's intermediates.
-QKV, ATTENDED, AFTER_ATTENTION, MLP_IN = "qkv", "attended", "after_attention", "mlp_in"
 
 # What a stack hands back of every layer, beside its output (see `Stack`).
 KEEP_KV, KEEP_LYRICS, KEEP_MEAN = "kv", "lyrics", "mean"
 
 
-def split_heads(x: jax.Array, heads: int) -> jax.Array:
-    """(B, T, A) -> (B, T, H, A/H)"""
-    return x.reshape(*x.shape[:2], heads, -1)
+def layer(
+    p: Params, x: jax.Array, residual: float, attend: Callable, ops: Any = dense
+) -> tuple[jax.Array, Any]:
+    """One pre-norm transformer layer: a = attention(norm(x)), m = mlp(norm(x + a)), x + a + m.
 
-
-def project(
-    p: Params, x: jax.Array, pattern: str, encoded: jax.Array | None
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Queries, keys and values, each (B, T or E, A), from the residual stream x (B, T, W)."""
-    # attention cuts rows of tokens
-    found = normed_dense(p["norm_0"], p["qkv"], x, QKV, by_row=True)
-    if pattern == CROSS:
-        assert encoded is not None
-        kv = checkpoint_name(dense(p["encoder_kv"], encoded.astype(x.dtype), WIDE), QKV)
-        k, v = jnp.split(kv, 2, axis=-1)
-        return found, k, v
-    q, k, v = jnp.split(found, 3, axis=-1)
-    return q, k, v
-
-
-def layer(p: Params, x: jax.Array, residual: float, attend: Callable) -> tuple[jax.Array, Any]:
-    """One pre-norm layer: a = attention(norm(x)), m = mlp(norm(x + a)), x + a + m.
+    M is the width of the MLP, W here as in the published models.
 
     Args:
       p: the layer's parameters.
-      x: (B, T, W).
+      x: (B, T, W), or (B, W) of one position.
       residual: factor of a + m.
-      attend: maps x to (attention output (B, T, A), anything to hand back).
+      attend: maps projections (B, T, 3A), or queries (B, T, A) of a layer with cross-attention, to
+        (attention's output (B, T, A), anything to return beside it).
+      ops: `dense`, or `dense_tuned` with parameters that it has prepared.
     """
-    mixed, kept = attend(x)
-    a = dense(p["attn_out"], checkpoint_name(mixed, ATTENDED), NARROW)
-    h = checkpoint_name(x + a, AFTER_ATTENTION)
-    m = dense(p["mlp_out"], quick_gelu(normed_dense(p["norm_1"], p["mlp_in"], h, MLP_IN)), NARROW)
+    qkv = ops.normed_dense(p["norm_0"], p["qkv"], x, QKV)  # (B, T, 3A)
+    mixed, kept = attend(qkv)  # (B, T, A)
+    a = ops.dense(p["attn_out"], ops.keep(mixed, ATTENDED))  # (B, T, W)
+    h = ops.keep(x + a, AFTER_ATTENTION)  # (B, T, W)
+    inner = quick_gelu(ops.normed_dense(p["norm_1"], p["mlp_in"], h, MLP_IN))  # (B, T, M)
+    m = ops.dense(p["mlp_out"], inner)  # (B, T, W)
     return (h + m if residual == 1 else x + (residual * (a + m)).astype(x.dtype)), kept
 
 
-def ready(p: Params, dtype: str) -> Params:
-    """A layer's parameters as it multiplies with them: norms absorbed, kernels gathered.
-
-    Both are in that order, so that the first is computed where the parameters are stored; and
-    kernels travel in `dtype`. Kernels of whole numbers, which cannot take in a norm, are left as
-    they are.
-    """
-    if "scale" in p["qkv"]:
-        return p
-    qkv = absorb(p["norm_0"], p["qkv"], dtype)
-    mlp_in = absorb(p["norm_1"], p["mlp_in"], dtype)
-    p = {**p, "norm_0": {}, "norm_1": {}, "qkv": qkv, "mlp_in": mlp_in}
-
-    def whole(name: str, kernel: jax.Array) -> jax.Array:
-        axes = NARROW if name in ("attn_out", "mlp_out") else WIDE
-        return gathered(kernel.astype(dtype), axes)
-
-    return {
-        name: {**one, "kernel": whole(name, one["kernel"])} if one else one
-        for name, one in p.items()
+def layer_params(c: PriorConfig, pattern: str) -> dict[str, Init]:
+    """Initialisers of one layer's parameters, by name."""
+    std, a, m = 0.02 * c.init_scale, c.attn_width, c.mlp_width
+    cross = pattern == CROSS
+    params = {
+        "norm_0": norm_params(c.width),
+        "qkv": dense_params(c.width, a if cross else 3 * a, std, WIDE),
+        # added lyric layers begin as the identity (paper section 5.2)
+        "attn_out": dense_params(a, c.width, std, NARROW, zero=cross),
+        "norm_1": norm_params(c.width),
+        "mlp_in": dense_params(c.width, m, std, WIDE),
+        "mlp_out": dense_params(m, c.width, std, NARROW, zero=cross),
     }
+    return params | ({"encoder_kv": dense_params(c.width, 2 * a, std, WIDE)} if cross else {})
 
 
 class Layer(nn.Module):
-    """Owner of one layer's parameters."""
+    """One layer over a whole window: x (B, T, W) -> (B, T, W), and what `keep` asks for."""
 
     config: PriorConfig
     pattern: str
     keep: str
 
-    def _params(self) -> Params:
-        c = self.config
-        std = 0.02 * c.init_scale
-        cross = self.pattern == CROSS
-        inits = {
-            "norm_0": norm_params(c.width),
-            "qkv": dense_params(c.width, (1 if cross else 3) * c.attn_width, std, WIDE),
-            # added lyric layers begin as the identity (paper section 5.2)
-            "attn_out": dense_params(c.attn_width, c.width, std, NARROW, zero=cross),
-            "norm_1": norm_params(c.width),
-            "mlp_in": dense_params(c.width, c.mlp_width, std, WIDE),
-            "mlp_out": dense_params(c.mlp_width, c.width, std, NARROW, zero=cross),
-        }
-        if cross:
-            inits["encoder_kv"] = dense_params(c.width, 2 * c.attn_width, std, WIDE)
-        return {name: self.param(name, init) for name, init in inits.items()}
-
     @nn.compact
     def __call__(self, x: jax.Array, encoded: jax.Array | None) -> tuple[jax.Array, Any]:
-        c, p = self.config, ready(self._params(), self.config.dtype)
+        c, ops = self.config, cast(Any, dense)
+        p = {name: self.param(name, init) for name, init in layer_params(c, self.pattern).items()}
+        if c.layers == "tuned" and "scale" not in p["qkv"]:  # int8 kernels cannot absorb a norm
+            ops, p = dense_tuned, dense_tuned.prepare(p, c.dtype)
         x = nn.with_logical_constraint(x, ("batch", "length", "embed"))
 
-        def attend(x: jax.Array) -> tuple[jax.Array, Any]:
-            q, k, v = project(p, x, self.pattern, encoded)
-            q_h, k_h, v_h = (split_heads(a, c.heads) for a in (q, k, v))  # (B, T, H, D)
+        def attend(qkv: jax.Array) -> tuple[jax.Array, Any]:
+            if self.pattern == CROSS:
+                assert encoded is not None
+                kv = ops.keep(ops.dense(p["encoder_kv"], encoded.astype(x.dtype)), QKV)
+                q, k, v = qkv, *jnp.split(kv, 2, axis=-1)  # (B, T, A), (B, E, A), (B, E, A)
+            else:
+                q, k, v = jnp.split(qkv, 3, axis=-1)  # (B, T, A)
+            q_h, k_h, v_h = (a.reshape(*a.shape[:2], c.heads, -1) for a in (q, k, v))  # (B,T,H,D)
             out = attention.attend(self.pattern, q_h, k_h, v_h, c.blocks, c.prime_visible)
-            # or its layout is moved into the product that its gradient comes from
-            out = lax.optimization_barrier(out.reshape(q.shape))
+            out = out.reshape(q.shape)  # (B, T, A)
             if self.keep == KEEP_LYRICS and self.pattern in (CROSS, PRIME):
                 seen = c.prime_visible if self.pattern == PRIME else k.shape[1]
                 return out, (q[:, c.prefix_len :], k[:, :seen])
             return out, ((k, v) if self.keep == KEEP_KV else None)
 
-        x, kept = layer(p, x, c.residual, attend)
+        x, kept = layer(p, x, c.residual, attend, ops)
         if self.keep == KEEP_MEAN:
             kept = x[:, c.prefix_len :].astype(jnp.float32).mean(1)
         return x, kept
 
 
-# what each policy of `PriorConfig.remat` keeps of a layer for the backward pass, by name
-_KEPT = {
+# PriorConfig.remat -> names of a layer's intermediates that are stored for the backward pass
+_STORED = {
     "layer": (),
-    "attention": (NORM, QKV, ATTENDED),
-    "dots": (NORM, QKV, ATTENDED, AFTER_ATTENTION, MLP_IN),
+    "attention": (dense_tuned.NORM, QKV, ATTENDED),
+    "dots": (dense_tuned.NORM, QKV, ATTENDED, AFTER_ATTENTION, MLP_IN),
 }
 
 
@@ -162,7 +127,7 @@ class Run(nn.Module):
     def __call__(self, x: jax.Array, encoded: jax.Array | None) -> tuple[jax.Array, Any]:
         cls: Any = Layer
         if self.config.remat != "none":
-            policy = jax.checkpoint_policies.save_only_these_names(*_KEPT[self.config.remat])
+            policy = jax.checkpoint_policies.save_only_these_names(*_STORED[self.config.remat])
             cls = nn.remat(Layer, policy=policy, prevent_cse=False)
         kept = []
         for i, pattern in enumerate(self.patterns):

@@ -19,10 +19,9 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from jukejax.config import PriorConfig
-from jukejax.models.dense import normed_dense
 from jukejax.models.layers import Params
 from jukejax.models.prior import Batch, Prior
-from jukejax.models.transformer import KEEP_KV, QKV, layer
+from jukejax.models.transformer import KEEP_KV, layer
 from jukejax.patterns import COLUMN, CROSS, DENSE, PREVIOUS_ROW, PRIME, ROW
 from jukejax.sampling.draw import Control, choose
 
@@ -128,8 +127,7 @@ def _layer_step(
 ) -> tuple[jax.Array, Cache]:  # fmt: skip
     """One layer for one position: x (B, W) -> (B, W), and its cache including the position."""
 
-    def attend(x: jax.Array) -> tuple[jax.Array, Cache]:
-        projected = normed_dense(p["norm_0"], p["qkv"], x, QKV)
+    def attend(projected: jax.Array) -> tuple[jax.Array, Cache]:
         if pattern == CROSS:
             keys, values = cache
             return _attend_one(projected, keys[i], values[i], config.heads, None), cache

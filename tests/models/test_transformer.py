@@ -7,7 +7,7 @@ import numpy as np
 import oracle
 import pytest
 
-from jukejax.config import REMATS, LyricsConfig, PriorConfig
+from jukejax.config import LAYERS, REMATS, LyricsConfig, PriorConfig
 from jukejax.models.transformer import Stack
 
 R, C, P, D, X, Y = "row", "column", "previous_row", "dense", "cross", "prime"
@@ -49,11 +49,13 @@ def inputs(seed=0):
     return x, encoded
 
 
-@pytest.fixture(scope="module", params=[2, 6, 9, 10, 12])
+@pytest.fixture(
+    scope="module", params=[(order, x) for x in LAYERS for order in (2, 6, 9, 10, 12)], ids=str
+)
 def case(request):
     """(order, config, parameters, inputs, (output, keys and values)) of a stack of each order."""
-    order = request.param
-    c = config(order, scale_residual=order == 9)
+    order, layers = request.param
+    c = config(order, layers=layers, scale_residual=order == 9)
     stack, (x, encoded) = Stack(c), inputs()
     encoded = encoded if X in ORDERS[order] else None
     params = oracle.random_params(lambda key: stack.init(key, x, encoded)["params"])
@@ -119,11 +121,11 @@ def test_layers_of_a_run_begin_with_different_numbers(born):
 
 @pytest.fixture(scope="module")
 def value_and_gradients():
-    """remat -> (loss, gradients) of a stack that scans one layer three times."""
+    """(layers, remat) -> (loss, gradients) of a stack that scans one layer three times."""
     x, _ = inputs()
 
-    def run(remat):
-        stack = Stack(config(0, remat=remat))
+    def run(layers, remat):
+        stack = Stack(config(0, layers=layers, remat=remat))
         params = oracle.random_params(lambda key: stack.init(key, x)["params"])
 
         def loss(params, x):
@@ -131,13 +133,14 @@ def value_and_gradients():
 
         return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, x)
 
-    return {remat: run(remat) for remat in REMATS}
+    return {(layers, remat): run(layers, remat) for layers in LAYERS for remat in REMATS}
 
 
+@pytest.mark.parametrize("layers", LAYERS)
 @pytest.mark.parametrize("remat", REMATS[1:])
-def test_remat_changes_nothing(value_and_gradients, remat):
-    loss, gradients = value_and_gradients["none"]
-    again, found = value_and_gradients[remat]
+def test_remat_changes_nothing(value_and_gradients, layers, remat):
+    loss, gradients = value_and_gradients[layers, "none"]
+    again, found = value_and_gradients[layers, remat]
     np.testing.assert_allclose(again, loss, rtol=1e-5)
     assert np.abs(gradients[1]).max() > 0.1
 
@@ -147,14 +150,15 @@ def test_remat_changes_nothing(value_and_gradients, remat):
     jax.tree.map(close, found, gradients)
 
 
-def test_remat_computes_layers_again():
+# scores; attn_out and mlp_in; qkv and the values attended to; of tuned layers, two absorbed biases
+@pytest.mark.parametrize(("layers", "again"), [("plain", [0, 1, 3, 5]), ("tuned", [0, 1, 3, 7])])
+def test_remat_computes_layers_again(layers, again):
     x, _ = inputs()
 
     def products(remat):
-        stack = Stack(config(0, remat=remat))
+        stack = Stack(config(0, layers=layers, remat=remat))
         shapes = jax.eval_shape(stack.init, jax.random.key(0), x)
         gradient = jax.grad(lambda params: jnp.sum(stack.apply(params, x)[0]))
         return str(jax.make_jaxpr(gradient)(shapes)).count("dot_general")
 
-    # scores; attn_out and mlp_in; qkv, two absorbed biases and the values attended to
-    assert [products(remat) - products("none") for remat in REMATS] == [0, 1, 3, 7]
+    assert [products(remat) - products("none") for remat in REMATS] == again
