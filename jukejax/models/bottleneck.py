@@ -1,6 +1,11 @@
-"""The codebook: nearest code, moving averages, random restarts (paper section 3.2).
+"""The VQ-VAE's bottleneck (paper section 3): quantize, then learn the codes.
 
-All functions are pure; statistics are those of the global batch. N vectors, K codes, E their width.
+`quantize` replaces encoder outputs by their nearest codes, with the straight-through gradient and
+the commitment loss. `learn` updates the codes, without a gradient, by exponential moving averages
+(EMA) with random restarts of codes that are hardly used.
+
+All functions are pure; statistics are those of the global batch. B batch, T codes in time, N = B T
+vectors, K codes of the codebook, E their width.
 """
 
 from __future__ import annotations
@@ -9,18 +14,68 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+
+from jukejax.config import VQVAEConfig
 
 
 class Codebook(NamedTuple):
-    """One level's codes with the moving sums that made them."""
+    """One level's codes, and the moving averages that they are computed from."""
 
     codes: jax.Array  # (K, E) float32
-    sums: jax.Array  # (K, E) moving sum of the vectors that chose a code
-    counts: jax.Array  # (K,) moving number of them
+    sums: jax.Array  # (K, E) EMA of the sum of the vectors assigned to each code in a step
+    counts: jax.Array  # (K,) EMA of their number
+
+
+class Assigned(NamedTuple):
+    """Encoder outputs of a batch and the codes they are assigned to, without gradients."""
+
+    vectors: jax.Array  # (N, E)
+    codes: jax.Array  # (N,) int32
+    distance: jax.Array  # (N,) squared
+
+
+class Quantized(NamedTuple):
+    """Encoder outputs through the bottleneck."""
+
+    vectors: jax.Array  # (B, T, E) of the nearest codes; the gradient goes to the encoder outputs
+    codes: jax.Array  # (B, T) int32
+    commitment: jax.Array  # () commitment loss
+    distance: jax.Array  # (B, T) squared, between encoder outputs and codes
+    outputs: jax.Array  # (B, T, E) encoder outputs, without a gradient
+
+    def assigned(self) -> Assigned:
+        """What `learn` reads of the batch."""
+        flat = self.outputs.reshape(-1, self.outputs.shape[-1])
+        return Assigned(flat, self.codes.reshape(-1), self.distance.reshape(-1))
+
+
+def quantize(book: Codebook, x: jax.Array) -> Quantized:
+    """Encoder outputs x (B, T, E) float32 to their nearest codes.
+
+    Straight-through estimator: codes in the forward pass, the identity in the backward pass. The
+    commitment loss mean |code - x|^2 pulls encoder outputs to their codes; codes get no gradient.
+    """
+    outputs = lax.stop_gradient(x)
+    codes, distance = nearest(book.codes, outputs)
+    vectors = book.codes[codes]
+    commitment = jnp.mean((vectors - x) ** 2)
+    straight_through = x + lax.stop_gradient(vectors - x)
+    return Quantized(straight_through, codes, commitment, distance, outputs)
+
+
+def learn(
+    config: VQVAEConfig, key: jax.Array, book: Codebook, batch: Assigned
+) -> tuple[Codebook, dict[str, jax.Array]]:
+    """The codebook after one step (EMA update, random restarts), and the step's `statistics`."""
+    fresh = random_rows(key, batch.vectors, config.codes)
+    decay, threshold = config.codebook_decay, config.restart_threshold
+    new = update(book, batch.vectors, batch.codes, fresh, decay, threshold)
+    return new, statistics(book, new, batch, threshold)
 
 
 def empty(codes: int, width: int) -> Codebook:
-    """A codebook that `first_codes` has yet to fill."""
+    """A codebook of zeros, in the shapes that `first_codes` fills."""
     return Codebook(jnp.zeros((codes, width)), jnp.zeros((codes, width)), jnp.zeros((codes,)))
 
 
@@ -48,17 +103,16 @@ def random_rows(key: jax.Array, x: jax.Array, n: int) -> jax.Array:
 
 
 def first_codes(key: jax.Array, x: jax.Array, n: int) -> Codebook:
-    """A codebook of n random rows of x (N, E), each counted once."""
+    """The first codebook: n random encoder outputs of x (N, E), each with a count of 1."""
     codes = random_rows(key, x, n)
     return Codebook(codes, codes, jnp.ones((n,)))
 
 
 def restored_book(codes: jax.Array, tokens: float) -> Codebook:
-    """A codebook (K, E) whose moving sums are guessed anew, where the codes alone are known.
+    """A codebook (K, E) of which only the codes are known: its moving averages are estimated.
 
-    Every code counts as chosen `tokens` / K times a step, `tokens` being those of a global batch.
-    The published code leaves the batch size out, which makes codes restart too readily after a
-    resume; here it is in.
+    Every code counts as assigned `tokens` / K times per step, `tokens` being those of a global
+    batch. The published code leaves out the batch size, so after a resume too many codes restart.
     """
     known = jnp.asarray(codes, jnp.float32)
     counts = jnp.full((known.shape[0],), tokens / known.shape[0], jnp.float32)
@@ -73,15 +127,16 @@ def update(
     decay: float,
     threshold: float,
 ) -> Codebook:
-    """The codebook after one step.
+    """The codebook after one step: EMA of the codes, random restart of those that are hardly used.
 
     Args:
       x: encoder outputs (N, E) of the global batch.
       index: their codes (N,) under the old codebook.
-      fresh: (K, E) vectors that replace codes whose moving count is under `threshold`.
+      fresh: (K, E) random encoder outputs, which replace codes with a count under `threshold`.
+      decay: of the moving averages.
 
-    A restarted code keeps its moving sum and count, so it is drawn anew every step until its
-    count climbs over the threshold again.
+    A restarted code keeps its moving sum and count, so it restarts at every step until its count
+    reaches the threshold again.
     """
     k = book.codes.shape[0]
     counts = decay * book.counts + (1 - decay) * jnp.zeros((k,)).at[index].add(1.0)
@@ -92,18 +147,22 @@ def update(
 
 
 def statistics(
-    old: Codebook, new: Codebook, x: jax.Array, index: jax.Array, distance: jax.Array,
-    threshold: float,
-) -> dict[str, jax.Array]:  # fmt: skip
-    """Entropy (nats), codes used, codes alive, movement, fit and spread of one update."""
-    k = old.codes.shape[0]
-    counts = jnp.zeros((k,)).at[index].add(1.0)
+    old: Codebook, new: Codebook, batch: Assigned, threshold: float
+) -> dict[str, jax.Array]:
+    """Figures of one update, each a float32 scalar.
+
+    Entropy of the codes (nats), codes used in the batch, codes with a count of at least
+    `threshold`, root mean square change of the codes, mean squared distance of encoder outputs to
+    their codes, root mean square of the encoder outputs about their mean.
+    """
+    x, k = batch.vectors, old.codes.shape[0]
+    counts = jnp.zeros((k,)).at[batch.codes].add(1.0)
     p = counts / counts.sum()
     return {
         "entropy": -jnp.sum(p * jnp.log(p + 1e-8)),
         "used_now": jnp.sum(counts >= 1.0),
         "alive": jnp.sum(new.counts >= threshold),
         "movement": jnp.sqrt(jnp.mean((new.codes - old.codes) ** 2)),
-        "fit": distance.mean(),
+        "fit": batch.distance.mean(),
         "spread": jnp.sqrt(jnp.mean((x - x.mean()) ** 2)),
     }

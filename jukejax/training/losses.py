@@ -10,7 +10,7 @@ from jax import lax
 
 from jukejax.config import VQVAEConfig
 from jukejax.models import spectral
-from jukejax.models.bottleneck import Codebook, nearest
+from jukejax.models.bottleneck import Assigned, Codebook, quantize
 from jukejax.models.vqvae import from_vectors, to_vectors
 
 
@@ -69,38 +69,26 @@ def reconstruction(
     return losses
 
 
-class Chosen(NamedTuple):
-    """What one level's bottleneck saw, for the update of its codebook."""
-
-    vectors: jax.Array  # (B*T, E)
-    codes: jax.Array  # (B*T,)
-    distance: jax.Array  # (B*T,) squared
-
-
 def vqvae_loss(
     config: VQVAEConfig,
     params: Any,
     books: tuple[Codebook, ...],
     width: Bandwidth,
     audio: jax.Array,
-) -> tuple[jax.Array, tuple[dict[str, jax.Array], tuple[Chosen, ...]]]:
-    """Sum over levels of the weighted losses of audio (B, S, 1); metrics; what each level chose."""
+) -> tuple[jax.Array, tuple[dict[str, jax.Array], tuple[Assigned, ...]]]:
+    """Sum over levels of the weighted losses of audio (B, S, 1); metrics; each level's codes."""
     weights = config.loss
     total: jax.Array = jnp.zeros(())
     metrics: dict[str, jax.Array] = {}
-    chosen = []
+    assigned = []
     for level in range(config.levels):
         x = to_vectors(config, params, audio, level)
-        index, distance = nearest(books[level].codes, lax.stop_gradient(x))
-        codes = books[level].codes[index]
-        commit = jnp.mean((codes - x) ** 2)
-        straight = x + lax.stop_gradient(codes - x)  # gradient of the decoder's input goes to x
-        y = from_vectors(config, params, straight, level)
-        losses = {**reconstruction(config, audio, y, width), "commit": commit}
+        quantized = quantize(books[level], x)
+        y = from_vectors(config, params, quantized.vectors, level)
+        losses = {**reconstruction(config, audio, y, width), "commit": quantized.commitment}
         total = total + sum(getattr(weights, name) * loss for name, loss in losses.items())
         convergence = spectral.spectral_convergence(audio[..., 0], lax.stop_gradient(y)[..., 0])
         losses["spectral_convergence"] = convergence.mean()
         metrics |= {f"level_{level}/{name}": loss for name, loss in losses.items()}
-        flat = lax.stop_gradient(x).reshape(-1, x.shape[-1])
-        chosen.append(Chosen(flat, index.reshape(-1), distance.reshape(-1)))
-    return total, ({"loss": total, **metrics}, tuple(chosen))
+        assigned.append(quantized.assigned())
+    return total, ({"loss": total, **metrics}, tuple(assigned))

@@ -67,19 +67,12 @@ def vqvae_task(config: VQVAEConfig, samples: int) -> Task:
     def loss(params: Any, state: VQVAEExtra, batch: Batch) -> Any:
         return vqvae_loss(config, params, state.books, state.width, batch["audio"])
 
-    def update(key: jax.Array, state: VQVAEExtra, chosen: Any) -> tuple[VQVAEExtra, Metrics]:
+    def update(key: jax.Array, state: VQVAEExtra, assigned: Any) -> tuple[VQVAEExtra, Metrics]:
         books: list[Codebook] = []
         metrics: Metrics = {}
-        for level, (book, seen) in enumerate(zip(state.books, chosen, strict=True)):
+        for level, (book, batch) in enumerate(zip(state.books, assigned, strict=True)):
             key_level = jax.random.fold_in(key, level)
-            fresh = bottleneck.random_rows(key_level, seen.vectors, config.codes)
-            new = bottleneck.update(
-                book, seen.vectors, seen.codes, fresh,
-                config.codebook_decay, config.restart_threshold,
-            )  # fmt: skip
-            stats = bottleneck.statistics(
-                book, new, seen.vectors, seen.codes, seen.distance, config.restart_threshold
-            )
+            new, stats = bottleneck.learn(config, key_level, book, batch)
             metrics |= {f"level_{level}/{name}": value for name, value in stats.items()}
             books.append(new)
         return state._replace(books=tuple(books)), metrics

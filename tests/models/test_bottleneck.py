@@ -42,6 +42,31 @@ def test_nearest_keeps_leading_axes():
     np.testing.assert_allclose(distance, squares.min(-1), atol=1e-5)
 
 
+def test_quantized_vectors_are_codes_whose_gradient_goes_straight_through():
+    rng = np.random.default_rng(0)
+    codes, x, g = (rng.normal(size=s).astype(np.float32) for s in ((K, E), (2, 5, E), (2, 5, E)))
+    book = Codebook(codes, codes, np.ones(K, np.float32))
+
+    def loss(codes, x):
+        q = bottleneck.quantize(book._replace(codes=codes), x)
+        return (g * q.vectors).sum(), q
+
+    (_, q), (_, dx) = jax.value_and_grad(loss, (0, 1), has_aux=True)(codes, x)
+    index = ((x[:, :, None] - codes) ** 2).sum(-1).argmin(-1)
+    np.testing.assert_array_equal(q.codes, index)
+    np.testing.assert_allclose(q.vectors, codes[index], atol=1e-6)
+    np.testing.assert_array_equal(dx, g)  # as if the bottleneck were not there
+    np.testing.assert_allclose(q.commitment, ((x - codes[index]) ** 2).mean(), rtol=1e-5)
+    commitment = jax.grad(lambda x: bottleneck.quantize(book, x).commitment)(x)
+    np.testing.assert_allclose(commitment, 2 * (x - codes[index]) / x.size, rtol=1e-4, atol=1e-7)
+    flat = q.assigned()
+    np.testing.assert_array_equal(flat.vectors, x.reshape(-1, E))
+    np.testing.assert_array_equal(flat.codes, index.reshape(-1))
+    np.testing.assert_allclose(
+        flat.distance, ((x - codes[index]) ** 2).sum(-1).reshape(-1), atol=1e-5
+    )
+
+
 def book_and_batch(seed):
     """A codebook with counts on both sides of 1, a batch that leaves codes 4 and 5 unused."""
     rng = np.random.default_rng(seed)
@@ -163,7 +188,7 @@ def test_statistics():
     book, x, index, fresh = book_and_batch(5)
     new = update(book, x, index, fresh, 0.9, 1.0)
     distance = np.linspace(0, 1, N, dtype=np.float32)
-    found = bottleneck.statistics(book, new, x, index, distance, 1.0)
+    found = bottleneck.statistics(book, new, bottleneck.Assigned(x, index, distance), 1.0)
     p = np.bincount(index, minlength=K) / N
     wide = x.astype(np.float64)
     expected = {
