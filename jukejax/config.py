@@ -1,8 +1,8 @@
-"""Every number of a model and of a run, as frozen dataclasses. Standard library only.
+"""All settings of a model and of a run, as frozen dataclasses. Standard library only.
 
 A preset (`jukejax.presets`) is an instance of `VQVAEExperiment` or `PriorExperiment`; the demo, the
-tests and the 5B run differ in nothing else. `to_dict` and `from_dict` make the JSON round trip that
-checkpoints and job files carry.
+tests and the 5B run differ only in its values. `to_dict` and `from_dict` convert to and
+from the JSON of checkpoints and job files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jukejax.errors import ConfigError
 from jukejax.label_kinds import LabelsConfig as LabelsConfig
 from jukejax.patterns import CROSS, PRIME, layer_patterns, prime_visible, segments
 
-REMATS = ("none", "dots", "attention", "layer")  # of growing work and shrinking memory
+REMATS = ("none", "dots", "attention", "layer")  # from the most memory to the most recomputation
 DTYPES = ("float32", "bfloat16", "float16")
 LAYERS = ("plain", "tuned")
 
@@ -50,18 +50,18 @@ class ReconstructionLoss:
 
 @dataclass(frozen=True)
 class VQVAEConfig:
-    """Three separate autoencoders, one a level; level 0 is the bottom (finest) one."""
+    """Three separate autoencoders, one per level; level 0 is the bottom (finest) one."""
 
     sample_rate: int = 44_100
     downs: tuple[int, ...] = (3, 2, 2)  # stride-2 stages of each level block
-    multipliers: tuple[int, ...] = (2, 1, 1)  # of width and depth, a level each
+    multipliers: tuple[int, ...] = (2, 1, 1)  # of width and depth, by level
     width: int = 32
     depth: int = 4
     dilation_growth: int = 3
     emb_width: int = 64
     codes: int = 2048
     codebook_decay: float = 0.99
-    restart_threshold: float = 1.0  # EMA count under which a code is drawn anew
+    restart_threshold: float = 1.0  # EMA count under which a code restarts
     loss: ReconstructionLoss = field(default_factory=ReconstructionLoss)
     dtype: str = "float32"
 
@@ -71,7 +71,7 @@ class VQVAEConfig:
         if len(self.downs) != len(self.multipliers):
             raise ConfigError(
                 f"downs {self.downs} and multipliers {self.multipliers} name different numbers of "
-                "levels; give one number a level in each."
+                "levels; give one number per level in each."
             )
 
     @property
@@ -86,7 +86,7 @@ class VQVAEConfig:
 
 @dataclass(frozen=True)
 class LyricsConfig:
-    """Lyrics conditioning: an own encoder with cross-attention, or a prefix of the same stack."""
+    """Lyrics conditioning: an encoder with cross-attention, or a prefix of the same stack."""
 
     tokens: int = 512  # characters in a window
     # "v2" (80 ids), "v3" (79: no '+'), "bytes" (257: UTF-8), or "characters:" and the characters
@@ -155,13 +155,15 @@ class PriorConfig:
     mlp_ratio: float = 1.0
     init_scale: float = 0.4
     scale_residual: bool = False
-    tied_output: bool = True  # False: own output matrix, conditions not added after the stack
+    tied_output: bool = (
+        True  # False: separate output matrix, conditioning not added after the stack
+    )
     labels: LabelsConfig | None = None
     lyrics: LyricsConfig | None = None
     upper: UpperConfig | None = None
     dtype: str = "float32"  # of the stack's activations; parameters stay float32
-    # what of a layer the backward pass computes again: "none"; "dots": all but matrix products;
-    # "attention": all but queries, keys, values and what attention makes of them; "layer": all
+    # rematerialisation, what the backward pass recomputes of a layer: "dots" all but matrix
+    # products, "attention" all but queries, keys, values and attention's output, "layer" all
     remat: str = "none"
     # "plain" dense layers, or "tuned" ones with the same results (`jukejax.models.dense_tuned`).
     # Files from before this field existed are of tuned models.
@@ -192,7 +194,7 @@ class PriorConfig:
             if not uses.get(pattern, True):
                 raise ConfigError(
                     f"attn_order {self.attn_order} has {pattern!r} layers at depth {self.depth}, "
-                    f"but lyrics is {self.lyrics}: give the prior lyrics of the fitting kind "
+                    f"but lyrics is {self.lyrics}: configure lyrics of that kind "
                     "(an encoder for 'cross', a prefix for 'prime') or another attn_order."
                 )
 
@@ -206,7 +208,7 @@ class PriorConfig:
 
     @property
     def prefix_len(self) -> int:
-        """Lyric tokens that stand before the music in the same sequence."""
+        """Lyric tokens before the music in the same sequence."""
         return self.lyrics.tokens if self.lyrics is not None and self.lyrics.prefix else 0
 
     @property
@@ -256,7 +258,7 @@ class PriorConfig:
 
     @property
     def timing(self) -> bool:
-        """The top level alone is told where in the song its window lies."""
+        """Whether it is conditioned on its window's position in the song: the top level only."""
         return self.labels is not None and self.upper is None
 
     @property
@@ -271,8 +273,8 @@ class PriorConfig:
 class OptimizerConfig:
     """Adam and its schedule (linear warm-up, then constant, linear, cosine or stepwise decay).
 
-    `kind` "adamw" is the usual rule; "jukebox" is the one the published models were trained with:
-    eps is added before the bias correction, and weight decay is scaled by it too.
+    `kind` "adamw" is the usual rule; "jukebox" is that of the published models: eps is
+    added before the bias correction, which also scales weight decay.
     """
 
     kind: str = "adamw"
@@ -285,8 +287,8 @@ class OptimizerConfig:
     warmup_steps: int = 100
     decay: str = "constant"  # "constant" | "linear" | "cosine" | "step"
     decay_start: int = 0  # step at which "linear" and "cosine" begin
-    decay_steps: int = 0  # length of the decay, or of a stair of "step"
-    gamma: float = 0.5  # factor of a stair
+    decay_steps: int = 0  # length of the decay, or of a step of "step"
+    gamma: float = 0.5  # factor per step of "step"
 
     def __post_init__(self) -> None:
         if self.kind not in ("adamw", "jukebox"):
@@ -303,22 +305,22 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long and how often. Steps are optimizer steps; batch is the global batch."""
+    """Length and intervals of training. Steps are optimizer steps; batch is the global batch."""
 
     steps: int = 100_000
     batch: int = 256
-    accumulate: int = 1  # microbatches that a batch is computed in, for memory
+    accumulate: int = 1  # microbatches per batch, to save memory
     seed: int = 0
     # of parameters, their average and Adam's moments; "bfloat16" takes half the memory
     state_dtype: str = "float32"
-    ema_decay: float = 0.999  # of parameters; evaluation and export use the averaged ones
+    ema_decay: float = 0.999  # of parameters; evaluation and export use the average
     log_every: int = 100
     evaluate_every: int = 10_000
     evaluate_batches: int = 16
     checkpoint_every: int = 1_000
     keep: int = 3  # latest checkpoints
-    keep_best: int = 0  # and those of lowest held-out loss, saved at evaluations
-    max_skipped: int = 10  # steps in a row without a finite gradient that end the run
+    keep_best: int = 0  # checkpoints of the lowest held-out loss, saved at evaluations
+    max_skipped: int = 10  # consecutive steps without a finite gradient that end the run
 
     def __post_init__(self) -> None:
         _require_positive(
@@ -363,7 +365,7 @@ class VQVAEExperiment:
     def __post_init__(self) -> None:
         if self.samples % self.model.hops[-1]:
             raise ConfigError(
-                f"samples {self.samples} is no multiple of the top hop {self.model.hops[-1]}."
+                f"samples {self.samples} is not a multiple of the top hop {self.model.hops[-1]}."
             )
 
 
@@ -372,7 +374,7 @@ class PriorExperiment:
     """A prior and how it is trained on codes."""
 
     model: PriorConfig = field(default_factory=PriorConfig)
-    label_dropout: float = 0.0  # chance that all label names are replaced by "unknown"
+    label_dropout: float = 0.0  # probability that all labels are replaced by "unknown"
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)

@@ -1,4 +1,4 @@
-"""Configs as JSON: what checkpoints and job files carry. Standard library only."""
+"""Configs as JSON, for checkpoints and job files. Standard library only."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def from_dict(cls: type[T], data: dict[str, Any], where: str = "config") -> T:
     data = old | data
     name = data.pop("type", cls.__name__)
     if name != cls.__name__:
-        raise ConfigError(f"{where} holds a {name}, expected a {cls.__name__}.")
+        raise ConfigError(f"{where} is a {name}, expected a {cls.__name__}.")
     hints = typing.get_type_hints(cls)
     known = [f.name for f in fields]
     for key in data:

@@ -1,8 +1,8 @@
-"""What a config costs, by arithmetic: parameters, FLOPs, bytes; and what chips offer.
+"""Parameters, FLOPs and bytes of a config, computed analytically; and the peaks of chips.
 
-A FLOP is a multiplication or an addition of a matrix product or convolution, a mask's lower half
-or not (attention computes both). Standard library and configs only, so that a 5B model is cheap to
-look at; the tests compare every number with the model itself.
+A FLOP is a multiplication or an addition of a matrix product or convolution; of masked attention
+all of it is counted, as all of it is computed. Standard library and configs only, so a 5B model
+costs nothing to look at; the tests compare every number with the model itself.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _KINDS = {
 
 
 def chip_of(device_kind: str) -> Chip | None:
-    """The chip that jax calls so; None for others, and for CPUs, whose peak nobody publishes."""
+    """The chip of a jax device kind; None if unknown, or a CPU, which has no published peak."""
     return (CHIPS | GPUS).get(_KINDS.get(device_kind, ""))
 
 
@@ -148,7 +148,7 @@ class Layer:
 
     @property
     def matrices(self) -> int:
-        """Weights that every position passes."""
+        """Weights that multiply every position."""
         made = 1 if self.pattern == CROSS else 3
         return self.width * (made * self.attn + 2 * self.mlp) + self.attn * self.width
 
@@ -191,11 +191,11 @@ def _upper(c: PriorConfig) -> list[Convolution]:
     return list(_up_block(u.stages, u.width, u.depth, c.width, c.width, c.n_ctx // u.ratio))
 
 
-# --- the whole ------------------------------------------------------------------------------------
+# --- whole models ---------------------------------------------------------------------------------
 
 
 def parameters(experiment: Experiment) -> int:
-    """Trained numbers (a VQ-VAE's codebooks are not)."""
+    """Number of trained parameters (without a VQ-VAE's codebooks)."""
     if isinstance(experiment, VQVAEExperiment):
         v = experiment.model
         return sum(
@@ -208,7 +208,7 @@ def parameters(experiment: Experiment) -> int:
     if c.labels:
         rows += sum(c.labels.tables.values()) + (3 * c.labels.timing_bins if c.timing else 0)
     else:
-        rows += 1  # what stands before the first token
+        rows += 1  # the embedding before the first token
     if c.upper:
         rows += c.codes + 2  # codes above, and the norm
     total = rows * c.width
@@ -247,10 +247,10 @@ def forward_flops(experiment: Experiment) -> dict[str, int]:
 
 
 def train_flops(experiment: Experiment) -> int:
-    """FLOPs of forward and backward pass for one example; nothing computed twice is counted.
+    """FLOPs of forward and backward pass for one example, recomputation not counted.
 
-    The backward pass costs twice the forward one, but for what no gradient goes through: the
-    input of a VQ-VAE's encoders, and the search for the nearest code.
+    The backward pass costs twice the forward one, except where no gradient is needed: the input of
+    a VQ-VAE's encoders, and the search for the nearest code.
     """
     forward = forward_flops(experiment)
     total = 3 * sum(forward.values())
@@ -281,7 +281,7 @@ def cache_bytes(config: PriorConfig, batch: int, itemsize: int) -> int:
 
 
 def decode_bytes(config: PriorConfig, batch: int, weight: int, cached: int) -> int:
-    """Bytes that must be read to decode one token of each of `batch` windows.
+    """Lower bound on the bytes read to decode one token of each of `batch` windows.
 
     Every weight of the stack and of the output once, and the keys and values that each layer
     attends to (`weight` and `cached` are the sizes of an item).

@@ -1,7 +1,7 @@
 """Named experiments: the published models, the published small family and the demo's. Numbers only.
 
-`get(name)` returns a preset. The small family is what the publication offers to train from nothing
-on one GPU; no weights of it were released. The demo presets keep the published hops, levels, labels
+`get(name)` returns a preset. The small family is the published one for training from scratch on one
+GPU; no weights of it were released. The demo presets keep the published hops, levels, labels
 and lyrics and shrink widths, depths and windows.
 """
 
@@ -228,7 +228,7 @@ def _demo_prior(level: int, **model: object) -> PriorExperiment:
 def demo_prior() -> PriorExperiment:
     """The demo's top prior: labels, timing, and a lyrics encoder with cross-attention.
 
-    It learns longer than the upsamplers, and often without labels: until the words are of use.
+    It is trained longer than the upsamplers, with label dropout, until it makes use of the lyrics.
     """
     lyrics = LyricsConfig(tokens=64, width=64, depth=3, heads=2, blocks=8, init_scale=4.0)
     prior = _demo_prior(2, attn_order=6, lyrics=lyrics)

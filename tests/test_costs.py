@@ -110,9 +110,9 @@ def test_flops_are_within_2_percent_of_xlas_count_on_an_unrolled_toy(name, monke
 def _beside(experiment):
     """FLOPs of products that are no part of the model: sums over tokens, and absorbed norms.
 
-    The gradient of a bias multiplies by eight rows of ones (`dense.dense`). What `dense.absorb`
-    adds to a bias is a product of one row, and has two gradients. Less those of a row that has none
-    above it.
+    The gradient of a bias multiplies by eight rows of ones (`dense_tuned`). What
+    `dense_tuned.absorb` adds to a bias is a product of one row, and has two gradients. Less those
+    of a row that has none above it.
     """
     config, total = experiment.model, 0
     stacks = [config]

@@ -1,9 +1,9 @@
 """Factorized attention (paper section 4.1, figure 6) as pure functions of queries, keys and values.
 
 B batch, T tokens = R rows (blocks) x C columns, H heads, D head width, E encoder states. Position
-p stands in row p // C, column p % C. Every function maps q (B, T, H, D) and k, v (B, T or E, H, D)
-to (B, T, H, D). Rows and columns become a batch axis of plain attention, so nothing of size T x T
-exists but in `dense`.
+p is in row p // C, column p % C. Every function maps q (B, T, H, D) and k, v (B, T or E, H, D)
+to (B, T, H, D). Rows and columns become a batch axis of plain attention, so only `dense` computes
+T x T scores.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ def _grid(x: jax.Array, rows: int) -> jax.Array:
 
 
 def dense(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """Every position sees itself and all before."""
+    """Every position attends to itself and all positions before it."""
     return _attend(q, k, v, is_causal=True)
 
 
 def row(q: jax.Array, k: jax.Array, v: jax.Array, rows: int) -> jax.Array:
-    """A position sees itself and those before it in its own row."""
+    """A position attends to itself and those before it in its row."""
     b, t, h, d = q.shape
     q, k, v = (x.reshape(b * rows, t // rows, h, d) for x in (q, k, v))
     return _attend(q, k, v, is_causal=True).reshape(b, t, h, d)
 
 
 def column(q: jax.Array, k: jax.Array, v: jax.Array, rows: int) -> jax.Array:
-    """A position sees itself and those above it in its own column."""
+    """A position attends to itself and those above it in its column."""
     b, t, h, d = q.shape
     q, k, v = (
         _grid(x, rows).swapaxes(1, 2).reshape(b * (t // rows), rows, h, d) for x in (q, k, v)
@@ -44,10 +44,10 @@ def column(q: jax.Array, k: jax.Array, v: jax.Array, rows: int) -> jax.Array:
 
 
 def previous_row(q: jax.Array, k: jax.Array, v: jax.Array, rows: int) -> jax.Array:
-    """A position sees the whole row above its own; the first row sees zeros and gets zeros."""
+    """A position attends to all of the row above its own; the first row attends to zeros: zeros."""
     b, t, h, d = q.shape
     c = t // rows
-    # cut and filled as (B, T, A), which TPUs pad less than heads
+    # sliced and padded as (B, T, A), which TPUs pad to tiles less than (H, D)
     q, k, v = (x.reshape(b, t, h * d) for x in (q, k, v))
     q, k, v = (x.reshape(b * (rows - 1), c, h, d) for x in (q[:, c:], k[:, :-c], v[:, :-c]))
     out = _attend(q, k, v).reshape(b, t - c, h * d)
@@ -55,21 +55,21 @@ def previous_row(q: jax.Array, k: jax.Array, v: jax.Array, rows: int) -> jax.Arr
 
 
 def cross(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """Every position sees all E encoder states."""
+    """Every position attends to all E encoder states."""
     return _attend(q, k, v)
 
 
 def prime(q: jax.Array, k: jax.Array, v: jax.Array, visible: int) -> jax.Array:
-    """A position sees itself and those before it among the first `visible` positions."""
+    """A position attends to itself and those before it among the first `visible` positions."""
     t = q.shape[1]
     mask = jnp.arange(visible) <= jnp.arange(t)[:, None]  # (T, visible)
     return _attend(q, k[:, :visible], v[:, :visible], mask=mask[None, None])
 
 
 def weights(q: jax.Array, k: jax.Array, prefix: int = 0) -> jax.Array:
-    """What one head's queries of music (B, T, D) weigh its keys (B, E, D) with: (B, T, E) float32.
+    """Attention weights of one head's music queries (B, T, D) to keys (B, E, D): (B, T, E) float32.
 
-    With a `prefix` as in `prime`: the music begins there, and the keys are the first positions.
+    With a `prefix` as in `prime`: music begins at that position, and keys are the first positions.
     """
     t, e = q.shape[1], k.shape[1]
     q, k = q.astype(jnp.float32), k.astype(jnp.float32)

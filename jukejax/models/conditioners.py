@@ -1,4 +1,4 @@
-"""What a prior is told: labels and timing, the codes above, the lyrics.
+"""Conditioning of a prior (paper sections 4.2 to 5): labels, timing, upper codes, lyrics.
 
 B batch, T tokens of a window, G genres, E lyric characters, W width.
 """
@@ -21,7 +21,7 @@ from jukejax.parallel.gathering import look_up, with_whole
 
 
 def shift_right(x: jax.Array, start: jax.Array) -> jax.Array:
-    """Embeddings x (B, T, W) one place to the right, start (B or 1, 1, W) in front."""
+    """Embeddings x (B, T, W) shifted by one position, with start (B or 1, 1, W) in front."""
     start = jnp.broadcast_to(start, (x.shape[0], 1, x.shape[-1]))
     return jnp.concatenate([start.astype(x.dtype), x[:, :-1]], axis=1)
 
@@ -29,7 +29,7 @@ def shift_right(x: jax.Array, start: jax.Array) -> jax.Array:
 def timing_bins(
     config: PriorConfig, total: jax.Array, offset: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Where a window lies in its song, as bins (paper section 4.3).
+    """Position of a window in its song, as bins (paper section 4.3).
 
     Float32 throughout, as published; values outside the range fall into the first or last bin.
 
@@ -50,7 +50,7 @@ def timing_bins(
     low, high = labels.min_seconds * rate, labels.max_seconds * rate
 
     def bins(position: jax.Array, lo: float, hi: float) -> jax.Array:
-        # a divisor that XLA cannot see: it multiplies by the reciprocal of a constant, one bit off
+        # barrier: by a constant XLA multiplies with the reciprocal, which differs in the last bit
         span = jax.lax.optimization_barrier(jnp.full_like(position, hi - lo))
         index = jnp.floor(n * ((position - lo) / span)).astype(jnp.int32)
         return jnp.clip(index, 0, n - 1)
@@ -64,7 +64,7 @@ def timing_bins(
 
 
 def bag_sum(rows: jax.Array, ids: jax.Array) -> jax.Array:
-    """Sums of the rows (n, W) that ids (B, G) name, -1 for none: (B, 1, W)."""
+    """Sums of the rows (n, W) at ids (B, G), where -1 is no row: (B, 1, W)."""
     chosen = jnp.where((ids >= 0)[..., None], rows[jnp.maximum(ids, 0)], 0.0)  # (B, G, W)
     return chosen.sum(1, keepdims=True)
 
@@ -72,8 +72,8 @@ def bag_sum(rows: jax.Array, ids: jax.Array) -> jax.Array:
 class Labels(nn.Module):
     """Tables of label names -> start token (B, 1, W); timing tables -> (B, T, W) or None.
 
-    The start token is the sum of the rows that a batch's ids name: (B,) of a kind of which a song
-    has one label, (B, places) of a bag.
+    The start token is the sum of the embeddings of all labels. Ids are (B,) of kinds of which a
+    song has one label, and (B, places) of a bag.
     """
 
     config: PriorConfig
@@ -107,7 +107,10 @@ class Labels(nn.Module):
 
 
 class Upper(nn.Module):
-    """Codes of the level above (B, T/ratio) -> (B, T, W): dilated convolutions, then a norm."""
+    """WaveNet-style conditioner: codes of the level above (B, T/ratio) -> (B, T, W).
+
+    Dilated convolutions and transposed convolutions, then a layer norm (paper section 4.2).
+    """
 
     config: PriorConfig
 
@@ -133,7 +136,7 @@ class Upper(nn.Module):
 class LyricEncoder(nn.Module):
     """Lyrics (B, E) -> states for cross-attention (B, E, W) and next-character logits (B, E, V).
 
-    Causal: state i has seen the characters before i alone.
+    Causal: state i depends only on the characters before i.
     """
 
     config: PriorConfig

@@ -1,7 +1,7 @@
-"""Layers as pure functions of parameter trees, and the initialisers that make those trees.
+"""Convolutions and small layers as pure functions of parameter trees, and their initialisers.
 
-B batch, T time or tokens, W width. A Linen module asks for a tree with
-`self.param(name, conv_params(...))` and hands it to the function.
+B batch, T time or tokens, W width. A Linen module makes a parameter tree with
+`self.param(name, conv_params(...))` and passes it to the function.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def boxed(init: Callable, axes: tuple[str | None, ...]) -> Callable:
 
 def quick_gelu(x: jax.Array) -> jax.Array:
     """x sigmoid(1.702 x) (Hendrycks and Gimpel 2016, section 2)."""
-    # the logistic function by tanh, which accelerators have in hardware
+    # sigmoid by tanh, which accelerators compute in hardware
     return x * (0.5 + 0.5 * jnp.tanh(0.851 * x))
 
 
@@ -64,10 +64,10 @@ def conv_params(size: int, n_in: int, n_out: int, fan_in: int | None = None) -> 
 
 
 def spread(key: jax.Array, tree: Any) -> Any:
-    """Convolutions born as their bounds b become U(-b, b), PyTorch's default initialisation.
+    """Convolutions initialised to their bounds b become U(-b, b), PyTorch's default.
 
-    One generator in one loop for the whole tree: XLA fuses a generator into each tensor that reads
-    it, and takes minutes to compile the 669 of a VQ-VAE.
+    One random generator in one loop for the whole tree: XLA fuses a generator into each tensor that
+    reads it, and takes minutes to compile the 669 of a VQ-VAE.
     """
 
     def draw(key: jax.Array) -> jax.Array:
@@ -110,9 +110,9 @@ def conv_up(p: Params, x: jax.Array) -> jax.Array:
 
 
 def silenced(x: jax.Array, inside: jax.Array | None) -> jax.Array:
-    """x (B, T, W) with zeros where `inside` (B, T, 1) is false: what zero padding would be there.
+    """x (B, T, W) with zeros where `inside` (B, T, 1) is false, as zero padding would be there.
 
-    So a window that begins before a song or ends after it gives the song's own numbers.
+    So a window that begins before a song or ends after it has the results of the whole song.
     """
     return x if inside is None else jnp.where(inside, x, 0)
 
@@ -120,7 +120,7 @@ def silenced(x: jax.Array, inside: jax.Array | None) -> jax.Array:
 class Resnet1D(nn.Module):
     """Dilated residual blocks: x + s * conv1(relu(conv3_d(relu(x)))), d = growth^(i mod cycle).
 
-    Called with (B, T, W), and with what of it lies inside a song (see `silenced`).
+    Called with x (B, T, W), and where it is inside a song (B, T, 1): see `silenced`.
 
     Attributes:
       reverse: largest dilation first (the VQ-VAE's decoders).
@@ -153,7 +153,7 @@ class Resnet1D(nn.Module):
 class DownBlock(nn.Module):
     """`stages` of (stride-2 convolution, Resnet1D), then a projection: x 1/2^stages in time.
 
-    Called with (B, T, W), and with what of it lies inside a song (see `silenced`).
+    Called with x (B, T, W), and where it is inside a song (B, T, 1): see `silenced`.
     """
 
     stages: int
@@ -194,7 +194,7 @@ class UpBlock(nn.Module):
                 self.reverse, self.scale_residual, name=f"resnet_{i}",
             )(x)  # fmt: skip
             out = self.out if i == self.stages - 1 else self.width
-            # PyTorch takes a transposed convolution's fan-in from its output channels
+            # PyTorch computes a transposed convolution's fan-in from its output channels
             p = self.param(f"up_{i}", conv_params(4, self.width, out, fan_in=4 * out))
             x = conv_up(p, x)  # (B, 2T, out)
         return x

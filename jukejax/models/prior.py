@@ -1,4 +1,4 @@
-"""A prior: codes of one level and what is known of them -> logits; the loss in bits per token.
+"""A prior (paper section 4): codes of one level and their conditioning -> logits; loss in bits.
 
 B batch, T music tokens, L = prefix + T positions of the stack, W width, K output vocabulary.
 
@@ -26,9 +26,9 @@ Batch = dict[str, jax.Array]
 
 
 class Conditions(NamedTuple):
-    """What a window is told, once for all its tokens."""
+    """Conditioning tensors, computed once per window."""
 
-    start: jax.Array  # (B, 1, W) stands before the first token
+    start: jax.Array  # (B, 1, W) embedding before the first token
     add: jax.Array  # (L, W) or (B, L, W): position table, timing, codes above, summed
     output_add: jax.Array | None  # (B, L, W): added again after the stack (tied output only)
     encoded: jax.Array | None  # (B, E, W) lyric states
@@ -59,7 +59,7 @@ class Prior(nn.Module):
             self.output = self.param("output", kernel)
 
     def conditions(self, batch: Batch) -> Conditions:
-        """Everything but the tokens themselves; computed once a window."""
+        """Everything but the music tokens themselves."""
         c = self.config
         add = None  # (B, T, W)
         if c.labels:
@@ -82,7 +82,7 @@ class Prior(nn.Module):
         )
 
     def sequence(self, batch: Batch) -> jax.Array:
-        """Token ids (B, L) of the stack: lyrics in front and codes shifted, with a prefix."""
+        """Token ids (B, L) of the stack; with a lyric prefix, lyrics first, then codes."""
         c = self.config
         if not c.prefix_len:
             return batch["codes"]
@@ -95,14 +95,14 @@ class Prior(nn.Module):
         return h.astype(jnp.float32) @ kernel
 
     def hidden(self, batch: Batch, conditions: Conditions, keep: str = "") -> tuple[jax.Array, Any]:
-        """States (B, L, W) that `head` reads, and what the stack keeps (`transformer.Stack`)."""
+        """Hidden states (B, L, W), and what the stack returns beside them (`transformer.Stack`)."""
         x = with_whole(look_up, self.token, self.sequence(batch))
         x = shift_right(x, conditions.start) + conditions.add
         x, kept = self.stack(x, conditions.encoded, keep)
         return x if conditions.output_add is None else x + conditions.output_add, kept
 
     def __call__(self, batch: Batch) -> tuple[jax.Array, Conditions]:
-        """Logits (B, L, K) of every position given all before it, and the conditions."""
+        """Logits (B, L, K) of every position given those before it, and the conditioning."""
         conditions = self.conditions(batch)
         h, _ = self.hidden(batch, conditions)
         h = nn.with_logical_constraint(h, ("batch", "length", "embed"))
@@ -110,7 +110,7 @@ class Prior(nn.Module):
 
 
 def kept(config: PriorConfig, params: Any, batch: Batch, keep: str) -> list[Any]:
-    """What every layer keeps of a batch, in order of layers (`transformer.Stack` says what)."""
+    """What `transformer.Stack` returns of every layer for a `keep`, in order of layers."""
     model: Any = Prior(config)
     variables = {"params": params}
     conditions = model.apply(variables, batch, method="conditions")
@@ -124,7 +124,7 @@ def kept(config: PriorConfig, params: Any, batch: Batch, keep: str) -> list[Any]
 
 
 def init_params(config: PriorConfig, key: jax.Array) -> Any:
-    """Boxed parameters, initialised as published."""
+    """Parameters with their logical axes (Linen boxes), initialised as published."""
     params = dict(Prior(config).init(key, example_batch(config))["params"])
     if config.upper:
         upper = dict(params["upper"])
@@ -134,7 +134,7 @@ def init_params(config: PriorConfig, key: jax.Array) -> Any:
 
 
 def example_batch(config: PriorConfig, batch: int = 1) -> Batch:
-    """A batch of zeros in the shapes that a prior reads."""
+    """A batch of zeros with the shapes of a prior's inputs."""
     out = {"codes": jnp.zeros((batch, config.n_ctx), jnp.int32)}
     if config.labels:
         shapes: dict[str, tuple[int, ...]] = {"total_length": (), "offset": ()}
@@ -148,7 +148,7 @@ def example_batch(config: PriorConfig, batch: int = 1) -> Batch:
 
 
 def _bits(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Cross-entropy in bits, one number a position."""
+    """Cross-entropy of each position in bits: logits (..., K) and targets (...) -> (...)."""
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
     return -jnp.take_along_axis(log_p, targets[..., None], -1)[..., 0] / jnp.log(2.0)
 
@@ -173,8 +173,8 @@ def token_bits(config: PriorConfig, params: Any, batch: Batch) -> dict[str, jax.
 def prior_loss(config: PriorConfig, params: Any, batch: Batch) -> tuple[jax.Array, Batch]:
     """The training loss and its parts, in bits per token (means over the global batch).
 
-    With lyrics the two parts are weighted by their share of the sequence, and the lyrics' by
-    `loss_fraction` as well.
+    With lyrics, music and lyrics are weighted by their share of the sequence, the lyrics also by
+    `loss_fraction`.
     """
     means = {name: bits.mean() for name, bits in token_bits(config, params, batch).items()}
     loss = means["music"]

@@ -22,10 +22,10 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
 def magnitudes(audio: jax.Array, n_fft: int, hop: int, window: int) -> jax.Array:
     """|STFT| of audio (B, S), S > n_fft/2, as (B, F, n_fft/2 + 1), F = 1 + S // hop.
 
-    Periodic Hann window centred in the frame, reflected borders, unnormalised: the numbers of
-    `torch.stft(center=True)` and `librosa.stft(pad_mode="reflect")`. A frame's zeros around its
-    window shift the phase alone, so only the window's own samples are cut out; as slices, not by
-    gathering, because the gradient of a gather is a slow scatter.
+    Periodic Hann window centred in the frame, reflected borders, unnormalised, equal to
+    `torch.stft(center=True)` and `librosa.stft(pad_mode="reflect")`. Zeros around the window shift
+    only the phase, so only the window's own samples are cut out; by slices, not by a gather, whose
+    gradient is a slow scatter.
     """
     frames = 1 + audio.shape[1] // hop
     x = jnp.pad(audio, ((0, 0), (n_fft // 2, n_fft // 2)), mode="reflect")

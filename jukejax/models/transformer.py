@@ -28,7 +28,7 @@ from jukejax.models.dense import (
 from jukejax.models.layers import Init, Params, quick_gelu
 from jukejax.patterns import CROSS, PRIME
 
-# What a stack hands back of every layer, beside its output (see `Stack`).
+# What a stack returns of every layer beside its output (see `Stack`).
 KEEP_KV, KEEP_LYRICS, KEEP_MEAN = "kv", "lyrics", "mean"
 
 
@@ -117,7 +117,7 @@ _STORED = {
 
 
 class Run(nn.Module):
-    """One repeat of a run's pattern; the body of its scan."""
+    """One repeat of a run's pattern: the body of its scan."""
 
     config: PriorConfig
     patterns: tuple[str, ...]
@@ -137,15 +137,15 @@ class Run(nn.Module):
 
 
 class Stack(nn.Module):
-    """All layers. Returns x (B, T, W) and what `keep` asks for of every layer.
+    """All layers. Returns x (B, T, W), and of every layer what `keep` names.
 
-    That comes as a tuple over runs of tuples over the pattern, of arrays that begin with an axis of
-    repeats. A axes are not split into heads yet.
+    That is a tuple over runs of tuples over the run's pattern; arrays begin with an axis of the
+    run's repeats. The attention width A is not split into heads.
 
-      "kv"      (k, v), each (repeats, B, T or E, A): for decoding.
-      "lyrics"  of layers that look at the lyrics, (q, k): queries of the music positions and the
-                keys they see, the lyrics' first; None of others.
-      "mean"    the layer's output, the mean over music positions (repeats, B, W) in float32.
+      "kv"      (k, v), each (repeats, B, T or E, A): the caches of decoding.
+      "lyrics"  of layers that attend to lyrics, (q, k): queries of the music positions and the keys
+                they attend to, the lyrics' first; None of other layers.
+      "mean"    mean of the layer's output over music positions (repeats, B, W), float32.
     """
 
     config: PriorConfig

@@ -1,7 +1,7 @@
 """The VQ-VAE (paper section 3): three separate autoencoders, one a level.
 
 B batch, S samples, T codes, E code width. Audio is (B, S, 1) float32 in [-1, 1], mono, with S a
-multiple of the top hop; nothing is normalised. Codebooks are state, not parameters: handed in.
+multiple of the top hop; nothing is normalised. Codebooks are state, not parameters: an argument.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from jukejax.models.layers import DownBlock, UpBlock, conv, conv_params, spread
 class Encoder(nn.Module):
     """Audio (B, S, 1) -> (B, S/hop, E) of one level.
 
-    `inside` (B, S, 1) tells the samples of the song, which begins and ends at whole top hops, from
-    those before and after it; None: all of them.
+    `inside` (B, S, 1) is true for samples of the song, which begins and ends at multiples of the
+    top hop; None: all samples are inside.
     """
 
     config: VQVAEConfig
@@ -77,12 +77,12 @@ class VQVAE(nn.Module):
         return self.decoders[level](vectors.astype(self.config.dtype)).astype(jnp.float32)
 
     def __call__(self, audio: jax.Array) -> list[jax.Array]:
-        """Every level through its autoencoder without quantising; makes all parameters."""
+        """Every level through its autoencoder without quantising, to initialise all parameters."""
         return [self.decode(self.encode(audio, i), i) for i in range(self.config.levels)]
 
 
 def init_params(config: VQVAEConfig, key: jax.Array) -> Any:
-    """Boxed parameters (PyTorch's default initialisation, as published)."""
+    """Parameters in Linen boxes, with PyTorch's default initialisation, as published."""
     audio = jnp.zeros((1, config.hops[-1], 1))
     return spread(key, VQVAE(config).init(key, audio)["params"])
 

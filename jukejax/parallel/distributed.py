@@ -1,7 +1,7 @@
-"""One run on many hosts: finding each other, agreeing to stop, a folder that all of them see.
+"""Multi-process runs: start, agreement on a number, a shared folder.
 
-Every process runs the same command. `start` finds out from the environment whether there are
-others, and how many; alone, nothing is started and everything below costs nothing.
+Every process runs the same command. `start` reads from the environment whether there are several.
+In a single process nothing is started, and the functions below return at once.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ VARIABLES = {
     "JAX_NUM_PROCESSES": "how many processes there are",
     "JAX_PROCESS_ID": "which of them this is, from 0",
 }
-WAIT = 300  # seconds for all processes to come
+WAIT = 300  # seconds until all processes must have started
 
 
 def find_cluster(environ: Mapping[str, str], tpu_here: bool) -> str | None:
-    """Who tells the processes of each other: "variables", "slurm", "gketpu", "gcetpu" or nobody.
+    """Where the cluster is described: "variables", "slurm", "gketpu", "gcetpu"; None: one process.
 
     Args:
       environ: the environment's variables.
       tpu_here: whether this machine has TPU chips that JAX may use.
 
     Raises:
-      ConfigError: the environment speaks of many processes, but does not say enough.
+      ConfigError: the environment describes several processes, but incompletely.
     """
     given = {name for name in VARIABLES if environ.get(name)}
     if given:
@@ -63,7 +63,7 @@ def find_cluster(environ: Mapping[str, str], tpu_here: bool) -> str | None:
         if "TPU_WORKER_ID" not in environ:
             raise ConfigError(
                 f"TPU_WORKER_HOSTNAMES names the hosts {names}, but TPU_WORKER_ID does not say "
-                "which of them this is; GKE sets both in pods that ask for google.com/tpu."
+                "which of them this is; GKE sets both in pods that request google.com/tpu."
             )
         return "gketpu"
     alone = names or environ.get("TPU_SKIP_MDS_QUERY")  # one host, or no metadata to ask
@@ -78,15 +78,15 @@ def tpu_here(environ: Mapping[str, str]) -> bool:
 
 
 def start() -> None:
-    """Joins the other processes of this run, if there are any; to be called before all else.
+    """Joins the other processes of this run, if there are any; call it before using jax.
 
     Raises:
-      ConfigError: the environment is not clear, or the others did not come.
+      ConfigError: the environment is incomplete, or the other processes did not start.
     """
     found = find_cluster(os.environ, tpu_here(os.environ))
     if found is None:
         return
-    # the loop turns SIGTERM into an agreement of its own, which needs no such service
+    # the training loop has its own agreement on SIGTERM, which needs no such service
     jax.config.update("jax_enable_preemption_service", False)
     try:
         if found == "variables":
@@ -101,16 +101,16 @@ def start() -> None:
         raise ConfigError(
             f"The processes of this run did not find each other ({found}): "
             f"{str(error).splitlines()[0]} Check that all of them were started, that each can "
-            "reach process 0, and that no proxy stands between them; a single host with TPUs that "
-            "is no Cloud TPU VM needs TPU_SKIP_MDS_QUERY=1."
+            "reach process 0, and that there is no proxy between them; a single host with TPUs "
+            "that is not a Cloud TPU VM needs TPU_SKIP_MDS_QUERY=1."
         ) from error
 
 
 class Agreement:
-    """A number that every process puts in at every step; all get the largest, one step later.
+    """Maximum over processes of a number per step, known to all of them one step later.
 
-    It travels between devices like a gradient, and is read when the next step has been handed
-    over, so that devices are never left waiting.
+    The maximum is computed on the devices, and read after the next step has been dispatched, so
+    devices never wait for the host.
     """
 
     def __init__(self, mesh: Mesh) -> None:
@@ -121,7 +121,7 @@ class Agreement:
         self._last: jax.Array | int = 0
 
     def __call__(self, number: int) -> int:
-        """The largest number of the call before (0 at first); alone, of this call."""
+        """The maximum of the previous call (0 at first); in a single process, of this call."""
         if jax.process_count() == 1:
             return number
         values = jax.make_array_from_callback(
@@ -134,33 +134,35 @@ class Agreement:
 
 
 def gathered(tree: Any) -> Any:
-    """Global arrays as every process can read them: with several, whole and as NumPy."""
+    """Global arrays that every process can read: with several processes, gathered NumPy arrays."""
     if jax.process_count() == 1:
         return tree
     return jax.tree.map(lambda x: multihost_utils.process_allgather(x, tiled=True), tree)
 
 
 def together(what: str) -> None:
-    """Waits until all processes are here; `what` is the same in all of them."""
+    """Waits until all processes have called it with the same `what`."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
 
 
 def check_folder(folder: str | Path) -> None:
-    """Refuses a bucket's address, which as a path would be a folder here of that name.
+    """Rejects the address of a bucket, which as a path would be a local folder of that name.
 
     Raises:
       ConfigError: gs://... or the like.
     """
     if re.match(r"\w+:/", str(folder)):  # a Path has lost one of the two slashes
-        raise ConfigError(f"{folder} is no folder; mount the bucket (gcsfuse) and give its path.")
+        raise ConfigError(
+            f"{folder} is not a folder; mount the bucket (gcsfuse) and give its path."
+        )
 
 
 def check_shared(folder: str | Path) -> None:
-    """Refuses a folder that the processes do not share: each host would have a part of the run.
+    """Rejects a folder that the processes do not share: each host would write a part of the run.
 
     Raises:
-      ConfigError: a bucket's address; some process does not see what the first one writes.
+      ConfigError: a bucket's address; some process does not see what process 0 writes.
     """
     check_folder(folder)
     if jax.process_count() == 1:

@@ -1,8 +1,8 @@
 """The device mesh and the two tables that map logical axes to it.
 
-Parameters carry logical axis names (`jukejax.models.layers`). `STORAGE` says where a parameter,
-its average and its optimizer state live; `COMPUTE` where activations do. XLA inserts the gathers
-between the two. One device is a mesh of one.
+Parameters carry logical axis names (`jukejax.models.layers`). `STORAGE` shards parameters, their
+averages and optimizer state; `COMPUTE` shards activations. XLA inserts the collectives between the
+two. One device is a mesh of one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jukejax.config import ConfigError, MeshConfig, TrainConfig
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")
 
-# Parameters: the width of the residual stream is split over fsdp, inner widths over tensor.
+# Parameters: the width of the residual stream is sharded over fsdp, inner widths over tensor.
 STORAGE: tuple[tuple[str, Any], ...] = (
     ("embed", "fsdp"),
     ("inner", "tensor"),
@@ -33,19 +33,19 @@ STORAGE: tuple[tuple[str, Any], ...] = (
     ("channels", None),
 )
 
-# Activations: the batch over data and fsdp; the residual stream whole on every device.
+# Activations: the batch is sharded over data and fsdp; the residual stream is not sharded.
 COMPUTE: tuple[tuple[str, Any], ...] = (
     ("batch", BATCH),
     ("length", None),
     ("embed", None),
-    ("stored", "fsdp"),  # the width of a parameter that is not gathered yet
+    ("stored", "fsdp"),  # the width of a parameter before its all-gather
     ("inner", "tensor"),
     ("vocabulary", "tensor"),
 )
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh with the axes `data`, `fsdp` and `tensor` over `devices` (default: all).
+    """A mesh with the axes `data`, `fsdp` and `tensor` of `devices` (default: all).
 
     Raises:
       ConfigError: when the sizes do not multiply to the number of devices.
@@ -58,26 +58,26 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
     if -1 in sizes or int(np.prod(sizes)) != len(devices):
         wanted = " x ".join(f"{a} {s}" for a, s in zip(AXES, sizes, strict=True))
         raise ConfigError(
-            f"mesh {wanted} does not fit {len(devices)} devices: the sizes must multiply to that "
-            "number (one of them may be -1: what is left)."
+            f"mesh {wanted} does not fit {len(devices)} devices: the product of the sizes must be "
+            "that number (one size may be -1: as many as are left)."
         )
     grid = _grid(tuple(sizes), devices)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def _grid(sizes: tuple[int, ...], devices: list[jax.Device]) -> np.ndarray:
-    """Devices in the shape of a mesh, neighbours near each other; slices along `data`.
+    """Devices in the shape of a mesh, neighbours near each other; slices of a pod along `data`.
 
     Raises:
       ConfigError: the slices do not divide `data`.
     """
     slices = len({getattr(d, "slice_index", 0) for d in devices})
-    if slices == 1 or devices[0].platform == "gpu":  # whose slices are hosts, which axes may cross
+    if slices == 1 or devices[0].platform == "gpu":  # a GPU's slice is its host: axes may cross it
         return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
     if sizes[0] % slices:
         raise ConfigError(
             f"{slices} slices do not divide mesh.data {sizes[0]}: the slow network between slices "
-            "carries the data axis alone; give a multiple."
+            "carries only the data axis; give a multiple."
         )
     across = (slices,) + (1,) * (len(sizes) - 1)
     within = (sizes[0] // slices, *sizes[1:])
@@ -87,9 +87,9 @@ def _grid(sizes: tuple[int, ...], devices: list[jax.Device]) -> np.ndarray:
 
 
 def storage_shardings(mesh: Mesh, abstract: Any) -> Any:
-    """NamedShardings for a tree of boxed abstract arrays, by `STORAGE`; itself unboxed.
+    """NamedShardings, by `STORAGE`, of a tree of boxed abstract arrays; returned unboxed.
 
-    A dimension that a mesh axis does not divide (4111 artists) stays whole.
+    A dimension that its mesh axis does not divide (4111 artists) is not sharded.
     """
     specs = nn.logical_to_mesh(nn.get_partition_spec(abstract), list(STORAGE))
 
@@ -108,25 +108,25 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def create_sharded(mesh: Mesh, init: Callable[[jax.Array], Any], key: jax.Array) -> Any:
-    """`init(key)` run so that every array is born where `STORAGE` puts it; returned unboxed."""
+    """init(key), compiled so that every array is created sharded by `STORAGE`; unboxed."""
     shardings = storage_shardings(mesh, jax.eval_shape(init, key))
     return jax.jit(lambda k: nn.unbox(init(k)), out_shardings=shardings)(key)
 
 
 def local_bytes(tree: Any) -> int:
-    """Bytes on one device of arrays, or of shapes, that know their shardings."""
+    """Bytes on one device of arrays, or abstract arrays, with shardings."""
     return sum(
         x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(tree)
     )
 
 
 def batch_ways(mesh: Mesh) -> int:
-    """Into how many parts the mesh splits a batch, which must be a multiple of it."""
+    """Number of shards of a batch, whose size must be a multiple of it."""
     return math.prod(mesh.shape[axis] for axis in BATCH)
 
 
 def check_batch(mesh: Mesh, config: TrainConfig) -> None:
-    """Raises ConfigError where devices cannot share a batch, or its microbatches, evenly."""
+    """Raises ConfigError if devices cannot share a batch, or its microbatches, evenly."""
     ways, parts = batch_ways(mesh), config.accumulate
     if config.batch % (ways * parts):
         cut = f" in {parts} parts (train.accumulate)" if parts > 1 else ""
@@ -137,17 +137,17 @@ def check_batch(mesh: Mesh, config: TrainConfig) -> None:
 
 
 def host_rows(mesh: Mesh, batch: int) -> np.ndarray[Any, Any]:
-    """Rows of a global batch, ascending, that the devices of this process hold.
+    """Rows of a global batch, ascending, that are on devices of this process.
 
-    Hosts may share rows (where `tensor` spans them), and a host's rows need not lie together: the
-    order of devices in a mesh follows the wires between them.
+    Hosts may share rows (where `tensor` spans them), and a host's rows need not be consecutive: the
+    order of devices in a mesh follows the interconnect.
     """
     shares = NamedSharding(mesh, P(BATCH)).addressable_devices_indices_map((batch,)).values()
     return np.unique(np.concatenate([np.arange(batch)[index] for index in shares]))
 
 
 def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """This process's rows of a global batch as global arrays, split along the batch axis."""
+    """Global arrays, sharded along the batch axis, from this process's rows of a batch."""
     sharding = NamedSharding(mesh, P(BATCH))
     ways = batch_ways(mesh)
     size = len(next(iter(batch.values()))) * ways // len(host_rows(mesh, ways))

@@ -15,7 +15,7 @@ from jukejax.models.vqvae import from_vectors, to_vectors
 
 
 class Bandwidth(NamedTuple):
-    """What the losses are measured in: the loudness of the training set."""
+    """Units of the losses: loudness of the training set (the published code's bandwidth)."""
 
     l1: jax.Array  # mean |x|
     l2: jax.Array  # variance
@@ -23,10 +23,7 @@ class Bandwidth(NamedTuple):
 
 
 def bandwidth(audio: jax.Array) -> Bandwidth:
-    """The bandwidth of chunks (B, S, 1) of the length that is trained on.
-
-    Silence is given a small width, so that nothing is divided by zero.
-    """
+    """The bandwidth of training chunks (B, S, 1); of silence a small positive one."""
     x = audio[..., 0]
     norms = spectral.frobenius(spectral.magnitudes(x, *spectral.PLAIN))
     floor = 1e-6
