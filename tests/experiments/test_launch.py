@@ -67,7 +67,7 @@ def test_a_target_must_be_chosen(arguments, code, words, capsys):
 
 
 def test_the_workdir_is_a_folder():
-    with pytest.raises(ConfigError, match="b/w is no folder; mount the"):
+    with pytest.raises(ConfigError, match="b/w is not a folder; mount the"):
         launch.parse(["prior_5b", "--on=local", *TRAIN, "--workdir=gs://b/w"])
 
 

@@ -97,7 +97,7 @@ def test_alone_nothing_is_started_and_agreements_are_ones_own(monkeypatch):
 
 def test_a_bucket_is_no_folder(tmp_path):
     for bucket in ("gs://bucket/run", Path("gs://bucket/run")):
-        with pytest.raises(ConfigError, match=r"gs:/+bucket/run is no folder; mount"):
+        with pytest.raises(ConfigError, match=r"gs:/+bucket/run is not a folder; mount"):
             check_shared(bucket)
     check_shared(tmp_path / "any")
     assert not list(tmp_path.iterdir())

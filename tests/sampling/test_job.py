@@ -82,7 +82,7 @@ def test_defaults_are_for_the_three_published_levels():
         ({"sed": 1}, "no field 'sed'; did you mean 'seed'"),
         ({"seed": 1.5}, r"request\.seed is 1\.5, expected int"),
         ({"items": [{"artists": "A"}]}, r"request\.items has no field 'artists'.*'artist'"),
-        ({"type": "PriorConfig"}, "holds a PriorConfig, expected a Job"),
+        ({"type": "PriorConfig"}, "is a PriorConfig, expected a Job"),
         ({"temperature": [0.0]}, r"temperature is 0\.0"),
     ],
 )
