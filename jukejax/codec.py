@@ -1,10 +1,10 @@
-"""Songs of any length to codes of all levels, in batches of one shape.
+"""Sound to codes and codes to sound, for songs of any length, piece by piece.
 
-A song is cut into pieces. A piece is encoded in a window that reaches farther on both sides by what
-a code can see, so its codes are those of the whole song at once. Where a window begins before the
-song or ends after it, every layer is silenced there (`layers.silenced`), as by the zero padding of
-the whole song. So all windows have one shape, whatever the lengths of the songs, and pieces of
-several songs share a batch.
+A piece is encoded or decoded in a window that is longer on both sides by the receptive field, so
+the result is that of the whole song at once. The encoder's windows all have one shape: where a
+window begins before the song or ends after it, every layer's output is set to zero there
+(`layers.silenced`), as the zero padding of the whole song would be, and pieces of several songs
+share a batch. The decoder's windows lie inside the song.
 
 B pieces of a batch, S samples of a window, N samples of a piece, T codes, E code width.
 """
@@ -29,6 +29,106 @@ from jukejax.parallel.mesh import put_batch, replicated
 
 Codes = npt.NDArray[np.uint16]
 _VECTORS = 2048  # compared with the codebook at once: distances that stay in a CPU's cache
+
+
+# --- windows --------------------------------------------------------------------------------------
+
+
+def encoder_reach(config: VQVAEConfig, level: int) -> int:
+    """Receptive field of a code on either side of its own hop: samples, whole top hops."""
+    m = config.multipliers[level]
+    reach, step = 0, 1
+    for stages in config.downs[: level + 1]:
+        for _ in range(stages):
+            reach += step  # stride-2 convolution, kernel 4, one sample of padding
+            step *= 2
+            reach += step * sum(config.dilation_growth**i for i in range(config.depth * m))
+        reach += step  # projection, kernel 3
+    top = config.hops[-1]
+    return -(-reach // top) * top
+
+
+def decoder_reach(config: VQVAEConfig, level: int) -> int:
+    """Receptive field of a decoded sample, in codes, on either side of its own code."""
+    m = config.multipliers[level]
+    hop = config.hops[level]
+    reach, step = 1, hop  # the last convolution, in samples
+    for i in reversed(range(level + 1)):
+        reach += step  # projection, kernel 3
+        for _ in range(config.downs[i]):
+            reach += step * sum(config.dilation_growth**d for d in range(config.depth * m))
+            reach += step  # transposed convolution, kernel 4
+            step //= 2
+    return -(-reach // hop)
+
+
+class Piece(NamedTuple):
+    """A window [start, stop) of a song, and the part [first, last) of the window to keep."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+
+
+def pieces(length: int, size: int, reach: int) -> list[Piece]:
+    """Windows of one size whose kept parts, laid end to end, are [0, length).
+
+    A window is `size` + 2 `reach` long, or the whole song where that is shorter. It lies inside the
+    song, so the network pads the first and the last one with zeros as it pads the whole song; kept
+    parts are at least `reach` away from the other borders.
+
+    Args:
+      length, size, reach: in one unit, samples or codes.
+    """
+    window = min(length, size + 2 * reach)
+    out, done = [], 0
+    while done < length:
+        start = min(max(0, done - reach), length - window)
+        stop = start + window
+        last = length if stop == length else stop - reach
+        out.append(Piece(start, stop, done - start, last - start))
+        done = last
+    return out
+
+
+# --- codes to sound -------------------------------------------------------------------------------
+
+
+_decode = jax.jit(vqvae.decode, static_argnums=(0, 4))
+
+
+class Decoder:
+    """Decodes the codes of one level; songs of any length share one compiled program.
+
+    A song shorter than a window is decoded whole, which compiles a program for its length.
+    """
+
+    def __init__(
+        self, config: VQVAEConfig, params: Any, books: Sequence[Codebook], level: int, samples: int
+    ) -> None:
+        """Args: the VQ-VAE, the level, and the samples of a piece (rounded down to whole codes)."""
+        self.hop, self.reach = config.hops[level], decoder_reach(config, level)
+        self.size = max(1, samples // self.hop)  # codes of a piece
+        self._model = config, params, tuple(books)
+        self._level = level
+
+    def pieces(self, total: int) -> list[Piece]:
+        """The pieces of a song of `total` codes."""
+        return pieces(total, self.size, self.reach)
+
+    def decode(self, codes: npt.NDArray[Any], piece: Piece) -> npt.NDArray[np.float32]:
+        """A piece (B, N) of the sound of codes (B, T), not clipped."""
+        window = codes[:, piece.start : piece.stop].astype(np.int32)
+        sound = np.asarray(_decode(*self._model, window, self._level))[..., 0]
+        return sound[:, piece.first * self.hop : piece.last * self.hop]
+
+    def __call__(self, codes: npt.NDArray[Any]) -> Iterator[npt.NDArray[np.float32]]:
+        """The sound of codes (B, T) in consecutive pieces (B, N), not clipped."""
+        return (self.decode(codes, piece) for piece in self.pieces(codes.shape[1]))
+
+
+# --- sound to codes -------------------------------------------------------------------------------
 
 
 class Sound(NamedTuple):
@@ -61,7 +161,7 @@ class Encoder:
         """
         top = config.hops[-1]
         self.config = config
-        self.reaches = [vqvae.encoder_reach(config, level) for level in range(config.levels)]
+        self.reaches = [encoder_reach(config, level) for level in range(config.levels)]
         self.piece = max(1, int(seconds * config.sample_rate) // top) * top
         self.batch = per_device * mesh.size
         self._mesh = mesh

@@ -1,12 +1,15 @@
-"""Songs encoded piece by piece in shared batches against each whole song, in float64."""
+"""Songs encoded and decoded piece by piece against whole songs; receptive fields."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from jukejax.codec import Encoder, Sound
+from jukejax import codec
+from jukejax.codec import Decoder, Encoder, Sound
 from jukejax.config import MeshConfig, VQVAEConfig
 from jukejax.models import vqvae
 from jukejax.models.bottleneck import Codebook
@@ -126,3 +129,104 @@ def test_the_published_shape():
         beyond = distances[np.arange(len(chosen)), chosen] - distances.min(1)
         assert (beyond <= 1e-4 * (x**2).sum(1)).all()
         assert len(np.unique(chosen)) > 200
+
+
+# --- codes to sound -------------------------------------------------------------------------------
+
+
+def decoded(model, level, codes):
+    params, books = model
+    return np.asarray(
+        jax.jit(vqvae.decode, static_argnums=(0, 4))(CONFIG, params, books, codes, level)
+    )
+
+
+@pytest.mark.parametrize("level", [0, 1])
+@pytest.mark.parametrize("length", [1, 9, 31, 64])  # shorter than a window, odd, many windows
+def test_decoding_in_pieces_is_decoding_the_whole(model, level, length):
+    codes = np.random.default_rng(length).integers(0, 64, (2, length)).astype(np.uint16)
+    decoder = Decoder(CONFIG, *model, level, samples=3 * HOPS[level])
+    parts = list(decoder(codes))
+    assert (len(parts) > 1) == (length > 2 * decoder.reach + 3)
+    whole = decoded(model, level, codes.astype(np.int32))[..., 0]
+    np.testing.assert_allclose(np.concatenate(parts, 1), whole, atol=1e-5)
+
+
+def test_too_short_a_receptive_field_would_show(model):
+    codes = np.random.default_rng(0).integers(0, 64, (1, 64))
+    decoder = Decoder(CONFIG, *model, 0, samples=12)
+    decoder.reach = 1
+    error = np.concatenate(list(decoder(codes)), 1) - decoded(model, 0, codes)[..., 0]
+    assert np.abs(error).max() > 1e-3
+
+
+def blur(x, reach):
+    """Each number's sum with those at most `reach` away, zeros outside: any cut would show."""
+    padded = np.pad(x, reach)
+    return sum(padded[i : i + len(x)] for i in range(2 * reach + 1))
+
+
+@given(st.integers(0, 300), st.integers(1, 60), st.integers(0, 40), st.integers(0, 99))
+def test_pieces_make_the_whole(length, piece, reach, seed):
+    x = np.random.default_rng(seed).integers(1, 1000, length)
+    plan = codec.pieces(length, piece, reach)
+    assert all(0 <= start < stop <= length for start, stop, _, _ in plan)
+    kept = [blur(x[start:stop], reach)[first:last] for start, stop, first, last in plan]
+    np.testing.assert_array_equal(np.concatenate([*kept, []]), blur(x, reach))
+    windows = {stop - start for start, stop, _, _ in plan}
+    assert len(windows) <= 1  # one size, so one compilation
+    assert not windows or max(windows) <= piece + 2 * reach
+
+
+# --- receptive fields -----------------------------------------------------------------------------
+
+
+def positive(tree):
+    """Parameters that turn no ReLU off and cancel nothing: only reach makes a gradient zero."""
+    return jax.tree.map(lambda x: np.abs(x) + 0.01, tree)
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_encoder_reach(model, level):
+    params, _ = model
+    reach, hop, top = codec.encoder_reach(CONFIG, level), HOPS[level], HOPS[-1]
+    assert reach % top == 0
+    middle = (reach // hop) + 3 * top // hop
+    network, p = vqvae.VQVAE(CONFIG), positive(params)
+
+    @jax.jit
+    @jax.grad
+    def gradient(audio):
+        return network.apply({"params": p}, audio, level, method="encode")[0, middle].sum()
+
+    felt = np.flatnonzero(gradient(jnp.ones((1, 2 * reach + 8 * top, 1)))[0, :, 0])
+    beyond = max(middle * hop - felt[0], felt[-1] - (middle * hop + hop - 1))
+    assert beyond <= reach  # nothing is felt from farther away
+    assert reach == -(-beyond // top) * top  # the least multiple that suffices
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_decoder_reach(model, level):
+    params, _ = model
+    reach, hop = codec.decoder_reach(CONFIG, level), HOPS[level]
+    middle = reach + 2
+    network, p = vqvae.VQVAE(CONFIG), positive(params)
+
+    def influence(vectors, sample):
+        y = network.apply({"params": p}, vectors, level, method="decode")
+        return y[0, middle * hop + sample, 0]
+
+    gradient = jax.jit(jax.grad(influence))
+    beyond = 0
+    for sample in (0, hop - 1):
+        felt = np.flatnonzero(gradient(jnp.ones((1, 2 * reach + 5, 3)), sample).any(-1))
+        beyond = max(beyond, middle - felt[0], felt[-1] - middle)
+    assert beyond <= reach
+    assert reach - beyond <= HOPS[-1] // hop
+
+
+@pytest.mark.parametrize(("level", "field"), [(0, 91_878), (1, 5_134), (2, 21_038)])
+def test_reach_of_the_published_encoders(level, field):
+    config = VQVAEConfig()
+    beyond = (field - config.hops[level]) / 2
+    assert beyond <= codec.encoder_reach(config, level) <= beyond + 128 + config.hops[level]

@@ -151,8 +151,8 @@ def of_level(
     size = round(JOIN_SECONDS * c.sample_rate)
 
     def decoded(codes: NDArray[np.integer]) -> NDArray[np.float32]:
-        plan = sound.pieces(model, c.level, total)
-        return np.concatenate([sound.decode_piece(model, codes, c.level, x) for x in plan], 1)
+        parts = list(sound.decoder(model, c.level)(codes))
+        return np.clip(np.concatenate(parts, 1), -1.0, 1.0)
 
     rows: list[dict[str, Any]] = []
     whole, audio = kept, decoded(kept)

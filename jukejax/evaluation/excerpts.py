@@ -16,12 +16,12 @@ import numpy as np
 import soundfile
 
 from jukejax import files
+from jukejax.codec import Decoder, Piece
 from jukejax.evaluation import codecs, fidelity
 from jukejax.evaluation.data import Song
 from jukejax.evaluation.distances import distances
 from jukejax.evaluation.fidelity import Sound
 from jukejax.evaluation.subject import Lacking, Result, Subject
-from jukejax.models.vqvae import decoder_reach
 
 SONGS, SECONDS = 8, 10.0  # at most, evenly over the test split; of each
 CODECS = ("Opus", "MP3")
@@ -45,13 +45,14 @@ def rebuild(subject: Subject, song: Song, start: int, length: int) -> Iterator[S
     vqvae = subject.vqvae
     codes = subject.codes.read(song)
     for level, hop in enumerate(vqvae.config.hops):
-        reach = decoder_reach(vqvae.config, level)
-        first = max(0, start // hop - reach)
-        last = min(len(codes[level]), -(-(start + length) // hop) + reach)
-        z = codes[level][None, first:last].astype(np.int32)
+        decoder = Decoder(vqvae.config, vqvae.params, vqvae.books, level, length)
+        begin, end = start // hop, -(-(start + length) // hop)
+        first = max(0, begin - decoder.reach)
+        last = min(len(codes[level]), end + decoder.reach)
         with jax.set_mesh(subject.mesh):
-            sound = fidelity.decode(vqvae.config, vqvae.params, vqvae.books, z, level)
-        yield np.asarray(sound)[0, start - first * hop :, 0][:length]
+            window = Piece(first, last, begin - first, end - first)
+            sound = decoder.decode(codes[level][None], window)[0]
+        yield sound[:length]
 
 
 def figures(sound: Sound, rebuilt: Sound, rate: int) -> dict[str, float]:

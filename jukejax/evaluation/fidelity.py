@@ -22,9 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from jukejax import codec
 from jukejax.errors import CheckpointError
 from jukejax.model_dir import LoadedVQVAE
-from jukejax.models import spectral, vqvae
+from jukejax.models import spectral
 
 Sound = NDArray[np.float32]
 Decoder = Callable[[NDArray[Any]], Iterator[Sound]]
@@ -47,27 +48,18 @@ class Song:
 
 # --- decoding -------------------------------------------------------------------------------------
 
-decode = jax.jit(vqvae.decode, static_argnums=(0, 4))
-
 
 def decode_pieces(
     model: LoadedVQVAE, level: int, codes: NDArray[Any], samples: int = 262_144
 ) -> Iterator[Sound]:
     """A whole song's sound from its codes (T,) of a level, in consecutive pieces (n,) float32.
 
-    All windows have one size, for one compilation; a shorter song is decoded in one window (padding
-    would change its end), which takes a compilation for its length.
-
     Args:
-      samples: of a window without its overlaps; more where the receptive field is larger.
+      samples: of a piece; more where a sample depends on more codes.
     """
-    hop, reach = model.config.hops[level], vqvae.decoder_reach(model.config, level)
-    piece = max(2 * reach, samples // hop)
-    plan = vqvae.piecewise(lambda start, stop: (start, stop), len(codes), piece, reach)
-    for first, last, (start, stop) in plan:
-        window = codes[None, start:stop].astype(np.int32)
-        sound = decode(model.config, model.params, model.books, window, level)
-        yield np.asarray(sound)[0, first * hop : last * hop, 0]
+    context = 2 * codec.decoder_reach(model.config, level) * model.config.hops[level]
+    decoder = codec.Decoder(model.config, model.params, model.books, level, max(context, samples))
+    return (piece[0] for piece in decoder(codes[None]))
 
 
 # --- spectra of songs, block by block -------------------------------------------------------------

@@ -6,7 +6,6 @@ multiple of the top hop; nothing is normalised. Codebooks are state, not paramet
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -113,60 +112,3 @@ def decode(
 ) -> jax.Array:
     """Codes (B, T) of one level -> audio (B, T*hop, 1) float32, not clipped."""
     return from_vectors(config, params, books[level].codes[codes], level)
-
-
-# --- any length, piece by piece -------------------------------------------------------------------
-
-
-def encoder_reach(config: VQVAEConfig, level: int) -> int:
-    """Samples that a code sees beyond its own hop on either side, rounded up to the top hop."""
-    m = config.multipliers[level]
-    reach, step = 0, 1
-    for stages in config.downs[: level + 1]:
-        for _ in range(stages):
-            reach += step  # stride-2 convolution, kernel 4, one sample of padding
-            step *= 2
-            reach += step * sum(config.dilation_growth**i for i in range(config.depth * m))
-        reach += step  # projection, kernel 3
-    top = config.hops[-1]
-    return -(-reach // top) * top
-
-
-def decoder_reach(config: VQVAEConfig, level: int) -> int:
-    """Codes that a decoded sample depends on beyond its own code, on either side."""
-    m = config.multipliers[level]
-    hop = config.hops[level]
-    reach, step = 1, hop  # the last convolution, in samples
-    for i in reversed(range(level + 1)):
-        reach += step  # projection, kernel 3
-        for _ in range(config.downs[i]):
-            reach += step * sum(config.dilation_growth**d for d in range(config.depth * m))
-            reach += step  # transposed convolution, kernel 4
-            step //= 2
-    return -(-reach // hop)
-
-
-def piecewise(
-    run: Callable[[int, int], Any], length: int, piece: int, reach: int
-) -> list[tuple[int, int, Any]]:
-    """Cuts [0, length) into windows of one size whose inner parts do not feel the cut.
-
-    A window is `piece + 2 reach` long, or the whole where that is shorter; the first and last keep
-    their outer borders, so the network's own zero padding is where it would be.
-
-    Args:
-      run: called as run(start, stop) for each window.
-      length, piece, reach: in the same unit, samples or codes.
-
-    Returns:
-      (first, last, result) per window: of the result for [start, stop), [first, last) counts.
-    """
-    window = min(length, piece + 2 * reach)
-    parts, done = [], 0
-    while done < length:
-        start = min(max(0, done - reach), length - window)
-        stop = start + window
-        last = length if stop == length else stop - reach
-        parts.append((done - start, last - start, run(start, stop)))
-        done = last
-    return parts

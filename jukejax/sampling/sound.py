@@ -5,16 +5,13 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from jukejax.codec import Encoder, Sound
+from jukejax.codec import Decoder, Encoder, Sound
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.model_dir import LoadedVQVAE
-from jukejax.models import vqvae
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.sample_dir import SampleDir
 
 PIECE_SECONDS = 4  # decoded at once, besides the overlap
-
-_decode = jax.jit(vqvae.decode, static_argnums=(0, 4))
 
 
 def encode(vqvae: LoadedVQVAE, sound: np.ndarray) -> list[np.ndarray]:
@@ -83,30 +80,14 @@ def decode(vqvae: LoadedVQVAE, codes: np.ndarray, level: int) -> np.ndarray:
             f"The codes are from {codes.min()} to {codes.max()}; this model's are 0 to "
             f"{config.codes - 1}."
         )
-    parts = [decode_piece(vqvae, codes[None], level, x) for x in pieces(vqvae, level, len(codes))]
-    return np.concatenate(parts, 1)[0]
+    sound = np.concatenate(list(decoder(vqvae, level)(codes[None])), 1)[0]
+    return np.clip(sound, -1.0, 1.0)
 
 
-Piece = tuple[
-    int, int, tuple[int, int]
-]  # [first, last) of the codes [start, stop) that are decoded
-
-
-def pieces(
-    model: LoadedVQVAE, level: int, total: int, seconds: float = PIECE_SECONDS
-) -> list[Piece]:
-    """Pieces of a song of `total` codes; they overlap by the decoder's receptive field."""
-    reach = vqvae.decoder_reach(model.config, level)
-    size = max(1, round(seconds * model.config.sample_rate) // model.config.hops[level])
-    return vqvae.piecewise(lambda start, stop: (start, stop), total, size, reach)
-
-
-def decode_piece(model: LoadedVQVAE, codes: np.ndarray, level: int, piece: Piece) -> np.ndarray:
-    """The sound (N, n) float32 of one piece of codes (N, T), clipped to [-1, 1]."""
-    first, last, (start, stop) = piece
-    hop, window = model.config.hops[level], codes[:, start:stop].astype(np.int32)
-    part = np.asarray(_decode(model.config, model.params, model.books, window, level))
-    return np.clip(part[:, first * hop : last * hop, 0], -1.0, 1.0)
+def decoder(model: LoadedVQVAE, level: int, seconds: float = PIECE_SECONDS) -> Decoder:
+    """The decoder of a level, in pieces of these seconds."""
+    samples = round(seconds * model.config.sample_rate)
+    return Decoder(model.config, model.params, model.books, level, samples)
 
 
 class GrowingSounds:
@@ -117,9 +98,10 @@ class GrowingSounds:
         piece_seconds: float = PIECE_SECONDS,
     ) -> None:  # fmt: skip
         """Starts from scratch; `codes` (N, T) is read while it is filled."""
-        self.model, self.sample, self.level, self.codes = model, sample, level, codes
+        self.sample, self.level, self.codes = sample, level, codes
         self.left = n_samples
-        self.waiting = pieces(model, level, codes.shape[1], piece_seconds)
+        self.decoder = decoder(model, level, piece_seconds)
+        self.waiting = self.decoder.pieces(codes.shape[1])
         self.begun = False
 
     def grow(self, done: int) -> np.ndarray:
@@ -128,8 +110,8 @@ class GrowingSounds:
         The last one ends the file.
         """
         grown = [np.zeros((len(self.codes), 0), np.float32)]
-        while self.waiting and self.waiting[0][2][1] <= done:
-            piece = decode_piece(self.model, self.codes, self.level, self.waiting.pop(0))
+        while self.waiting and self.waiting[0].stop <= done:
+            piece = np.clip(self.decoder.decode(self.codes, self.waiting.pop(0)), -1.0, 1.0)
             grown.append(piece[:, : self.left])
             self.sample.add_sound(self.level, grown[-1], anew=not self.begun)
             self.left -= grown[-1].shape[1]

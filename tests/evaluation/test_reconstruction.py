@@ -119,28 +119,6 @@ def test_perfect_and_silent_reconstructions_have_finite_figures():
     assert fidelity.si_sdr_db(silent) == -limit
 
 
-@pytest.mark.parametrize("level", [0, 1])
-@pytest.mark.parametrize("length", [5, 64, 201])
-def test_decoding_in_pieces_is_decoding_the_whole(tiny, level, length, monkeypatch):
-    config = tiny.config
-    codes = np.random.default_rng(length).integers(0, 16, length).astype(np.uint16)
-    run, shapes = fidelity.decode, set()
-    whole = np.asarray(run(config, tiny.params, tiny.books, codes[None].astype(np.int32), level))[
-        0, :, 0
-    ]
-
-    def decode(config, params, books, window, level):
-        shapes.add(window.shape)
-        return run(config, params, books, window, level)
-
-    monkeypatch.setattr(fidelity, "decode", decode)
-    pieces = list(fidelity.decode_pieces(tiny, level, codes, samples=16 * config.hops[level]))
-    assert len(shapes) == 1
-    reach = vqvae.decoder_reach(config, level)
-    assert len(pieces) > 1 or length < max(16, 2 * reach) + 2 * reach
-    np.testing.assert_allclose(np.concatenate(pieces), whole, rtol=1e-5, atol=1e-5)
-
-
 def make_song(name: str, x: np.ndarray, codes) -> Song:
     return Song(name, len(x), lambda start, stop: x[start:stop], codes)
 

@@ -11,7 +11,7 @@ import pytest
 import tiny_model
 
 from experiments import sample
-from jukejax import presets
+from jukejax import codec, presets
 from jukejax.config import (
     ConfigError,
     LabelsConfig,
@@ -259,13 +259,11 @@ def test_sound_in_pieces_equals_the_whole_but_for_clipping():
     model = LoadedVQVAE(config, params, books, 0, "")
     codes = rng.integers(0, 6, (2, 60)).astype(np.int32)
     # pieces of 8 codes: 4 seconds of 8 samples, 4 samples a code
-    assert 8 + 2 * vqvae.decoder_reach(config, 1) < 30
+    assert 8 + 2 * codec.decoder_reach(config, 1) < 30
     whole = jax.jit(lambda p, b, z: vqvae.decode(config, p, b, z, 1))(params, books, codes)
     whole = np.asarray(whole)[..., 0]
     assert 0.1 < np.mean(np.abs(whole) > 1) < 0.9  # both kinds of sample are there
-    plan = sound.pieces(model, 1, 60)
-    assert len(plan) > 3
-    pieces = [sound.decode_piece(model, codes, 1, piece) for piece in plan]
-    audio = np.concatenate(pieces, 1)
+    assert len(sound.decoder(model, 1).pieces(60)) > 3
+    audio = np.stack([sound.decode(model, z, 1) for z in codes])
     assert audio.shape == (2, 240) and audio.dtype == np.float32
     np.testing.assert_allclose(audio, np.clip(whole, -1, 1), atol=1e-5)

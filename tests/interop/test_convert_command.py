@@ -31,7 +31,9 @@ from jukejax.training.checkpoint import load_experiment, open_existing
 
 VQVAE = VQVAEConfig(downs=(1, 1, 1), multipliers=(2, 1, 1), width=4, depth=1, emb_width=4, codes=16)
 LABELS = LabelsConfig(artists=5, genres=3, max_genres=2)
-SMALL = dict(codes=16, n_ctx=16, width=8, heads=2, blocks=4, depth=3, labels=LABELS)
+SMALL = dict(  # imported priors have the tuned layers
+    codes=16, n_ctx=16, width=8, heads=2, blocks=4, depth=3, labels=LABELS, layers="tuned"
+)  # fmt: skip
 UPPER = UpperConfig(ratio=2, width=4, depth=2)
 PRIORS = {
     2: PriorConfig(

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from jukejax.config import LabelsConfig, LyricsConfig, MeshConfig, PriorConfig
 from jukejax.models import dense, dense_tuned
-from jukejax.models.prior import Prior, example_batch, init_params, prior_loss
+from jukejax.models.prior import example_batch, init_params, token_bits
 from jukejax.parallel.mesh import BATCH, COMPUTE, make_mesh, storage_shardings
 
 
@@ -133,12 +133,12 @@ MESHES = {"data": (8, 1, 1), "fsdp": (1, 8, 1), "tensor": (2, 2, 2)}
 
 
 def run(config, layers, mesh, params, batch):
-    """Logits of the batch; loss and gradients, on a mesh of devices (None: one device)."""
+    """Loss, bits of each token and gradients, on a mesh of devices (None: one device)."""
     config = dataclasses.replace(config, layers=layers)
 
     def loss(params, batch):
-        logits, _ = Prior(config).apply({"params": params}, batch)
-        return prior_loss(config, params, batch)[0], logits
+        bits = token_bits(config, params, batch)  # one forward pass: forward and loss
+        return sum(x.mean() for x in bits.values()), bits
 
     step = jax.jit(jax.value_and_grad(loss, has_aux=True))
     if mesh is None:
