@@ -120,10 +120,10 @@ BASE = {
     "labels": LabelsConfig(artists=5, genres=4, max_genres=2, timing_bins=5),
 }  # fmt: skip
 STACKS = {
-    "dense": PriorConfig(**BASE, attn_order=9, depth=4, scale_residual=True),
+    "dense": PriorConfig(**BASE, attn_order=0, depth=2, scale_residual=True),
     "cross": PriorConfig(
         **BASE, attn_order=6, depth=4,
-        lyrics=LyricsConfig(tokens=E, width=8, depth=3, heads=2, blocks=4),
+        lyrics=LyricsConfig(tokens=E, width=8, depth=1, heads=2, attn_order=0, blocks=1),
     ),
     "prefix": PriorConfig(
         **BASE, attn_order=12, depth=16, lyrics=LyricsConfig(tokens=E, alphabet="v3", prefix=True)
