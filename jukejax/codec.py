@@ -28,7 +28,7 @@ from jukejax.models.bottleneck import Codebook
 from jukejax.parallel.mesh import put_batch, replicated
 
 Codes = npt.NDArray[np.uint16]
-_VECTORS = 2048  # compared with the codebook at once: distances that stay in a CPU's cache
+_VECTORS = 2048  # compared with the codebook at once: their distances fit in a CPU's cache
 
 
 # --- windows --------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ class Decoder:
 
 
 class Sound(NamedTuple):
-    """A song to encode: how to read samples start..stop of it, (stop - start,) float32."""
+    """A song to encode; `read(start, stop)` gives those samples (stop - start,) float32."""
 
     read: Callable[[int, int], npt.NDArray[np.float32]]
     n_samples: int
@@ -151,13 +151,13 @@ class Encoder:
         seconds: float,
         per_device: int = 1,
     ) -> None:
-        """Takes a VQ-VAE's numbers to the devices.
+        """Puts the parameters on the devices.
 
         Args:
           config, params, books: the VQ-VAE.
-          mesh: of devices of this process alone; the batch is split over it.
-          seconds: of a piece, about (whole top codes, one at least).
-          per_device: pieces a device encodes at once.
+          mesh: of devices of this process only; the batch is sharded over it.
+          seconds: of a piece, rounded down to whole top codes, at least one.
+          per_device: pieces per device and batch.
         """
         top = config.hops[-1]
         self.config = config
@@ -172,7 +172,7 @@ class Encoder:
 
     @property
     def window(self) -> int:
-        """Samples of a window: a piece, and what its codes see on both sides."""
+        """Samples of a window: a piece and the receptive field on both sides."""
         return self.piece + 2 * max(self.reaches)
 
     def __call__(
@@ -182,9 +182,9 @@ class Encoder:
     ) -> list[list[Codes]]:
         """The codes of every song by level, bottom first: (T,) uint16 each.
 
-        A song is taken as padded with silence to whole top codes. Which pieces share a batch
-        depends on the songs' lengths alone, so the same songs give the same codes, bit for bit, on
-        the same devices. `progress` is told the samples that were encoded, batch by batch.
+        A song is padded with silence to whole top codes. Which pieces share a batch depends only on
+        the songs' lengths, so the same songs give the same codes, bit for bit, on the same devices.
+        `progress` is called after each batch with the number of samples encoded.
         """
         top = self.config.hops[-1]
         lengths = [-(-sound.n_samples // top) * top for sound in sounds]
@@ -212,14 +212,14 @@ class Encoder:
         under_way: deque[tuple[Any, Any]] = deque()
         for batch, arrays in zip(batches, _ahead(read, batches), strict=True):
             under_way.append((batch, self._encode(self._weights, put_batch(self._mesh, arrays))))
-            if len(under_way) > 1:  # a device computes while the host reads and stores
+            if len(under_way) > 1:  # devices compute while the host reads and stores
                 keep(*under_way.popleft())
         while under_way:
             keep(*under_way.popleft())
         return out
 
     def _read(self, places: list[tuple[Sound, int]]) -> dict[str, npt.NDArray[Any]]:
-        """The windows of up to B pieces that start at these samples; the others are empty."""
+        """The windows of up to B pieces that start at these samples; unused rows are zeros."""
         reach, top = max(self.reaches), self.config.hops[-1]
         audio = np.zeros((self.batch, self.window, 1), np.float32)
         begin, end = np.zeros((2, self.batch), np.int32)
@@ -232,15 +232,15 @@ class Encoder:
         return {"audio": audio, "begin": begin, "end": end}
 
     def _program(self, weights: Any, batch: dict[str, jax.Array]) -> list[jax.Array]:
-        """Windows (B, S, 1) and where in them the song begins and ends (B,) -> codes (B, N/hop)."""
+        """Windows (B, S, 1) with the song's begin and end in them (B,) -> codes (B, N/hop)."""
         params, books = weights
         place = jnp.arange(self.window)[None, :, None]
         inside = (place >= batch["begin"][:, None, None]) & (place < batch["end"][:, None, None])
         codes = []
         for level, (reach, hop) in enumerate(zip(self.reaches, self.config.hops, strict=True)):
-            spare = max(self.reaches) - reach  # this level sees less far than the farthest
+            spare = max(self.reaches) - reach  # this level's receptive field is smaller
             cut = slice(spare, self.window - spare)
-            # in full float32 on every device, so that codes are those a CPU finds
+            # full float32 on every device, so that codes equal those of a CPU
             with jax.default_matmul_precision("float32"):
                 x = vqvae.to_vectors(
                     self.config, params, batch["audio"][:, cut], level, inside[:, cut]
@@ -251,7 +251,7 @@ class Encoder:
 
 
 def _nearest(codes: jax.Array, x: jax.Array) -> jax.Array:
-    """Codes (B, T) of x (B, T, E), without holding the distances to all codes at once."""
+    """Codes (B, T) of x (B, T, E), without all distances (B, T, K) in memory at once."""
 
     def row(vectors: jax.Array) -> jax.Array:
         def find(vector: jax.Array) -> jax.Array:
@@ -263,7 +263,7 @@ def _nearest(codes: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _ahead(read: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """`read` of every item in order; the next two are read in a thread while one is used."""
+    """read(item) in order; the next two are read in a thread while one is used."""
     with ThreadPoolExecutor(1) as thread:
         waiting: deque[Any] = deque()
         for item in items:

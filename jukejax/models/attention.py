@@ -1,4 +1,4 @@
-"""Factorized attention (paper section 4.1, figure 6) as pure functions of queries, keys and values.
+"""Factorized attention (paper section 4) as pure functions of queries, keys and values.
 
 B batch, T tokens = R rows (blocks) x C columns, H heads, D head width, E encoder states. Position
 p is in row p // C, column p % C. Every function maps q (B, T, H, D) and k, v (B, T or E, H, D)

@@ -1,4 +1,4 @@
-"""Conditioning of a prior (paper sections 4.2 to 5): labels, timing, upper codes, lyrics.
+"""Conditioning of a prior (paper section 4): labels, timing, upper codes, lyrics.
 
 B batch, T tokens of a window, G genres, E lyric characters, W width.
 """
@@ -29,7 +29,7 @@ def shift_right(x: jax.Array, start: jax.Array) -> jax.Array:
 def timing_bins(
     config: PriorConfig, total: jax.Array, offset: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Position of a window in its song, as bins (paper section 4.3).
+    """Position of a window in its song, as bins (paper section 4).
 
     Float32 throughout, as published; values outside the range fall into the first or last bin.
 
@@ -109,7 +109,7 @@ class Labels(nn.Module):
 class Upper(nn.Module):
     """WaveNet-style conditioner: codes of the level above (B, T/ratio) -> (B, T, W).
 
-    Dilated convolutions and transposed convolutions, then a layer norm (paper section 4.2).
+    Dilated convolutions and transposed convolutions, then a layer norm (paper section 4).
     """
 
     config: PriorConfig

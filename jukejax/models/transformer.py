@@ -1,7 +1,8 @@
 """The transformer stack of the priors and of the lyrics encoder.
 
-A stack is a list of (repeats, pattern) runs (`config.segments`); each run is one `nn.scan`, so a
-72-layer stack compiles three layers. B batch, T tokens, W width, A attention width, H heads.
+A stack is a list of (repeats, pattern) runs (`PriorConfig.runs`); each run is one `nn.scan`, so a
+72-layer stack compiles three layers. B batch, T tokens, E lyric states, W width of the residual
+stream, A of attention, M of the MLP, H heads, D = A / H.
 """
 
 from __future__ import annotations
@@ -37,8 +38,6 @@ def layer(
 ) -> tuple[jax.Array, Any]:
     """One pre-norm transformer layer: a = attention(norm(x)), m = mlp(norm(x + a)), x + a + m.
 
-    M is the width of the MLP, W here as in the published models.
-
     Args:
       p: the layer's parameters.
       x: (B, T, W), or (B, W) of one position.
@@ -63,7 +62,7 @@ def layer_params(c: PriorConfig, pattern: str) -> dict[str, Init]:
     params = {
         "norm_0": norm_params(c.width),
         "qkv": dense_params(c.width, a if cross else 3 * a, std, WIDE),
-        # added lyric layers begin as the identity (paper section 5.2)
+        # added lyric layers begin as the identity (paper section 4)
         "attn_out": dense_params(a, c.width, std, NARROW, zero=cross),
         "norm_1": norm_params(c.width),
         "mlp_in": dense_params(c.width, m, std, WIDE),
