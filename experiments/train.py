@@ -22,10 +22,7 @@ def main(arguments: list[str]) -> None:
         from jukejax.parallel import distributed
 
         distributed.start()  # before a run's settings are read, which begins to use devices
-    parsed = training.parse(preset, rest)
-    import jax
-
-    training.train(parsed, print if jax.process_index() == 0 else lambda line: None)
+    training.train(training.parse(preset, rest))
 
 
 if __name__ == "__main__":

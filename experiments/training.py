@@ -103,11 +103,14 @@ def training_run(training: Training[Any], log: Log = print) -> Run:
       ConfigError: the experiment does not fit the data or the devices.
       CheckpointError: it does not fit the workdir, or the run to start from.
     """
+    import jax
+
     from jukejax.parallel.distributed import check_shared
     from jukejax.parallel.mesh import check_batch, host_rows, make_mesh
     from jukejax.training.loop import Run
     from jukejax.training.resume import check_continues, check_start
 
+    log = log if jax.process_index() == 0 else lambda line: None
     experiment, vocabulary, note = _fitted(training)
     check_shared(training.workdir)
     check_continues(experiment, note, training.workdir, log)
