@@ -4,14 +4,12 @@ Every worker needs the manifest, the sound files and the data set under the same
 shards are skipped, so an interrupted pipeline is continued by the same command.
 """
 
-from collections.abc import Sequence
-
 from data_pipeline.plan import Plan, ShardTask
 from data_pipeline.shards import build_shard
 from jukejax.errors import DataError
 
 
-def run_tasks(plan: Plan, runner: str, flags: Sequence[str]) -> None:
+def run_tasks(plan: Plan, runner: str, *flags: str) -> None:
     """Writes the missing shards; returns when all are complete.
 
     Args:

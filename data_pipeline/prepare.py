@@ -62,8 +62,7 @@ def build(
     options: Options | None = None,
     min_count: int = 1,
     show_progress: bool = True,
-    runner: str = "",
-    beam_flags: Sequence[str] = (),
+    pipeline: Sequence[str] = (),
 ) -> Report:
     """Prepares every good song of a manifest, or of a folder of sound files.
 
@@ -74,7 +73,7 @@ def build(
       options: shortest song, test split, seed and sample rate.
       min_count: labels of fewer songs are left out of `labels.json`.
       show_progress: whether to show a progress bar.
-      runner: an Apache Beam runner that writes the shards instead of `workers`, with `beam_flags`.
+      pipeline: an Apache Beam runner and its flags; it writes the shards in place of `workers`.
 
     Raises:
       DataError: nothing could be prepared, a worker died, or `out` is not free for a data set.
@@ -92,8 +91,8 @@ def build(
     (out / "plan.json").unlink(missing_ok=True)  # incomplete until it is written again
     (out / "dataset_info.json").unlink(missing_ok=True)
     (out / "shards").mkdir(exist_ok=True)
-    if runner:
-        beam.run_tasks(plan, runner, beam_flags)
+    if pipeline:
+        beam.run_tasks(plan, *pipeline)
     else:
         run_tasks(plan, workers, show_progress)
     return finish(out, plan, listed, min_count)

@@ -98,15 +98,11 @@ def scan(command: Scan) -> None:
 
 
 def build(command: Build) -> None:
+    beam = [command.runner, *shlex.split(command.beam_flags)] if command.runner else []
     report = prepare.build(
-        command.manifest,
-        command.out,
-        workers=command.workers,
-        options=command.options,
-        min_count=command.min_count,
-        runner=command.runner,
-        beam_flags=shlex.split(command.beam_flags),
-    )
+        command.manifest, command.out, workers=command.workers, options=command.options,
+        min_count=command.min_count, pipeline=beam,
+    )  # fmt: skip
     print("\n".join(report.lines()))
 
 

@@ -25,88 +25,93 @@ _HISTOGRAMS: dict[str, tuple[float, list[float]]] = {
 
 def summarise(database: sqlite3.Connection) -> dict[str, Any]:
     """Content of `report.json`: figures, the commonest labels, songs to look at."""
-
-    def one(query: str, *values: Any) -> Any:
-        return database.execute(query, values).fetchone()[0]
-
-    def rows(query: str, *values: Any) -> list[list[Any]]:
-        return [list(row) for row in database.execute(query, values)]
-
-    songs, seconds = one("select count(*) from songs"), one("select sum(seconds) from songs") or 0.0
-    timed = one("select coalesce(sum(seconds), 0) from songs where words > 0")
-    sung = one("select coalesce(sum(seconds), 0) from songs where lyrics > 0")
-    top = "group by name order by 2 desc, name limit ?"
+    seconds = _one(database, "select sum(seconds) from songs") or 0.0
+    sung = _one(database, "select sum(seconds) from songs where lyrics > 0") or 0.0
+    silent = _one(database, "select sum(silence * seconds) from songs") or 0.0
+    splits = _rows(
+        database, "select split, count(*), sum(seconds) from songs group by split order by 2 desc"
+    )
+    silence = _over(database, "silence", MOSTLY_SILENT)
     return {
-        "songs": songs,
+        "songs": _count(database, "songs"),
         "hours": seconds / 3600,
-        "splits": {
-            name: {"songs": count, "hours": length / 3600}
-            for name, count, length in rows(
-                "select split, count(*), sum(seconds) from songs group by split order by 2 desc"
-            )
-        },
-        "artists": {
-            "count": one("select count(distinct artist) from songs where artist != ''"),
-            "songs_without": one("select count(*) from songs where artist = ''"),
-            "most": rows(
-                "select artist as name, count(*), sum(seconds) / 3600 from songs"
-                f" where artist != '' {top}",
-                _TOP,
-            ),
-        },
-        "genres": {
-            "count": one("select count(distinct genre) from genres"),
-            "songs_without": one(
-                "select count(*) from songs where id not in (select song from genres)"
-            ),
-            "most": rows(
-                "select genre as name, count(*), sum(seconds) / 3600 from genres"
-                f" join songs on songs.id = genres.song {top}",
-                _TOP,
-            ),
-        },
+        "splits": {name: {"songs": n, "hours": length / 3600} for name, n, length in splits},
+        "artists": _labels(
+            database, "artist", "songs where artist != ''", "songs where artist = ''"
+        ),
+        "genres": _labels(
+            database,
+            "genre",
+            "genres join songs on songs.id = genres.song",
+            "songs where id not in (select song from genres)",
+        ),
         "minutes": _spread(database, "seconds"),
         "loudness_lufs": _spread(database, "loudness"),
         "silence_percent": _spread(database, "silence")
         | {
-            "of_all_time": 100 * (one("select sum(silence * seconds) from songs") or 0) / seconds
-            if seconds
-            else None,
-            "songs_mostly_silent": one(
-                "select count(*) from songs where silence > ?", MOSTLY_SILENT
-            ),
-            "most": rows(
-                "select id, 100 * silence from songs where silence > ? order by 2 desc, id limit ?",
-                MOSTLY_SILENT,
-                _TOP,
-            ),
+            "of_all_time": 100 * silent / seconds if seconds else None,
+            "songs_mostly_silent": silence["songs"],
+            "most": silence["most"],
         },
-        "clipping": {
-            "songs": one("select count(*) from songs where clipped > ?", MOST_CLIPPED),
-            "most": rows(
-                "select id, 100 * clipped from songs where clipped > ? order by 2 desc, id limit ?",
-                MOST_CLIPPED,
-                _TOP,
-            ),
-        },
+        "clipping": _over(database, "clipped", MOST_CLIPPED),
         "duplicates": {"exact": duplicates.exact(database), "near": duplicates.near(database)},
         "lyrics": {
-            "songs": one("select count(*) from songs where lyrics > 0"),
+            "songs": _count(database, "songs where lyrics > 0"),
             "share_of_time": sung / seconds if seconds else None,
-            "words": one("select coalesce(sum(lyrics), 0) from songs"),
+            "words": _one(database, "select coalesce(sum(lyrics), 0) from songs"),
         },
-        "alignment": {
-            "songs": one("select count(*) from songs where words > 0"),
-            "share_of_sung_time": timed / sung if sung else None,
-            "methods": dict(
-                rows(
-                    "select method, count(*) from songs where method is not null"
-                    " group by method order by 2 desc"
-                )
-            ),
-            "score": _spread(database, "score"),
-            "adherence": _spread(database, "adherence"),
-        },
+        "alignment": _alignment(database, sung),
+    }
+
+
+def _one(database: sqlite3.Connection, query: str) -> Any:
+    return database.execute(query).fetchone()[0]
+
+
+def _count(database: sqlite3.Connection, rows: str) -> int:
+    return int(_one(database, f"select count(*) from {rows}"))
+
+
+def _rows(database: sqlite3.Connection, query: str) -> list[list[Any]]:
+    return [list(row) for row in database.execute(query)]
+
+
+def _over(database: sqlite3.Connection, column: str, limit: float) -> dict[str, Any]:
+    """Number of songs with a share over `limit`, and those with most, in percent."""
+    over = f"songs where {column} > {limit}"
+    most = f"select id, 100 * {column} from {over} order by 2 desc, id limit {_TOP}"
+    return {"songs": _count(database, over), "most": _rows(database, most)}
+
+
+def _labels(
+    database: sqlite3.Connection, label: str, labelled: str, unlabelled: str
+) -> dict[str, Any]:
+    """Number of labels, of songs without any, and the labels of most songs, with hours."""
+    most = (
+        f"select {label} as name, count(*), sum(seconds) / 3600 from {labelled}"
+        f" group by name order by 2 desc, name limit {_TOP}"
+    )
+    return {
+        "count": _one(database, f"select count(distinct {label}) from {labelled}"),
+        "songs_without": _count(database, unlabelled),
+        "most": _rows(database, most),
+    }
+
+
+def _alignment(database: sqlite3.Connection, sung: float) -> dict[str, Any]:
+    """Songs with word times, their share of the seconds that have lyrics, methods and scores."""
+    timed = _one(database, "select coalesce(sum(seconds), 0) from songs where words > 0")
+    methods = _rows(
+        database,
+        "select method, count(*) from songs where method is not null"
+        " group by method order by 2 desc",
+    )
+    return {
+        "songs": _count(database, "songs where words > 0"),
+        "share_of_sung_time": timed / sung if sung else None,
+        "methods": {name: songs for name, songs in methods},
+        "score": _spread(database, "score"),
+        "adherence": _spread(database, "adherence"),
     }
 
 

@@ -35,23 +35,23 @@ def many_shards(monkeypatch):
 @pytest.mark.parametrize(("runner", "flags"), [("DirectRunner", []), ("PortableRunner", EMBEDDED)])
 def test_a_pipeline_writes_the_same_bytes(library, tmp_path, many_shards, runner, flags):
     build(library[0], tmp_path / "plain")
-    build(library[0], tmp_path / "beam", runner=runner, beam_flags=flags)
+    build(library[0], tmp_path / "beam", pipeline=[runner, *flags])
     assert contents(tmp_path / "beam") == contents(tmp_path / "plain")
     # what a killed pipeline leaves: the other one finishes it, and a third has nothing to do
     lost = [*tmp_path.glob("beam/shards/*.json")][2]
     lost.unlink()
     (tmp_path / "beam" / "plan.json").unlink()
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("beam/shards/*.json")}
-    build(library[0], tmp_path / "beam", runner=runner, beam_flags=flags)
+    build(library[0], tmp_path / "beam", pipeline=[runner, *flags])
     assert contents(tmp_path / "beam") == contents(tmp_path / "plain")
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert build(library[0], tmp_path / "beam", runner=runner, beam_flags=flags).up_to_date
+    assert build(library[0], tmp_path / "beam", pipeline=[runner, *flags]).up_to_date
 
 
 @needs_beam
 def test_a_runner_that_is_none(library, tmp_path):
     with pytest.raises(DataError, match="NoRunner"):
-        build(library[0], tmp_path / "out", runner="NoRunner")
+        build(library[0], tmp_path / "out", pipeline=["NoRunner"])
 
 
 @pytest.mark.skipif(
@@ -59,4 +59,4 @@ def test_a_runner_that_is_none(library, tmp_path):
 )
 def test_without_beam_the_extra_is_named(library, tmp_path):
     with pytest.raises(DataError, match=r"\.\[beam\]"):
-        build(library[0], tmp_path / "out", runner="DirectRunner")
+        build(library[0], tmp_path / "out", pipeline=["DirectRunner"])
