@@ -127,7 +127,8 @@ def length(path: str | Path, sample_rate: int = SAMPLE_RATE) -> int:
       DataError: the file is not audio, or its header says that it is cut short.
     """
     with _open(Path(path)) as sound:
-        return _scaled(sound.frames, sound.samplerate, sample_rate)
+        # rounded to the nearest sample, as the resampler does
+        return (2 * sound.frames * sample_rate + sound.samplerate) // (2 * sound.samplerate)
 
 
 def decode_part(path: str | Path, start: int, stop: int, sample_rate: int = SAMPLE_RATE) -> Pcm:
@@ -149,27 +150,11 @@ def decode_part(path: str | Path, start: int, stop: int, sample_rate: int = SAMP
         before = 0 if sound.samplerate == sample_rate else _CONTEXT
         first = max(0, start * frames // samples - before) // frames
         last = min(sound.frames, -(-stop * frames // samples) + before)
-        try:
-            sound.seek(first * frames)
-            block = sound.read(last - first * frames, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise DataError(
-                f"{path} is damaged or cut short at {start / sample_rate:.1f} s "
-                f"({error.error_string.rstrip('.')}); copy or encode it again, or remove it"
-            ) from error
+        block = _read(sound, path, last - first * frames, first * frames, seek=True)
         if first * frames + len(block) < min(last, sound.frames - _slack(sound)):
             raise DataError(f"{path} is cut short; copy or encode it again, or remove it")
-        if not np.isfinite(block).all():
-            raise DataError(f"{path} holds NaN or infinite samples; export it again, or remove it")
-        if sound.channels > 2:
-            block = block @ downmix_matrix(sound.channels, ogg=sound.format == "OGG")
         pcm = _Resampler(sound.samplerate, sample_rate, block.shape[1], path)(block, last=True)
     return pcm[start - first * samples : stop - first * samples]
-
-
-def _scaled(frames: int, rate: int, wanted: int) -> int:
-    """Samples that `frames` become when resampled."""
-    return (2 * frames * wanted + rate) // (2 * rate)
 
 
 def _slack(sound: soundfile.SoundFile) -> int:
@@ -208,26 +193,10 @@ def _header_problem(sound: soundfile.SoundFile, path: Path) -> str:
 
 def _blocks(sound: soundfile.SoundFile, path: Path) -> Iterator[Samples]:
     """Yields (n, 1 or 2) float32 at the file's own rate; checks that nothing is missing."""
-    weights = downmix_matrix(sound.channels, ogg=sound.format == "OGG")
     frames = 0
-    while True:
-        try:
-            block = sound.read(BLOCK, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise DataError(
-                f"{path} is damaged or cut short: decoding stops after "
-                f"{frames / sound.samplerate:.1f} s ({error.error_string.rstrip('.')}); "
-                "copy or encode it again, or remove it"
-            ) from error
-        if not len(block):
-            break
+    while len(block := _read(sound, path, BLOCK, frames)):
         frames += len(block)
-        if not np.isfinite([block.min(), block.max()]).all():  # min and max are NaN if any is
-            raise DataError(
-                f"{path} holds NaN or infinite samples in its first "
-                f"{frames / sound.samplerate:.1f} s; export it again, or remove it"
-            )
-        yield block if sound.channels <= 2 else block @ weights
+        yield block
     if frames + _slack(sound) < sound.frames and sound.frames < 2**62:
         raise DataError(
             f"{path} is cut short: {frames} of {sound.frames} frames are there; "
@@ -235,18 +204,44 @@ def _blocks(sound: soundfile.SoundFile, path: Path) -> Iterator[Samples]:
         )
 
 
-class _Resampler:
-    """Blocks of (n, channels) float32 at `rate` -> (m, 2) int16 at `wanted` Hz."""
+def _read(
+    sound: soundfile.SoundFile, path: Path, frames: int, start: int, seek: bool = False
+) -> Samples:
+    """Up to `frames` frames from `start` on, (n, 1 or 2) float32 at the file's own rate.
 
-    def __init__(self, rate: int, wanted: int, channels: int, path: Path) -> None:
+    `start` is where the last read ended, unless `seek`.
+    """
+    where = f"at {start / sound.samplerate:.1f} s"
+    try:
+        if seek:
+            sound.seek(start)
+        block = sound.read(frames, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise DataError(
+            f"{path} is damaged or cut short {where} ({error.error_string.rstrip('.')}); copy or "
+            "encode it again, or remove it"
+        ) from error
+    if len(block) and not np.isfinite([block.min(), block.max()]).all():  # both are NaN if any is
+        raise DataError(
+            f"{path} holds NaN or infinite samples {where} or later; export it again, or remove it"
+        )
+    if sound.channels <= 2:
+        return block
+    return block @ downmix_matrix(sound.channels, ogg=sound.format == "OGG")
+
+
+class _Resampler:
+    """Blocks of (n, channels) float32 at `rate` -> (m, 2) int16 at `target` Hz."""
+
+    def __init__(self, rate: int, target: int, channels: int, path: Path) -> None:
         self.stream = None
-        if rate != wanted:
+        if rate != target:
             try:
-                self.stream = soxr.ResampleStream(rate, wanted, channels, dtype="float32")
+                self.stream = soxr.ResampleStream(rate, target, channels, dtype="float32")
             except (ValueError, RuntimeError) as error:
                 raise DataError(
                     f"{path} has a sample rate of {rate} Hz that cannot be brought to "
-                    f"{wanted} Hz ({error}); export it again, or remove it"
+                    f"{target} Hz ({error}); export it again, or remove it"
                 ) from error
 
     def __call__(self, block: Samples, last: bool) -> Pcm:

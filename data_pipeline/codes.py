@@ -269,12 +269,12 @@ class CodesWriter:
         shard.write_note(shard.digest, records=records.write_shard(shard.path, examples))
 
     def _check(self, song: PreparedSong, codes: Sequence[npt.ArrayLike]) -> list[Codes]:
-        wanted = [codes_length(song.n_samples, hop, self.hops[-1]) for hop in self.hops]
+        lengths = [codes_length(song.n_samples, hop, self.hops[-1]) for hop in self.hops]
         arrays = [np.asarray(level) for level in codes]
-        if [array.shape for array in arrays] != [(length,) for length in wanted]:
+        if [array.shape for array in arrays] != [(length,) for length in lengths]:
             raise DataError(
                 f"the codes of song {song.id!r} have shapes {[a.shape for a in arrays]}, but "
-                f"{song.n_samples} samples make {wanted}; pad the song to a multiple of the top hop"
+                f"{song.n_samples} samples make {lengths}; pad songs to a multiple of the top hop"
             )
         for array in arrays:
             if array.size and (array.min() < 0 or array.max() >= self.info.codes):

@@ -150,9 +150,9 @@ def _entry_errors(entry: Any) -> list[str]:
             nearest = difflib.get_close_matches(key, _CHECKS, n=1, cutoff=0.0)[0]
             errors.append(f"the key {key!r} is unknown; did you mean {nearest!r}?")
         elif value is not None or key in ("id", "audio"):  # null: not given
-            valid, wanted = _CHECKS[key]
+            valid, form = _CHECKS[key]
             if not valid(value):
-                errors.append(f"{key!r} must be {wanted}, but is {value!r:.80}")
+                errors.append(f"{key!r} must be {form}, but is {value!r:.80}")
     if entry.get("lyrics") is not None and entry.get("lyrics_file") is not None:
         errors.append("both 'lyrics' and 'lyrics_file' are given; keep one")
     return errors

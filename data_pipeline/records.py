@@ -100,8 +100,8 @@ class Shard:
         note = files.read_json(self.note)
         if not isinstance(note, dict) or not self.path.is_file():
             return None
-        wanted = {"digest": digest, "bytes": file_size(self.path)}
-        return note if wanted.items() <= note.items() else None
+        same = note.get("digest") == digest and note.get("bytes") == file_size(self.path)
+        return note if same else None
 
 
 def write_shard(path: Path, examples: Iterable[Mapping[str, Any]]) -> int:

@@ -78,13 +78,13 @@ def _visible(folder: Path, suffixes: Collection[str]) -> Iterator[tuple[Path, bo
     except OSError as error:
         _LOG.warning("the folder %s cannot be read (%s) and is left out", folder, error.strerror)
         return
-    wanted = {x.name for x in entries if Path(x.name).suffix.lower() in suffixes and x.is_file()}
-    stems = collections.Counter(Path(name).stem for name in wanted)
+    names = {x.name for x in entries if Path(x.name).suffix.lower() in suffixes and x.is_file()}
+    stems = collections.Counter(Path(name).stem for name in names)
     for entry in sorted(entries, key=lambda entry: entry.name):
         path = folder / entry.name
         if entry.is_dir(follow_symlinks=False):
             yield from _visible(path, suffixes)
-        elif entry.name in wanted:
+        elif entry.name in names:
             yield path, stems[path.stem] == 1
 
 

@@ -72,8 +72,8 @@ def conflicts(songs: Sequence[Song]) -> list[str]:
         for song in songs
         if song.group and song.split
     )
-    found = np.unique(np.fromiter(asked, np.uint64)) >> np.uint64(1)
-    both = set(found[1:][found[1:] == found[:-1]].tolist())
+    groups = np.unique(np.fromiter(asked, np.uint64)) >> np.uint64(1)  # sorted; twice: both splits
+    both = set(groups[1:][groups[1:] == groups[:-1]].tolist())
     names = {
         song.group
         for song in (songs if both else ())

@@ -123,8 +123,8 @@ def gather(
       per_record: units in a full record.
     """
     low, high = first_record + start // per_record, first_record + -(-stop // per_record)
-    wanted = sorted({row for a, b in zip(low, high, strict=True) for row in range(a, b)})
-    read = dict(zip(wanted, source.read(wanted), strict=True))
+    rows = sorted({row for a, b in zip(low, high, strict=True) for row in range(a, b)})
+    read = dict(zip(rows, source.read(rows), strict=True))
     return [[read[row] for row in range(a, b)] for a, b in zip(low, high, strict=True)]
 
 

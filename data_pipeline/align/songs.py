@@ -156,12 +156,12 @@ def align_manifest(
         raise DataError("correct these lines of the manifest first:\n  " + "\n  ".join(bad[:20]))
     out.parent.mkdir(parents=True, exist_ok=True)
     journal = Journal(out.with_name(out.name + ".journal"))
-    wanted = [song for song in listed.songs if song.lyrics and (replace or not song.words)]
-    keys = {song.id: song_key(song, options) for song in wanted}
-    pending = [song for song in wanted if keys[song.id] not in journal.done]
+    sung = [song for song in listed.songs if song.lyrics and (replace or not song.words)]
+    keys = {song.id: song_key(song, options) for song in sung}
+    pending = [song for song in sung if keys[song.id] not in journal.done]
     with tqdm(
-        total=len(wanted),
-        initial=len(wanted) - len(pending),
+        total=len(sung),
+        initial=len(sung) - len(pending),
         unit="song",
         desc="align",
         disable=not show_progress,

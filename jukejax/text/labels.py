@@ -18,6 +18,7 @@ import dataclasses
 import difflib
 import functools
 import hashlib
+import itertools
 import json
 import re
 import unicodedata
@@ -106,12 +107,11 @@ class Vocabulary:
           labels, min_count: as for `build`.
         """
         tables: dict[str, Any] = {}
-        for kind, found in zip(KINDS, labels, strict=False):
+        for kind, of_songs in zip(KINDS, labels, strict=False):
             if kind.decades:
-                found = (year for year in found if self.ids(kind, year) == 0)
-            counts = collections.Counter(
-                key for label in found for key in self._keys(kind, [label] if kind.most else label)
-            )
+                of_songs = (year for year in of_songs if self.ids(kind, year) == 0)
+            keys = (self._keys(kind, [label] if kind.most else label) for label in of_songs)
+            counts = collections.Counter(itertools.chain.from_iterable(keys))
             known = {"", UNKNOWN, *self.indices[kind.table]}
             new = sorted(key for key, n in counts.items() if n >= min_count and key not in known)
             old = getattr(self, kind.table) or ((UNKNOWN,) if new else ())
@@ -211,13 +211,13 @@ class Vocabulary:
         if kind.decades:
             keys = [str(label), *keys]
             return np.asarray(next((index[key] for key in keys if index.get(key)), 0), np.int32)
-        found = [index.get(key, 0) for key in keys]
+        ids = [index.get(key, 0) for key in keys]
         if not kind.most:
-            return np.asarray(found[0], np.int32)
+            return np.asarray(ids[0], np.int32)
         if kind.optional:
-            found = list(dict.fromkeys(i for i in found if i))
-        found = found or [0]
-        return np.asarray(found[:places] + [-1] * max(0, places - len(found)), np.int32)
+            ids = list(dict.fromkeys(i for i in ids if i))
+        ids = ids or [0]
+        return np.asarray(ids[:places] + [-1] * max(0, places - len(ids)), np.int32)
 
     def song_ids(self, labels: LabelsConfig, song: Any) -> dict[str, Ids]:
         """`ids` of the kinds that a prior is conditioned on, by name of the batch's array.
@@ -262,7 +262,7 @@ class Vocabulary:
         value: dict[str, Any] = {k.table: list(getattr(self, k.table)) for k in _PUBLISHED}
         if self.rule != "names":
             value["rule"] = self.rule
-        value |= {_alias_field(k): found for k in _PUBLISHED if (found := self._aliases(k))}
+        value |= {_alias_field(k): ids for k in _PUBLISHED if (ids := self._aliases(k))}
         others = {k.table: list(getattr(self, k.table)) for k in KINDS if k.optional}
         return value | {name: table for name, table in others.items() if table}
 
