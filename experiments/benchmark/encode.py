@@ -105,8 +105,17 @@ def beyond_ties(model: LoadedVQVAE, codes: Any, whole: Any) -> dict[str, int]:
     return counts
 
 
+def twice(
+    way: Callable[[Sequence[Sound]], Any], sounds: Sequence[Sound]
+) -> tuple[Any, list[float]]:
+    """What a way returns, and the seconds of a first pass, which compiles, and of a second."""
+    results: list[Any] = []
+    seconds = [timed(lambda: results.append(way(sounds))) for _ in range(2)]
+    return results[-1], seconds
+
+
 def run(command: Command) -> dict[str, Any]:
-    """Seconds of music; seconds of a first pass, which compiles, and of a second; differences."""
+    """Seconds of music and of the ways; codes that differ."""
     mesh = make_mesh(MeshConfig())
     model = load_vqvae(command.vqvae, mesh) if command.vqvae else random_vqvae(command.preset)
     rate = model.config.sample_rate
@@ -121,11 +130,9 @@ def run(command: Command) -> dict[str, Any]:
         "batched": make_encoder(model, command.piece_seconds, command.batch),
         "at_once": at_once(model),
     }
-    codes: dict[str, Any] = {}
-    seconds = {
-        name: [timed(lambda: codes.update({name: way(sounds)})) for _ in range(2)]  # noqa: B023
-        for name, way in ways.items()
-    }
+    codes, seconds = {}, {}
+    for name, way in ways.items():
+        codes[name], seconds[name] = twice(way, sounds)
     return {
         "songs": len(songs),
         "music_seconds": sum(sound.n_samples for sound in sounds) / rate,
