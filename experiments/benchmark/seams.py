@@ -195,7 +195,7 @@ def run(command: Command) -> dict[str, Any]:
     ]
     if any(short) or job.parallel_segments > 1 or any(job.given) or job.max_batch:
         raise ConfigError(
-            f"{command.sample} must hold finished songs from nothing, of one chain and one batch; "
+            f"{command.sample} must have finished songs without a prompt, of one chain and one batch; "
             "sample them with experiments.sample."
         )
     rows = []

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from jukejax.config import Experiment, MeshConfig, VQVAEExperiment
@@ -70,7 +69,7 @@ def open_leaves(
 
 
 @contextmanager
-def open_run(workdir: str | Path, mesh: jax.sharding.Mesh) -> Iterator[Exported]:
+def open_run(workdir: str | Path) -> Iterator[Exported]:
     """A run's weights. An imported run has the dtypes and settings that it came with."""
     experiment, note = load_experiment(workdir)
     origin = note.get("origin") or {}
@@ -79,7 +78,7 @@ def open_run(workdir: str | Path, mesh: jax.sharding.Mesh) -> Iterator[Exported]
     entries = openai.table(config, openai_settings.blocks_name(hps))
     half = set(origin.get("float16", ()))
     shapes = openai.leaf_shapes(config)
-    books = _books(workdir, experiment, mesh) if isinstance(experiment, VQVAEExperiment) else []
+    books = _books(workdir, experiment) if isinstance(experiment, VQVAEExperiment) else []
     ordered = {entry.path: shapes[entry.path] for entry in entries if entry.path[0] != BOOKS}
     with open_leaves(workdir, ordered) as leaf:
         sources = {
@@ -95,8 +94,8 @@ def open_run(workdir: str | Path, mesh: jax.sharding.Mesh) -> Iterator[Exported]
         yield Exported(experiment, sources, shared, hps, note["step"] or 0, origin)
 
 
-def _books(workdir: str | Path, experiment: Experiment, mesh: jax.sharding.Mesh) -> list[Array]:
-    state = abstract_state(make_task(experiment), experiment, mesh)
+def _books(workdir: str | Path, experiment: Experiment) -> list[Array]:
+    state = abstract_state(make_task(experiment), experiment, make_mesh(MeshConfig()))
     with checkpoint.open_existing(workdir) as checkpoints:
         extra = checkpoints.restore({"extra": state.extra})["extra"]
     return [np.asarray(book.codes) for book in extra.books]
@@ -121,13 +120,13 @@ def export_openai(model: Path, out: Path) -> None:
     Raises:
       InteropError: a file exists, or OpenAI's format does not support a prior.
     """
-    folder, mesh = read_model_dir(model), make_mesh(MeshConfig())
+    folder = read_model_dir(model)
     runs = {"vqvae": folder.vqvae}
     runs |= {f"prior_level_{level}": workdir for level, workdir in folder.priors.items()}
     for name, workdir in runs.items():
         path = out / f"{name}.pth.tar"
         if path.exists():
             raise InteropError(f"{path} exists; choose another --out.")
-        with open_run(workdir, mesh) as run:
+        with open_run(workdir) as run:
             torch_files.write(path, run.sources, run.shared, run.hps, run.step)
         print(f"{path}: sha256 {torch_files.sha256(path)}")

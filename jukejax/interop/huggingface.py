@@ -16,7 +16,6 @@ from pathlib import Path
 
 from jukejax import files
 from jukejax.config import (
-    MeshConfig,
     PriorConfig,
     PriorExperiment,
     VQVAEConfig,
@@ -36,7 +35,6 @@ from jukejax.interop.exporting import Exported
 from jukejax.interop.importing import IdFiles, Opened
 from jukejax.interop.tensors import Checkpoint, Source, Tensor
 from jukejax.model_dir import read_model_dir
-from jukejax.parallel.mesh import make_mesh
 from jukejax.text.labels import Vocabulary
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -268,14 +266,14 @@ def export_huggingface(model: Path, out: Path) -> None:
       InteropError: HuggingFace's format does not support the model, or `out` is not empty.
     """
     importing.check_out(out)
-    folder, mesh = read_model_dir(model), make_mesh(MeshConfig())
+    folder = read_model_dir(model)
     configs = {level: folder.prior_config(level)[0] for level in folder.priors}
     with ExitStack() as stack:
         runs = {
-            level: stack.enter_context(exporting.open_run(path, mesh))
+            level: stack.enter_context(exporting.open_run(path))
             for level, path in sorted(folder.priors.items(), reverse=True)
         }
-        vqvae = stack.enter_context(exporting.open_run(folder.vqvae, mesh))
+        vqvae = stack.enter_context(exporting.open_run(folder.vqvae))
         assert isinstance(vqvae.experiment, VQVAEExperiment)
         config = huggingface_settings.to_config(vqvae.experiment, configs)
         prefixes = ("vqvae", *(f"priors.{i}" for i in range(len(runs))))

@@ -82,7 +82,7 @@ def read(path: str | Path) -> Checkpoint:
     model = value.get("model", value) if isinstance(value, dict) else None
     if not isinstance(model, dict) or not all(isinstance(v, TensorRecord) for v in model.values()):
         raise InteropError(
-            f"{path} holds no dictionary of tensors (under 'model'); name a checkpoint of Jukebox, "
+            f"{path} has no dictionary of tensors (under 'model'); name a checkpoint of Jukebox, "
             "such as vqvae.pth.tar or prior_level_2.pth.tar."
         )
     for name, record in model.items():

@@ -76,7 +76,7 @@ def test_only_changed_programs_are_made_again(tmp_path, monkeypatch):
         table.regenerate(tmp_path, ["x"], said.append)
 
 
-def test_a_plan_that_does_not_fit_says_what_is_lacking_and_what_would_help():
+def test_a_plan_that_does_not_fit_says_what_is_missing_and_what_would_help():
     entry = Entry("prior_5b_lyrics", "v5e:16x16", fsdp=64)
     plan = load(entry, FOLDER)
     text = render(plan)
@@ -134,11 +134,11 @@ def test_plans_of_the_command():
     assert code == 0, errors
     plan = json.loads(out)
     assert plan["mesh"] == {"data": 1, "fsdp": 4, "tensor": 1}
-    # parameters, average and two moments in float32 lie split over four devices
+    # parameters, average and two moments in float32 are split over four devices
     assert plan["memory"]["arguments"] >= 16 * plan["parameters"] // 4
     assert plan["collectives"]["all-gather"]["bytes"] > 0
     assert 0 < plan["mfu_ceiling"] < 1
-    # recomputing apart, the program multiplies what arithmetic says (padding of tiles included)
+    # apart from recomputation, the program's FLOPs are those of arithmetic, and of padded tiles
     assert plan["compiled_flops"] * 4 <= 1.3 * plan["flops_per_step"]
 
 

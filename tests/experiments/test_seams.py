@@ -77,7 +77,9 @@ def test_a_song_is_made_again_in_chains_and_measured(sample):
 
 
 @pytest.mark.slow
-def test_songs_of_chains_are_no_measure(sample, tmp_path):
+def test_songs_of_several_chains_are_refused(sample, tmp_path):
     tiny_model.sample(tmp_path / "cut", upsample=sample, parallel_segments=2)
-    with pytest.raises(ConfigError, match="must hold finished songs from nothing, of one chain"):
+    with pytest.raises(
+        ConfigError, match="must have finished songs without a prompt, of one chain"
+    ):
         seams.run(seams.Command(tmp_path / "cut"))

@@ -1,4 +1,4 @@
-"""A small model that HuggingFace's port can hold, and what tests do with its directories."""
+"""A small model that HuggingFace's port supports, and what tests do with its directories."""
 
 import json
 import shutil

@@ -102,7 +102,7 @@ def test_no_two_tensors_get_one_name(config):
 
 
 def assert_same(before, after):
-    """Asserts that two mappings hold the same tensors, bit for bit."""
+    """Asserts that two mappings have the same tensors, bit for bit."""
     assert before.keys() == after.keys()
     for name, tensor in before.items():
         assert tensor.dtype == after[name].dtype, name

@@ -1,4 +1,4 @@
-"""What is no directory of HuggingFace's Jukebox, or cannot become one: a sentence, no files."""
+"""Directories and models that HuggingFace's format does not support: a sentence, no files."""
 
 import json
 import struct
@@ -171,7 +171,7 @@ def test_digests_are_checked(directory, tmp_path):
         ),
     ],
 )
-def test_models_that_the_port_cannot_hold(vqvae, change, match):
+def test_models_that_the_port_does_not_support(vqvae, change, match):
     priors = {
         level: replace(config, **(change.get(level) or {}))
         for level, config in PRIORS.items()
@@ -181,7 +181,7 @@ def test_models_that_the_port_cannot_hold(vqvae, change, match):
         huggingface_settings.check(replace(VQVAE, **vqvae), priors)
 
 
-def test_nothing_is_exported_of_a_model_that_the_port_cannot_hold(released, tmp_path):
+def test_nothing_is_exported_of_a_model_that_the_port_does_not_support(released, tmp_path):
     prior = released["prior_level_1"]
     run(
         "import", "--format", "openai", "--vqvae", released["vqvae"], "--prior", prior,

@@ -80,7 +80,7 @@ def test_operations_without_a_cost_are_charged_what_they_cannot_do_without():
     assert aot.operations(counts, CHIP) == {"c": 1.0}
 
 
-def test_what_crosses_hosts_is_told_once_more():
+def test_what_crosses_hosts_is_listed_again():
     counts = hlo_counts.Counts()
     near = hlo_counts.Collective("all-gather", "", 3, 70)
     crossing = hlo_counts.Collective("all-gather", "", 2, 100, 10)
@@ -149,7 +149,7 @@ def test_advice_names_what_can_be_changed():
 
 
 @pytest.mark.parametrize("name", ["v7:2x2", "v5litepod:4x4", "16x16"])
-def test_chips_that_are_not_known(name):
+def test_unknown_chips(name):
     with pytest.raises(ConfigError, match="one of v4, v5e, v5p, v6e, h100"):
         aot.topology(name)
 
@@ -182,7 +182,7 @@ def test_what_a_preset_leaves_open_is_asked_for(here):
         aot.lower_train(replace(PRIOR, train=TrainConfig(batch=4, accumulate=2)), here)
 
 
-def test_the_lowered_step_takes_what_a_device_holds(here, capfd):
+def test_the_lowered_steps_arguments_are_the_shards_of_a_device(here, capfd):
     program = aot.lower_train(PRIOR, here)
     mesh, task = make_mesh(PRIOR.mesh), make_task(PRIOR)
     shapes = (abstract_state(task, PRIOR, mesh), abstract_batch(task, PRIOR, mesh))

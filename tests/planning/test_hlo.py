@@ -86,7 +86,7 @@ def test_collectives_are_counted_once_each_trip_with_the_bytes_they_send():
     }
 
 
-def test_collectives_of_a_shard_map_are_told_apart_though_jax_numbers_all_of_them_1():
+def test_collectives_of_a_shard_map_are_distinguished_though_jax_numbers_all_of_them_1():
     # two more like the first
     line = next(x for x in GPU.splitlines() if "all-reduce-start" in x)
     more = "".join(f"{line.replace('%start', f'%more.{i}')}\n" for i in range(2))
@@ -105,7 +105,7 @@ def test_bytes_are_those_in_hbm_with_the_padding_of_tiles():
     assert (0, 7 * kernel) in [(flops, moved) for _, flops, moved in total.uncosted]
 
 
-def test_a_loop_of_unknown_length_is_counted_apart():
+def test_a_loop_of_unknown_length_is_counted_by_itself():
     text = MODULE.replace("constant(7)", "get-tuple-element(%state), index=0")
     total, trip = hlo_counts.count(text, 8)
     assert trip is not None
@@ -268,7 +268,7 @@ ENTRY %main (a: f32[8,128]) -> f32[8,128] {
 """
 
 
-def test_what_goes_between_slices_is_told_apart():
+def test_what_goes_between_slices_is_counted_by_itself():
     (found,) = hlo_counts.count(BETWEEN, 8)[0].collectives.values()
     assert (found.kind, found.times, found.bytes) == ("between slices", 1, 8 * 128 * 4)
 
