@@ -195,8 +195,8 @@ def run(command: Command) -> dict[str, Any]:
     ]
     if any(short) or job.parallel_segments > 1 or any(job.given) or job.max_batch:
         raise ConfigError(
-            f"{command.sample} must have finished songs without a prompt, of one chain and one batch; "
-            "sample them with experiments.sample."
+            f"{command.sample} must have finished songs without a prompt, of one chain and one "
+            "batch; make them with `jukejax sample`."
         )
     rows = []
     for setup in resolve(Request(job, []), loaded):
