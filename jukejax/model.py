@@ -100,19 +100,25 @@ class Song:
         )
 
 
+@dataclass(frozen=True, repr=False)
 class Model:
     """A VQ-VAE in memory with its priors on disk; `load` makes one.
 
     Attributes:
       loaded: the model directory, its VQ-VAE and the mesh.
-      sample_rate: of its sound, in Hz.
-      levels: how many levels of codes it has.
     """
 
-    def __init__(self, loaded: LoadedModel) -> None:
-        self.loaded = loaded
-        self.sample_rate = loaded.vqvae.config.sample_rate
-        self.levels = loaded.vqvae.config.levels
+    loaded: LoadedModel
+
+    @property
+    def sample_rate(self) -> int:
+        """Of its sound, in Hz."""
+        return self.loaded.vqvae.config.sample_rate
+
+    @property
+    def levels(self) -> int:
+        """How many levels of codes it has."""
+        return self.loaded.vqvae.config.levels
 
     def __repr__(self) -> str:
         path, priors = self.loaded.directory.path, sorted(self.loaded.directory.priors)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jukejax.config import ConfigError, LabelsConfig, PriorConfig
+from jukejax.config import ConfigError, PriorConfig
 from jukejax.errors import DataError
 from jukejax.label_kinds import KINDS, LabelKind
 from jukejax.model_dir import ModelDir
@@ -32,37 +32,33 @@ def label_ids(
     """
     labels = config.labels
     assert labels is not None
+
+    def label(kind: LabelKind, item: Item) -> Any:  # a year of 0 is unknown
+        value = getattr(item, kind.field)
+        return (value or None) if kind.decades else value
+
+    def check(item: Item) -> None:
+        for kind in KINDS:
+            if kind in labels.kinds:
+                vocabulary.require(kind, label(kind, item), *kind.shape(labels))
+            elif label(kind, item):
+                raise DataError(
+                    f"the model was trained without {kind.table}; leave out --{kind.option}"
+                )
+
     for item in items:
         try:
-            _check(labels, vocabulary, item)
+            check(item)
         except DataError as error:
             if config.upper is None:
                 raise
             print(f"level {config.level} takes unknown labels as 'unknown': {error}")
     return {
         kind.field: np.stack(
-            [vocabulary.ids(kind, _label(kind, item), *kind.shape(labels)) for item in items]
+            [vocabulary.ids(kind, label(kind, item), *kind.shape(labels)) for item in items]
         )
         for kind in labels.kinds
     }
-
-
-def _label(kind: LabelKind, item: Item) -> Any:
-    """An item's label of a kind; a year of 0 is unknown."""
-    label = getattr(item, kind.field)
-    return (label or None) if kind.decades else label
-
-
-def _check(labels: LabelsConfig, vocabulary: Vocabulary, item: Item) -> None:
-    """Raises DataError for a label that a prior does not know, or has no table for."""
-    for kind in KINDS:
-        label = _label(kind, item)
-        if kind not in labels.kinds and label:
-            raise DataError(
-                f"the model was trained without {kind.table}; leave out --{kind.option}"
-            )
-        if kind in labels.kinds:
-            vocabulary.require(kind, label, *kind.shape(labels))
 
 
 @dataclass(frozen=True)

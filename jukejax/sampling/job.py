@@ -102,7 +102,8 @@ class Job:
     def batches(self, chains: int = 1) -> list[slice]:
         """Which items are sampled together, with `chains` rows each."""
         count = self.max_batch // chains or max(1, len(self.items))
-        return [slice(i, i + count) for i in range(0, len(self.items), count)]
+        total = len(self.items)
+        return [slice(i, min(i + count, total)) for i in range(0, total, count)]
 
 
 def _check(

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from jukejax.model_dir import LoadedModel, LoadedPrior
+from jukejax.model_dir import LoadedPrior
 from jukejax.parallel.mesh import Mesh
 from jukejax.sampling.cascade import Progress, Sampler, by_chain, sample_level
 from jukejax.sampling.job import Job
@@ -18,7 +18,6 @@ from jukejax.sampling.loop import make_loop
 from jukejax.sampling.plan import codes_above
 from jukejax.sampling.resolve import Level
 from jukejax.sampling.sample_dir import SampleDir
-from jukejax.sampling.weights import convert
 
 
 class Board:
@@ -50,14 +49,6 @@ class Board:
         """How many codes from the first on every song has."""
         return int(_leading(self.saved[level]).min())
 
-    def read(self, level: int, songs: slice) -> Progress:
-        """The progress of a batch of a level."""
-        plan, codes = self.plans[level], self.codes[level][songs]
-        count = int(self.saved[level][songs].sum(1).min())
-        rows = len(codes) * plan.chains
-        drawn = self.sample.load_window(level, songs.start, count, rows)
-        return Progress(codes, plan.rounds_over(count), drawn)
-
     def write(self, level: int, songs: slice, progress: Progress) -> None:
         """Saves the progress of a batch: its round in progress, or all codes."""
         plan = self.plans[level]
@@ -86,7 +77,11 @@ class Batch:
             level.batches[number],
             board,
         )
-        self.progress = board.read(level.level, self.songs)
+        codes = board.codes[level.level][self.songs]
+        count = int(board.saved[level.level][self.songs].sum(1).min())
+        rows = len(codes) * level.plan.chains
+        drawn = board.sample.load_window(level.level, self.songs.start, count, rows)
+        self.progress = Progress(codes, level.plan.rounds_over(count), drawn)
         self.run: Iterator[Progress] | None = None
 
     @property
@@ -142,14 +137,6 @@ class Batch:
 
     def _steps(self, progress: Progress) -> int:
         return self.level.plan.steps(progress.rounds) + progress.drawn.shape[1]
-
-
-def load_prior(model: LoadedModel, level: int, storage: str) -> LoadedPrior:
-    """A level's prior with its matrices stored as `jukejax.sampling.weights` says."""
-    prior = model.directory.load_prior(model.mesh, model.vqvae, level)
-    if storage == "float32":
-        return prior
-    return dataclasses.replace(prior, params=convert(prior.params, storage))
 
 
 def make(

@@ -19,10 +19,10 @@ from jukejax.sampling.resolve import Level, resolve_shapes
 from jukejax.sampling.sample_dir import SampleDir
 
 
-def peak_bytes(job: Job, levels: list[Level], mesh: Mesh, stream: bool) -> int:
+def peak_bytes(levels: list[Level], mesh: Mesh, stream: bool) -> int:
     """Peak bytes of a job on one device: of its largest level or, streamed, of all levels."""
     sampled = [level for level in levels if level.plan.rounds]
-    memories = [level.memory(len(job.items), mesh) for level in sampled]
+    memories = [level.memory(mesh) for level in sampled]
     if not stream:
         return max((m.peak for m in memories), default=0)
     resident = sum(
@@ -36,17 +36,17 @@ def memory_text(needed: int, free: int) -> str:
     return f"At most {size_text(needed)} at once{f' of {size_text(free)} free' if free else ''}."
 
 
-def check_memory(job: Job, levels: list[Level], mesh: Mesh, stream: bool) -> str:
+def check_memory(levels: list[Level], mesh: Mesh, stream: bool) -> str:
     """The peak memory of a job beside the free memory, as a sentence.
 
     Raises:
       ConfigError: it cannot fit into the memory of the device, or of the host.
     """
-    needed, free = peak_bytes(job, levels, mesh, stream), free_memory()
+    needed, free = peak_bytes(levels, mesh, stream), free_memory()
     if not free or needed <= free:
         return memory_text(needed, free)
-    songs = max(len(job.items[batch]) for level in levels for batch in level.batches)
-    rows = max(level.largest(len(job.items)) * level.plan.chains for level in levels)
+    songs = max(level.largest for level in levels)
+    rows = max(level.largest * level.plan.chains for level in levels)
     chains = any(level.plan.chains > 1 for level in levels)
     ways = ["leave out --stream"] * stream
     ways += [f"give a --max-batch below {rows}"] * (songs > 1)
@@ -115,11 +115,11 @@ def plan_text(
     ]
     rows, total, speed = [], 0.0, bandwidth()
     for level in levels:
-        memory, plan = level.memory(songs, mesh), level.plan
-        batches = [len(job.items[x]) for x in level.batches]
+        memory, plan = level.memory(mesh), level.plan
+        batches = [batch.stop - batch.start for batch in level.batches]
         measured = measured_speed(out, level.level)
         cached = jnp.dtype(level.config.dtype).itemsize
-        batch = level.largest(songs) * plan.chains
+        batch = level.largest * plan.chains
         keys = costs.decode_bytes(level.config, batch, 0, cached)
         rate = measured or speed / (memory.read + keys)
         seconds = plan.steps() * len(batches) / rate
@@ -147,7 +147,7 @@ def plan_text(
         "",
         table(head, rows),
         "",
-        memory_text(peak_bytes(job, levels, mesh, stream), free_memory())
+        memory_text(peak_bytes(levels, mesh, stream), free_memory())
         + f" Time: {format_seconds(total)} without prefills. A step samples one token per row of a "
         "batch; 'at best' reads each weight, and the keys and values attended to, once per step at "
         f"the {speed / 1e9:.1f} GB/s measured now, "

@@ -51,12 +51,13 @@ class Level:
         """Codes of this level per code above."""
         return self.config.upper.ratio if self.config.upper else 1
 
-    def largest(self, songs: int) -> int:
-        """Songs of the largest batch, of `songs` in all."""
-        return min(max(batch.stop - batch.start for batch in self.batches), songs)
+    @property
+    def largest(self) -> int:
+        """Songs of the largest batch."""
+        return max(batch.stop - batch.start for batch in self.batches)
 
-    def memory(self, songs: int, mesh: Mesh) -> Memory:
-        return level_memory(self.config, mesh, self.largest(songs), self.storage, self.plan.chains)
+    def memory(self, mesh: Mesh) -> Memory:
+        return level_memory(self.config, mesh, self.largest, self.storage, self.plan.chains)
 
 
 def level_name(level: int, levels: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +13,12 @@ from jukejax.config import ConfigError, VQVAEConfig
 from jukejax.model_dir import LoadedModel, LoadedPrior
 from jukejax.sampling import sound
 from jukejax.sampling.job import Job
-from jukejax.sampling.making import Board, load_prior, make
+from jukejax.sampling.making import Board, make
 from jukejax.sampling.planning import check_memory, plan_text
 from jukejax.sampling.request import Request
 from jukejax.sampling.resolve import Level, level_name, resolve
 from jukejax.sampling.sample_dir import SampleDir
+from jukejax.sampling.weights import convert
 from jukejax.sampling.words import align_sample, is_aligned, with_words
 
 
@@ -55,7 +57,7 @@ def sample_into(
     """
     job, config, mesh = request.job, model.vqvae.config, model.mesh
     levels = {level.level: level for level in resolve(request, model)}
-    memory = check_memory(job, list(levels.values()), mesh, stream)
+    memory = check_memory(list(levels.values()), mesh, stream)
     if progress:
         print(memory)
     samples = job.samples(config.sample_rate, config.hops[-1])
@@ -82,7 +84,10 @@ def sample_into(
     nothing = np.zeros((len(job.items), 0), np.float32)
 
     def load(number: int) -> LoadedPrior:
-        return load_prior(model, number, job.weights)
+        prior = model.directory.load_prior(mesh, model.vqvae, number)
+        if job.weights == "float32":
+            return prior
+        return dataclasses.replace(prior, params=convert(prior.params, job.weights))
 
     for number, priors in make(board, list(levels.values()), load, mesh, stream, progress, chunk):
         piece = sounds[number].grow(board.done(number)) if number in sounds else nothing
