@@ -205,7 +205,7 @@ def test_the_published_models_are_planned_without_weights(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"plan": False}, "nothing can be made of them; give --plan"),
+        ({"plan": False}, "nothing can be sampled; give --plan"),
         ({"presets": PUBLISHED[:3]}, "name a VQ-VAE and a prior for each level"),
         ({"presets": ("prior_9b",)}, "prior_9b"),
         ({"model": "x"}, "--model cannot be combined with --presets"),
