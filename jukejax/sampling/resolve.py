@@ -83,7 +83,7 @@ def check_levels(job: Job, count: int) -> list[int]:
                 )
     for level in job.levels:
         if not 0 <= level < count:
-            raise ConfigError(f"levels holds {level}, but the model's are 0 to {count - 1}.")
+            raise ConfigError(f"levels has {level}, but the model's are 0 to {count - 1}.")
     return sorted(set(job.levels or range(count)), reverse=True)
 
 

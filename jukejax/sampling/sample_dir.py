@@ -215,14 +215,14 @@ class SampleDir:
         codes = (self.path / f"level_{level}" / "codes.npz").stat().st_mtime_ns
         return all(x.exists() and x.stat().st_mtime_ns >= codes for x in self.sounds(level))
 
-    def add_sound(self, level: int, piece: np.ndarray, anew: bool) -> None:
-        """Appends a piece (N, n) to `item_I.part.wav` of a level; `anew` starts the files."""
+    def add_sound(self, level: int, piece: np.ndarray, first: bool) -> None:
+        """Appends a piece (N, n) to `item_I.part.wav` of a level; the `first` starts the files."""
         import soundfile
 
-        mode, rate = ("w", self.record["sample_rate"]) if anew else ("r+", None)
+        mode, rate = ("w", self.record["sample_rate"]) if first else ("r+", None)
         for target, sound in zip(self.sounds(level), piece, strict=True):
             target.parent.mkdir(parents=True, exist_ok=True)
-            with soundfile.SoundFile(_part(target), mode, rate, 1 if anew else None) as file:
+            with soundfile.SoundFile(_part(target), mode, rate, 1 if first else None) as file:
                 file.seek(0, soundfile.SEEK_END)
                 file.write(sound)
 

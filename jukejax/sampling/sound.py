@@ -113,7 +113,7 @@ class GrowingSounds:
         while self.waiting and self.waiting[0].stop <= done:
             piece = np.clip(self.decoder.decode(self.codes, self.waiting.pop(0)), -1.0, 1.0)
             grown.append(piece[:, : self.left])
-            self.sample.add_sound(self.level, grown[-1], anew=not self.begun)
+            self.sample.add_sound(self.level, grown[-1], first=not self.begun)
             self.left -= grown[-1].shape[1]
             self.begun = True
             if not self.waiting:

@@ -1,4 +1,4 @@
-"""A tree of candidates: begun, gone on from, cut back, branched, upsampled."""
+"""A tree of candidates: begun, continued, cut back, branched, upsampled."""
 
 import numpy as np
 import pytest

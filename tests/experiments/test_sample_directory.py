@@ -129,7 +129,7 @@ def test_sounds_are_written_a_file_an_item(tmp_path):
     assert not directory.has_sound(1)
     (tmp_path / "level_1" / "item_0.part.wav").write_bytes(b"of a run that was killed")
     for number, piece in enumerate([np.pad(audio, ((0, 0), (2, 0))), audio, audio[:, :2]]):
-        directory.add_sound(1, piece, anew=number == 0)
+        directory.add_sound(1, piece, first=number == 0)
         sound, rate = soundfile.read(tmp_path / "level_1" / "item_1.part.wav")
         assert (len(sound), rate) == ((5, 8, 10)[number], 1000)  # it can be heard as it grows
         assert not directory.has_sound(1)
@@ -179,7 +179,7 @@ def test_a_job_takes_no_labels_but_its_own_and_may_name_where_the_model_went(tmp
     directory = dataclasses.replace(MODEL.directory, path=tmp_path / "moved")
     moved = request_again(dataclasses.replace(MODEL, directory=directory), file).job
     assert moved == dataclasses.replace(JOB, model=str(tmp_path / "moved"))
-    SampleDir(tmp_path, moved, 1000, [])  # the same job, wherever the model lies
+    SampleDir(tmp_path, moved, 1000, [])  # the same job, wherever the model is
 
 
 def test_cut_or_foreign_codes_are_refused_with_a_sentence(tmp_path):

@@ -77,7 +77,7 @@ def test_levels_are_made_when_they_are_asked_for(song, model, tmp_path):
     assert_same(song, out)
     record = json.loads((out / "job.json").read_text())
     assert [x["level"] for x in record["levels"]] == [2, 1, 0]
-    with pytest.raises(ConfigError, match="levels holds 3"):
+    with pytest.raises(ConfigError, match="levels has 3"):
         sample(tmp_path / "b", levels=(3,), **options)
 
 
@@ -154,7 +154,7 @@ def test_the_mesh_that_is_asked_for_splits_priors_and_changes_no_song(song, spli
     for shape, share in seen.values():
         assert shape == {"data": 2, "fsdp": 2, "tensor": 2}
         assert share < 0.8  # of such small priors; what does not divide is whole
-    for level in (2, 1, 0):  # in float32 no number of these songs lies near enough to an edge
+    for level in (2, 1, 0):  # in float32 no number of these songs is near enough to an edge
         np.testing.assert_array_equal(codes(out, level)[:2], codes(song, level))
 
 
@@ -257,7 +257,7 @@ def test_a_prompt_and_a_total_shorter_than_a_window(model, prompt, tmp_path):
         )
 
 
-def test_a_song_is_gone_on_from_any_time_to_any_length(song, tmp_path):
+def test_a_song_is_continued_from_any_time_to_any_length(song, tmp_path):
     out = sample(
         tmp_path / "a", continue_from=song, at=0.05, item=(1,), count=2, seconds=0.1, seed=6,
         **DRAWN,
@@ -276,7 +276,7 @@ def test_a_song_is_gone_on_from_any_time_to_any_length(song, tmp_path):
     np.testing.assert_array_equal(codes(end, 2)[:, :38], codes(song, 2))
 
 
-def test_gone_on_with_the_same_numbers_it_is_the_song_made_at_once(song, model, tmp_path):
+def test_continued_with_the_same_numbers_it_is_the_song_made_at_once(song, model, tmp_path):
     """In one window the past is the same, and so is what follows."""
     options = {"model": model, "seconds": 0.03, "seed": 5, "levels": (2,), **BATCH}
     whole = sample(tmp_path / "a", **options)

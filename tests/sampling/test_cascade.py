@@ -239,7 +239,7 @@ def test_progress_comes_with_every_token(level, name):
     ],
 )
 def test_going_on_from_anywhere_gives_the_same_codes(level, name, chains):
-    """Interrupted after every chunk, many times in the same window, and begun anew each time."""
+    """Interrupted after each chunk, often within one window, and restarted from disk each time."""
     x = level(name)
     plan = x.plan(chains=chains)
     saved = x.saved if chains == 1 else x.sample(chains=chains)
@@ -286,7 +286,7 @@ def test_given_codes_are_kept_and_gone_on_from(level):
 
 
 def assert_equal_but_for_rounding(x, item, one, other, plan):
-    """Codes of a song; rounding may turn a token, but only where its number lies on an edge."""
+    """Codes of a song; rounding may change a token, but only where its number is on an edge."""
 
     def batch_of(window, codes):
         upper = x.upper[[item]] if x.config.upper else None

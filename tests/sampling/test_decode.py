@@ -211,7 +211,7 @@ def test_fill_draws_each_token_from_the_full_pass(prior, u, kind, first, stop):
     codes = np.asarray(stream.tokens)[:, p.config.prefix_len :] - offset
     np.testing.assert_array_equal(codes[:, :first], p.batch["codes"][:, :first])
     assert not codes[:, stop:].any()
-    # a negative code is a lyric character that a prefix model drew and goes on from
+    # a negative code is a lyric character that a prefix model drew and continues from
     logits = np.asarray(p.full(p.batch | {"codes": codes.astype(np.int32)}))
     expected = inverse_cdf(logits, u, 3.0) - offset
     np.testing.assert_array_equal(codes[:, first:stop], expected[:, first:stop])

@@ -116,7 +116,7 @@ def test_a_batch_cut_in_parts_differs_by_rounding_alone(sample, alone, weights, 
             assert_same_but_for_rounding(weights, item, one, alone[item])
 
 
-def test_another_token_is_told_from_rounding(alone, weights):
+def test_another_token_is_distinguished_from_rounding(alone, weights):
     for place in (0, 20, TOTAL - 1):  # in windows with nothing, and with something before
         wrong = alone[1].copy()
         wrong[place] = (wrong[place] + 1) % CODES
@@ -126,7 +126,7 @@ def test_another_token_is_told_from_rounding(alone, weights):
 
 
 @pytest.mark.parametrize("fmt", ["bfloat16", "int8"])
-def test_weights_stay_split_when_they_are_held_otherwise(weights, fmt):
+def test_converted_weights_stay_split(weights, fmt):
     params = placed(make_mesh(MESHES["mixed"]), weights)
     wanted = converted(params, fmt)
     found = convert(params, fmt)

@@ -1,4 +1,4 @@
-"""Matrices held in bfloat16 and int8, against numpy, and through the forward pass and decoding."""
+"""Matrices in bfloat16 and int8, against numpy, and through the forward pass and decoding."""
 
 import dataclasses
 
