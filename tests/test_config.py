@@ -111,6 +111,14 @@ def test_whole_numbers_are_floats_where_floats_are_meant():
     assert loaded.learning_rate == 1.0
 
 
+def test_priors_of_files_without_layers_are_tuned():
+    written = to_dict(PriorExperiment())
+    assert written["model"].pop("layers") == PriorConfig().layers == "plain"
+    assert from_dict(PriorExperiment, written).model.layers == "tuned"
+    written["model"]["layers"] = "plain"
+    assert from_dict(PriorExperiment, written) == PriorExperiment()
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -125,6 +133,7 @@ def test_whole_numbers_are_floats_where_floats_are_meant():
         ),
         (lambda: PriorConfig(width=64, heads=3), ["heads 3", "16"]),
         (lambda: PriorConfig(remat="some"), ["'some'", "'layer'"]),
+        (lambda: PriorConfig(layers="fast"), ["'fast'", "plain, tuned"]),
         (lambda: PriorConfig(attn_order=10), ["'cross'", "lyrics", "attn_order 10"]),
         (lambda: PriorConfig(attn_order=12), ["'prime'", "lyrics", "attn_order 12"]),
         (

@@ -11,6 +11,13 @@ from jukejax.config import ConfigError, VQVAEExperiment
 from jukejax.training.tasks import make_task
 
 
+def test_priors_of_presets_have_tuned_layers():
+    experiments = [make() for make in presets.PRESETS.values()]
+    priors = [e.model for e in experiments if not isinstance(e, VQVAEExperiment)]
+    assert len(priors) == 13
+    assert {prior.layers for prior in priors} == {"tuned"}
+
+
 def parameters(name):
     boxed = jax.eval_shape(make_task(presets.get(name)).init, jax.random.key(0))
     return nn.unbox(boxed)

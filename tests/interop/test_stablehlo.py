@@ -45,7 +45,7 @@ from jukejax.training.tasks import VQVAEExtra
 
 VQVAE = VQVAEConfig(downs=(1, 1, 1), multipliers=(2, 1, 1), width=4, depth=1, emb_width=4, codes=16)
 T, CODES = 16, 16
-SMALL = dict(codes=CODES, n_ctx=T, width=8, heads=2, blocks=4)
+SMALL = dict(codes=CODES, n_ctx=T, width=8, heads=2, blocks=4, layers="tuned")
 LABELS = LabelsConfig(artists=2, genres=2, max_genres=2)
 ENCODER = LyricsConfig(tokens=8, width=8, depth=1, heads=1, blocks=2)
 PRIORS = {

@@ -28,7 +28,7 @@ CHIP = costs.CHIPS["v5e"]
 PRIOR = PriorExperiment(
     model=PriorConfig(
         n_ctx=16, width=16, depth=1, heads=2, blocks=4, codes=32, attn_ratio=0.5,
-        labels=LabelsConfig(artists=5, genres=4), tied_output=False,
+        labels=LabelsConfig(artists=5, genres=4), tied_output=False, layers="tuned",
         lyrics=LyricsConfig(tokens=8, width=16, depth=1, heads=2, blocks=2, attn_order=0),
     ),
     train=TrainConfig(batch=8), mesh=MeshConfig(data=2, fsdp=2, tensor=2),

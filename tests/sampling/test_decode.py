@@ -21,7 +21,7 @@ from jukejax.sampling.draw import Control, choose
 T, ROWS, WIDTH, CODES, E, B = 16, 4, 8, 11, 4, 2
 BASE = {
     "n_ctx": T, "hop": 10, "sample_rate": 100, "width": WIDTH, "blocks": ROWS, "codes": CODES,
-    "heads": 2, "attn_ratio": 0.5,
+    "heads": 2, "attn_ratio": 0.5, "layers": "tuned",  # as the presets; decoding has one way
 }  # fmt: skip
 LABELS = LabelsConfig(
     artists=4, genres=6, max_genres=2, timing_bins=5, min_seconds=0.0, max_seconds=20.0

@@ -22,6 +22,7 @@ T, CODES, RATIO, TOTAL, TEMPERATURE, SEED, SONGS = 16, 12, 4, 44, 12.0, 9, 4
 CONFIG = PriorConfig(
     n_ctx=T, hop=10, sample_rate=100, width=16, blocks=4, codes=CODES, heads=2, attn_ratio=0.5,
     depth=3, attn_order=2, level=1, upper=UpperConfig(ratio=RATIO, width=4, depth=1),
+    layers="tuned",
 )  # fmt: skip
 PLANS = {chains: plan_rounds(TOTAL, T, 0.5, RATIO, 0, chains) for chains in (1, 2)}
 UPPER = np.random.default_rng(0).integers(0, CODES, (SONGS, TOTAL // RATIO)).astype(np.int32)

@@ -45,7 +45,7 @@ PREFIX = LyricsConfig(tokens=8, prefix=True)
 CROSS = PriorExperiment(
     model=PriorConfig(
         n_ctx=16, width=16, depth=4, heads=2, blocks=4, codes=32, attn_order=6, attn_ratio=0.5,
-        labels=LABELS, lyrics=ENCODER, tied_output=False,
+        labels=LABELS, lyrics=ENCODER, tied_output=False, layers="tuned",
     ),
     optimizer=OPTIMIZER, train=TRAIN,
 )  # fmt: skip
