@@ -11,7 +11,7 @@ import pytest
 import windows
 
 from jukejax.config import ConfigError, LabelsConfig, LyricsConfig, MeshConfig, PriorConfig
-from jukejax.models.dense import WIDE, dense
+from jukejax.models.dense import dense
 from jukejax.models.prior import Prior, example_batch, init_params
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.draw import Control
@@ -63,7 +63,7 @@ def test_a_column_of_zeros_stays_zero():
     kernel = {"kernel": jnp.zeros((1, 3, 2)), "bias": jnp.ones((1, 2))}
     held = convert({"stack": {"run_0": kernel}}, "int8")["stack"]["run_0"]
     one = jax.tree.map(lambda x: x[0], held)
-    np.testing.assert_array_equal(dense(one, jnp.ones((1, 3)), WIDE), np.ones((1, 2)))
+    np.testing.assert_array_equal(dense(one, jnp.ones((1, 3))), np.ones((1, 2)))
 
 
 def test_a_product_is_scaled_before_it_is_rounded_to_bfloat16():
@@ -73,7 +73,7 @@ def test_a_product_is_scaled_before_it_is_rounded_to_bfloat16():
     held = convert({"stack": p}, "int8")["stack"]
     one = jax.tree.map(lambda x: x[0], held)
     wanted = np.asarray(x, np.float64) @ (np.float64(one["kernel"]) * np.float64(one["scale"]))
-    found = np.asarray(dense(one, x, WIDE), np.float64)
+    found = np.asarray(dense(one, x), np.float64)
     np.testing.assert_allclose(found, wanted, rtol=2**-8, atol=1e-3)
 
 
