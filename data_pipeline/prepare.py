@@ -27,6 +27,9 @@ from jukejax.errors import DataError
 from jukejax.text.labels import Vocabulary, song_labels
 
 SCANNED = "scanned.jsonl"  # the manifest of a folder, written before it is prepared
+# Fields of a prepared song that are those of the manifest.
+_AS_LISTED = {x.name for x in dataclasses.fields(Song)} - {"audio", "split"}
+_AS_LISTED &= {x.name for x in dataclasses.fields(PreparedSong)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,8 +230,6 @@ class _Placed:
 
 
 def _prepared(song: Song, index: int, task: ShardTask, first: int, n_samples: int) -> PreparedSong:
-    as_listed = {x.name for x in dataclasses.fields(Song)} - {"audio", "split"}
-    as_listed &= {x.name for x in dataclasses.fields(PreparedSong)}
     return PreparedSong(
         index=index,
         split=task.split,
@@ -238,7 +239,7 @@ def _prepared(song: Song, index: int, task: ShardTask, first: int, n_samples: in
         n_samples=n_samples,
         sample_rate=task.sample_rate,
         audio=str(song.audio),
-        **{name: getattr(song, name) for name in as_listed},
+        **{name: getattr(song, name) for name in _AS_LISTED},
     )
 
 

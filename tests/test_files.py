@@ -1,4 +1,4 @@
-"""Atomic writes: whole content or none, no temporary file left, ordinary permissions."""
+"""Atomic writes: complete content or none, no temporary file left, ordinary permissions."""
 
 import json
 import os

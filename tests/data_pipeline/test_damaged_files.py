@@ -93,7 +93,7 @@ DAMAGE = [flip, cut, header, zeros, garbage]
 
 
 def write_files(folder, mutations, seconds, seed):
-    """Writes the damaged files and whole ones among them; the damage by name, "" of whole ones."""
+    """Writes damaged and undamaged files; the damage by name, "" for none."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     names, originals, whole = list(FORMATS), songs(MUSIC, 5, seconds), {}

@@ -1,4 +1,4 @@
-"""Damage of an Ogg file is told whatever byte it hits."""
+"""Damage of an Ogg file is detected at any byte."""
 
 import pytest
 import soundfile
@@ -22,7 +22,7 @@ def problem(song, data):
     return ogg.problem(path)
 
 
-def test_whole_files(song):
+def test_undamaged_files(song):
     data = song.read_bytes()
     assert ogg.problem(song) == ""
     assert problem(song, data + b"garbage") == ""  # after the end
@@ -30,14 +30,14 @@ def test_whole_files(song):
 
 
 @given(st.data())
-def test_any_flipped_bit_is_told(song, data):
+def test_any_flipped_bit_is_detected(song, data):
     changed = bytearray(song.read_bytes())
     place = data.draw(st.integers(0, len(changed) - 1))
     changed[place] ^= 1 << data.draw(st.integers(0, 7))
     assert problem(song, changed)
 
 
-def test_a_missing_page_and_a_cut_file_are_told(song):
+def test_a_missing_page_and_a_cut_file_are_detected(song):
     data = song.read_bytes()
     starts = [i for i in range(len(data)) if data[i : i + 4] == b"OggS"]
     assert len(starts) >= 4

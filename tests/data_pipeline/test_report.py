@@ -216,7 +216,7 @@ def test_workers_find_the_same(signals, report, tmp_path):
     assert found | {"made": 0} == report | {"made": 0}
 
 
-def test_bad_input_is_told_in_sentences(signals, tmp_path):
+def test_bad_input_is_one_sentence(signals, tmp_path):
     data = signals[1]
     with pytest.raises(DataError, match="another --out"):
         make.make_report(data, data)

@@ -1,4 +1,4 @@
-"""Every line of a manifest is checked, and every problem is said with its line."""
+"""Every line of a manifest is checked, and every problem is reported with its line."""
 
 import pytest
 import soundfile

@@ -51,7 +51,7 @@ def test_build_does_not_overwrite_its_manifest(manifest, tmp_path):
     assert contents(tmp_path) == before
 
 
-def test_scan_overwrites_only_when_told_to(manifest, tmp_path):
+def test_scan_overwrites_only_with_its_option(manifest, tmp_path):
     before = manifest.read_bytes()
     with pytest.raises(DataError, match="--overwrite"):
         scan(Scan(tmp_path, manifest))

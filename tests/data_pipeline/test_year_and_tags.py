@@ -128,7 +128,7 @@ def test_dropout_takes_all_names_of_an_example_together(codes):
     np.testing.assert_array_equal(next(again)["tags"], list(itertools.islice(kept, 2))[1]["tags"])
 
 
-def test_another_min_count_names_labels_anew(codes, tmp_path):
+def test_another_min_count_makes_new_labels(codes, tmp_path):
     manifest, out = codes.parent / "songs.jsonl", tmp_path / "data"
     prepare.build(manifest, out, show_progress=False)
     assert len(Vocabulary.load(out / "labels.json").tags) == 4

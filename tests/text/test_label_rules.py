@@ -1,4 +1,4 @@
-"""Vocabularies of the published rules: spelling, id files, JSON; against the rules written anew."""
+"""Vocabularies of the published rules: spelling, id files, JSON, against an independent spelling."""
 
 import json
 import string
