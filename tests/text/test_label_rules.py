@@ -1,4 +1,4 @@
-"""Vocabularies of the published rules: spelling, id files, JSON, against an independent spelling."""
+"""Vocabularies of the published rules: spelling, against an independent one; id files; JSON."""
 
 import json
 import string
