@@ -125,7 +125,7 @@ def test_gke():
     assert pod["volumes"] == [{"name": "runs", "persistentVolumeClaim": {"claimName": "runs"}}]
 
 
-def test_a_gke_run_lies_on_the_volume():
+def test_a_gke_run_is_on_the_volume():
     target, job = parse("gke", "/elsewhere/run")
     with pytest.raises(ConfigError, match="/elsewhere/run is not below --mount /shared"):
         target.files(job)
@@ -150,7 +150,7 @@ def test_chips(topology, count):
 
 
 @pytest.mark.parametrize("topology", ["v5e", "v5e:4", "v5p:4x4", "v9:2x2", "v5e-256", "v5e:3x3"])
-def test_what_is_no_topology(topology):
+def test_unknown_topologies(topology):
     with pytest.raises(ConfigError, match=topology):
         chips(topology)
 
@@ -198,17 +198,17 @@ def test_the_loop_obeys_the_codes(tmp_path, codes, expected):
 
 
 def test_the_loop_gives_up_without_progress(tmp_path):
-    code, ran, said = loop(tmp_path, [70] * 9)
-    assert (code, ran) == (70, 4) and "3 restarts in a row" in said
+    code, ran, message = loop(tmp_path, [70] * 9)
+    assert (code, ran) == (70, 4) and "3 restarts in a row" in message
 
 
-def test_the_loop_goes_on_while_checkpoints_come(tmp_path):
+def test_the_loop_continues_while_checkpoints_come(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     saves = f"mkdir {tmp_path}/checkpoints/$n;"
     assert loop(tmp_path, [70] * 8 + [0], saves=saves)[:2] == (0, 9)
 
 
-def test_the_loop_queues_again_where_it_is_told_to(tmp_path):
+def test_the_loop_queues_the_job_again(tmp_path):
     code, ran, _ = loop(tmp_path, [137, 75, 0], stopped=f"touch {tmp_path}/queued; exit 0")
     assert (code, ran) == (0, 2) and (tmp_path / "queued").exists()
 

@@ -1,4 +1,4 @@
-"""The local supervisor: what it starts again, what it ends, what it passes on."""
+"""The local supervisor: what it restarts, what it ends, what it passes on."""
 
 import contextlib
 import json
@@ -55,7 +55,7 @@ def attempts(folder):
         (["0"], 0, 1),
         (["0 0"], 0, 1),
         (["75 75", "0 0"], 0, 2),
-        (["-9 wait", "0 0"], 0, 2),  # one is killed: the other is ended too
+        (["-9 wait", "0 0"], 0, 2),  # one is killed: so is the other
         (["wait 70", "0 0"], 0, 2),
         (["1 wait"], 1, 1),
         (["wait 2"], 2, 1),
@@ -64,7 +64,7 @@ def attempts(folder):
         (["save", "save", "save", "save", "0"], 0, 5),
     ],
 )  # fmt: skip
-def test_what_is_started_again(tmp_path, script, code, ran):
+def test_which_exits_are_restarted(tmp_path, script, code, ran):
     supervisor, lines = make(tmp_path, script)
     assert supervisor.run() == code
     assert attempts(tmp_path) == ran
@@ -79,7 +79,7 @@ def test_a_process_that_does_not_follow_the_others_is_ended(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_signals_are_passed_on_and_nothing_is_started_again(tmp_path, number, code):
+def test_signals_are_passed_on_and_nothing_is_restarted(tmp_path, number, code):
     supervisor, _ = make(tmp_path, ["wait wait"] * 2, grace=5)
 
     def stop():
@@ -92,7 +92,7 @@ def test_signals_are_passed_on_and_nothing_is_started_again(tmp_path, number, co
 
 
 def test_two_launches_do_not_train_in_one_workdir(tmp_path):
-    """Also where the first launcher was killed, and its processes go on."""
+    """Also where the first launcher was killed, and its processes are still running."""
     source = (
         "import pathlib, sys; from experiments.launch.supervise import Plan, Supervisor; "
         "folder = pathlib.Path(sys.argv[1]); "
@@ -111,7 +111,7 @@ def test_two_launches_do_not_train_in_one_workdir(tmp_path):
     started = json.loads((tmp_path / "logs" / "launch.jsonl").read_text().splitlines()[0])
     os.kill(started["pids"][0], signal.SIGKILL)
     code = None
-    while code is None:  # until the kernel has let go
+    while code is None:  # until the kernel has released the lock
         with contextlib.suppress(ConfigError):
             code = supervisor.run()
     assert code == 0
@@ -126,15 +126,15 @@ def test_logs_are_kept_and_the_first_process_is_shown(tmp_path):
     assert [x for x in lines if x.startswith("line")] == ["line of 0 75", "line of 0 0"]
 
 
-def test_what_each_process_is_told(tmp_path, monkeypatch):
+def test_the_environment_of_each_process(tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_a=1 --xla_force_host_platform_device_count=8")
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-    told = Plan(("x",), tmp_path, processes=2, devices=4).environment(1, 4321)
-    assert told["JAX_COORDINATOR_ADDRESS"] == "127.0.0.1:4321"
-    assert (told["JAX_NUM_PROCESSES"], told["JAX_PROCESS_ID"]) == ("2", "1")
-    assert told["XLA_FLAGS"].startswith("--xla_a=1 ")  # the last of two counts is taken
-    assert told["XLA_FLAGS"].endswith("--xla_force_host_platform_device_count=4")
-    assert told["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "compiled")
+    variables = Plan(("x",), tmp_path, processes=2, devices=4).environment(1, 4321)
+    assert variables["JAX_COORDINATOR_ADDRESS"] == "127.0.0.1:4321"
+    assert (variables["JAX_NUM_PROCESSES"], variables["JAX_PROCESS_ID"]) == ("2", "1")
+    assert variables["XLA_FLAGS"].startswith("--xla_a=1 ")  # the last of two counts is taken
+    assert variables["XLA_FLAGS"].endswith("--xla_force_host_platform_device_count=4")
+    assert variables["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "compiled")
     alone = Plan(("x",), tmp_path).environment(0, 4321)
     assert not {"JAX_NUM_PROCESSES", "JAX_PLATFORMS", "XLA_FLAGS"} & alone.keys()
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
@@ -149,7 +149,7 @@ def test_the_gravest_end_counts():
     assert verdict([75, 130]) == 130
 
 
-def test_half_written_checkpoints_do_not_count(tmp_path):
+def test_incomplete_checkpoints_do_not_count(tmp_path):
     assert latest_checkpoint(tmp_path) == -1
     for name in ("5", "10", "15.orbax-checkpoint-tmp"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
