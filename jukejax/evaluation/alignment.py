@@ -73,10 +73,10 @@ class Aligner:
         target = sung(conditions, codes, windows)
         return alignment.align(config, self.read, target, heads, self.subject.batch)
 
-    def weights(self, song: Song, found: Found) -> np.ndarray:
+    def weights(self, song: Song, head: Found) -> np.ndarray:
         """Attention (F, C) to the characters of the lyrics as written."""
         assert self.config.lyrics is not None
-        return of_text(found.weights, song.lyrics, self.config.lyrics.alphabet)
+        return of_text(head.weights, song.lyrics, self.config.lyrics.alphabet)
 
     def measure(self, song: Song) -> dict[str, Any]:
         """Figures of every head on one song, and of the evenly spread guess."""
@@ -84,11 +84,11 @@ class Aligner:
         return {
             "heads": [
                 {
-                    "monotonicity": found.monotonicity,
-                    "windows": found.windows,
-                    "errors": word_errors(self.config, song, self.weights(song, found)),
+                    "monotonicity": head.monotonicity,
+                    "windows": head.windows,
+                    "errors": word_errors(self.config, song, self.weights(song, head)),
                 }
-                for found in heads.values()
+                for head in heads.values()
             ],
             "linear": linear_errors(song),
         }

@@ -112,8 +112,8 @@ class Shard:
             low[open_[below]] = middle[below] + 1
             high[open_[~below]] = middle[~below]
         length, place = np.zeros(m, np.int64), np.zeros(m, np.int64)
-        for beside in (low, low - 1):
-            at = self.order[np.clip(beside, 0, len(self.order) - 1)].astype(np.int64)
+        for neighbour in (low, low - 1):
+            at = self.order[np.clip(neighbour, 0, len(self.order) - 1)].astype(np.int64)
             same = self._window(at, depth) == wanted
             shared = np.where(same.all(1), depth, np.argmin(same, axis=1))
             longer = shared > length

@@ -82,17 +82,17 @@ def compared(suite: str, first: Path, second: Path) -> dict[str, Any] | None:
 
     Instead of "scores" it has a "reason" where the two cannot be compared.
     """
-    one, other = (read_record(folder, suite) for folder in (first, second))
-    if one is None or other is None:
+    a, b = (read_record(folder, suite) for folder in (first, second))
+    if a is None or b is None:
         return None
-    for folder, record in ((first, one), (second, other)):
+    for folder, record in ((first, a), (second, b)):
         if record["source"].get("definition") != SUITES[suite].definition:
             return {"reason": f"{folder} was measured by another version; evaluate it again."}
     for part in SUITES[suite].alike:
-        if one["source"].get(part) != other["source"].get(part):
+        if a["source"].get(part) != b["source"].get(part):
             return {"reason": f"The two are of another {part}, so their figures mean other things."}
     scores = SUITES[suite].scores
-    return {"scores": compare(scores(one["result"]), scores(other["result"]))}
+    return {"scores": compare(scores(a["result"]), scores(b["result"]))}
 
 
 def table(row: dict[str, Any]) -> Table:
@@ -111,7 +111,7 @@ def table(row: dict[str, Any]) -> Table:
 
 
 def compare_directories(directories: Sequence[Path], out: Path | None) -> list[dict[str, Any]]:
-    """Prints and returns a row for each suite and each directory beside the first.
+    """Prints and returns a row for each suite and each directory compared with the first.
 
     Args:
       out: gets comparison.json and index.html, where given.
@@ -125,10 +125,10 @@ def compare_directories(directories: Sequence[Path], out: Path | None) -> list[d
     first, *others = directories
     rows, sections = [], []
     for name, suite in SUITES.items():
-        found = [(second, compared(name, first, second)) for second in others]
+        by_other = [(second, compared(name, first, second)) for second in others]
         of_suite = [
             {"suite": name, "first": str(first), "second": str(second)} | scores
-            for second, scores in found
+            for second, scores in by_other
             if scores is not None
         ]
         if of_suite:

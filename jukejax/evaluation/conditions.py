@@ -61,57 +61,61 @@ def replacements(
       upper_unigram: how likely each code of the level above is on its own, for priors that read it.
     """
     rng, every = np.random.default_rng(0), np.arange(count)
-
-    def with_changes(rows: NDArray[np.int64], changed: Windows) -> Windows:
-        return {name: array[rows] for name, array in windows.items()} | changed
-
-    def shuffled(array: NDArray[Any]) -> NDArray[Any]:
-        return rng.permuted(array, axis=1)
-
-    def lent(
-        name: str, keys: tuple[str, ...], rows: NDArray[np.int64], needs: NDArray[np.bool_]
-    ) -> Iterator[Replaced]:
-        def differs(i: int, j: int) -> bool:
-            same = all(np.array_equal(windows[k][i], windows[k][j]) for k in keys)
-            return bool(needs[j]) and not same
-
-        lenders = donors(windows, rows, differs)
-        rows, lenders = rows[lenders >= 0], lenders[lenders >= 0]
-        if len(rows):
-            changed = with_changes(rows, {key: windows[key][lenders] for key in keys})
-            yield Replaced(f"another song's {name}", name, rows, changed)
-
-    shuffle = {"codes": shuffled(windows["codes"][:count])}
-    yield Replaced("shuffled codes", "codes", every, with_changes(every, shuffle))
     anything = np.ones(len(windows["song"]), bool)
+    codes = rng.permuted(windows["codes"][:count], axis=1)
+    yield _replaced(windows, "shuffled codes", "codes", every, codes=codes)
     if config.upper:
         assert upper_unigram is not None
-        yield from lent("upper codes", ("upper",), every, anything)
-        shape = windows["upper"][:count].shape
-        drawn = rng.choice(len(upper_unigram), shape, p=upper_unigram).astype(np.int32)
-        for name, upper in (
-            ("shuffled upper codes", shuffled(windows["upper"][:count])),
-            ("random upper codes", drawn),
-        ):
-            yield Replaced(name, "upper codes", every, with_changes(every, {"upper": upper}))
+        yield from _lent(windows, "upper codes", ("upper",), every, anything)
+        upper = windows["upper"][:count]
+        drawn = rng.choice(len(upper_unigram), upper.shape, p=upper_unigram).astype(np.int32)
+        shuffled = rng.permuted(upper, axis=1)
+        yield _replaced(windows, "shuffled upper codes", "upper codes", every, upper=shuffled)
+        yield _replaced(windows, "random upper codes", "upper codes", every, upper=drawn)
     if config.labels:
         unknown = unknown_ids(config.labels)
-        yield from lent("labels", tuple(unknown), every, anything)
-        size = (count, 1)
-        none = {k: np.tile(unknown[k], size).reshape(windows[k][:count].shape) for k in unknown}
-        named = np.any([np.any(none[k] != windows[k][:count], -1) if none[k].ndim > 1
-                        else none[k] != windows[k][:count] for k in unknown], axis=0)  # fmt: skip
-        rows = np.flatnonzero(named)
+        yield from _lent(windows, "labels", tuple(unknown), every, anything)
+        none = {key: np.broadcast_to(ids, (count, *ids.shape)) for key, ids in unknown.items()}
+        differs = [none[key] != windows[key][:count] for key in unknown]
+        rows = np.flatnonzero(np.any([d.reshape(count, -1).any(1) for d in differs], axis=0))
         if len(rows):
-            changed = with_changes(rows, {k: none[k][rows] for k in unknown})
-            yield Replaced("unknown labels", "labels", rows, changed)
+            ids = {key: array[rows] for key, array in none.items()}
+            yield _replaced(windows, "unknown labels", "labels", rows, **ids)
     if config.lyrics:
         sung = (windows["lyrics"] != 0).any(1)
         rows = np.flatnonzero(sung[:count])
-        yield from lent("lyrics", ("lyrics",), rows, sung)
+        yield from _lent(windows, "lyrics", ("lyrics",), rows, sung)
         if len(rows):
             empty = np.zeros_like(windows["lyrics"][rows])
-            yield Replaced("no lyrics", "lyrics", rows, with_changes(rows, {"lyrics": empty}))
+            yield _replaced(windows, "no lyrics", "lyrics", rows, lyrics=empty)
+
+
+def _replaced(
+    windows: Windows, name: str, condition: str, rows: NDArray[np.int64], **arrays: NDArray[Any]
+) -> Replaced:
+    """Rows of windows with other `arrays` of a condition."""
+    kept = {key: array[rows] for key, array in windows.items()}
+    return Replaced(name, condition, rows, kept | arrays)
+
+
+def _lent(
+    windows: Windows,
+    condition: str,
+    keys: tuple[str, ...],
+    rows: NDArray[np.int64],
+    lends: NDArray[np.bool_],
+) -> Iterator[Replaced]:
+    """Rows with the condition (arrays of `keys`) of another song, of windows that can lend it."""
+
+    def differs(i: int, j: int) -> bool:
+        same = all(np.array_equal(windows[key][i], windows[key][j]) for key in keys)
+        return bool(lends[j]) and not same
+
+    lenders = donors(windows, rows, differs)
+    rows, lenders = rows[lenders >= 0], lenders[lenders >= 0]
+    if len(rows):
+        lent = {key: windows[key][lenders] for key in keys}
+        yield _replaced(windows, f"another song's {condition}", condition, rows, **lent)
 
 
 def differences(
@@ -123,7 +127,7 @@ def differences(
     count: int,
     upper_unigram: NDArray[np.float64] | None,
 ) -> list[dict[str, Any]]:
-    """A row for every condition that can be replaced: bits with it replaced, beside the truth's.
+    """A row for every condition that can be replaced: bits with it replaced and with the truth.
 
     Args:
       split: what the windows are of.
@@ -146,22 +150,22 @@ def differences(
     key = f"level {config.level}, {split}: "
     truth = np.array(subject.once(key + "truth", lambda: sums(every, first)))
     rows = []
-    for one in replacements(config, windows, count, upper_unigram):
-        pairs = subject.once(key + one.name, functools.partial(sums, one.rows, one.windows))
-        true, replaced = by_song(one.rows, truth[one.rows]), by_song(one.rows, pairs)
+    for other in replacements(config, windows, count, upper_unigram):
+        pairs = subject.once(key + other.name, functools.partial(sums, other.rows, other.windows))
+        true, replaced = by_song(other.rows, truth[other.rows]), by_song(other.rows, pairs)
         means = [{song: (b / n, n) for song, (b, n) in x.items()} for x in (true, replaced)]
         more, interval = bootstrap.difference(*means)
         rows.append(
             {
-                "name": one.name,
-                "condition": one.condition,
+                "name": other.name,
+                "condition": other.condition,
                 "split": split,
                 "truth_bits_per_token": scoring.mean(true),
                 "bits_per_token": scoring.mean(replaced),
                 "difference": more,
                 "interval": interval,
                 "songs": len(replaced),
-                "windows": len(one.rows),
+                "windows": len(other.rows),
             }
         )
     return rows

@@ -135,12 +135,12 @@ class KneserNey:
         if codes**order > 2**64:
             raise ValueError(f"{order}-grams of {codes} codes do not fit into 64 bits")
         self.codes = codes
-        found = [self._distinct(sequences, n) for n in range(1, order + 1)]
+        distinct = [self._distinct(sequences, n) for n in range(1, order + 1)]
         self.orders = []
-        for n, (keys, counts) in enumerate(found, 1):
+        for n, (keys, counts) in enumerate(distinct, 1):
             after = np.zeros(len(keys), np.int64)
             if n < order:
-                suffixes = found[n][0] % np.uint64(codes**n)
+                suffixes = distinct[n][0] % np.uint64(codes**n)
                 suffixes, times = np.unique(suffixes, return_counts=True)
                 after[np.searchsorted(keys, suffixes)] = times
             contexts, first = np.unique(keys // np.uint64(codes), return_index=True)
@@ -174,16 +174,16 @@ class KneserNey:
     def bits(self, codes: NDArray[Any], orders: Sequence[int]) -> dict[int, Floats]:
         """Bits (B, T) of each token of windows (B, T) given those before it, for each order."""
         p = np.full(codes.shape, 1.0 / self.codes)
-        found = {}
+        highest = {}
         for n in range(1, min(max(orders), codes.shape[1]) + 1):
             order, keys = self.orders[n - 1], self._keys(codes, n)
             gram = _find(order.keys, keys)
             context = _find(order.contexts, keys // np.uint64(self.codes))
             if n in orders:
-                found[n] = p.copy()
-                found[n][:, n - 1 :] = _interpolate(order.often, gram, context, p[:, n - 1 :])
+                highest[n] = p.copy()
+                highest[n][:, n - 1 :] = _interpolate(order.often, gram, context, p[:, n - 1 :])
             p[:, n - 1 :] = _interpolate(order.after, gram, context, p[:, n - 1 :])
-        return {n: -np.log2(found.get(n, p)) for n in orders}
+        return {n: -np.log2(highest.get(n, p)) for n in orders}
 
 
 def _find(values: Keys, wanted: Keys) -> NDArray[np.int64]:

@@ -42,7 +42,7 @@ def _gap(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
 
 def distances(sound: NDArray[Any], rebuilt: NDArray[Any], rate: int) -> dict[str, float]:
     """ "mel" and "stft" distance of two sounds (S,) of the same length, S over 1024."""
-    found = {"mel": 0.0, "stft": 0.0}
+    total = {"mel": 0.0, "stft": 0.0}
     for size, bands in zip(WINDOWS, BANDS, strict=True):
         filters = mel_filters(rate, size, bands).T.astype(sound.dtype)
         sums = {"mel": np.zeros(3), "stft": np.zeros(3)}
@@ -51,5 +51,5 @@ def distances(sound: NDArray[Any], rebuilt: NDArray[Any], rate: int) -> dict[str
             sums["stft"] += _gap(a, b)
             sums["mel"] += _gap(a @ filters, b @ filters)
         for name, (logs, plain, count) in sums.items():
-            found[name] += float((logs + plain) / count)
-    return found
+            total[name] += float((logs + plain) / count)
+    return total

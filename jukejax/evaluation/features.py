@@ -241,7 +241,7 @@ def figures(result: Result) -> list[Figure]:
     axis.set_yticks(places, p["genres"])
     axis.set(xlabel="named by the probe", ylabel="genre of the song")
     caption = "Songs by their genre and the one that the probe names; the diagonal is right."
-    return [Figure("Genres told from features", caption, png(figure))]
+    return [Figure("Genres named from features", caption, png(figure))]
 
 
 def scores(result: Result) -> list[Score]:

@@ -66,9 +66,9 @@ def limit(real: Gaussian, vectors: NDArray[Any], seed: int = 0) -> Limit:
     rng = np.random.default_rng(seed)
     n = len(vectors)
     sizes = [round(x) for x in np.linspace(n / 4, n, SIZES)]
-    found = [distance(real, vectors[rng.permutation(n)[:size]]) for size in sizes]
-    slope, value = np.polyfit(1.0 / np.array(sizes), found, 1)
-    return Limit(float(value), float(slope), sizes, found)
+    distances = [distance(real, vectors[rng.permutation(n)[:size]]) for size in sizes]
+    slope, value = np.polyfit(1.0 / np.array(sizes), distances, 1)
+    return Limit(float(value), float(slope), sizes, distances)
 
 
 class Estimate(NamedTuple):

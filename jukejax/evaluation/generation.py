@@ -147,12 +147,12 @@ def source(subject: Subject) -> dict[str, Any]:
 # --- what is shown --------------------------------------------------------------------------------
 
 
-def _interval(found: dict[str, float] | None) -> str:
-    if found is None:
+def _interval(estimate: dict[str, float] | None) -> str:
+    if estimate is None:
         return "–"
-    if found["low"] is None:
-        return f"{found['value']:.1f}"
-    return f"{found['value']:.1f} [{found['low']:.1f}, {found['high']:.1f}]"
+    if estimate["low"] is None:
+        return f"{estimate['value']:.1f}"
+    return f"{estimate['value']:.1f} [{estimate['low']:.1f}, {estimate['high']:.1f}]"
 
 
 def _pitch_gap(a: list[float], b: list[float]) -> float:
@@ -220,13 +220,13 @@ def _labels(result: Result) -> Table:
     )
     names = list(result["sets"])
     rows = []
-    for kind, found in result["labels"].items():
-        if found:
+    for kind, of_kind in result["labels"].items():
+        if of_kind:
             cells = [
-                "-" if found[n]["accuracy"] is None
-                else f"{100 * found[n]['accuracy']:.0f} % of {found[n]['count']}" for n in names
+                "-" if of_kind[n]["accuracy"] is None
+                else f"{100 * of_kind[n]['accuracy']:.0f} % of {of_kind[n]['count']}" for n in names
             ]  # fmt: skip
-            rows.append((kind, str(found["classes"]), f"{100 * found['chance']:.0f} %", *cells))
+            rows.append((kind, str(of_kind["classes"]), f"{100 * of_kind['chance']:.0f} %", *cells))
     return Table(title, ("", "classes", "chance", *names), rows)
 
 
@@ -297,9 +297,9 @@ def scores(result: Result) -> list[Score]:
     row = result["sets"]["samples"]
 
     def score(name: str, key: str) -> Score:
-        found = row[key]
-        interval = None if found["low"] is None else (found["low"], found["high"])
-        return Score(name, found["value"], "lower", interval=interval)
+        value, low, high = (row[key][x] for x in ("value", "low", "high"))
+        interval = None if low is None else (low, high)
+        return Score(name, value, "lower", interval=interval)
 
     out = [
         score("FAD of samples", "fad"),
@@ -308,9 +308,9 @@ def scores(result: Result) -> list[Score]:
     ]
     for key in ("precision", "recall", "density", "coverage"):
         out.append(Score(f"{key} of samples", row[key], "higher"))
-    for kind, found in result["labels"].items():
-        if found and found["samples"]["accuracy"] is not None:
-            out.append(Score(f"{kind} named", found["samples"]["accuracy"], "higher"))
+    for kind, of_kind in result["labels"].items():
+        if of_kind and of_kind["samples"]["accuracy"] is not None:
+            out.append(Score(f"{kind} named", of_kind["samples"]["accuracy"], "higher"))
     return out
 
 

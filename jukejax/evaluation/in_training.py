@@ -26,7 +26,7 @@ from jukejax.training.step import TrainState
 
 @dataclass(frozen=True)
 class Asked:
-    """Which suites run while a model trains, how often, and what they need beside its data."""
+    """Which suites run while a model trains, how often, and what they need besides its data."""
 
     suites: tuple[str, ...]
     every: int = 1000

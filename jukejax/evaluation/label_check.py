@@ -41,7 +41,7 @@ def consistency(
         StandardScaler(), LogisticRegression(C=0.1, max_iter=500, class_weight="balanced")
     )
     model.fit(vectors[named], [labels[i] for i in songs[named]])
-    found: dict[str, Any] = {
+    report: dict[str, Any] = {
         "classes": len(classes),
         "chance": max(classes.values()) / sum(classes.values()),
     }
@@ -51,5 +51,5 @@ def consistency(
             if label in classes and (of == i).any():
                 scores = model.predict_log_proba(x[of == i]).mean(axis=0)
                 right.append(model.classes_[int(np.argmax(scores))] == label)
-        found[name] = {"accuracy": float(np.mean(right)) if right else None, "count": len(right)}
-    return found
+        report[name] = {"accuracy": float(np.mean(right)) if right else None, "count": len(right)}
+    return report

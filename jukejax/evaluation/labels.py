@@ -122,9 +122,9 @@ def measure(subject: Subject) -> Result:
 
 def tables(result: Result) -> list[Table]:
     out = []
-    for kind, found in result["kinds"].items():
-        names = found["names"]
-        explained = " and ".join(f"{100 * x:.0f} %" for x in found["explained"])
+    for kind, of_kind in result["kinds"].items():
+        names = of_kind["names"]
+        explained = " and ".join(f"{100 * x:.0f} %" for x in of_kind["explained"])
         title = (
             f"Nearest {kind} in the table of level {result['level']}, by cosine, the first "
             f"{min(SHOWN, len(names))} of {len(names)}. Two PCA axes have {explained} of the "
@@ -132,7 +132,7 @@ def tables(result: Result) -> list[Table]:
         )
         rows = [
             (name, ", ".join(f"{names[j]} {cosine:.2f}" for j, cosine in near[:3]))
-            for name, near in zip(names[:SHOWN], found["neighbours"], strict=False)
+            for name, near in zip(names[:SHOWN], of_kind["neighbours"], strict=False)
         ]
         out.append(Table(title, (kind, "nearest"), rows))
     return out
@@ -140,15 +140,15 @@ def tables(result: Result) -> list[Table]:
 
 def figures(result: Result) -> list[Figure]:
     out = []
-    for kind, found in result["kinds"].items():
-        maps = [("PCA", found["pca"]), ("t-SNE", found["tsne"])]
+    for kind, of_kind in result["kinds"].items():
+        maps = [("PCA", of_kind["pca"]), ("t-SNE", of_kind["tsne"])]
         maps = [(name, places) for name, places in maps if places is not None]
         figure, axes = subplots(1, len(maps), height=4.2)
         for axis, (name, places) in zip(axes[0], maps, strict=True):
             x, y = np.array(places).T
             axis.scatter(x, y, s=12)
             for i in range(min(SHOWN, len(x))):
-                axis.annotate(found["names"][i], (x[i], y[i]), fontsize=7)
+                axis.annotate(of_kind["names"][i], (x[i], y[i]), fontsize=7)
             axis.set(title=name, xticks=[], yticks=[])
         caption = f"The table of {kind}. Names near each other have similar embeddings."
         out.append(Figure(f"Map of {kind}", caption, png(figure)))

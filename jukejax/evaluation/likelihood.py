@@ -68,8 +68,9 @@ class Counted:
         ngrams = counting.KneserNey(self.sequences[level], self.codes, max(orders))
 
         def bits(codes: Any) -> dict[str, Any]:
-            found = {"unigram": model.unigram_bits(codes), "bigram": model.bigram_bits(codes)}
-            return found | {f"kn{n}": b for n, b in ngrams.bits(codes, orders).items()}
+            by_order = {f"kn{n}": b for n, b in ngrams.bits(codes, orders).items()}
+            unigram, bigram = model.unigram_bits(codes), model.bigram_bits(codes)
+            return {"unigram": unigram, "bigram": bigram} | by_order
 
         return bits
 
@@ -115,7 +116,7 @@ def _stack(rows: Iterable[dict[str, Any]]) -> conditions.Windows:
 def worth(
     subject: Subject, config: PriorConfig, scorer: scoring.Scorer, upper_unigram: Any, split: str
 ) -> list[dict[str, Any]]:
-    """What each condition is worth: bits with it replaced, beside the same windows as they are."""
+    """What each condition is worth: bits with it replaced, and of the same windows unchanged."""
     windows = chosen_windows(subject, config, split)
     count = len(windows["codes"])
     few = len(np.unique(windows["song"])) < 2

@@ -37,12 +37,12 @@ def activations(sound: NDArray[Any], rate: int) -> tuple[NDArray[Any], NDArray[A
     padded = np.pad(x, (EDGE * HOP, WINDOW))
     windows = [padded[i : i + WINDOW] for i in range(0, max(1, len(x)), step)]
     names = ["StatefulPartitionedCall:1", "StatefulPartitionedCall:2"]
-    found = [
+    outputs = [
         _session().run(names, {"serving_default_input_2:0": window[None, :, None]})
         for window in windows
     ]
     frames = -(-len(x) // HOP)
-    note, onset = (np.concatenate([y[i][0, EDGE:-EDGE] for y in found])[:frames] for i in (0, 1))
+    note, onset = (np.concatenate([y[i][0, EDGE:-EDGE] for y in outputs])[:frames] for i in (0, 1))
     return note, onset
 
 

@@ -158,7 +158,7 @@ def measure(subject: Subject) -> Result:
 
 def tables(result: Result) -> list[Table]:
     def probability(kind: str) -> str:
-        value, interval = result[f"{kind}_likelier"].values()
+        value, interval = (result[f"{kind}_likelier"][x] for x in ("value", "interval"))
         between = f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "too few windows"
         return f"{value:.2f} ({between})"
 
@@ -216,24 +216,23 @@ def figures(result: Result) -> list[Figure]:
         axis.set(xlabel=label, ylabel="part of windows up to it")
         axis.legend()
     caption = (
-        "How much windows share with training songs. Where the line of the samples lies right of "
+        "How much windows share with training songs. Where the line of the samples is right of "
         "that of held-out songs, the model copies."
     )
     return [Figure("Making or copying", caption, png(figure))]
 
 
 def scores(result: Result) -> list[Score]:
-    found = result["run_likelier"]
-    interval = tuple(found["interval"]) if found["interval"] else None
+    value, interval = (result["run_likelier"][x] for x in ("value", "interval"))
     name = "P(a sample's run is longer than a held-out song's)"
-    return [Score(name, found["value"], "lower", interval=interval)]
+    return [Score(name, value, "lower", interval=tuple(interval) if interval else None)]
 
 
 SUITE = Suite(
     title="Memorisation",
     about=(
         "Whether samples repeat training songs: the longest runs of codes they share with them, "
-        "beside the same for songs that training never saw."
+        "compared with those of songs that training never saw."
     ),
     measure=measure,
     tables=tables,

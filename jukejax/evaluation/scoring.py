@@ -1,8 +1,8 @@
 """Bits of tokens under a prior, window by window, and their sums by song and by position.
 
 Bits are -log2 of the probability that the prior gives a token after those before it in its window.
-A batch is what the prior reads; the keys of `BESIDE` may stand beside that, and are not passed to
-the prior. B batch, T tokens of a window.
+A batch is what the prior reads; it may also have the keys in `EXTRA`, which are not passed to the
+prior. B batch, T tokens of a window.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jukejax.parallel.mesh import COMPUTE, host_rows, put_batch, replicated
 HostBatch = dict[str, np.ndarray]
 Scorer = Callable[[HostBatch], NDArray[np.float64]]
 CountBits = Callable[[NDArray[Any]], Mapping[str, NDArray[np.float64]]]
-BESIDE = ("valid", "song", "place", "counted")
+EXTRA = ("valid", "song", "place", "counted")
 POSITIONS = 64  # points of the curve over a window, at most
 
 
@@ -38,35 +38,35 @@ def make_scorer(config: PriorConfig, params: Any, mesh: Mesh) -> Scorer:
       CheckpointError: bits are not finite.
     """
 
-    def bits(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
+    def program(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
         with nn.logical_axis_rules(list(COMPUTE)):
             return token_bits(config, params, batch)["music"]
 
-    jitted = jax.jit(bits, out_shardings=replicated(mesh))
+    jitted = jax.jit(program, out_shardings=replicated(mesh))
 
     def scorer(batch: HostBatch) -> NDArray[np.float64]:
         rows = host_rows(mesh, len(batch["codes"]))
-        own = {name: array[rows] for name, array in batch.items() if name not in BESIDE}
+        own = {name: array[rows] for name, array in batch.items() if name not in EXTRA}
         with jax.set_mesh(mesh):
-            found = np.asarray(jitted(params, put_batch(mesh, own)), np.float64)
-        if not np.isfinite(found).all():
+            bits = np.asarray(jitted(params, put_batch(mesh, own)), np.float64)
+        if not np.isfinite(bits).all():
             raise CheckpointError(
                 f"The prior of level {config.level} gives bits that are not finite on held-out "
                 "codes: its weights are damaged or its training diverged; go back to an earlier "
                 "checkpoint."
             )
-        return found
+        return bits
 
     return scorer
 
 
 def score_all(scorer: Scorer, windows: HostBatch, batch: int) -> NDArray[np.float64]:
     """Bits (N, T) of any number N of windows, `batch` at a time."""
-    count, found = len(windows["codes"]), []
+    count, bits = len(windows["codes"]), []
     for first in range(0, count, batch):
         rows = np.minimum(np.arange(first, first + batch), count - 1)  # padded with the last one
-        found.append(scorer({name: array[rows] for name, array in windows.items()}))
-    return np.concatenate(found)[:count]
+        bits.append(scorer({name: array[rows] for name, array in windows.items()}))
+    return np.concatenate(bits)[:count]
 
 
 def by_song(bits: NDArray[np.float64], song: NDArray[Any]) -> dict[str, list[float]]:

@@ -103,8 +103,8 @@ class LevelCounts:
     def add(self, sounds: Iterable[Sound]) -> LevelCounts:
         for sound in sounds:
             for scale, size in enumerate(SCALES):
-                found = spectra(sound, self.rate, size, size // 2)
-                bins = np.clip(np.floor(found) - _LOW_DB, 0, _HIGH_DB - _LOW_DB - 1).astype(int)
+                decibels = spectra(sound, self.rate, size, size // 2)
+                bins = np.clip(np.floor(decibels) - _LOW_DB, 0, _HIGH_DB - _LOW_DB - 1).astype(int)
                 for band in range(_BANDS):
                     self.counts[scale, band] += np.bincount(
                         bins[:, band], minlength=_HIGH_DB - _LOW_DB

@@ -92,12 +92,12 @@ class Subject:
         """The codes of the songs; CheckpointError where another VQ-VAE encoded them."""
         if self._codes is None:
             raise Lacking("This needs codes of the songs; give --codes.")
-        found = self._codes.fingerprint
-        if found != self.vqvae.fingerprint:
+        encoded_by = self._codes.fingerprint
+        if encoded_by != self.vqvae.fingerprint:
             raise CheckpointError(
-                f"{self._codes} holds codes of VQ-VAE {found}, but {self.directory.path} names "
-                f"VQ-VAE {self.vqvae.fingerprint}; encode the songs with this one, or name the "
-                "other."
+                f"{self._codes} holds codes of VQ-VAE {encoded_by}, but {self.directory.path} "
+                f"names VQ-VAE {self.vqvae.fingerprint}; encode the songs with this one, or name "
+                "the other."
             )
         return self._codes
 

@@ -87,12 +87,12 @@ def run(names: Iterable[str], subject: Subject) -> dict[str, Any]:
     """
     names = list(SUITES) if tuple(names) == ("all",) else list(names)
     check_names(names)
-    found: dict[str, Any] = {}
+    computed: dict[str, Any] = {}
     failures: dict[str, Exception] = {}
     first = jax.process_index() == 0
     for name in names:
         try:
-            found[name] = run_suite(name, subject)
+            computed[name] = run_suite(name, subject)
         except (CheckpointError, ConfigError, DataError) as error:
             if names == [name]:
                 raise
@@ -100,12 +100,12 @@ def run(names: Iterable[str], subject: Subject) -> dict[str, Any]:
                 failures[name] = error
             if first:
                 print(f"{name} is left out: {error}\n")
-    if found and first:
-        print(f"{costs(found, subject.out)}\n\nReport: {subject.out / 'index.html'}")
+    if computed and first:
+        print(f"{costs(computed, subject.out)}\n\nReport: {subject.out / 'index.html'}")
     if failures:
         reasons = dict.fromkeys(f"{str(error).rstrip('.')}." for error in failures.values())
         raise CheckpointError(f"{', '.join(failures)} could not run: {' '.join(reasons)}")
-    return found
+    return computed
 
 
 def costs(names: Iterable[str], out: Path) -> str:

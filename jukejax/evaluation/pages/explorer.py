@@ -93,7 +93,7 @@ def sample_sources(file: Path) -> list[Source]:
     folder, job = file.parent, sample_page.read_job(file.parent)
     top = f"level_{int(job['levels'][0]['level'])}" if job["levels"] else ""
     steps = (re.search(r"step (\d+)", str(level.get("weights"))) for level in job["levels"])
-    step = next((int(found[1]) for found in steps if found), None)
+    step = next((int(match[1]) for match in steps if match), None)
     sources = []
     for index, entry in enumerate(job["items"]):
         song = sample_page.describe(folder, job, index)
