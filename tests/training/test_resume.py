@@ -62,7 +62,7 @@ def test_another_model_or_other_data_do_not_continue(tmp_path):
 
 
 def test_a_start_may_differ_in_how_it_trains(imported):
-    model = replace(EXPERIMENT.model, dtype="bfloat16", remat="layer")
+    model = replace(EXPERIMENT.model, dtype="bfloat16", remat="layer", layers="plain")
     other = replace(EXPERIMENT, model=model, optimizer=OptimizerConfig(kind="jukebox"))
     check_start(other, NOTE, imported, print)
 
