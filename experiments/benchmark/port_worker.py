@@ -7,6 +7,7 @@ Runs the port of Jukebox in transformers, of the sizes that it reads as JSON fro
 printed. Anything that the libraries print goes to stderr.
 """
 
+import functools
 import json
 import os
 import sys
@@ -52,60 +53,51 @@ def labels(batch):
 class Tasks:
     """The tasks by name; models are made when first needed."""
 
-    def __init__(self):
-        self.made = {}
+    prior = functools.cached_property(lambda self: make_prior().eval())
 
-    def once(self, name, make):
-        if name not in self.made:
-            self.made[name] = make()
-        return self.made[name]
-
-    def sample(self, batch):
-        prior = self.once("prior", lambda: make_prior().eval())
-        with torch.no_grad():
-            prior.sample(batch, metadata=labels(batch), sample_tokens=sizes["tokens"])
-
-    def train(self):
-        prior, optimizer, codes = self.once("train", self.trained)
-        audio, metadata, _ = prior.get_cond(None, labels(len(codes)))
-        prior.prior(codes, audio, metadata, None)[0].backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
+    @functools.cached_property
     def trained(self):
-        prior = make_prior().train()
-        for p in prior.parameters():
-            p.requires_grad = True
+        prior = make_prior().train().requires_grad_(True)
         codes = torch.randint(0, 2048, (sizes["train_batch"], sizes["context"]))
         return prior, torch.optim.Adam(prior.parameters(), lr=3e-4), codes
 
+    @functools.cached_property
     def vqvae(self):
         model = JukeboxVQVAE(JukeboxVQVAEConfig(sample_length=sizes["samples"])).eval()
         for level in model.bottleneck.level_blocks:
             level.codebook.normal_()
         return model
 
-    def encode(self):
-        model = self.once("vqvae", self.vqvae)
-        with torch.no_grad():
-            self.codes = model.encode(0.1 * torch.randn(1, sizes["samples"], 1))
+    @functools.cached_property
+    def codes(self):
+        return self.encode()
 
+    @torch.no_grad()
+    def sample(self, batch):
+        self.prior.sample(batch, metadata=labels(batch), sample_tokens=sizes["tokens"])
+
+    def train(self):
+        prior, optimizer, codes = self.trained
+        audio, metadata, _ = prior.get_cond(None, labels(len(codes)))
+        prior.prior(codes, audio, metadata, None)[0].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    @torch.no_grad()
+    def encode(self):
+        return self.vqvae.encode(0.1 * torch.randn(1, sizes["samples"], 1))
+
+    @torch.no_grad()
     def decode(self):
-        if not hasattr(self, "codes"):
-            self.encode()
-        with torch.no_grad():
-            self.once("vqvae", self.vqvae).decode(self.codes, start_level=0)
+        self.vqvae.decode(self.codes, start_level=0)
 
     def vqvae_gradients(self):
-        model = self.once("vqvae", self.vqvae)
-        for p in model.parameters():
-            p.requires_grad = True
+        model = self.vqvae.requires_grad_(True)
         x = 0.1 * torch.randn(1, 1, sizes["gradient_samples"])
         for encoder, decoder in zip(model.encoders, model.decoders):  # noqa: B905
             ((decoder([encoder(x)[-1]], all_levels=False) - x) ** 2).mean().backward()
         model.zero_grad()
-        for p in model.parameters():
-            p.requires_grad = False
+        model.requires_grad_(False)
 
 
 tasks = Tasks()
