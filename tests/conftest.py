@@ -31,3 +31,11 @@ def published_weights(monkeypatch):
     monkeypatch.delenv("JUKEJAX_CACHE")
     if os.environ["JUKEJAX_TEST_CACHE"]:
         monkeypatch.setenv("JUKEJAX_CACHE", os.environ["JUKEJAX_TEST_CACHE"])
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """The model directory of `tiny_model`, written once; tests only read it."""
+    import tiny_model
+
+    return tiny_model.write(tmp_path_factory.mktemp("tiny"))

@@ -28,15 +28,10 @@ OPTIONS = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tiny_model.write(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def model(folder):
+def model(tiny_folder):
     with pytest.MonkeyPatch.context() as patch:
         tiny_model.read_once(patch)
-        yield jukejax.load(folder)
+        yield jukejax.load(tiny_folder)
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +56,11 @@ def test_importing_the_package_imports_no_jax():
         jukejax.lod  # noqa: B018
 
 
-def test_codes_are_those_of_the_command(song, folder, tmp_path):
+def test_codes_are_those_of_the_command(song, tiny_folder, tmp_path):
     run(
         Command(
-            out=tmp_path, model=folder, artist="ella", genre=("jazz",), seconds=SECONDS, seed=5,
-            temperature=(3.0,) * 3, hop_fraction=(0.5,) * 3,
+            out=tmp_path, model=tiny_folder, artist="ella", genre=("jazz",), seconds=SECONDS,
+            seed=5, temperature=(3.0,) * 3, hop_fraction=(0.5,) * 3,
         )
     )  # fmt: skip
     for level in range(3):
@@ -179,7 +174,7 @@ def test_mistakes_are_sentences(model):
     assert "8000 Hz" in repr(model)
 
 
-def test_a_prior_of_another_vq_vae_is_refused(model, folder, tmp_path):
+def test_a_prior_of_another_vq_vae_is_refused(model, tmp_path):
     """Its codes would mean other sounds; nothing is sampled or written."""
     directory = model.loaded.directory
     foreign = PriorExperiment(model=tiny_model.TOP)

@@ -72,11 +72,15 @@ def write(folder, scale=0.5, **larger):
     return folder / "model"
 
 
+_load_vqvae = functools.cache(load_vqvae)
+_READ = {}  # by function, path, level and mesh
+
+
 def read_once(patch):
-    """Reads a VQ-VAE, and each level's prior, once a mesh."""
+    """Reads a VQ-VAE, and each level's prior, once per mesh in all tests of a process."""
 
     def once(function):
-        known = {}
+        known = _READ.setdefault(function.__name__, {})
 
         def call(self, *arguments):
             key = (self.path, arguments[-1], *(x for x in arguments if isinstance(x, Mesh)))
@@ -86,7 +90,7 @@ def read_once(patch):
 
         return call
 
-    patch.setattr(model_dir, "load_vqvae", functools.cache(load_vqvae))
+    patch.setattr(model_dir, "load_vqvae", _load_vqvae)
     patch.setattr(ModelDir, "load_prior", once(ModelDir.load_prior))
     patch.setattr(ModelDir, "prior_config", once(ModelDir.prior_config))
 

@@ -6,9 +6,9 @@ import tiny_model
 from jukejax.evaluation.pages import sample_page
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model.write(tmp_path_factory.mktemp("tiny"))
+@pytest.fixture(scope="session")
+def model(tiny_folder):
+    return tiny_folder
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tiny_model
 
 from experiments import compose
 from jukejax.evaluation.pages import sample_page
@@ -18,9 +17,8 @@ def codes(song, node, level=2):
 
 
 @pytest.fixture(scope="module")
-def song(tmp_path_factory):
+def song(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compose")
-    model = tiny_model.write(folder)
     song = folder / "song"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sample_page, "write_page", lambda out: out)

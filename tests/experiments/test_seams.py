@@ -12,11 +12,11 @@ from jukejax.config import ConfigError
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory):
+def sample(model, tmp_path_factory):
     """Two finished songs of one chain: 38, 76 and 152 codes, windows of 16."""
     folder = tmp_path_factory.mktemp("seams")
     return tiny_model.sample(
-        folder / "songs", model=tiny_model.write(folder), artist="ella", genre=("jazz",),
+        folder / "songs", model=model, artist="ella", genre=("jazz",),
         seconds=0.0751, count=2, temperature=(3.0,) * 3, hop_fraction=(0.5,) * 3,
     )  # fmt: skip
 
