@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import sys
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -180,8 +181,8 @@ def demo_sound():
     """Twelve seconds of a bundled track, mono, and its rate."""
     import soundfile
 
-    from experiments.demo import MUSIC
+    from data_pipeline import prepare
 
-    path = MUSIC.parent / "audio" / "sectoid_feelings.ogg"
+    path = Path(prepare.__file__).parent / "demo_music" / "audio" / "sectoid_feelings.ogg"
     sound, rate = soundfile.read(path, stop=12 * 44_100 + 4000, dtype="float32")
     return sound.mean(axis=1), rate
