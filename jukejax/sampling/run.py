@@ -64,8 +64,7 @@ def sample_into(
     records = [_record(level, job, config) for level in levels.values()]
     given = request.given or [np.zeros((len(job.items), 0), np.int32)] * config.levels
     sample = SampleDir(out, job, config.sample_rate, records, given, request.notes)
-    lengths = [samples // hop for hop in config.hops]
-    board = Board(sample, job, lengths, list(levels.values()))
+    board = Board(sample, job, [samples // hop for hop in config.hops], list(levels.values()))
     for number, level in levels.items():
         above = number + 1
         if level.config.upper and above not in levels and not board.finished(above):
