@@ -36,7 +36,6 @@ create index if not exists prints_by_song on prints(song);
 create index if not exists prints_by_value on prints(value);
 create index if not exists songs_by_digest on songs(digest);
 """
-_COLUMNS = 16
 
 
 @contextlib.contextmanager
@@ -80,13 +79,15 @@ def collect(data_dir: Path, database: sqlite3.Connection, workers: int, show: bo
                 # labels may have changed though the sound has not
                 row = database.execute("select state from songs where id = ?", (song.id,))
                 if row.fetchone() == (state,):
-                    _relabel(database, song, number)
+                    _store(database, song, _labels(song, number))
                     bar.update()
                 else:
                     yield song
 
         for song, figures in _measured(data_dir, pending(), workers):
-            _store(database, song, states.of(song), number, figures)
+            prints = figures.pop("prints")
+            columns = {"state": states.of(song), **figures, **_labels(song, number)}
+            _store_figures(database, song, columns, prints)
             done += 1
             bar.update()
             if done % _COMMIT == 0:
@@ -125,44 +126,41 @@ def _measured(
     return results(of_song, songs, workers)
 
 
-def _labels(song: PreparedSong) -> list[Any]:
-    """artist, words of lyrics, words with times, method, score, adherence."""
+def _labels(song: PreparedSong, number: int) -> dict[str, Any]:
+    """Columns that do not depend on a song's sound; `number` is that of this pass."""
     alignment = song.alignment or {}
-    method = alignment.get("method") or ("given" if song.words else None)
-    scores = [alignment.get(name) for name in ("score", "adherence")]
-    numbers = [float(x) if isinstance(x, int | float) else None for x in scores]
-    return [song.artist, len(song.lyrics.split()), len(song.words), method, *numbers]
+    scores = {name: alignment.get(name) for name in ("score", "adherence")}
+    return {
+        "pass": number,
+        "split": song.split,
+        "artist": song.artist,
+        "lyrics": len(song.lyrics.split()),
+        "words": len(song.words),
+        "method": alignment.get("method") or ("given" if song.words else None),
+        **{name: float(x) if isinstance(x, int | float) else None for name, x in scores.items()},
+    }
 
 
-def _relabel(database: sqlite3.Connection, song: PreparedSong, number: int) -> None:
-    names = ("artist", "lyrics", "words", "method", "score", "adherence", "pass", "split")
-    values = [*_labels(song), number, song.split, song.id]
-    assignments = ", ".join(f"{name} = ?" for name in names)
-    database.execute(f"update songs set {assignments} where id = ?", values)
-    _store_genres(database, song)
-
-
-def _store_genres(database: sqlite3.Connection, song: PreparedSong) -> None:
+def _store(database: sqlite3.Connection, song: PreparedSong, columns: dict[str, Any]) -> None:
+    """Writes columns of a song, leaving its others, and its genres."""
+    names = ", ".join(columns)
+    marks = ", ".join("?" * len(columns))
+    changes = ", ".join(f"{name} = excluded.{name}" for name in columns)
+    database.execute(
+        f"insert into songs (id, {names}) values (?, {marks}) on conflict(id) do update set {changes}",
+        [song.id, *columns.values()],
+    )
     database.execute("delete from genres where song = ?", (song.id,))
     rows = [(song.id, genre) for genre in dict.fromkeys(song.genres)]
     database.executemany("insert into genres values (?, ?)", rows)
 
 
-def _store(
-    database: sqlite3.Connection,
-    song: PreparedSong,
-    state: str,
-    number: int,
-    figures: dict[str, Any],
+def _store_figures(
+    database: sqlite3.Connection, song: PreparedSong, columns: dict[str, Any], prints: Any
 ) -> None:
-    artist, *labels = _labels(song)
+    """Writes all columns of a song, and its fingerprint."""
     seconds = song.n_samples / song.sample_rate
-    names = ("loudness", "peak_db", "silence", "clipped", "digest")
-    row = [song.id, state, number, song.split, seconds, artist]
-    row += [*(figures[name] for name in names), *labels]
-    marks = ", ".join("?" * _COLUMNS)
-    database.execute(f"insert or replace into songs values ({marks})", row)
-    _store_genres(database, song)
+    _store(database, song, {"seconds": seconds, **columns})
     database.execute("delete from prints where song = ?", (song.id,))
-    rows = [(value, frame, song.id) for value, frame in figures["prints"]]
+    rows = [(value, frame, song.id) for value, frame in prints]
     database.executemany("insert into prints values (?, ?, ?)", rows)
