@@ -147,7 +147,8 @@ def _store(database: sqlite3.Connection, song: PreparedSong, columns: dict[str, 
     marks = ", ".join("?" * len(columns))
     changes = ", ".join(f"{name} = excluded.{name}" for name in columns)
     database.execute(
-        f"insert into songs (id, {names}) values (?, {marks}) on conflict(id) do update set {changes}",
+        f"insert into songs (id, {names}) values (?, {marks})"
+        f" on conflict(id) do update set {changes}",
         [song.id, *columns.values()],
     )
     database.execute("delete from genres where song = ?", (song.id,))
