@@ -125,7 +125,7 @@ def test_passes_are_other_mixes_of_the_training_songs(folder, codes, distances):
         found = read_song_codes(codes, f"a#{number}")
         for level, expected in enumerate(distances("a", left)):
             assert beyond_ties(found[level], expected) == 0
-        assert beyond_ties(found[0], distances("a", 1 - left)[0]) > len(found[0]) // 10
+        assert beyond_ties(found[0], distances("a", 1 - left)[0]) > 20
     song = next(song for song in listed if song.id == "c#2")
     assert (song.artist, song.n_samples, song.split) == ("artist c", 5007, "train")
 
