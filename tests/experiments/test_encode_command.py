@@ -90,7 +90,7 @@ def beyond_ties(found, wanted):
     return int((wanted[np.arange(len(found)), found] - wanted.min(1) > 1e-4).sum())
 
 
-def test_a_split_alone_has_the_codes_that_it_has_beside_the_other(folder, codes, tmp_path):
+def test_codes_of_one_split_are_those_of_both(folder, codes, tmp_path):
     model = load_vqvae(folder / "vqvae", make_mesh(MeshConfig()))
     write_codes(model, command(folder, tmp_path / "codes"), splits=("test",))
     (song,) = prepared_songs(tmp_path / "codes")
@@ -149,10 +149,10 @@ def test_priors_are_trained_on_passes_and_tested_without(codes):
     assert {"a", "a#1", "a#2", "c#1", "e#2"} <= seen
 
 
-def test_an_older_data_set_is_read_and_gone_on_with(folder, tmp_path):
+def test_an_older_data_set_is_read_and_continued(folder, tmp_path):
     run(command(folder, tmp_path / "codes"))
     note = json.loads((tmp_path / "codes" / "codes.json").read_text())
-    assert set(note) == {"fingerprint", "hops", "segment", "codes"}  # as before there were passes
+    assert set(note) == {"fingerprint", "hops", "segment", "codes"}  # as in older files
     whole = digests(tmp_path / "codes")
     gone = next((tmp_path / "codes").glob("songs-train*"))
     gone.unlink()
@@ -163,19 +163,19 @@ def test_an_older_data_set_is_read_and_gone_on_with(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"batch": 0}, "batch is 0"),
         ({"passes": 0}, "--passes is 0"),
         ({"piece_seconds": float("nan")}, "piece_seconds"),
     ],
 )
-def test_bad_numbers_are_sentences(folder, tmp_path, wrong, told):
-    with pytest.raises((ConfigError, DataError), match=told):
+def test_bad_numbers_are_errors(folder, tmp_path, wrong, message):
+    with pytest.raises((ConfigError, DataError), match=message):
         run(command(folder, tmp_path / "codes", **wrong))
 
 
-def test_a_song_named_like_a_pass_is_refused(folder, tmp_path):
+def test_a_song_named_like_a_pass_is_an_error(folder, tmp_path):
     lines = [
         {"id": name, "audio": str(folder / "a.wav"), "split": "train"} for name in ("a", "a#1")
     ]
@@ -226,7 +226,7 @@ def notes(out):
 
 
 def until_it_writes(process, out):
-    """Waits for the first shard of this life."""
+    """Waits for the first shard of this start."""
     before = notes(out)
     while notes(out) == before and process.poll() is None:
         time.sleep(0.01)
@@ -251,7 +251,7 @@ def test_killed_at_random_moments_it_writes_the_same_records(many, tmp_path):
         process.kill()
         process.communicate()
         table.append(len(notes(out)))
-        for note in rng.sample(notes(out), max(0, len(notes(out)) - 5)):  # so that lives have work
+        for note in rng.sample(notes(out), max(0, len(notes(out)) - 5)):  # to leave work to do
             note.unlink()
     print("shards there at each kill:", table)
     finish(start(many, out, "many"))
@@ -263,9 +263,11 @@ def test_killed_at_random_moments_it_writes_the_same_records(many, tmp_path):
 def test_two_processes_write_what_one_does(many, tmp_path):
     finish(start(many, tmp_path / "one", "many"))
     port = 21_000 + os.getpid() % 20_000
-    told = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
-    both = [start(many, tmp_path / "two", "many", JAX_PROCESS_ID=str(i), **told) for i in range(2)]
+    cluster = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
+    both = [
+        start(many, tmp_path / "two", "many", JAX_PROCESS_ID=str(i), **cluster) for i in range(2)
+    ]
     outputs = [finish(process) for process in both]
     assert digests(tmp_path / "two") == digests(tmp_path / "one")
-    assert all("minutes of music" in output for output in outputs)  # each had some to do
+    assert all("minutes of music" in output for output in outputs)  # each wrote a part
     assert jax.process_count() == 1

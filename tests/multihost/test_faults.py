@@ -1,4 +1,4 @@
-"""Runs that are killed at random and started again end as undisturbed ones do, bit for bit."""
+"""Runs that are killed at random and started again end as uninterrupted ones, bit for bit."""
 
 import contextlib
 import os
@@ -42,7 +42,7 @@ def last_step(workdir):
 
 
 class Killer(threading.Thread):
-    """Kills a process of a run at each of some steps, one way or another; writes down what."""
+    """Kills a process of a run at given steps, in given ways, and logs it."""
 
     def __init__(self, workdir, kills, seed):
         super().__init__(daemon=True)
@@ -67,7 +67,7 @@ class Killer(threading.Thread):
             self.wait(lambda seen=seen: len(events(self.workdir)) >= seen + 2)
 
     def is_saving(self):
-        """Whether a checkpoint is half written; not one that an earlier attempt left behind."""
+        """Whether a checkpoint is being written (remains of earlier attempts do not count)."""
         begun = [e["time"] for e in events(self.workdir) if e["event"] == "start"][-1]
         with contextlib.suppress(FileNotFoundError):  # finished while it was looked at
             parts = (self.workdir / "checkpoints").glob("*tmp*")
@@ -80,7 +80,7 @@ class Killer(threading.Thread):
             time.sleep(0.01)
 
 
-def test_a_run_killed_five_times_ends_as_the_undisturbed_one(tmp_path, capsys):
+def test_a_run_killed_five_times_ends_as_the_uninterrupted_one(tmp_path, capsys):
     train = {"steps": STEPS, "checkpoint_every": 20, "evaluate_every": 10_000}
     chance = random.Random(time.time_ns())
     seed = chance.randrange(10**6)

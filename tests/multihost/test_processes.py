@@ -51,10 +51,10 @@ def test_two_processes_do_what_one_does(tmp_path, kind, start, rows):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, expected
     )
-    # the first process alone speaks and writes
+    # only process 0 prints and writes
     assert "[0] step 3/3" in outputs[0] and "step 3/3" not in outputs[1]
     assert len(list((tmp_path / "two" / "tensorboard").iterdir())) == 1
-    # and what two processes saved, one goes on with
+    # one process continues from what two saved
     more, codes = run([kind, tmp_path / "two", "steps=4"], [environment(8)])
     assert codes == [0] and "step 4/4" in more[0]
 
@@ -73,7 +73,7 @@ def test_sigterm_to_one_stops_both_at_the_same_step(tmp_path):
         assert f"Stopped at step {step} of 100000" in output
 
 
-def test_a_folder_that_is_not_shared_is_refused(tmp_path):
+def test_a_folder_that_is_not_shared_is_an_error(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     children = [

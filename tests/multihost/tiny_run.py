@@ -48,9 +48,9 @@ PRIOR = PriorExperiment(
     optimizer=OPTIMIZER, train=TRAIN,
 )  # fmt: skip
 KINDS = {
-    "vqvae": VQVAE,  # on devices in an order that scatters a process's rows
+    "vqvae": VQVAE,  # in an order of devices that scatters the rows of a process
     "prior": replace(PRIOR, mesh=MeshConfig(data=2, fsdp=2, tensor=2)),
-    # across processes: both hold all rows
+    # across processes: both have all rows
     "tensor": replace(PRIOR, mesh=MeshConfig(data=1, fsdp=1, tensor=8)),
     "pair": PRIOR,
 }
