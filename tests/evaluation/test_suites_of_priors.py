@@ -183,7 +183,6 @@ def test_generation_samples_and_compares(trained, tmp_path, bands):
 def test_samples_are_judged_while_a_prior_trains(trained, folder, tmp_path, bands, monkeypatch):
     """On songs of genres that the prior's label names lack, which are then not asked for."""
     short = functools.partial(subject.Generate, 3, 0.5, "bands")
-    monkeypatch.setattr(subject, "Generate", short)
     experiment, _ = load_experiment(trained / "prior_2")
     settings = TrainConfig(steps=2, batch=8, evaluate_every=2, evaluate_batches=1)
     experiment = dataclasses.replace(experiment, train=settings, mesh=MeshConfig(data=4, fsdp=2))
@@ -194,7 +193,9 @@ def test_samples_are_judged_while_a_prior_trains(trained, folder, tmp_path, band
             folder / "codes", tmp_path / where, experiment, evaluate=suites,
             labels=folder / "labels.json", evaluate_every=2, **beside,
         )  # fmt: skip
-        train(training, lines.append)
+        with monkeypatch.context() as patch:
+            patch.setattr(subject, "Generate", short)
+            train(training, lines.append)
 
     trains("alone")
     left = [line for line in lines if "left out" in line]
