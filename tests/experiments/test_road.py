@@ -1,28 +1,30 @@
-"""The whole road by its real commands: sound files -> records -> models -> a song -> figures.
+"""All commands in a row: sound files -> records -> models -> a song -> figures.
 
-Each command is a process of its own, as its users run it; one of each kind is stopped on the way.
+The commands run in this process, but for one that is stopped by Ctrl-C and one as users start it.
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
+import processes
 import pytest
 import soundfile
+
+from experiments import cli
+from experiments.demo import summary
 
 pytestmark = pytest.mark.slow
 
 VQVAE = (
     "--model.width 4 --model.depth 1 --model.emb-width 4 --model.codes 32 --samples 2048 "
-    "--train.batch 4 --train.steps 8 --optimizer.decay-steps 8 --train.log-every 2 "
+    "--train.batch 8 --train.steps 8 --optimizer.decay-steps 8 --train.log-every 2 "
     "--train.evaluate-every 4 --train.checkpoint-every 100"
 )
 PRIOR = (
-    "--model.codes 32 --model.n-ctx 64 --model.blocks 8 --model.width 16 --train.batch 4 "
+    "--model.codes 32 --model.n-ctx 64 --model.blocks 8 --model.width 16 --train.batch 8 "
     "--train.steps 6 --optimizer.decay-steps 6 --train.log-every 2 --train.evaluate-every 3"
 )
 SMALL = {
@@ -32,31 +34,31 @@ SMALL = {
 }
 
 
-def command(*arguments, check=True):
-    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
-    line = [sys.executable, "-m", *map(str, arguments)]
-    done = subprocess.run(line, capture_output=True, text=True, env=environment)
-    if check:
-        assert done.returncode == 0, done.stdout + done.stderr
-    return done
+def run(*arguments):
+    cli.run_command(*map(str, arguments))
 
 
-def interrupt(seconds, *arguments):
-    """Runs a command and presses Ctrl-C when its first line of progress is out, or later."""
-    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
-    line = [sys.executable, "-m", *map(str, arguments)]
+def refused(*arguments):
+    """The sentence that a command ends with."""
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments)
+    return stop.value.code
+
+
+def stop_training(arguments):
+    """Trains in a process of its own, and presses Ctrl-C at the first line of progress."""
+    line = [sys.executable, "-m", "experiments", *map(str, arguments), "--train.steps", "100000"]
+    environment = processes.environment(8, PYTHONUNBUFFERED=1)
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        time.sleep(seconds)
+        assert process.stdout.readline().startswith("step 2/")
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=120)
-    return first, process.returncode
+    assert process.returncode == cli.STOPPED
 
 
 @pytest.fixture(scope="module")
 def road(tmp_path_factory):
-    """A folder with everything up to the trained model."""
+    """A folder with everything up to the trained model; training the VQ-VAE was stopped once."""
     folder = tmp_path_factory.mktemp("road")
     rng = np.random.default_rng(0)
     lines = []
@@ -68,67 +70,60 @@ def road(tmp_path_factory):
         line = {"id": f"s{i}", "audio": f"song{i}.wav", "artist": "Sine 🎸", "genres": ["tone"]}
         lines.append(json.dumps({**line, "lyrics": f"la la {i}", "split": split}))
     (folder / "songs.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    command(
-        "experiments.prepare", "build", "--manifest", folder / "songs.jsonl",
-        "--out", folder / "songs",
-    )  # fmt: skip
-    train = ["experiments.train", "demo_vqvae", "--data", folder / "songs", "--workdir"]
-    slow = [*VQVAE.split(), "--train.steps", "100000"]
-    first, code = interrupt(1.0, *train, folder / "stopped", *slow)
-    assert first.startswith("step 2/") and code == 130
-    command(*train, folder / "vqvae", *VQVAE.split())
-    command(
-        "experiments.encode", "--vqvae", folder / "vqvae", "--data", folder / "songs",
-        "--out", folder / "codes",
-    )  # fmt: skip
+    (folder / "words.txt").write_text("la la la")
+    songs, codes, vqvae = folder / "songs", folder / "codes", folder / "vqvae"
+    run("prepare", "build", "--manifest", folder / "songs.jsonl", "--out", songs)
+    train = ["train", "demo_vqvae", "--data", songs, "--workdir", vqvae, *VQVAE.split()]
+    stop_training(train)
+    stopped = saved_steps(vqvae)[-1]
+    assert json.loads(last_line(vqvae / "metrics.jsonl"))["step"] <= stopped
+    run(*train, "--train.steps", stopped + 4)
+    run("encode", "--vqvae", vqvae, "--data", songs, "--out", codes)
     for preset, extra in SMALL.items():
-        command(
-            "experiments.train", preset, "--data", folder / "codes", "--workdir", folder / preset,
-            *PRIOR.split(), *extra.split(),
-        )  # fmt: skip
-    priors = dict(zip("210", SMALL, strict=True))
-    model = {
-        "vqvae": "../vqvae",
-        "priors": {level: f"../{preset}" for level, preset in priors.items()},
-        "labels": "../codes/labels.json",
-    }
-    (folder / "model").mkdir()
-    (folder / "model" / "model.json").write_text(json.dumps(model))
+        workdir = folder / preset
+        run("train", preset, "--data", codes, "--workdir", workdir, *PRIOR.split(), *extra.split())
+    run(
+        "model", "make", "--vqvae", vqvae, "--priors", *(folder / preset for preset in SMALL),
+        "--labels", codes / "labels.json", "--out", folder / "model",
+    )  # fmt: skip
+    (folder / "stopped").write_text(str(stopped))
     return folder
 
 
-def sample(road, out, *more):
-    words = road / "words.txt"
-    words.write_text("la la la")
-    return command(
-        "experiments.sample", "--model", road / "model", "--out", road / out, "--artist", "sine 🎸",
-        "--genre", "tone", "--lyrics", words, "--seconds", "0.4", "--seed", "3", *more,
-        check=False,
-    )  # fmt: skip
+def saved_steps(workdir):
+    return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir())
 
 
-def test_stopped_training_had_saved_and_goes_on(road):
-    steps = sorted(int(p.name) for p in (road / "stopped" / "checkpoints").iterdir())
-    records = [json.loads(line) for line in (road / "stopped" / "metrics.jsonl").open()]
-    done = command(
-        "experiments.train", "demo_vqvae", "--data", road / "songs", "--workdir",
-        road / "stopped", *VQVAE.split(), "--train.steps", str(steps[-1] + 4),
-    )  # fmt: skip
-    assert records[-1]["step"] <= steps[-1]
-    assert f"step {steps[-1] + 4}/{steps[-1] + 4}" in done.stdout
+def last_line(path):
+    return path.read_text().splitlines()[-1]
+
+
+def request(road, out, *more):
+    return [
+        "sample", "--model", road / "model", "--out", road / out, "--artist", "sine 🎸",
+        "--genre", "tone", "--lyrics", road / "words.txt", "--seconds", 0.4, "--seed", 3, *more,
+    ]  # fmt: skip
+
+
+def test_training_stopped_by_ctrl_c_continues(road):
+    stopped = int((road / "stopped").read_text())
+    records = [json.loads(line) for line in (road / "vqvae" / "metrics.jsonl").open()]
+    steps = [record["step"] for record in records if "train/gradient_norm" in record]
+    assert steps[0] == 2 and steps[-1] == stopped + 4 and steps == sorted(set(steps))
+    assert saved_steps(road / "vqvae")[-1] == stopped + 4
 
 
 def test_another_model_in_the_same_workdir_is_refused(road):
-    done = command(
-        "experiments.train", "demo_vqvae", "--data", road / "songs", "--workdir", road / "vqvae",
-        *VQVAE.split(), "--model.width", "8", check=False,
-    )  # fmt: skip
-    assert done.returncode == 1 and "another model" in done.stderr
-    assert "Traceback" not in done.stderr
+    workdir = ["--data", road / "songs", "--workdir", road / "vqvae"]
+    assert "another model" in refused(
+        "train", "demo_vqvae", *workdir, *VQVAE.split(), "--model.width", 8
+    )
 
 
-def test_a_song_at_every_level_and_a_page(road):
-    done = sample(road, "song")
+def test_a_song_at_every_level_and_a_page(road, capsys):
+    line = [sys.executable, "-m", "experiments", *map(str, request(road, "song"))]
+    environment = processes.environment(8)
+    done = subprocess.run(line, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     job = json.loads((road / "song" / "job.json").read_text())
     for level in job["levels"]:
@@ -137,26 +132,27 @@ def test_a_song_at_every_level_and_a_page(road):
         assert np.isfinite(audio).all()
     assert "sine 🎸" in (road / "song" / "index.html").read_text()
 
-    again = command(
-        "experiments.sample", "--job", road / "song" / "job.json", "--out", road / "again"
-    )
-    assert "Listen" in again.stdout
+    run("sample", "--job", road / "song" / "job.json", "--out", road / "again")
+    assert "Listen" in capsys.readouterr().out
     for level in (0, 1, 2):
         a, b = (np.load(road / d / f"level_{level}" / "codes.npz") for d in ("song", "again"))
         np.testing.assert_array_equal(a["codes"], b["codes"])
 
 
 def test_unknown_labels_are_named(road):
-    done = sample(road, "other", "--artist", "sine")
-    assert done.returncode == 1 and "sine 🎸" in done.stderr and "Traceback" not in done.stderr
+    assert "sine 🎸" in refused(*request(road, "other", "--artist", "sine"))
 
 
-def test_evaluation_reads_all_of_it_and_computes_once(road):
+def test_evaluation_reads_all_of_it_and_computes_once(road, capsys):
     line = [
-        "experiments.evaluate", "all", "--model", road / "model", "--songs", road / "songs",
+        "evaluate", "all", "--model", road / "model", "--songs", road / "songs",
         "--codes", road / "codes", "--out", road / "evaluation", "--json",
     ]  # fmt: skip
-    found = json.loads(command(*line).stdout.splitlines()[-1])
-    assert [row["level"] for row in found["likelihood"]["levels"]] == [2, 1, 0]
-    assert all(0 < row["used"] <= 1 for row in found["reconstruction"]["levels"])
-    assert "not computed again" in command(*line).stdout
+    run(*line)
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [row["level"] for row in figures["likelihood"]["levels"]] == [2, 1, 0]
+    assert all(0 < row["used"] <= 1 for row in figures["reconstruction"]["levels"])
+    run(*line)
+    assert "not computed again" in capsys.readouterr().out
+    table = summary(road / "evaluation").splitlines()  # what the demo prints of it
+    assert len(table) == 4 and table[1].startswith("2 (top)") and " dB " in table[1]
