@@ -18,10 +18,10 @@ def on_one_device(params):
     return mesh, jax.device_put(params, replicated(mesh))
 
 
-def filled(config, params, batch, u, first, stop, control):
+def filled(config, params, batch, u, first, stop, control, **options):
     """The stream after music tokens first .. stop - 1 of a window were drawn."""
     mesh, params = on_one_device(params)
-    loop = make_loop(config, mesh, params, len(u), control)
+    loop = make_loop(config, mesh, params, len(u), control, **options)
     params = loop.place(params)
     stream = loop.start(params, batch, first)
     return loop.fill(params, stream, u, first, stop, control, first)

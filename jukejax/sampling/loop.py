@@ -45,7 +45,7 @@ def on_device(config: PriorConfig) -> PriorConfig:
     return config
 
 
-def apart(mesh: Mesh, params: Any) -> Any:
+def apart(mesh: Mesh, params: Any, large: int = LARGE) -> Any:
     """Parameters as `decode.fill` reads them: on one CPU, an array of its own per large layer.
 
     On a CPU, a scan copies each layer out of the stack before it multiplies, which costs more than
@@ -53,6 +53,7 @@ def apart(mesh: Mesh, params: Any) -> Any:
 
     Args:
       params: arrays, or shapes with shardings.
+      large: bytes from which on a layer is large.
     """
     if mesh.size > 1 or mesh.devices.flat[0].platform != "cpu":
         return params
@@ -65,7 +66,7 @@ def apart(mesh: Mesh, params: Any) -> Any:
 
     def repeats(run: Any) -> Any:
         leaves, tree = jax.tree.flatten(run)
-        if sum(x.size * x.dtype.itemsize for x in leaves) <= leaves[0].shape[0] * LARGE:
+        if sum(x.size * x.dtype.itemsize for x in leaves) <= leaves[0].shape[0] * large:
             return run
         every = zip(*map(rows, leaves), strict=True)
         return tuple(jax.tree.unflatten(tree, one) for one in every)
@@ -156,6 +157,7 @@ class Loop:
     starting: Callable[..., Stream]
     starting_chain: Callable[..., Stream]
     filling: Callable[..., Stream]
+    large: int
 
     def place(self, params: Any) -> Any:
         """Parameters in the loop's layouts; arrays that have them already are not copied.
@@ -221,31 +223,34 @@ class Loop:
         """
         numbers = (np.int32(first), np.int32(stop), np.asarray(known, np.int32))
         uniforms, control = jax.device_put((uniforms, control), (self.formats[2], self.formats[5]))
-        params = apart(self.mesh, params)
+        params = apart(self.mesh, params, self.large)
         return self.filling(params, stream, uniforms, *numbers[:2], control, numbers[2])
 
 
 def make_loop(
-    config: PriorConfig, mesh: Mesh, params: Any, windows: int, control: Control, chains: int = 1
-) -> Loop:
+    config: PriorConfig, mesh: Mesh, params: Any, windows: int, control: Control, chains: int = 1,
+    large: int = LARGE,
+) -> Loop:  # fmt: skip
     """Compiles a loop, or returns the one that was compiled for the same shapes and shardings.
 
     Args:
       params: arrays on the devices of `mesh`, as `weights.convert` gives them.
       windows, chains: see `abstract_arguments`.
+      large: see `apart`.
     """
     shapes = jax.tree.map(lambda x: _abstract(x, x.sharding), params)
     leaves, tree = jax.tree.flatten((shapes, jax.eval_shape(lambda: control)))
-    return _make_loop(config, mesh, windows, chains, tree, tuple(leaves))
+    return _make_loop(config, mesh, windows, chains, large, tree, tuple(leaves))
 
 
 @functools.lru_cache(maxsize=64)
 def _make_loop(
-    config: PriorConfig, mesh: Mesh, windows: int, chains: int, tree: Any, leaves: tuple[Any, ...]
-) -> Loop:
+    config: PriorConfig, mesh: Mesh, windows: int, chains: int, large: int, tree: Any,
+    leaves: tuple[Any, ...],
+) -> Loop:  # fmt: skip
     params, control = jax.tree.unflatten(tree, leaves)
     _, *others = abstract_arguments(config, mesh, params, windows, control, chains)
-    arguments = (apart(mesh, params), *others)
+    arguments = (apart(mesh, params, large), *others)
     compiled = lower(config, mesh, arguments).compile()
 
     def known(format: Format, x: Any) -> Format:  # an unused argument has no layout
@@ -258,4 +263,4 @@ def _make_loop(
             return decode.prefill(config, params, batch, given)
 
     whole = jax.jit(prefill, out_shardings=formats[1])
-    return Loop(mesh, formats, whole, jax.jit(prefill), compiled)
+    return Loop(mesh, formats, whole, jax.jit(prefill), compiled, large)
