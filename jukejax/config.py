@@ -381,3 +381,8 @@ class PriorExperiment:
 
 
 Experiment = VQVAEExperiment | PriorExperiment
+
+
+def model_kind(of: type) -> str:
+    """What messages call a type of config or experiment: "a VQ-VAE" or "a prior"."""
+    return "a VQ-VAE" if of in (VQVAEConfig, VQVAEExperiment) else "a prior"

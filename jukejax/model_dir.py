@@ -27,6 +27,7 @@ from jukejax.config import (
     PriorExperiment,
     VQVAEConfig,
     VQVAEExperiment,
+    model_kind,
     to_dict,
 )
 from jukejax.errors import CheckpointError
@@ -72,7 +73,7 @@ def _load(workdir: str | Path, mesh: Mesh, kind: type) -> tuple[Any, dict[str, A
     experiment, note = load_experiment(workdir)
     if not isinstance(experiment, kind):
         raise CheckpointError(
-            f"{workdir} is the run of a {type(experiment).__name__}, not of a {kind.__name__}."
+            f"{workdir} is the run of {model_kind(type(experiment))}, not of {model_kind(kind)}."
         )
     # models are float32, whatever the storage in training
     wide = replace(experiment, train=replace(experiment.train, state_dtype="float32"))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jukejax.config import Experiment, LabelsConfig, PriorConfig
+from jukejax.config import Experiment, LabelsConfig, PriorConfig, model_kind
 from jukejax.errors import CheckpointError
 from jukejax.label_kinds import KINDS
 from jukejax.text.labels import TABLES, Vocabulary, labels_digest
@@ -19,6 +19,8 @@ from jukejax.training.checkpoint import directory, load_experiment, open_existin
 Log = Callable[[str], None]
 # fields that change how a model is trained, not what it computes: a new run may change them
 TRAINING_ONLY = ("dtype", "remat", "layers", "loss", "codebook_decay", "restart_threshold")
+# fields of the optimizer that a run may change when it continues: its state does not depend on them
+SCHEDULE = ("learning_rate", "warmup_steps", "decay", "decay_start", "decay_steps", "gamma")
 
 
 def check_continues(
@@ -30,7 +32,7 @@ def check_continues(
       experiment: the run's settings.
       note: "fingerprint" and "labels": the VQ-VAE of the data's codes, the digest of its names.
       workdir: the run's.
-      log: takes a sentence where the order of the data changes.
+      log: takes a sentence where the order of the data or the learning-rate schedule changes.
 
     Raises:
       CheckpointError: what differs, and what to do.
@@ -47,6 +49,11 @@ def check_continues(
             f"give another --workdir and --start-from {workdir}."
         )
     before_note.setdefault("labels", note.get("labels"))
+    schedule = {name: getattr(experiment.optimizer, name) for name in SCHEDULE}
+    same_schedule = dataclasses.replace(before.optimizer, **schedule)
+    if changed := differences(before.optimizer, same_schedule):
+        log(f"The learning-rate schedule changes from here on: {changed}.")
+    before = dataclasses.replace(before, optimizer=same_schedule)
     for name in ("model", "optimizer", "samples", "downmix", "label_dropout"):
         then, now = (getattr(e, name, None) for e in (before, experiment))
         if then != now:
@@ -140,8 +147,8 @@ def _before_growing(now: LabelsConfig, then: LabelsConfig) -> LabelsConfig:
 def differences(before: Any, now: Any, name: str = "") -> str:
     """The fields in which two configs differ, as "width 16, now 32"."""
     if not dataclasses.is_dataclass(before) or type(before) is not type(now):
-        if not name:
-            before, now = type(before).__name__, type(now).__name__
+        if dataclasses.is_dataclass(before) and not name:
+            before, now = model_kind(type(before)), model_kind(type(now))
         return f"{name} {before}, now {now}".strip()
     fields = [f.name for f in dataclasses.fields(before)]
     pairs = [(getattr(before, field), getattr(now, field), field) for field in fields]

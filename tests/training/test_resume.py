@@ -45,6 +45,24 @@ def test_another_batch_or_seed_is_allowed_and_logged(tmp_path):
     assert len(said) == 1 and said[0].startswith("train.batch was 8 and is 16")
 
 
+def test_the_schedule_may_change_and_the_change_is_logged(tmp_path):
+    config = {"experiment": to_dict(EXPERIMENT), **NOTE}
+    save_mapped(tmp_path, 5, {"ema": {"w": np.ones(3, np.float32)}}, config)
+    schedule = {
+        "learning_rate": 1e-5, "warmup_steps": 7, "decay": "step", "decay_start": 3,
+        "decay_steps": 11, "gamma": 0.25,
+    }  # fmt: skip
+    then = EXPERIMENT.optimizer
+    said = []
+    other = replace(EXPERIMENT, optimizer=replace(then, **schedule))
+    check_continues(other, NOTE, tmp_path, said.append)
+    changes = [f"{n} {getattr(then, n)}, now {v}" for n, v in schedule.items()]
+    changes = [c for c, n in zip(changes, schedule, strict=True) if getattr(then, n) != schedule[n]]
+    assert len(changes) > 4
+    assert len(said) == 1 and said[0].startswith("The learning-rate schedule changes")
+    assert all(change in said[0] for change in changes)
+
+
 def test_another_model_or_other_data_do_not_continue(tmp_path):
     config = {"experiment": to_dict(EXPERIMENT), **NOTE, "labels": "x"}
     save_mapped(tmp_path, 5, {"ema": {"w": np.ones(3, np.float32)}}, config)
@@ -56,6 +74,9 @@ def test_another_model_or_other_data_do_not_continue(tmp_path):
     other = replace(EXPERIMENT, optimizer=replace(EXPERIMENT.optimizer, b2=0.5))
     with pytest.raises(CheckpointError, match=r"another optimizer \(b2 .*, now 0.5\)"):
         check_continues(other, note, tmp_path, print)
+    dropped = replace(EXPERIMENT, label_dropout=0.25)
+    with pytest.raises(CheckpointError, match=r"another label_dropout \(0.0, now 0.25\)"):
+        check_continues(dropped, note, tmp_path, print)
     for name, words in (("fingerprint", "codes of VQ-VAE abc"), ("labels", "digest x")):
         with pytest.raises(CheckpointError, match=f"was trained on .*{words}, but .* has other"):
             check_continues(EXPERIMENT, {**note, name: "other"}, tmp_path, print)
@@ -72,7 +93,7 @@ def test_a_start_from_another_model_is_an_error(imported):
     other = replace(EXPERIMENT, model=replace(EXPERIMENT.model, heads=4))
     with pytest.raises(CheckpointError, match=r"another model \(heads 2, now 4\)"):
         check_start(other, NOTE, imported, print)
-    with pytest.raises(CheckpointError, match=r"another model \(PriorConfig, now VQVAEConfig\)"):
+    with pytest.raises(CheckpointError, match=r"another model \(a prior, now a VQ-VAE\)"):
         check_start(presets.demo_vqvae(), {}, imported, print)
 
 
