@@ -16,6 +16,8 @@ from jukejax.errors import DataError
 
 BLOCK = 65_536  # frames read at a time
 SILENCE = 1e-4  # a song with a lower peak is refused as silent
+_CANCELLED = 1e-3  # -30 dB: least power of the mean of the channels, as a share of theirs
+_LOUDEST = 32.0  # +30 dBFS: floats above it are integers stored as floats
 _CONTEXT = 8192  # frames decoded on both sides of a part: more than the resampler's filter
 _STREAMED = 0x7FFF_0000  # a WAV length from here on: unknown, the file was written to a pipe
 
@@ -77,16 +79,17 @@ def decode(
     Damage may show at the end only: do not use the blocks before the last one has been read.
 
     Raises:
-      DataError: the file is not audio, is cut short or damaged, has NaN or infinite samples, is
-        silent, or is shorter than `min_seconds`.
+      DataError: the file is not audio, is cut short or damaged, has samples that are NaN, infinite
+        or far beyond full scale, is shorter than `min_seconds`, or the mean of its channels, which
+        the models hear, is silent.
     """
     path = Path(path)
     check(path)
     with _open(path) as sound:
         resample = _Resampler(sound.samplerate, sample_rate, min(sound.channels, 2), path)
-        peak, frames = 0.0, 0
+        heard, frames = _Heard(), 0
         for block in _blocks(sound, path):
-            peak = max(peak, float(block.max()), -float(block.min()))
+            heard.add(block)
             pcm = resample(block, last=False)
             frames += len(pcm)
             if len(pcm):
@@ -98,10 +101,37 @@ def decode(
             f"{path} is {frames / sample_rate:.2f} s long, shorter than {min_seconds:g} s; "
             "remove it, or lower --min-seconds"
         )
-    if peak < SILENCE:
-        raise DataError(f"{path} is silent (its peak is {peak:.1e}); remove it or export it again")
+    if problem := heard.problem():
+        raise DataError(f"{path} {problem}")
     if len(pcm):
         yield pcm
+
+
+class _Heard:
+    """Whether the models, which hear the mean of the channels, would hear a song."""
+
+    def __init__(self) -> None:
+        self.peak = self.mean_peak = 0.0
+        self.power = self.mean_power = 0.0  # sums over frames
+
+    def add(self, block: Samples) -> None:
+        """Takes the next block (n, 1 or 2), n > 0."""
+        mean = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+        self.peak = max(self.peak, float(block.max()), -float(block.min()))
+        self.mean_peak = max(self.mean_peak, float(mean.max()), -float(mean.min()))
+        self.power += float(np.square(block).sum()) / block.shape[1]
+        self.mean_power += float(np.square(mean).sum())
+
+    def problem(self) -> str:
+        """What is wrong, and how to mend it; "" if nothing is."""
+        if self.peak < SILENCE:
+            return f"is silent (its peak is {self.peak:.1e}); remove it or export it again"
+        if self.mean_peak < SILENCE or self.mean_power < _CANCELLED * self.power:
+            return (
+                "has channels of opposite phase: their mean, which the models hear, is silent; "
+                "invert one channel, or remove it"
+            )
+        return ""
 
 
 def check(path: Path) -> None:
@@ -224,6 +254,11 @@ def _read(
     if len(block) and not np.isfinite([block.min(), block.max()]).all():  # both are NaN if any is
         raise DataError(
             f"{path} holds NaN or infinite samples {where} or later; export it again, or remove it"
+        )
+    if len(block) and max(block.max(), -block.min()) > _LOUDEST:
+        raise DataError(
+            f"{path} holds floats far beyond full scale {where} or later, as if they were "
+            "integers; scale them to [-1, 1], or export it as 16-bit integers"
         )
     if sound.channels <= 2:
         return block

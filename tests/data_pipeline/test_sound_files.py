@@ -64,7 +64,7 @@ def test_any_number_of_channels_reaches_both_sides(channels, ogg):
 
 
 def test_loud_samples_are_clipped(tmp_path):
-    soundfile.write(tmp_path / "a.wav", np.tile([2.0, -2.0], (RATE, 1)), RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "a.wav", np.tile([2.0, -1.5], (RATE, 1)), RATE, subtype="FLOAT")
     np.testing.assert_array_equal(decoded(tmp_path / "a.wav")[7], [32767, -32768])
 
 
@@ -145,6 +145,32 @@ def test_silence_and_short_clips(tmp_path):
     soundfile.write(tmp_path / "none.wav", np.zeros((0, 2)), RATE)
     with pytest.raises(DataError, match=r"0\.00 s long"):
         decoded(tmp_path / "none.wav")
+
+
+@pytest.mark.parametrize("suffix", ["wav", "mp3"])
+def test_channels_of_opposite_phase_are_silence_to_a_model(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    samples = sound(2.0, channels=1).reshape(-1, 1)
+    soundfile.write(path, samples * [1, -1], RATE)
+    with pytest.raises(DataError, match=r"opposite phase: their mean.* invert one channel"):
+        decoded(path)
+    for sides in ([1, 0], [1, -0.5]):  # their mean is a quarter as loud at least
+        soundfile.write(path, samples * sides, RATE)
+        assert abs(len(decoded(path)) - 2 * RATE) < 3000
+
+
+@pytest.mark.parametrize("scale", [127.0, 32_767.0])
+def test_floats_in_the_range_of_integers_are_refused(tmp_path, scale):
+    path = tmp_path / "a.wav"
+    samples = sound(2.0)
+    samples *= 0.9 / np.abs(samples).max()
+    soundfile.write(path, samples * scale, RATE, subtype="FLOAT")
+    with pytest.raises(DataError, match=r"beyond full scale at .* as if they were integers"):
+        decoded(path)
+    with pytest.raises(DataError, match="beyond full scale"):
+        audio.decode_part(path, RATE, 2 * RATE)
+    soundfile.write(path, samples * 4, RATE, subtype="FLOAT")  # hot, but sound: clipped
+    assert np.abs(decoded(path).astype(int)).max() >= 32767
 
 
 def test_blocks_are_small_however_long_the_song(tmp_path):
