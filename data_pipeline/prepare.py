@@ -6,6 +6,7 @@ The next run keeps finished shards; with the same input it does nothing. The dat
 
 import contextlib
 import dataclasses
+import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -266,6 +267,20 @@ def _check_out(manifest: Path, out: Path) -> None:
         raise DataError(
             f"the manifest {manifest} would be overwritten by the {songs.NAME} of the data set in "
             f"{out}; give another --out, or keep the manifest elsewhere"
+        )
+
+
+def check_same_rate(out: Path, sample_rate: int) -> None:
+    """DataError if `out` has songs of another sample rate: a training may read them."""
+    try:
+        with (out / songs.NAME).open(encoding="utf-8") as file:
+            rate = json.loads(file.readline())["sample_rate"]
+    except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: nothing reads them
+        return
+    if rate != sample_rate:
+        raise DataError(
+            f"{out} has songs of {rate} Hz, and --sample-rate is {sample_rate}; give another "
+            f"--out, --sample-rate {rate}, or --overwrite to replace them"
         )
 
 

@@ -58,6 +58,8 @@ class Build:
     options: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
     min_count: int = 1
     """Artists, genres, decades and tags of fewer songs are left out of labels.json: unknown."""
+    overwrite: bool = False
+    """Replace a data set of another sample rate."""
     runner: str = ""
     """Apache Beam's, in place of workers: DirectRunner, PortableRunner, DataflowRunner ..."""
     beam_flags: str = ""
@@ -98,6 +100,8 @@ def scan(command: Scan) -> None:
 
 
 def build(command: Build) -> None:
+    if not command.overwrite:
+        prepare.check_same_rate(command.out, command.options.sample_rate)
     beam = [command.runner, *shlex.split(command.beam_flags)] if command.runner else []
     report = prepare.build(
         command.manifest, command.out, workers=command.workers, options=command.options,

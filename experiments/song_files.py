@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jukejax.errors import ConfigError
+from jukejax.errors import ConfigError, DataError
 from jukejax.sampling.job import Options
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def read_prompt(path: Path, seconds: float, config: VQVAEConfig) -> np.ndarray:
     The mean of the channels.
 
     Raises:
-      DataError: the file is not a sound, or is silent or shorter than asked for.
+      DataError: the file is missing, not a sound, or is silent or shorter than asked for.
       ConfigError: `seconds` is not possible, or shorter than one top-level code.
     """
     import numpy as np
@@ -70,6 +70,8 @@ def read_prompt(path: Path, seconds: float, config: VQVAEConfig) -> np.ndarray:
         raise ConfigError(
             f"prompt_seconds is {seconds}; one code of the top level is {top} samples."
         )
+    if not path.is_file():
+        raise DataError(f"--prompt {path} is not there, or no file; give the path of a sound file.")
     blocks = audio.decode(path, min_seconds=max(seconds, top / rate), sample_rate=rate)
     sound = np.concatenate([block.mean(1, dtype=np.float32) / 32768.0 for block in blocks])
     return sound[:wanted] if seconds else sound

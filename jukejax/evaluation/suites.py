@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +83,13 @@ def run(names: Iterable[str], subject: Subject) -> dict[str, Any]:
     Raises:
       ConfigError: there is no such suite.
       CheckpointError, DataError: the model or the data lack something or do not fit; with several
-        suites, after the others have run.
+        suites, after the others have run. Lacking: no suite could run.
     """
     names = list(SUITES) if tuple(names) == ("all",) else list(names)
     check_names(names)
     computed: dict[str, Any] = {}
     failures: dict[str, Exception] = {}
+    lacking: dict[str, Exception] = {}
     first = jax.process_index() == 0
     for name in names:
         try:
@@ -96,16 +97,21 @@ def run(names: Iterable[str], subject: Subject) -> dict[str, Any]:
         except (CheckpointError, ConfigError, DataError) as error:
             if names == [name]:
                 raise
-            if not isinstance(error, Lacking):
-                failures[name] = error
+            (lacking if isinstance(error, Lacking) else failures)[name] = error
             if first:
                 print(f"{name} is left out: {error}\n")
     if computed and first:
         print(f"{costs(computed, subject.out)}\n\nReport: {subject.out / 'index.html'}")
     if failures:
-        reasons = dict.fromkeys(f"{str(error).rstrip('.')}." for error in failures.values())
-        raise CheckpointError(f"{', '.join(failures)} could not run: {' '.join(reasons)}")
+        raise CheckpointError(f"{', '.join(failures)} could not run: {_reasons(failures)}")
+    if lacking and not computed:
+        raise Lacking(f"Nothing was evaluated: {_reasons(lacking)}")
     return computed
+
+
+def _reasons(errors: Mapping[str, Exception]) -> str:
+    """The errors' sentences, each once."""
+    return " ".join(dict.fromkeys(f"{str(error).rstrip('.')}." for error in errors.values()))
 
 
 def costs(names: Iterable[str], out: Path) -> str:

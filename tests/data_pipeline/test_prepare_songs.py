@@ -20,6 +20,7 @@ from sounds import RATE, sound, write_lines, write_song
 from data_pipeline import audio, plan, prepare, records, shards
 from data_pipeline.plan import Options
 from data_pipeline.songs import prepared_songs
+from experiments import prepare as command
 from jukejax.errors import DataError
 from jukejax.text.labels import Vocabulary
 
@@ -78,6 +79,18 @@ def test_records_of_another_sample_rate(library, dataset, tmp_path):
         assert np.abs(got - np.clip(expected * 32768, -32768, 32767)).max() <= 0.51
     with pytest.raises(DataError, match="--sample-rate is 0"):
         build(library[0], tmp_path / "none", sample_rate=0)
+
+
+def test_songs_of_another_rate_are_replaced_only_if_asked_for(library, tmp_path):
+    out = tmp_path / "set"
+    options = [f"--manifest={library[0]}", f"--out={out}", "--min-seconds=0.25"]
+    command.main(["build", *options, f"--sample-rate={RATE}"])
+    before = contents(out)
+    with pytest.raises(SystemExit, match=f"{RATE} Hz, and --sample-rate is {RATE // 2}.*overwrite"):
+        command.main(["build", *options, f"--sample-rate={RATE // 2}"])
+    assert contents(out) == before
+    command.main(["build", *options, f"--sample-rate={RATE // 2}", "--overwrite"])
+    assert {song.sample_rate for song in prepared_songs(out)} == {RATE // 2}
 
 
 def test_what_lies_beside_the_records(dataset):

@@ -79,6 +79,8 @@ def test_no_codes_and_no_data(copy, capsys):
     out = copy / "only"
     command.main(["names", "likelihood", f"--model={copy / 'model'}", f"--out={out}"])
     assert "likelihood is left out: This needs codes" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"Nothing was evaluated: This needs codes"):
+        command.main(["likelihood", "reconstruction", f"--model={copy / 'model'}", f"--out={out}"])
     (copy / "songs" / "labels.json").unlink()
     code, _, _ = evaluate(copy, capsys, "names")
     assert "labels.json" in code and "is not there" in code
