@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import cli
-from experiments.song_files import SongFiles, song_request
+from experiments.song_files import SongFiles, check_files, song_request
 from jukejax.sampling.job import Drawing, Labels, Options
 
 
@@ -99,6 +99,7 @@ def make(command: Begin | Extend | Upsample) -> Path:
     from jukejax.sampling.sample_dir import read_job
 
     if isinstance(command, Begin):
+        check_files(command)
         model = jukejax.load(command.model)
         names = [f.name for kind in (Labels, Drawing) for f in fields(kind)]
         options = Options(

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from experiments import cli
-from experiments.song_files import SongFiles, song_request
+from experiments.song_files import SongFiles, check_files, song_request
 from jukejax.config import ConfigError, MeshConfig
-from jukejax.sampling.job import Options, only
+from jukejax.sampling.job import Drawing, Job, Options, only
 
 COMMON = (
     "model", "out", "artist", "genre", "lyrics", "seconds", "seed", "temperature", "prompt",
@@ -86,12 +86,31 @@ def model_path(command: Command) -> Path | str:
     return read_job(file)[1].model
 
 
+def check_paths(command: Command) -> None:
+    """Looks at the files and folders of a command before a model is loaded.
+
+    Raises:
+      ConfigError, DataError: a file is missing, or `--out` is not free for this job.
+    """
+    from jukejax.sampling.sample_dir import check_folder, read_job
+
+    check_files(command)
+    if command.plan:
+        return
+    job: Job | Command = read_job(command.job)[1] if command.job else command
+    names = [f.name for f in fields(Drawing)] + ["max_batch", "parallel_segments"]
+    if not command.continue_from and not command.upsample:  # else they depend on that sample
+        names += ["seconds", "total_seconds"]
+    check_folder(command.out, {name: getattr(job, name) for name in names})
+
+
 def run(command: Command) -> Path | None:
     """Samples what a command asks for; returns the page. With --plan, only prints it."""
     if command.presets:
         print_plan_of_presets(command)
         return None
     path = model_path(command)
+    check_paths(command)
 
     import jukejax
     from jukejax.sampling.request import request_again

@@ -30,6 +30,15 @@ class SongFiles:
     """Use only this many seconds of it; 0: all."""
 
 
+def check_files(paths: SongFiles) -> None:
+    """ConfigError or DataError where a file is missing, before a model is loaded."""
+    if paths.prompt_seconds and paths.prompt is None:
+        raise ConfigError("--prompt-seconds needs --prompt.")
+    for name, path in (("lyrics", paths.lyrics), ("prompt", paths.prompt)):
+        if path is not None and not path.is_file():
+            raise DataError(f"--{name} {path}: there is no such file; correct the path.")
+
+
 def song_request(model: LoadedModel, options: Options, paths: SongFiles) -> Request:
     """The request of a command, with its files read.
 
@@ -39,8 +48,6 @@ def song_request(model: LoadedModel, options: Options, paths: SongFiles) -> Requ
     from jukejax.sampling.request import make_request
     from jukejax.text.lyrics import read_lyrics
 
-    if paths.prompt_seconds and paths.prompt is None:
-        raise ConfigError("--prompt-seconds needs --prompt.")
     lyrics = read_lyrics(paths.lyrics) if paths.lyrics else ""
     if paths.prompt is None:
         return make_request(model, options, lyrics)
@@ -55,7 +62,7 @@ def read_prompt(path: Path, seconds: float, config: VQVAEConfig) -> np.ndarray:
     The mean of the channels.
 
     Raises:
-      DataError: the file is missing, not a sound, or is silent or shorter than asked for.
+      DataError: the file is not a sound, or is silent or shorter than asked for.
       ConfigError: `seconds` is not possible, or shorter than one top-level code.
     """
     import numpy as np
@@ -70,8 +77,6 @@ def read_prompt(path: Path, seconds: float, config: VQVAEConfig) -> np.ndarray:
         raise ConfigError(
             f"prompt_seconds is {seconds}; one code of the top level is {top} samples."
         )
-    if not path.is_file():
-        raise DataError(f"--prompt {path} is not there, or no file; give the path of a sound file.")
     blocks = audio.decode(path, min_seconds=max(seconds, top / rate), sample_rate=rate)
     sound = np.concatenate([block.mean(1, dtype=np.float32) / 32768.0 for block in blocks])
     return sound[:wanted] if seconds else sound

@@ -11,7 +11,9 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,39 @@ def read_job(path: Path) -> tuple[dict[str, Any], Job]:
             "--model and labels."
         ) from error
     return record, from_dict(Job, request, str(path))
+
+
+def check_folder(path: Path, wanted: Mapping[str, Any]) -> None:
+    """Checks a folder to sample into as far as it can be before a model is loaded.
+
+    Args:
+      wanted: fields of the job to be sampled there, by name.
+
+    Raises:
+      ConfigError: it is a file, cannot be written to, or has samples of another job.
+    """
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise ConfigError(f"{existing} is a file; give an --out that is a folder, or a new one.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"{existing} cannot be written to; give another --out.")
+    if not (path / "job.json").exists():
+        return
+    job = read_job(path / "job.json")[1]
+    changes = [
+        f"{name} {getattr(job, name)}, now {value}"
+        for name, value in wanted.items()
+        if getattr(job, name) != value
+    ]
+    if changes:
+        raise _another_job(path, f" ({'; '.join(changes)})")
+
+
+def _another_job(path: Path, changes: str = "") -> ConfigError:
+    return ConfigError(
+        f"{path} has samples of another job{changes}; choose another --out, or --job "
+        f"{path / 'job.json'} to continue it."
+    )
 
 
 def digest(codes: list[np.ndarray]) -> str:
@@ -114,10 +149,7 @@ class SampleDir:
         self.record, kept = read_job(file)
         # the weights decide about the model, see below; levels may be added
         if dataclasses.replace(kept, model=job.model, levels=job.levels) != job:
-            raise ConfigError(
-                f"{self.path} has samples of another job; choose another --out, or --job {file} to "
-                "continue it."
-            )
+            raise _another_job(self.path)
         before = {entry["level"]: entry for entry in self.record["levels"]}
         for entry in levels:
             was, now = before.get(entry["level"], entry).get("weights"), entry.get("weights")

@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import json
 import weakref
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from tiny_model import HOPS, RATE, assert_same, codes, sample
 import jukejax
 from experiments.sample import Command, run
 from jukejax.config import ConfigError, MeshConfig
+from jukejax.errors import DataError
 from jukejax.model_dir import ModelDir, load_vqvae
 from jukejax.parallel.mesh import local_bytes, make_mesh
 from jukejax.sampling import making
@@ -314,13 +316,29 @@ def test_chosen_items_and_times_are_upsampled(song, tmp_path):
         ({"continue_from": "a", "upsample": "x"}, "--continue-from and --upsample cannot be comb"),
         ({"at": 3.0}, "--at needs --continue-from"),
         ({"prompt_seconds": 3.0}, "--prompt-seconds needs --prompt"),
+        ({"prompt": Path("gone.wav")}, "--prompt gone.wav: there is no such file"),
+        ({"lyrics": Path("gone.txt")}, "--lyrics gone.txt: there is no such file"),
         ({"item": (1,)}, "--item needs"),
         ({"count": 0}, "count is 0"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(model, tmp_path, options, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, DataError), match=message):
         sample(tmp_path, model=model, **options)
+
+
+def test_the_folder_is_looked_at_before_the_model_is_loaded(song, tmp_path, monkeypatch):
+    monkeypatch.setattr("jukejax.load", lambda *_: pytest.fail("the model was loaded"))
+    file = tmp_path / "file"
+    file.touch()
+    for out, options, message in (
+        (file, {}, "file is a file; give an --out"),
+        (file / "below", {}, "file is a file; give an --out"),
+        (song, {"seed": 8}, r"of another job \(seed \d, now 8"),
+        (song, {"seconds": 3.0}, r"of another job \(.*seconds .*, now 3.0"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            sample(out, model="nowhere", **options)
 
 
 def test_a_sample_that_lacks_what_is_asked_for_is_refused(song, tmp_path):
