@@ -9,7 +9,7 @@ import difflib
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from data_pipeline.lines import Lines
 from jukejax import files
 from jukejax.errors import DataError
 from jukejax.label_kinds import KINDS
-from jukejax.text.lyrics import read_lyrics
+from jukejax.text.lyric_files import Line, Lyrics, Section, parse_lyrics, read_lyrics
 from jukejax.text.word_times import Word
 
 SPLITS = ("train", "test")
@@ -43,6 +43,8 @@ class Song:
     lyrics: str = ""
     lyrics_file: Path | None = None
     words: tuple[Word, ...] = ()
+    lines: tuple[Line, ...] = ()
+    sections: tuple[Section, ...] = ()
     stems: tuple[tuple[str, Path], ...] = ()
     midi: Path | None = None
     licence: str = ""
@@ -113,6 +115,25 @@ def _is_word(value: Any) -> bool:
     )
 
 
+def _is_line(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and [*map(_is_text, value)] == [True, False]
+        and (_is_seconds(value[1]))
+    )
+
+
+def _is_section(value: Any) -> bool:
+    if not (isinstance(value, list) and len(value) == 3 and _is_text(value[0])):
+        return False
+    times = [x for x in value[1:] if x is not None]
+    return all(map(_is_seconds, times)) and times == sorted(times)
+
+
+def _is_list(valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(valid, value))
+
+
 def _is_stems(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_text, value.values()))
 
@@ -125,11 +146,16 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "audio": (lambda value: _is_text(value) and bool(value.strip()), "the path of a sound file"),
     **{kind.field: _TEXTS if kind.most else _YEAR if kind.decades else _TEXT for kind in KINDS},
     "album": _TEXT,
-    "lyrics": _TEXT,
+    "lyrics": (lambda value: _is_text(value) and "\0" not in value, "text without NUL characters"),
     "lyrics_file": _TEXT,
     "words": (
-        lambda value: isinstance(value, list) and all(map(_is_word, value)),
+        _is_list(_is_word),
         'a list of ["text", start_seconds, end_seconds] with start <= end',
+    ),
+    "lines": (_is_list(_is_line), 'a list of ["text", start_seconds]'),
+    "sections": (
+        _is_list(_is_section),
+        'a list of ["name", start_seconds, end_seconds] with start <= end, or null for each',
     ),
     "stems": (_is_stems, 'an object of paths, such as {"vocals": "vocals.wav"}'),
     "midi": _TEXT,
@@ -184,7 +210,8 @@ def _make_song(entry: dict[str, Any], folder: Path) -> tuple[Song, list[str]]:
     given = {key: value for key, value in entry.items() if value is not None}
     remarks = []
     lyrics_file = folder / given["lyrics_file"] if "lyrics_file" in given else None
-    lyrics = given.get("lyrics", "") if lyrics_file is None else read_lyrics(lyrics_file)
+    sung = read_lyrics(lyrics_file) if lyrics_file else parse_lyrics(given.get("lyrics", ""))
+    lyrics = sung.text
     if len(lyrics) > LONG_LYRICS:
         remarks.append(
             f"the lyrics are {len(lyrics):,} characters long, more than {LONG_LYRICS:,}; "
@@ -202,11 +229,18 @@ def _make_song(entry: dict[str, Any], folder: Path) -> tuple[Song, list[str]]:
         **plain,
         lyrics=lyrics,
         lyrics_file=lyrics_file,
-        words=tuple((text, float(a), float(b)) for text, a, b in given.get("words", ())),
+        words=_seconds(given.get("words", sung.words)),
+        lines=_seconds(given.get("lines", sung.lines)),
+        sections=_seconds(given.get("sections", sung.sections)),
         stems=tuple((name, path) for name, path in stems if _is_file(path)),
         midi=midi if midi and _is_file(midi) else None,
     )
     return song, remarks
+
+
+def _seconds(rows: Iterable[Sequence[Any]]) -> tuple[Any, ...]:
+    """Rows (text, seconds ...) as tuples, with seconds as floats."""
+    return tuple((text, *(x if x is None else float(x) for x in times)) for text, *times in rows)
 
 
 def _read_line(line: bytes, folder: Path) -> tuple[str, Song | None, list[str]]:
@@ -319,7 +353,8 @@ class _Validation:
 
     def _count(self, line: bytes, song: Song, times: int) -> None:
         """Adds a song's digest to the sum of all, which does not depend on their order."""
-        aside = [song.lyrics if song.lyrics_file else "", song.stems, song.midi]
+        aside: list[Any] = [song.lyrics if song.lyrics_file else "", song.stems, song.midi]
+        aside += [song.words, song.lines] if song.lyrics_file and song.lines else []
         state = [line.strip(), str(self.folder), aside, audio_state(song)]
         one = int.from_bytes(hashlib.sha256(repr(state).encode()).digest(), "big")
         self.digest = (self.digest + times * one) % 2**256
@@ -352,11 +387,14 @@ def to_entry(song: Song, folder: Path) -> dict[str, Any]:
         inside = path.is_relative_to(folder)
         return path.relative_to(folder).as_posix() if inside else path.as_posix()
 
+    in_file = read_lyrics(song.lyrics_file) if song.lyrics_file else Lyrics()
     entry: dict[str, Any] = {}
     for field in dataclasses.fields(song):
         value = getattr(song, field.name)
         if value in (None, "", ()) or (field.name == "lyrics" and song.lyrics_file):
             continue
+        if song.lyrics_file and value == getattr(in_file, field.name, None):
+            continue  # read from there again
         if isinstance(value, Path):
             value = relative(value)
         elif field.name == "stems":

@@ -1,6 +1,7 @@
 """A folder of sound files as a manifest: labels from tags, lyrics from files of the same name."""
 
 import collections
+import dataclasses
 import itertools
 import logging
 import os
@@ -15,7 +16,7 @@ import soundfile
 from data_pipeline.manifest import Song
 from jukejax.errors import DataError
 from jukejax.label_kinds import KINDS
-from jukejax.text.lyrics import read_lyrics
+from jukejax.text.lyric_files import Lyrics, read_lyrics
 
 _LOG = logging.getLogger(__name__)
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
@@ -99,10 +100,12 @@ def _is_unicode(path: Path) -> bool:
 
 def _song(path: Path, name: str) -> Song:
     lyrics_file, lyrics = _lyrics_beside(path)
-    return Song(id=name, audio=path, lyrics_file=lyrics_file, lyrics=lyrics, **_labels(path))
+    sung = {field.name: getattr(lyrics, field.name) for field in dataclasses.fields(lyrics)}
+    sung["lyrics"] = sung.pop("text")
+    return Song(id=name, audio=path, lyrics_file=lyrics_file, **sung, **_labels(path))
 
 
-def _lyrics_beside(path: Path) -> tuple[Path | None, str]:
+def _lyrics_beside(path: Path) -> tuple[Path | None, Lyrics]:
     for suffix in (".txt", ".lrc"):
         beside = path.with_suffix(suffix)
         if beside.is_file():
@@ -110,7 +113,7 @@ def _lyrics_beside(path: Path) -> tuple[Path | None, str]:
                 return beside, read_lyrics(beside)
             except DataError as error:
                 _LOG.warning("%s; the song is listed without lyrics", error)
-    return None, ""
+    return None, Lyrics()
 
 
 def _labels(path: Path) -> dict[str, Any]:

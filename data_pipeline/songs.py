@@ -15,6 +15,7 @@ from data_pipeline.lines import Lines
 from jukejax import files
 from jukejax.errors import DataError
 from jukejax.label_kinds import KINDS
+from jukejax.text.lyric_files import Section
 from jukejax.text.word_times import Word
 
 NAME = "songs.jsonl"
@@ -44,6 +45,7 @@ class PreparedSong:
     tags: tuple[str, ...] = ()
     lyrics: str = ""
     words: tuple[Word, ...] = ()
+    sections: tuple[Section, ...] = ()
     licence: str = ""
     group: str = ""
     alignment: dict[str, Any] | None = None  # how `words` were found
@@ -166,6 +168,7 @@ def _parse(line: bytes) -> PreparedSong:
     row = json.loads(line)
     row |= {kind.field: tuple(row[kind.field]) for kind in KINDS if kind.most}
     row["words"] = tuple((text, a, b) for text, a, b in row["words"])
+    row["sections"] = tuple((name, a, b) for name, a, b in row.get("sections", ()))
     return PreparedSong(**row)
 
 

@@ -46,9 +46,9 @@ def song_request(model: LoadedModel, options: Options, paths: SongFiles) -> Requ
       ConfigError, DataError: the options are not possible, or a file cannot be used.
     """
     from jukejax.sampling.request import make_request
-    from jukejax.text.lyrics import read_lyrics
+    from jukejax.text.lyric_files import read_lyrics
 
-    lyrics = read_lyrics(paths.lyrics) if paths.lyrics else ""
+    lyrics = read_lyrics(paths.lyrics).text if paths.lyrics else ""
     if paths.prompt is None:
         return make_request(model, options, lyrics)
     sound = read_prompt(paths.prompt, paths.prompt_seconds, model.vqvae.config)

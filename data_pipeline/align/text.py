@@ -8,11 +8,9 @@ import re
 from collections.abc import Callable, Sequence
 
 from jukejax.errors import DataError
+from jukejax.text.lyric_files import LETTER_S, parse_lyrics, spread
 from jukejax.text.transliterate import to_ascii
 from jukejax.text.word_times import Word
-
-_HEADING = re.compile(r"^\s*[\[(].*[\])]\s*:?\s*$")  # [Chorus], (x2): printed, not sung
-_LETTER_S = 0.08  # seconds of singing a letter, when nothing else limits a word
 
 # espeak's IPA for American English in the phones of the CMU dictionary; longest first.
 _PHONES = {
@@ -31,8 +29,7 @@ _SILENT = set("ˈˌːˑ .-_\u0361\u200d")
 
 def lyric_words(lyrics: str) -> list[str]:
     """The words of lyrics as printed, without headings such as "[Chorus]"."""
-    lines = (line for line in lyrics.splitlines() if not _HEADING.match(line))
-    return [word for line in lines for word in line.split()]
+    return parse_lyrics(lyrics).text.split()
 
 
 def spoken(word: str) -> str:
@@ -99,16 +96,12 @@ def fill_gaps(
             i += 1
             continue
         last = next((j for j in range(i, len(words)) if times[j] is not None), len(words))
-        sizes = [max(1, len(word)) for word in words[i:last]]
         after = times[last] if last < len(words) else None
-        longest = _LETTER_S * sum(sizes)
+        longest = LETTER_S * sum(max(1, len(word)) for word in words[i:last])
         end = seconds if after is None else after[0]
         begin = out[-1][2] if out else max(0.0, end - longest)
         if after is None:
             end = min(end, begin + longest)
-        clock = begin
-        for word, size in zip(words[i:last], sizes, strict=True):
-            start, clock = clock, clock + max(0.0, end - begin) * size / sum(sizes)
-            out.append((word, round(start, 3), round(clock, 3)))
+        out += spread(words[i:last], begin, end)
         i = last
     return tuple(out)

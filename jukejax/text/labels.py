@@ -21,7 +21,6 @@ import hashlib
 import itertools
 import json
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +31,7 @@ import numpy.typing as npt
 from jukejax import files
 from jukejax.errors import DataError
 from jukejax.label_kinds import KINDS, LabelKind, LabelsConfig
+from jukejax.text.normal import nfc
 
 UNKNOWN = "unknown"
 RULES = ("names", "v2", "v3")
@@ -66,8 +66,8 @@ def normalise(name: str, rule: str = "names") -> str:
         return re.sub("[^a-z0-9]+", "_", name.lower()).strip("_")
     if rule == "v3":
         return name.lower()
-    folded = unicodedata.normalize("NFC", name).casefold()
-    return " ".join(unicodedata.normalize("NFC", folded).split())
+    folded = nfc(name).casefold()
+    return " ".join(nfc(folded).split())
 
 
 @dataclasses.dataclass(frozen=True)

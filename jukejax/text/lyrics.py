@@ -5,23 +5,19 @@ spelled in two ways.
 """
 
 import functools
-import re
 import unicodedata
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from jukejax.alphabets import BYTES, CHARACTERS, PUBLISHED, characters, size
 from jukejax.errors import DataError
+from jukejax.text.normal import nfc
 from jukejax.text.transliterate import to_ascii
 
 Tokens = npt.NDArray[np.int32]
 Real = type[np.float32] | type[np.float64]
-
-_LRC_TIME = re.compile(r"[\[<]\d+:\d{1,2}(?:[.:]\d+)?[\]>]")
-_LRC_TAG = re.compile(r"^\[(?:ar|ti|al|au|by|length|offset|re|ve|tool|la|#)\s*:.*\]\s*$", re.I)
 
 
 def _characters(alphabet: str) -> str:
@@ -53,7 +49,7 @@ def alphabet_of(texts: Iterable[str]) -> str:
 
 def _normal(text: str) -> str:
     """NFC, with "\n" as the end of a line, without lone surrogates."""
-    text = unicodedata.normalize("NFC", text).replace("\r\n", "\n")
+    text = nfc(text).replace("\r\n", "\n")
     return text.encode("utf-8", "ignore").decode("utf-8")
 
 
@@ -185,28 +181,3 @@ def window_start(
         return length - n
     middle = int(real(length) * (real(offset) + real(duration / 2)) / real(total_length))
     return min(max(middle, n // 2), length - n + n // 2) - n // 2
-
-
-def strip_lrc(text: str) -> str:
-    """The lyrics of an LRC file, without line times, word times and header tags."""
-    lines = (line for line in text.splitlines() if not _LRC_TAG.match(line.strip()))
-    return "\n".join(_LRC_TIME.sub("", line).strip() for line in lines).strip("\n") + "\n"
-
-
-def read_lyrics(path: Path) -> str:
-    """The text of a lyrics file in UTF-8; of an .lrc file without its times and tags.
-
-    Raises:
-      DataError: the file is missing or is not UTF-8.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(
-            f"the lyrics file {path} cannot be read ({error.strerror}); correct the path"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"the lyrics file {path} is not UTF-8 (byte {error.start}); save it as UTF-8"
-        ) from error
-    return strip_lrc(text) if path.suffix.lower() == ".lrc" else text

@@ -39,6 +39,9 @@ GOOD = {"id": "good", "audio": "a.wav"}
         ({"id": "x", "audio": "a.wav", "split": "valid"}, ["'split'", "train", "test"]),
         ({"id": "x", "audio": "a.wav", "words": [["hi", 2, 1]]}, ["'words'", "start <= end"]),
         ({"id": "x", "audio": "a.wav", "words": [["hi", 0, float("inf")]]}, ["'words'"]),
+        ({"id": "x", "audio": "a.wav", "lines": [["hi", 1, 2]]}, ["'lines'", "start_seconds]"]),
+        ({"id": "x", "audio": "a.wav", "sections": [["A", 2, 1]]}, ["'sections'", "null"]),
+        ({"id": "x", "audio": "a.wav", "lyrics": "a\0b"}, ["'lyrics'", "NUL"]),
         ({"id": "x", "audio": "a.wav", "stems": ["v.wav"]}, ["'stems'", "object"]),
         ({"id": "x", "audio": "a.wav", "lyrics": "a", "lyrics_file": "b"}, ["both", "keep one"]),
         ({"id": "x", "audio": "a.wav", "lyrics_file": "no.txt"}, ["no.txt", "cannot be read"]),
@@ -103,6 +106,24 @@ def test_round_trip_of_all_keys(folder):
     assert not manifest.problems and manifest.songs[0].lyrics == "Hello you\n"
     write_manifest(manifest.songs, folder / "again.jsonl")
     assert read_manifest(folder / "again.jsonl") == manifest
+
+
+def test_times_and_sections_of_lyrics_are_kept(folder):
+    text = "[00:01.00][Verse]\n[00:02.00]la la\n[00:04.00]li"
+    (folder / "l.lrc").write_text(text, encoding="utf-8")
+    file, given = GOOD | {"lyrics_file": "l.lrc"}, GOOD | {"id": "given", "lyrics": text}
+    manifest = read(folder, file, given)
+    for song in manifest.songs:
+        assert song.lyrics == "la la\nli\n" and song.sections == (("Verse", 1.0, None),)
+        assert song.lines == (("", 1.0), ("la la", 2.0), ("li", 4.0))
+    write_manifest(manifest.songs, folder / "again.jsonl")
+    again = read_manifest(folder / "again.jsonl")
+    assert list(again.songs) == list(manifest.songs)
+    # what the file says is read there again, not kept beside it
+    assert "lines" not in (folder / "again.jsonl").read_text().splitlines()[0]
+    (folder / "l.lrc").write_text(text.replace("00:04", "00:05"), encoding="utf-8")
+    changed = read_manifest(folder / "again.jsonl")
+    assert changed.songs[0].lines[-1] == ("li", 5.0) and changed.digest != again.digest
 
 
 def test_scan_takes_labels_from_tags_and_lyrics_from_beside(tmp_path):
