@@ -23,7 +23,7 @@ from data_pipeline.shards import build_shard
 from data_pipeline.songs import PreparedSong
 from data_pipeline.splits import conflicts
 from data_pipeline.workers import results
-from jukejax import files
+from jukejax import files, locks
 from jukejax.errors import DataError
 from jukejax.text.labels import Vocabulary, song_labels
 
@@ -81,25 +81,26 @@ def build(
 
     Raises:
       DataError: nothing could be prepared, a worker died, or `out` is not free for a data set.
+      FolderInUse: another process writes to `out`.
     """
     options = options or Options()
     _check(options, workers, min_count)
     _check_out(Path(manifest), Path(out))
     out = Path(out).resolve()
-    listed = load_songs(manifest, out)
-    out.mkdir(parents=True, exist_ok=True)
-    plan = make_plan(listed, out, options)
-    report = _finished_report(out, plan, min_count)
-    if report is not None:
-        return report
-    (out / "plan.json").unlink(missing_ok=True)  # incomplete until it is written again
-    (out / "dataset_info.json").unlink(missing_ok=True)
-    (out / "shards").mkdir(exist_ok=True)
-    if pipeline:
-        beam.run_tasks(plan, *pipeline)
-    else:
-        run_tasks(plan, workers, show_progress)
-    return finish(out, plan, listed, min_count)
+    with locks.writing(out):
+        listed = load_songs(manifest, out)
+        plan = make_plan(listed, out, options)
+        report = _finished_report(out, plan, min_count)
+        if report is not None:
+            return report
+        (out / "plan.json").unlink(missing_ok=True)  # incomplete until it is written again
+        (out / "dataset_info.json").unlink(missing_ok=True)
+        (out / "shards").mkdir(exist_ok=True)
+        if pipeline:
+            beam.run_tasks(plan, *pipeline)
+        else:
+            run_tasks(plan, workers, show_progress)
+        return finish(out, plan, listed, min_count)
 
 
 def load_songs(manifest: str | Path, out: Path) -> Manifest:

@@ -14,6 +14,7 @@ import tyro
 
 from data_pipeline.align.songs import LINEAR, Options, align_manifest
 from experiments import cli
+from jukejax import locks
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,14 @@ def main(arguments: list[str]) -> None:
     command: Command = cli.parse(
         Command, arguments, "jukejax align", ("manifest", "out", "workers", "replace")
     )
-    songs = align_manifest(
-        command.manifest,
-        command.out,
-        command.how,
-        workers=command.workers,
-        replace=command.replace,
-    )
+    with locks.replacing(command.out):
+        songs = align_manifest(
+            command.manifest,
+            command.out,
+            command.how,
+            workers=command.workers,
+            replace=command.replace,
+        )
     for song in songs:
         if song.alignment and song.alignment["method"] == LINEAR:
             print(f"linear: {song.id}: {song.alignment['reason']}")

@@ -49,25 +49,33 @@ def write_codes(
     Raises:
       ConfigError: the sample rates differ, or a number is out of range.
       DataError: the folder has codes of other songs, passes or VQ-VAE.
+      FolderInUse: another run writes codes there.
     """
-    from tqdm import tqdm
+    from jukejax.parallel import distributed
 
     check_rate(model.config.sample_rate, encoding.data)
     encoder = make_encoder(model, encoding.piece_seconds, encoding.batch)
-    writer = CodesWriter(
-        encoding.data, encoding.out, model.config.hops, model.fingerprint,
-        codes=model.config.codes, passes=encoding.passes, seed=encoding.seed, splits=splits,
-    )  # fmt: skip
+    with distributed.writing(encoding.out):
+        writer = CodesWriter(
+            encoding.data, encoding.out, model.config.hops, model.fingerprint,
+            codes=model.config.codes, passes=encoding.passes, seed=encoding.seed, splits=splits,
+        )  # fmt: skip
+        _write_pending(writer, encoder, model.config.sample_rate)
+
+
+def _write_pending(writer: CodesWriter, encoder: Encoder, rate: int) -> None:
+    """Encodes the shards of this process, with a progress bar, and finishes the data set."""
+    from tqdm import tqdm
+
     pending = _own_shards(writer)
     if not pending:
-        print(f"{encoding.out}: all codes are there already.")
-    rate = model.config.sample_rate
+        print(f"{writer.out_dir}: all codes are there already.")
     total = sum(song.n_samples for shard in pending for song, _ in writer.mixes(shard)) / rate
     began = time.monotonic()
     with tqdm(total=math.ceil(total), unit="s of music", desc="encode", mininterval=1.0) as bar:
         for shard in pending:
             mixes = list(writer.mixes(shard))
-            sounds = [sound_of(encoding.data, song, left) for song, left in mixes]
+            sounds = [sound_of(writer.data_dir, song, left) for song, left in mixes]
             codes = encoder(sounds, lambda samples: bar.update(samples / rate))
             writer.write_shard(shard, list(zip((song for song, _ in mixes), codes, strict=True)))
     _finish(writer)

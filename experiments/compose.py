@@ -14,6 +14,7 @@ from typing import Any
 
 from experiments import cli
 from experiments.song_files import SongFiles, check_files, song_request
+from jukejax import locks
 from jukejax.sampling.job import Drawing, Labels, Options
 
 
@@ -136,7 +137,8 @@ def main(arguments: list[str]) -> None:
     from jukejax.sampling.tree import tree_lines
 
     if action != "tree":
-        print(f"Listen: {make(command)}")
+        with locks.writing(command.song):  # two at once would take the same number for a node
+            print(f"Listen: {make(command)}")
     print("\n".join(tree_lines(command.song)))
 
 

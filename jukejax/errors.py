@@ -21,6 +21,10 @@ class InteropError(CheckpointError):
     """A file of another project cannot be imported, or a model cannot be exported to its format."""
 
 
+class FolderInUse(JukejaxError):
+    """Another process writes to the folder, or holds the file, that a command is to write."""
+
+
 class Diverged(JukejaxError):
     """Training stopped: the loss or the gradient was not finite for too many steps in a row."""
 

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from jukejax import locks
+
 PathLike = str | os.PathLike[str]
 
 
@@ -64,20 +66,20 @@ def atomic_folder(path: PathLike) -> Iterator[Path]:
     """Yields a new folder in the folder of `path`; renames it to `path` after the block.
 
     Its name depends on the target alone, so the next run removes that of a killed one. Raises
-    OSError if `path` exists and is not empty.
+    OSError if `path` exists and is not empty, and FolderInUse if another process writes it.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.parent / f".{target.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        partial.replace(target)
-    except BaseException:
+    with locks.replacing(target):
         shutil.rmtree(partial, ignore_errors=True)
-        raise
-    _sync(target.parent)
+        partial.mkdir()
+        try:
+            yield partial
+            partial.replace(target)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        _sync(target.parent)
 
 
 def write_bytes(path: PathLike, data: bytes) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from data_pipeline import songs
 from data_pipeline.report import collect, fingerprint, page, summary
-from jukejax import files
+from jukejax import files, locks
 from jukejax.errors import DataError
 
 
@@ -19,6 +19,7 @@ def make_report(
 
     Raises:
       DataError: there are no prepared songs, `out` is the data set itself, or a worker died.
+      FolderInUse: another process writes to `out`.
     """
     data_dir, out = Path(data_dir).resolve(), Path(out).resolve()
     songs.require_audio(data_dir)
@@ -28,7 +29,7 @@ def make_report(
     if not len(listed):
         raise DataError(f"{data_dir} has no songs; prepare some first")
     rate = listed[0].sample_rate
-    with collect.opened(out) as database:
+    with locks.writing(out), collect.opened(out) as database:
         measured = collect.collect(data_dir, database, workers, show_progress)
         figures = summary.summarise(database)
     hop = max(1, round(rate / fingerprint.RATE)) * fingerprint.HOP / rate

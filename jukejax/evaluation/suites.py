@@ -82,6 +82,7 @@ def run(names: Iterable[str], subject: Subject) -> dict[str, Any]:
 
     Raises:
       ConfigError: there is no such suite.
+      FolderInUse: another process writes results to `subject.out`.
       CheckpointError, DataError: the model or the data lack something or do not fit; with several
         suites, after the others have run. Lacking: no suite could run.
     """
@@ -91,15 +92,16 @@ def run(names: Iterable[str], subject: Subject) -> dict[str, Any]:
     failures: dict[str, Exception] = {}
     lacking: dict[str, Exception] = {}
     first = jax.process_index() == 0
-    for name in names:
-        try:
-            computed[name] = run_suite(name, subject)
-        except (CheckpointError, ConfigError, DataError) as error:
-            if names == [name]:
-                raise
-            (lacking if isinstance(error, Lacking) else failures)[name] = error
-            if first:
-                print(f"{name} is left out: {error}\n")
+    with distributed.writing(subject.out):
+        for name in names:
+            try:
+                computed[name] = run_suite(name, subject)
+            except (CheckpointError, ConfigError, DataError) as error:
+                if names == [name]:
+                    raise
+                (lacking if isinstance(error, Lacking) else failures)[name] = error
+                if first:
+                    print(f"{name} is left out: {error}\n")
     if computed and first:
         print(f"{costs(computed, subject.out)}\n\nReport: {subject.out / 'index.html'}")
     if failures:

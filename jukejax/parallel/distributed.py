@@ -6,6 +6,7 @@ In a single process nothing is started, and the functions below return at once.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -22,6 +23,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jukejax import locks
 from jukejax.errors import ConfigError
 
 VARIABLES = {
@@ -138,6 +140,15 @@ def gathered(tree: Any) -> Any:
     if jax.process_count() == 1:
         return tree
     return jax.tree.map(lambda x: multihost_utils.process_allgather(x, tiled=True), tree)
+
+
+def writing(folder: str | Path) -> contextlib.AbstractContextManager[None]:
+    """Locks a folder that all processes of this run write to; process 0 holds the lock.
+
+    Raises:
+      FolderInUse: another run writes there.
+    """
+    return locks.writing(folder) if jax.process_index() == 0 else contextlib.nullcontext()
 
 
 def together(what: str) -> None:

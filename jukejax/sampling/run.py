@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jukejax import locks
 from jukejax.config import ConfigError, VQVAEConfig
 from jukejax.model_dir import LoadedModel, LoadedPrior
 from jukejax.sampling import sound
@@ -54,7 +55,17 @@ def sample_into(
     Raises:
       ConfigError, CheckpointError, DataError: the model cannot sample the request, or `out`
         belongs to another one.
+      FolderInUse: another process samples into `out`.
     """
+    with locks.writing(out):
+        yield from _sample(out, model, request, stream, progress, chunk, piece_seconds)
+
+
+def _sample(
+    out: Path, model: LoadedModel, request: Request, stream: bool, progress: bool,
+    chunk: int, piece_seconds: float,
+) -> Iterator[Step]:  # fmt: skip
+    """Samples as `sample_into` says, in a folder that is locked."""
     job, config, mesh = request.job, model.vqvae.config, model.mesh
     levels = {level.level: level for level in resolve(request, model)}
     memory = check_memory(list(levels.values()), mesh, stream)

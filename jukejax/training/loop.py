@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from jukejax.config import Experiment, to_dict
 from jukejax.errors import Interrupted, Preempted
-from jukejax.parallel.distributed import Agreement
+from jukejax.parallel import distributed
 from jukejax.parallel.mesh import put_batch
 from jukejax.training.checkpoint import Checkpoints, open_existing
 from jukejax.training.clock import Clock, Trace
@@ -79,12 +79,14 @@ def train(run: Run) -> TrainState:
 
     Raises:
       Interrupted: on Ctrl-C or SIGTERM (`Preempted`) in any process, in all of them, after saving.
+      FolderInUse: another process trains in the workdir.
       Diverged: too many steps in a row had a loss or gradient that is infinite or NaN.
     """
     t, mesh, task = run.experiment.train, run.mesh, make_task(run.experiment)
     first = jax.process_index() == 0
     log = run.log if first else lambda line: None
     with contextlib.ExitStack() as stack:
+        stack.enter_context(distributed.writing(run.workdir))
         checkpoints = stack.enter_context(
             Checkpoints(run.workdir, t.keep, keep_best=t.keep_best, clean=True)
         )
@@ -95,7 +97,7 @@ def train(run: Run) -> TrainState:
         done = int(state.step)
         writer = stack.enter_context(MetricsWriter(run.workdir, resume_step=done, write=first))
         stop = stack.enter_context(StopSignal())
-        clock, agree = Clock(run.workdir, run.experiment, first), Agreement(mesh)
+        clock, agree = Clock(run.workdir, run.experiment, first), distributed.Agreement(mesh)
         skips = Skips(t.max_skipped, run.workdir)
         step_fn, eval_fn = make_train_step(task, run.experiment, mesh), make_eval_step(task, mesh)
         progress, means, metrics = Progress(t.steps, done, log), Means(), None

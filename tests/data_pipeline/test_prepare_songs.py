@@ -21,7 +21,8 @@ from data_pipeline import audio, plan, prepare, records, shards
 from data_pipeline.plan import Options
 from data_pipeline.songs import prepared_songs
 from experiments import prepare as command
-from jukejax.errors import DataError
+from jukejax import locks
+from jukejax.errors import DataError, FolderInUse
 from jukejax.text.labels import Vocabulary
 
 
@@ -358,3 +359,10 @@ def test_options_out_of_range(library, tmp_path):
         with pytest.raises(DataError, match="--"):
             build(library[0], tmp_path / "out", **change)
     assert dataclasses.asdict(Options())["seed"] == 0
+
+
+def test_two_builds_in_a_folder_are_refused(library, tmp_path):
+    with locks.writing(tmp_path / "out"):
+        with pytest.raises(FolderInUse, match="out is being written by process"):
+            build(library[0], tmp_path / "out")
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [locks.NAME]

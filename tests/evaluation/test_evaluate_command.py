@@ -18,6 +18,7 @@ from data_pipeline.songs import prepared_songs
 from experiments import encode
 from experiments.evaluate import suites as command
 from experiments.training import Training, train
+from jukejax import locks
 from jukejax.config import ConfigError, MeshConfig, TrainConfig
 from jukejax.errors import CheckpointError
 from jukejax.evaluation import excerpts, results, scoring, subject
@@ -280,3 +281,8 @@ def test_scores_by_song_have_the_mean_that_the_table_shows(evaluated):
         for score in scores:
             values, weights = np.array(list(score.by_song.values())).T
             assert score.value == pytest.approx(np.average(values, weights=weights))
+
+
+def test_two_evaluations_in_a_folder_are_refused(trained, tmp_path):
+    with locks.writing(tmp_path), pytest.raises(SystemExit, match="is being written by process"):
+        command.main(arguments(trained, "likelihood", tmp_path))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from experiments import compose
+from jukejax import locks
 from jukejax.evaluation.pages import sample_page
 from jukejax.sampling.sample_dir import read_job
 
@@ -70,3 +71,11 @@ def test_what_is_not_there_is_refused(song, capsys):
         with pytest.raises(SystemExit, match=message):
             compose.main(options)
     assert not (song / "node_5").exists()
+
+
+def test_two_at_once_are_refused(song):
+    with locks.writing(song), pytest.raises(SystemExit, match="song is being written by process"):
+        compose.main(["extend", "--song", str(song), "--node", "1", "--item", "1"])
+    again = ["extend", "--song", str(song), "--node", "1", "--item", "1", "--seconds", "0.01"]
+    with locks.writing(song / "node_2"), pytest.raises(SystemExit, match="node_2 is being written"):
+        compose.main([*again, "--candidates", "2"])

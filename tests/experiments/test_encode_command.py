@@ -21,8 +21,9 @@ from data_pipeline.plan import Options
 from data_pipeline.songs import prepared_songs
 from experiments.codes import write_codes
 from experiments.encode import Command, run
+from jukejax import locks
 from jukejax.config import ConfigError, MeshConfig, PriorConfig, PriorExperiment, TrainConfig
-from jukejax.errors import DataError
+from jukejax.errors import DataError, FolderInUse
 from jukejax.model_dir import load_vqvae
 from jukejax.models import vqvae
 from jukejax.parallel.mesh import make_mesh
@@ -271,3 +272,8 @@ def test_two_processes_write_what_one_does(many, tmp_path):
     assert digests(tmp_path / "two") == digests(tmp_path / "one")
     assert all("minutes of music" in output for output in outputs)  # each wrote a part
     assert jax.process_count() == 1
+
+
+def test_two_at_once_are_refused(folder, tmp_path):
+    with locks.writing(tmp_path), pytest.raises(FolderInUse, match="is being written by process"):
+        run(command(folder, tmp_path))

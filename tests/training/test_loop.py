@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from jukejax import locks
 from jukejax.config import (
     MeshConfig,
     OptimizerConfig,
@@ -18,7 +19,7 @@ from jukejax.config import (
     VQVAEConfig,
     VQVAEExperiment,
 )
-from jukejax.errors import CheckpointError, Diverged, Interrupted, Preempted
+from jukejax.errors import CheckpointError, Diverged, FolderInUse, Interrupted, Preempted
 from jukejax.model_dir import load_vqvae
 from jukejax.parallel.mesh import make_mesh
 from jukejax.training import loop
@@ -360,3 +361,12 @@ def test_a_finished_run_does_not_start_from_the_other_again(mesh, uninterrupted,
     run = Run(EXPERIMENT, mesh, tmp_path, batches, start_from=uninterrupted[0], log=[].append)
     done, again = train(run), train(run)
     jax.tree.map(np.testing.assert_array_equal, done, again)
+
+
+def test_a_second_run_in_a_workdir_is_refused_and_changes_nothing(mesh, uninterrupted):
+    workdir = uninterrupted[0]
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    with locks.writing(workdir):
+        with pytest.raises(FolderInUse, match=f"{workdir} is being written by process"):
+            train(Run(EXPERIMENT, mesh, workdir, batches))
+        assert {p: p.stat().st_mtime_ns for p in before} == before
