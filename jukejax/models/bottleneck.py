@@ -82,10 +82,12 @@ def empty(codes: int, width: int) -> Codebook:
 def nearest(codes: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Index (...,) of the nearest of `codes` (K, E) to x (..., E), and the squared distance.
 
-    Ties go to the lower index.
+    Ties go to the lower index. The product is in full float32 on every device: in bfloat16, which
+    is a TPU's default, training would choose other codes than encoding for 2 to 3 % of vectors.
     """
     x = x.astype(jnp.float32)
-    scores = jnp.sum(codes * codes, -1) - 2.0 * x @ codes.T  # (..., K), less |x|^2
+    products = jnp.matmul(2.0 * x, codes.T, precision=lax.Precision.HIGHEST)
+    scores = jnp.sum(codes * codes, -1) - products  # (..., K), less |x|^2
     index = jnp.argmin(scores, -1)
     best = jnp.take_along_axis(scores, index[..., None], -1)[..., 0]
     return index.astype(jnp.int32), best + jnp.sum(x * x, -1)

@@ -33,6 +33,16 @@ def test_nearest_is_the_lowest_index_of_the_smallest_distance(codes, x):
         assert distance[n] == squares[n, lowest]
 
 
+def test_nearest_is_computed_in_full_float32_on_every_device():
+    """By default a TPU multiplies in bfloat16: training would choose other codes than encoding."""
+    program = jax.make_jaxpr(bottleneck.quantize)(
+        Codebook(np.ones((K, E), np.float32), np.ones((K, E)), np.ones(K)),
+        np.ones((1, N, E), np.float32),
+    )
+    products = [e for e in program.jaxpr.eqns if e.primitive.name == "dot_general"]
+    assert [e.params["precision"] for e in products] == [(jax.lax.Precision.HIGHEST,) * 2]
+
+
 def test_nearest_keeps_leading_axes():
     rng = np.random.default_rng(0)
     codes, x = rng.normal(size=(K, E)), rng.normal(size=(2, 5, E))
