@@ -23,6 +23,7 @@ import numpy.typing as npt
 from jax.sharding import Mesh
 
 from jukejax.config import VQVAEConfig
+from jukejax.errors import CheckpointError
 from jukejax.models import bottleneck, vqvae
 from jukejax.models.bottleneck import Codebook
 from jukejax.parallel.mesh import put_batch, replicated
@@ -118,9 +119,19 @@ class Decoder:
         return pieces(total, self.size, self.reach)
 
     def decode(self, codes: npt.NDArray[Any], piece: Piece) -> npt.NDArray[np.float32]:
-        """A piece (B, N) of the sound of codes (B, T), not clipped."""
+        """A piece (B, N) of the sound of codes (B, T), not clipped.
+
+        Raises:
+          CheckpointError: the sound has NaN or infinite samples.
+        """
         window = codes[:, piece.start : piece.stop].astype(np.int32)
         sound = np.asarray(_decode(*self._model, window, self._level))[..., 0]
+        if not np.isfinite(sound).all():
+            raise CheckpointError(
+                f"The VQ-VAE decodes codes of level {self._level} to sound that is not finite: its "
+                "weights are damaged, or its activations overflow. Train or import it again, or "
+                "use an earlier checkpoint."
+            )
         return sound[:, piece.first * self.hop : piece.last * self.hop]
 
     def __call__(self, codes: npt.NDArray[Any]) -> Iterator[npt.NDArray[np.float32]]:

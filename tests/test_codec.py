@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jukejax import codec
 from jukejax.codec import Decoder, Encoder, Sound
 from jukejax.config import MeshConfig, VQVAEConfig
+from jukejax.errors import CheckpointError
 from jukejax.models import vqvae
 from jukejax.models.bottleneck import Codebook
 from jukejax.parallel.mesh import make_mesh
@@ -150,6 +151,14 @@ def test_decoding_in_pieces_is_decoding_the_whole(model, level, length):
     assert (len(parts) > 1) == (length > 2 * decoder.reach + 3)
     whole = decoded(model, level, codes.astype(np.int32))[..., 0]
     np.testing.assert_allclose(np.concatenate(parts, 1), whole, atol=1e-5)
+
+
+def test_sound_that_is_not_finite_is_refused(model):
+    params, books = model
+    codes = np.zeros((1, 40), np.int32)
+    broken = [book._replace(codes=book.codes.at[0, 0].set(jnp.nan)) for book in books]
+    with pytest.raises(CheckpointError, match="codes of level 1 to sound that is not finite"):
+        Decoder(CONFIG, params, broken, 1, 64).decode(codes, codec.Piece(0, 40, 0, 40))
 
 
 def test_too_short_a_receptive_field_would_show(model):

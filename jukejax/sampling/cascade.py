@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jukejax.config import PriorConfig
+from jukejax.errors import CheckpointError
 from jukejax.sampling.decode import Stream, music
-from jukejax.sampling.draw import Control
+from jukejax.sampling.draw import INVALID, Control
 from jukejax.sampling.loop import Loop
 from jukejax.sampling.plan import Plan, Round, Window, positions
 
@@ -118,6 +119,9 @@ def sample_level(
 
     Yields:
       the progress; `codes` is always the same array, `drawn` is empty between rounds.
+
+    Raises:
+      CheckpointError: logits are NaN; what was yielded before is right.
     """
     config, codes, drawn = sampler.config, progress.codes.copy(), progress.drawn
     pace = _Pace(seconds, chunk)
@@ -125,15 +129,35 @@ def sample_level(
         round = sampler.plan.rounds[number]
         first, last = positions(round)
         for stream, done in _fill_round(sampler, round, codes, drawn, upper, pace):
+            tokens = np.asarray(stream.tokens)[:, config.prefix_len + first :][:, : done - first]
+            _check_drawn(sampler, round, tokens)
             made = np.asarray(music(config, stream))
             for window, rows in zip(round, np.split(made, len(round)), strict=True):
                 stop = max(window.given, min(window.stop, window.start + done))
                 here = slice(window.given - window.start, stop - window.start)
                 codes[:, window.given : stop] = rows[:, here]
-            drawn = np.asarray(stream.tokens)[:, config.prefix_len + first :][:, : done - first]
+            drawn = tokens
             if done == last:
                 number, drawn = number + 1, drawn[:, :0]
             yield Progress(codes, number, drawn)
+
+
+def _check_drawn(sampler: Sampler, round: Round, tokens: np.ndarray) -> None:
+    """Raises CheckpointError if a token (C S, n) drawn in a round is `INVALID`."""
+    invalid = tokens == INVALID
+    if not invalid.any():
+        return
+    column = int(invalid.any(0).argmax())
+    row = int(invalid[:, column].argmax())
+    chain, song = divmod(row, len(sampler.items))
+    position = round[chain].start + positions(round)[0] + column
+    config = sampler.config
+    raise CheckpointError(
+        f"The prior of level {config.level} computed logits that are NaN at "
+        f"{position * config.hop / config.sample_rate:.2f} s of song {sampler.items[song]}: its "
+        "weights are damaged, or its activations overflow. Nothing was sampled from them; train or "
+        "import the prior again, or use an earlier checkpoint."
+    )
 
 
 def _fill_round(

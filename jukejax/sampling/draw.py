@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+INVALID = -1  # in place of a token: the logits are no numbers
+
 
 class Control(NamedTuple):
     """How tokens are drawn: scalars or (B, 1).
@@ -53,8 +55,18 @@ def _last(best: jax.Array, among: jax.Array) -> jax.Array:
 def choose(logits: jax.Array, u: jax.Array, control: Control) -> jax.Array:
     """Tokens (B,) by inverting the cumulative distribution of logits (B, K) at u (B,) in [0, 1).
 
-    The number of entries of the cumulative sum that are at most u times its last.
+    The number of entries of the cumulative sum that are at most u times its last. A float32
+    cumulative sum is not quite monotone, so that number may be a token without probability; then
+    it is the nearest token that has one.
+
+    Returns:
+      tokens int32; `INVALID` where a logit is NaN, or no token has a probability.
     """
     likely = keep_likely(logits / control.temperature, control.top_k, control.top_p)
-    c = jnp.cumsum(jax.nn.softmax(likely), -1)
-    return jnp.sum(c <= u[:, None] * c[:, -1:], -1).astype(jnp.int32)
+    p = jax.nn.softmax(likely)
+    c = jnp.cumsum(p, -1)
+    token = jnp.sum(c <= u[:, None] * c[:, -1:], -1, keepdims=True)
+    k = logits.shape[-1]
+    nearest = jnp.argmin(jnp.where(p > 0, jnp.abs(jnp.arange(k) - token), k), -1)
+    valid = (p > 0).any(-1) & ~jnp.isnan(logits).any(-1)
+    return jnp.where(valid, nearest, INVALID).astype(jnp.int32)

@@ -1,5 +1,6 @@
 """Levels window by window: random numbers, going on from anywhere, batching, the codes above."""
 
+import dataclasses
 import functools
 import itertools
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import windows
 from windows import full
 
 from jukejax.config import LabelsConfig, LyricsConfig, PriorConfig, UpperConfig
+from jukejax.errors import CheckpointError
 from jukejax.models.prior import init_params
 from jukejax.sampling import cascade
 from jukejax.sampling.cascade import (
@@ -283,6 +285,19 @@ def test_given_codes_are_kept_and_gone_on_from(level):
     u = draw(SEED, ITEMS, x.config.level, 8, T)
     expected = choose(full(x.config, x.params, batch), u)
     np.testing.assert_array_equal(found[:, 21:24], expected[:, 13:])
+
+
+def test_logits_that_are_nan_end_the_level_with_a_sentence(level):
+    """One NaN in the weights, which the second song alone reads."""
+    x = level("upsampler")
+    artist = x.params["labels"]["artist"]
+    artist = artist.at[x.describe(0)["artist"][1]].set(jnp.nan)  # of the second song
+    broken = {**x.params, "labels": {**x.params["labels"], "artist": artist}}
+    sampler = x.level_of(x.plan(given=20), x.describe)
+    sampler = dataclasses.replace(sampler, params=sampler.loop.place(broken))
+    steps = sample_level(sampler, begin(np.zeros((2, TOTAL), np.int32)), x.upper)
+    with pytest.raises(CheckpointError, match=r"prior of level 1 .* NaN at 2\.00 s of song 9: its"):
+        next(steps)
 
 
 def assert_equal_but_for_rounding(x, item, one, other, plan):

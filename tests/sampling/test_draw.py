@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jukejax.sampling.draw import Control, choose, keep_likely
+from jukejax.sampling.draw import INVALID, Control, choose, keep_likely
 
 keep = jax.jit(keep_likely)
 K = 50
@@ -89,6 +89,30 @@ def test_temperature_comes_before_top_p():
     for temperature, last in ((1.0, 0), (3.0, 1)):
         control = Control(jnp.float32(temperature), top_p=jnp.full((1, 1), 0.6))
         assert choose(logits, u, control).tolist() == [last]
+
+
+def test_no_draw_is_a_token_that_is_filtered_out():
+    """Drawn where the cumulative sum, not monotone in float32, moves at such a token."""
+    rows = 2 * np.random.default_rng(0).normal(size=(8, 2048)).astype(np.float32)
+    control = Control(jnp.float32(1), jnp.full((1, 1), 50))
+    p = jax.jit(lambda rows: jax.nn.softmax(keep_likely(rows, control.top_k)))(rows)
+    sums = np.asarray(jnp.cumsum(p, -1))
+    row, at = np.nonzero((np.diff(sums) != 0) & ~kept(rows, 50)[:, 1:])
+    assert len(row) > 8
+    u = (sums[row, at] / sums[row, -1])[:, None] + np.arange(-4, 5) * np.float32(2**-24)
+    row, u = row[:, None].repeat(9, 1).ravel(), np.clip(u, 0, 1 - 2**-24).ravel()
+    tokens = jax.jit(choose)(rows[row], u.astype(np.float32), control)
+    assert kept(rows, 50)[row, tokens].all()
+
+
+@pytest.mark.parametrize("top_k", [None, 3])
+def test_logits_that_are_no_numbers_draw_no_token(logits, top_k):
+    """Rows with a single NaN, an infinity, and only NaN; the others draw."""
+    rows = logits[:5].copy()
+    rows[1, 7], rows[2, 9], rows[3] = np.nan, np.inf, np.nan
+    control = Control(jnp.float32(1), None if top_k is None else jnp.full((1, 1), top_k))
+    tokens = np.asarray(jax.jit(choose)(rows, np.full(5, 0.5, np.float32), control))
+    assert (tokens == INVALID).tolist() == [False, True, True, True, False]
 
 
 @pytest.mark.golden
