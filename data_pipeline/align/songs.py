@@ -77,6 +77,8 @@ def align_song(song: Song, options: Options) -> Aligned:
     """Aligns one song; DataError if its sound cannot be read or a tool fails."""
     printed = text.lyric_words(song.lyrics)
     plain = [text.spoken(word) for word in printed]
+    if song.lines:
+        return _within_lines(song, options)
     if not any(plain):
         return fallback("no words" if not printed else "no words in Latin letters")
     sound, source = voice(song, options.separator, options.separator_command)
@@ -90,6 +92,48 @@ def align_song(song: Song, options: Options) -> Aligned:
     words = text.fill_gaps(printed, times, len(sound) / RATE)
     alignment = {"method": options.aligner, "voice": source, **alignment}
     return Aligned(words, alignment | ({"interpolated": interpolated} if interpolated else {}))
+
+
+def _within_lines(song: Song, options: Options) -> Aligned:
+    """Aligns the words of each line inside the line's given times.
+
+    Words of a line that cannot be aligned share its time by their letters.
+    """
+    sound, source = voice(song, options.separator, options.separator_command)
+    seconds = len(sound) / RATE
+    starts = [start for _, start in song.lines]
+    if starts[-1] >= seconds:
+        return fallback(f"a line starts at {starts[-1]:g} s, but the song ends at {seconds:.1f} s")
+    spans = list(zip(starts, [*starts[1:], seconds], strict=True))
+    lines = [line.split() for line, _ in song.lines]
+    plain = [[text.spoken(word) for word in line] for line in lines]
+    every = [word for line in plain for word in line]
+    if options.aligner == "pocketsphinx" or not any(every):
+        placed = [_line_times(sound, *span, line) for span, line in zip(spans, plain, strict=True)]
+    else:
+        times = iter(_with_tool(sound, every, options)[0] or [None] * len(every))
+        placed = [[next(times) for _ in line] for line in plain]
+    words: list[Word] = []
+    aligned = 0
+    for (start, end), line, of_line in zip(spans, lines, placed, strict=True):
+        inside = [x if x and start <= x[0] <= x[1] <= end else None for x in of_line]
+        aligned += sum(x is not None for x in inside)
+        words += text.fill_line(line, inside, start, end)
+    alignment = {"method": options.aligner if aligned else "lines", "voice": source}
+    return Aligned(tuple(words), alignment | {"lines": sum(map(bool, lines)), "aligned": aligned})
+
+
+def _line_times(sound: Sound, start: float, end: float, plain: Sequence[str]) -> external.Times:
+    """Times in the song of the words of a line, by pocketsphinx."""
+    known = sphinx.known(plain) if any(plain) else [False] * len(plain)
+    words = [word for word, is_known in zip(plain, known, strict=True) if is_known]
+    part = sound[round(start * RATE) : round(end * RATE)]
+    path = sphinx.best_path(sphinx.pcm(part), words) if words and len(part) else None
+    if path is None:
+        return [None] * len(plain)
+    # the decoder's last frame may be longer than the part
+    times = ((start + a, min(start + b, end)) for a, b in path.times)
+    return [next(times) if is_known else None for is_known in known]
 
 
 def _with_sphinx(
@@ -183,7 +227,7 @@ def song_key(song: Song, options: Options) -> str:
     """A digest of all that a song's alignment depends on."""
     paths = [song.audio, *(path for name, path in song.stems if name == "vocals")]
     state = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    how = [dataclasses.asdict(options), judge.SHUFFLES, judge.LEAST_ADHERENCE]
+    how = [dataclasses.asdict(options), judge.SHUFFLES, judge.LEAST_ADHERENCE, *song.lines]
     return hashlib.sha256(json.dumps([state, song.lyrics, how]).encode()).hexdigest()[:32]
 
 

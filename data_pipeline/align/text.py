@@ -105,3 +105,15 @@ def fill_gaps(
         out += spread(words[i:last], begin, end)
         i = last
     return tuple(out)
+
+
+def fill_line(
+    words: Sequence[str], times: Sequence[tuple[float, float] | None], start: float, end: float
+) -> tuple[Word, ...]:
+    """Every word of a line with times between the line's start and end, as `fill_gaps`."""
+    if not any(times):
+        letters = sum(max(1, len(word)) for word in words)
+        return spread(words, start, min(end, start + LETTER_S * letters))
+    inside = [x and (x[0] - start, x[1] - start) for x in times]
+    filled = fill_gaps(words, inside, end - start)
+    return tuple((word, round(start + a, 3), round(start + b, 3)) for word, a, b in filled)

@@ -10,8 +10,9 @@ from sounds import write_lines, write_song
 
 import data_pipeline
 from data_pipeline.align import judge, sphinx
-from data_pipeline.align.songs import Options, align_manifest
-from data_pipeline.manifest import read_manifest
+from data_pipeline.align.songs import Options, align_manifest, align_song
+from data_pipeline.align.voice import RATE
+from data_pipeline.manifest import Song, read_manifest
 from jukejax.errors import DataError
 
 # An aligner that counts its runs, and misbehaves as the first word of the lyrics tells it to.
@@ -97,6 +98,41 @@ def test_words_that_are_given_stay(tmp_path, tool):
         manifest, tmp_path / "out.jsonl", options, replace=True, show_progress=False
     )[0]
     assert len(song.words) == 2
+
+
+def test_words_stay_inside_the_given_times_of_their_lines(tmp_path, tool):
+    lines = "[00:00.00]a bb\n[00:01.00]ccc d\n[00:01.50]夜の 歌\n"
+    manifest = manifest_of(tmp_path, [])
+    write_lines(manifest, [{"id": "x", "audio": "song.wav", "lyrics": lines}])
+    (song,) = align_manifest(manifest, tmp_path / "out.jsonl", tool[0], show_progress=False)
+    assert song.words == (
+        *(("a", 0.0, 0.05), ("bb", 0.1, 0.15)),  # as the tool says
+        *(("ccc", 1.0, 1.24), ("d", 1.24, 1.32)),  # the tool says 0.2 and 0.3 s: outside
+        *(("夜の", 1.5, 1.66), ("歌", 1.66, 1.74)),
+    )
+    assert song.alignment["aligned"] == 2 and song.alignment["lines"] == 3
+    write_lines(manifest, [{"id": "x", "audio": "song.wav", "lyrics": "[00:09.00]late"}])
+    (song,) = align_manifest(manifest, tmp_path / "out.jsonl", tool[0], show_progress=False)
+    assert "a line starts at 9 s, but the song ends at 2.0 s" in song.alignment["reason"]
+
+
+def test_pocketsphinx_hears_a_line_between_its_times(tmp_path, monkeypatch):
+    heard = []
+
+    def path(samples, words):
+        heard.append((len(samples) / 2 / RATE, words))
+        return sphinx.Path(tuple((i / 10, i / 10 + 0.1) for i in range(len(words))), -1.0)
+
+    monkeypatch.setattr(sphinx, "best_path", path)
+    monkeypatch.setattr(sphinx, "known", lambda words: [word != "xyz" for word in words])
+    write_song(tmp_path / "song.wav", 2.0)
+    lines = (("good one", 0.5), ("", 1.0), ("xyz fine", 1.25))
+    song = Song("x", tmp_path / "song.wav", lyrics="good one\nxyz fine\n", lines=lines)
+    aligned = align_song(song, Options())
+    assert heard == [(0.5, ["good", "one"]), (0.75, ["fine"])]
+    assert aligned.words == (
+        ("good", 0.5, 0.6), ("one", 0.6, 0.7), ("xyz", 1.25, 1.25), ("fine", 1.25, 1.35),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
