@@ -10,7 +10,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from data_pipeline import ogg
+from data_pipeline import contents, ogg
 from data_pipeline.songs import SAMPLE_RATE
 from jukejax.errors import DataError
 
@@ -151,7 +151,7 @@ def check(path: Path) -> None:
 
 
 def length(path: str | Path, sample_rate: int = SAMPLE_RATE) -> int:
-    """Samples that `decode` gives of a file, by its header; an estimate for MP3 without a length.
+    """Samples that `decode` gives of a file, by its header, or counted where that says less.
 
     Raises:
       DataError: the file is not audio, or its header says that it is cut short.
@@ -188,14 +188,15 @@ def decode_part(path: str | Path, start: int, stop: int, sample_rate: int = SAMP
 
 
 def _slack(sound: soundfile.SoundFile) -> int:
-    """Frames that may be missing: of an MP3 without a length in its header it is an estimate."""
-    return max(4 * 1152, sound.frames // 100) if sound.format == "MP3" else 0
+    """Frames that may be missing: of MP3, whose tag may count itself, and a decoder's delay."""
+    return 4 * 1152 if sound.format == "MP3" else 0
 
 
 def _open(path: Path) -> soundfile.SoundFile:
     """Opens a sound file and checks its header."""
     try:
-        sound = soundfile.SoundFile(path)
+        pieces = contents.contents(path).pieces
+        sound = soundfile.SoundFile(contents.PiecedFile(path, pieces) if pieces else path)
     except (soundfile.LibsndfileError, TypeError, ValueError, OSError) as error:
         why = getattr(error, "error_string", str(error)).strip().rstrip(".")
         if path.is_file() and why.startswith("File does not exist"):

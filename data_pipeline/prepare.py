@@ -189,6 +189,7 @@ class _Placed:
         self.counts = dict.fromkeys(records.SPLITS, 0)
         self.samples = 0
         self.skipped: list[dict[str, str]] = []
+        self.remarks: list[str] = []
 
     def songs(self) -> Iterator[PreparedSong]:
         """All of them; _NoSong if there is none, DataError if a shard is missing."""
@@ -209,6 +210,7 @@ class _Placed:
                     yield placed
             self.lengths[task.split].append(firsts[task.split] - begin)
             self.skipped += note["skipped"]
+            self.remarks += note.get("remarks", [])
         if not any(self.counts.values()):
             raise _NoSong
 
@@ -227,7 +229,7 @@ class _Placed:
             train_songs=self.counts["train"],
             test_songs=self.counts["test"],
             skipped=tuple(lines + self.skipped),
-            remarks=tuple(remarks + conflicts(self.listed.labels)),
+            remarks=tuple(remarks + self.remarks + conflicts(self.listed.labels)),
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline import audio, records
+from data_pipeline.contents import contents
 from data_pipeline.manifest import guess_seconds
 from data_pipeline.plan import ShardTask
 from jukejax.errors import DataError
@@ -25,10 +26,12 @@ def build_shard(
       progress: called after each song with its estimated seconds.
 
     A song that cannot be decoded is listed in the note with the reason; the others are written.
+    Songs that hold more than their headers declare are remarks of the note.
     """
     digest = task.digest  # of the files before they are read
     kept: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
+    remarks: list[str] = []
 
     def examples() -> Iterator[dict[str, Any]]:
         for song in task.songs:
@@ -41,6 +44,8 @@ def build_shard(
                 except DataError as error:
                     skipped.append({"id": song.id, "reason": str(error)})
                 else:
+                    if remark := contents(song.audio).note:
+                        remarks.append(f"{song.id}: {remark}")
                     n_samples = file.tell() // _FRAME
                     kept.append({"id": song.id, "n_samples": n_samples})
                     file.seek(0)
@@ -52,4 +57,5 @@ def build_shard(
             progress(guess_seconds(song))
 
     records.write_shard(task.path, examples())
-    return task.write_note(digest, songs=kept, skipped=skipped)
+    more = {"remarks": remarks} if remarks else {}
+    return task.write_note(digest, songs=kept, skipped=skipped, **more)
