@@ -203,6 +203,17 @@ class _CodesReader:
         return np.stack(cuts).astype(np.int32)
 
 
+def song_lengths(songs: PreparedSongs) -> npt.NDArray[np.int32]:
+    """Lengths (n,) in samples; DataError where positions in a song do not fit into 32 bits."""
+    lengths = songs.column("n_samples")
+    if lengths.max(initial=0) >= 2**31:
+        raise DataError(
+            f"Song {songs[int(lengths.argmax())].id} has {lengths.max():,} samples; positions are "
+            "32-bit, so cut it into songs of less than 2,147,483,648 samples each."
+        )
+    return lengths.astype(np.int32)
+
+
 class _Labeller:
     """Label ids, lyric tokens and timing of windows."""
 
@@ -224,7 +235,7 @@ class _Labeller:
             for row, song in enumerate(songs):
                 for name, ids in names.song_ids(labels, song).items():
                     self.ids[name][row] = ids
-        self.totals = songs.column("n_samples").astype(np.int32)
+        self.totals = song_lengths(songs)
         self.tokens: dict[int, tuple[lyrics.Tokens, WordTimes | None, int]] = {}
         self.shapes: dict[str, tuple[int, ...]] = {"total_length": (), "offset": ()}
         self.shapes |= {name: ids.shape for name, ids in self.unknown.items()}

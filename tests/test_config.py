@@ -133,6 +133,8 @@ def test_priors_of_files_without_layers_are_tuned():
         ),
         (lambda: PriorConfig(width=64, heads=3), ["heads 3", "16"]),
         (lambda: PriorConfig(remat="some"), ["'some'", "'layer'"]),
+        (lambda: PriorConfig(dtype="float16"), ["'float16'", "float32, bfloat16"]),
+        (lambda: VQVAEConfig(dtype="float16"), ["'float16'", "float32, bfloat16"]),
         (lambda: PriorConfig(layers="fast"), ["'fast'", "plain, tuned"]),
         (lambda: PriorConfig(attn_order=10), ["'cross'", "lyrics", "attn_order 10"]),
         (lambda: PriorConfig(attn_order=12), ["'prime'", "lyrics", "attn_order 12"]),

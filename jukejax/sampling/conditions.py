@@ -137,10 +137,16 @@ def job_conditions(
 
     Raises:
       DataError: a label that the model does not know.
+      ConfigError: positions in the song do not fit into 32 bits.
     """
     labels = label_ids(config, vocabulary, job.items) if config.labels else {}
     begin = round(job.begin_seconds * config.sample_rate)
     total = max(begin + samples, round(job.total_seconds * config.sample_rate))
+    if total >= 2**31:
+        raise ConfigError(
+            f"The song has {total:,} samples at {config.sample_rate} Hz; positions are 32-bit, so "
+            f"it must be shorter than {2**31 / config.sample_rate:.0f} seconds."
+        )
     return conditions_of(config, labels, [item.lyrics for item in job.items], begin, total)
 
 

@@ -13,6 +13,7 @@ from jukejax.config import ConfigError
 Weights = Literal["float32", "bfloat16", "int8"]
 WEIGHTS: tuple[str, ...] = get_args(Weights)
 LONGEST = 48_000.0  # seconds: positions in samples are 32-bit
+SMALLEST = 1e-30  # temperature and top-p: logits divided by less, or less itself, leave float32
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,11 @@ class Job:
             if not 0 < fraction <= 1:
                 raise ConfigError(f"hop_fraction is {fraction}; it must be over 0 and at most 1.")
         end = self.begin_seconds + self.seconds
+        if end > LONGEST:
+            raise ConfigError(
+                f"begin_seconds is {self.begin_seconds} and the sample ends at {end:g}; it must "
+                f"end by {LONGEST:.0f}."
+            )
         if not (self.total_seconds == 0 or end <= self.total_seconds * (1 + 1e-9)):
             raise ConfigError(
                 f"total_seconds is {self.total_seconds} and the sample ends at {end:g}: a song "
@@ -110,14 +116,17 @@ def _check(
     temperature: tuple[float, ...], top_k: tuple[int, ...], top_p: tuple[float, ...]
 ) -> None:
     for t in temperature:
-        if not 0 < t < math.inf:
-            raise ConfigError(f"temperature is {t}; it must be a number over 0.")
+        if not SMALLEST <= t < math.inf:
+            raise ConfigError(
+                f"temperature is {t}; it must be a number of {SMALLEST} or more. For the likeliest "
+                "code give --top-k 1."
+            )
     for k in top_k:
-        if k < 0:
-            raise ConfigError(f"top_k is {k}; it must be 0 (all) or more.")
+        if not 0 <= k < 2**31:
+            raise ConfigError(f"top_k is {k}; it must be from 0 (all) to {2**31 - 1}.")
     for p in top_p:
-        if not 0 < p <= 1:
-            raise ConfigError(f"top_p is {p}; it must be over 0 and at most 1 (all).")
+        if not SMALLEST <= p <= 1:
+            raise ConfigError(f"top_p is {p}; it must be from {SMALLEST} to 1 (all).")
 
 
 @dataclass(frozen=True, kw_only=True)

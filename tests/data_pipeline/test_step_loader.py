@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline import codes, records, windows
-from data_pipeline.code_loader import code_token_counts, code_windows
-from data_pipeline.songs import prepared_songs
+from data_pipeline.code_loader import code_token_counts, code_windows, song_lengths
+from data_pipeline.songs import PreparedSong, prepared_songs, write_songs
 from jukejax.errors import DataError
 from jukejax.label_kinds import ARTIST, GENRE
 from jukejax.text import lyrics
@@ -20,6 +20,23 @@ from jukejax.text.labels import Vocabulary
 AUDIO = {"split": "train", "samples": 20_000, "batch_size": 8, "seed": 3}
 PRIOR = prior(1, 512, 4, lyric_tokens=16, max_genres=3)
 CODES = {"config": PRIOR, "vocabulary": None, "split": "train", "batch_size": 8}
+
+
+@pytest.mark.parametrize("longest", [2**31 - 1, 2**31])
+def test_a_song_whose_positions_exceed_32_bits_is_refused(tmp_path, longest):
+    """Of 13.5 hours at 44.1 kHz."""
+    lengths = {"short": 5, "epic": longest}
+    write_songs(
+        tmp_path,
+        [PreparedSong(i, name, "train", 0, i, 1, n, "x.wav")
+         for i, (name, n) in enumerate(lengths.items())],
+    )  # fmt: skip
+    songs = prepared_songs(tmp_path)
+    if longest < 2**31:
+        assert song_lengths(songs).tolist() == [5, longest]
+    else:
+        with pytest.raises(DataError, match="epic has 2,147,483,648 samples"):
+            song_lengths(songs)
 
 
 def take(batches, count):

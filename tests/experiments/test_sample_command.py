@@ -168,6 +168,14 @@ def test_windows_of_a_part_of_a_song_are_placed_in_the_song():
     assert text.decode(part(1600)["lyrics"][0]) == WORDS[first : first + 10]
 
 
+def test_positions_that_32_bits_cannot_count_are_refused():
+    """At 48 kHz the longest song of a job is too long."""
+    config = dataclasses.replace(PRIOR, sample_rate=48_000)
+    job = dataclasses.replace(JOB, total_seconds=47_000.0)
+    with pytest.raises(ConfigError, match=r"2,256,000,000 samples at 48000 Hz; .* than 44739 seco"):
+        job_conditions(config, VOCABULARY, job, 6000)
+
+
 def test_a_prior_without_conditions_has_none():
     config = dataclasses.replace(PRIOR, labels=None, lyrics=None, attn_order=2)
     assert job_conditions(config, VOCABULARY, JOB, 6000)(1600) == {}

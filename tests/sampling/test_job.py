@@ -19,6 +19,12 @@ from jukejax.sampling.job import Item, Job
         ({"seconds": 20.0, "total_seconds": 19.5}, r"total_seconds is 19\.5.*shorter"),
         ({"temperature": (0.98, 0.0, 0.98)}, r"temperature is 0\.0"),
         ({"temperature": (-1.0,)}, r"temperature is -1\.0"),
+        # float32 flushes them to 0, or the logits divided by them overflow: every code was 0
+        ({"temperature": (1e-38,)}, r"temperature is 1e-38.*--top-k 1"),
+        ({"items": (Item(temperature=(1e-46,)),)}, "temperature is 1e-46"),
+        ({"top_p": (1e-46,)}, "top_p is 1e-46"),
+        ({"top_k": (2**31,)}, "top_k is 2147483648"),
+        ({"begin_seconds": 40_000, "seconds": 20_000}, "begin_seconds is 40000 .* ends at 60000"),
     ],
 )
 def test_impossible_jobs_are_refused(fields, message):
