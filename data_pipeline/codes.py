@@ -84,7 +84,7 @@ def codes_info(codes_dir: str | Path, expect_fingerprint: str | None = None) -> 
             what = f"{codes_dir} holds songs, not codes (no {NAME}); encode them"
         else:
             what = f"{codes_dir} is not a codes data set (no {NAME}); make it"
-        raise DataError(f"{what} with `python -m experiments.encode`")
+        raise DataError(f"{what} with `jukejax encode`")
     try:
         if "codes" not in value:
             raise DataError(

@@ -162,7 +162,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "licence": _TEXT,
     "group": _TEXT,
     "split": (lambda value: value in SPLITS, 'either "train" or "test"'),
-    "alignment": (lambda value: isinstance(value, dict), "what experiments.align wrote"),
+    "alignment": (lambda value: isinstance(value, dict), "what `jukejax align` wrote"),
 }
 
 
@@ -299,7 +299,7 @@ def read_manifest(path: str | Path) -> Manifest:
     except OSError as error:
         raise DataError(
             f"the manifest {path} cannot be read ({error.strerror}); give the path of a "
-            "songs.jsonl, or make one with `python -m experiments.prepare scan FOLDER`"
+            "songs.jsonl, or make one with `jukejax prepare scan FOLDER`"
         ) from error
     parse = functools.partial(_song_of_line, path.resolve().parent)
     return _Validation(Lines(path.resolve(), places, parse)).manifest()

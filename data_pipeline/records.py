@@ -251,7 +251,7 @@ def open_split(folder: str | Path, split: str) -> Source:
     if not info.is_file():
         raise DataError(
             f"{folder} is not a prepared data set (no dataset_info.json); make it with "
-            "`python -m experiments.prepare build`, or finish the run that was interrupted"
+            "`jukejax prepare build`, or finish the run that was interrupted"
         )
     return _open_split(folder, split, info.stat().st_mtime_ns)
 

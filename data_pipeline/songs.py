@@ -142,8 +142,7 @@ def require_audio(folder: str | Path) -> None:
     """Raises DataError if the folder is a codes data set."""
     if (Path(folder) / CODES).exists():
         raise DataError(
-            f"{folder} holds codes, not songs; give the folder that "
-            "`python -m experiments.prepare build` wrote"
+            f"{folder} holds codes, not songs; give the folder that `jukejax prepare build` wrote"
         )
 
 
@@ -155,7 +154,7 @@ def _state(folder: str | Path) -> tuple[Path, int]:
     except OSError as error:
         raise DataError(
             f"{folder} is not a prepared data set (no {NAME}); make it with "
-            "`python -m experiments.prepare build`, or finish the run that was interrupted"
+            "`jukejax prepare build`, or finish the run that was interrupted"
         ) from error
 
 

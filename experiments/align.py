@@ -1,6 +1,6 @@
 """When each word is sung: a manifest with lyrics to one with word times.
 
-python -m experiments.align --manifest songs.jsonl --out songs_aligned.jsonl --workers 4
+jukejax align --manifest songs.jsonl --out songs_aligned.jsonl --workers 4
 """
 
 from __future__ import annotations

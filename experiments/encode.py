@@ -1,6 +1,6 @@
 """Songs to codes: every level of a trained VQ-VAE, of the mean of left and right.
 
-python -m experiments.encode --vqvae runs/demo/vqvae --data runs/demo/songs --out runs/demo/codes
+jukejax encode --vqvae runs/demo/vqvae --data runs/demo/songs --out runs/demo/codes
 
 The codes are those of the whole song at once, in memory that does not grow with the song, and all
 songs go through one compiled program. An interrupted run continues with the next shard. Started on

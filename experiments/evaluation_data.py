@@ -24,7 +24,7 @@ from jukejax.text.labels import Vocabulary
 
 
 class _Prepared:
-    """A folder that `experiments.prepare` or `experiments.encode` wrote; read when asked for."""
+    """A folder that `jukejax prepare` or `jukejax encode` wrote; read when asked for."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,6 +1,6 @@
 """Make songs: sample all levels top to bottom, decode each, and write a page to listen to.
 
-python -m experiments.sample --model runs/demo/model --out runs/demo/sample \\
+jukejax sample --model runs/demo/model --out runs/demo/sample \\
     --artist "Flite RMS" --genre hymn --lyrics words.txt --seconds 6 --seed 0
 
 --prompt song.wav continues a sound, --continue-from SAMPLE a sample, --upsample SAMPLE samples its

@@ -1,7 +1,7 @@
 """Train a VQ-VAE on songs, or a prior on codes.
 
-python -m experiments.train demo_vqvae --data runs/demo/songs --workdir runs/demo/vqvae
-python -m experiments.train demo_prior --data runs/demo/codes --workdir runs/demo/prior
+jukejax train demo_vqvae --data runs/demo/songs --workdir runs/demo/vqvae
+jukejax train demo_prior --data runs/demo/codes --workdir runs/demo/prior
 
 A workdir in place of the preset gives the settings of its run; with --start-from its weights too.
 """

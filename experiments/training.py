@@ -39,7 +39,7 @@ class Training(Generic[E]):
     """
 
     data: Path
-    """Songs (`experiments.prepare`) for a VQ-VAE, codes (`experiments.encode`) for a prior."""
+    """Songs (`jukejax prepare`) for a VQ-VAE, codes (`jukejax encode`) for a prior."""
     workdir: Path
     """Gets checkpoints, metrics.jsonl and TensorBoard files."""
     experiment: Annotated[E, tyro.conf.arg(name="")]  # --model.width, not --experiment.model.width
@@ -50,7 +50,7 @@ class Training(Generic[E]):
     profile: bool = False
     """Write a trace of five steps beside the TensorBoard files."""
     evaluate: tuple[str, ...] = ()
-    """Suites of `experiments.evaluate` to run during training: reconstruction for a VQ-VAE;
+    """Suites of `jukejax evaluate` to run during training: reconstruction for a VQ-VAE;
     likelihood, alignment, labels, features, generation and memorisation for a prior."""
     evaluate_every: int = 1000
     """Steps between runs of the suites."""

@@ -148,7 +148,7 @@ class Model:
         return sound.decode(self.loaded.vqvae, codes, level)
 
     def sample(self, **options: Any) -> Song:
-        """Samples one song: the same codes as `python -m experiments.sample` with these options.
+        """Samples one song: the same codes as `jukejax sample` with these options.
 
             model.sample(artist="...", genre="...", lyrics="...", seconds=20, seed=0, progress=True)
 

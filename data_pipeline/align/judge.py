@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from data_pipeline.align import sphinx
 
 SHUFFLES = 8
-LEAST_ADHERENCE = 0.4  # chosen on rendered songs (`experiments.benchmark alignment`)
+LEAST_ADHERENCE = 0.4  # chosen on rendered songs (`jukejax benchmark alignment`)
 
 
 @dataclass(frozen=True)

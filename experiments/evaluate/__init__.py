@@ -1,4 +1,4 @@
-"""Questions asked of a trained model on held-out songs: `python -m experiments.evaluate`.
+"""Questions asked of a trained model on held-out songs: `jukejax evaluate`.
 
 The suites are `jukejax.evaluation`'s; here are the commands that run and show them.
 """

@@ -1,6 +1,6 @@
 """Two or more evaluation directories side by side.
 
-python -m experiments.evaluate compare runs/a/evaluation runs/b/evaluation --out runs/a_and_b
+jukejax evaluate compare runs/a/evaluation runs/b/evaluation --out runs/a_and_b
 """
 
 from __future__ import annotations

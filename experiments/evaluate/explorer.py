@@ -1,6 +1,6 @@
 """The explorer of samples and reconstructions: a static site to listen to and compare them.
 
-python -m experiments.evaluate explorer runs/demo --out runs/demo/site
+jukejax evaluate explorer runs/demo --out runs/demo/site
 """
 
 from __future__ import annotations

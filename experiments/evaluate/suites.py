@@ -1,6 +1,6 @@
 """Ask a trained model questions on held-out songs: reconstruction, likelihood, generation, ...
 
-python -m experiments.evaluate all --model runs/demo/model --songs runs/demo/songs \\
+jukejax evaluate all --model runs/demo/model --songs runs/demo/songs \\
     --codes runs/demo/codes --out runs/demo/evaluation
 
 A suite's result is OUT/SUITE.json, with what it was computed from; a suite is not computed again

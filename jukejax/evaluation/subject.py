@@ -192,7 +192,7 @@ def held_out_songs(subject: Subject) -> Sequence[Song]:
         if encoded.get(song.id) != song.n_samples:
             raise DataError(
                 f"{subject.codes} does not hold held-out song {song.id!r} as {subject.songs} has "
-                "it; encode the songs again with `python -m experiments.encode`"
+                "it; encode the songs again with `jukejax encode`"
             )
     return songs
 

@@ -11,7 +11,7 @@ from jukejax.planning.topologies import CUDA
 _ABOUT = """# Plans
 
 Compiled ahead of time, without the chips; nothing here was run. \
-`python -m experiments.compile plans` regenerates this page and compiles only programs that \
+`jukejax compile plans` regenerates this page and compiles only programs that \
 changed. Peak: bytes on one device. 192 in 3: in three microbatches (`train.accumulate`). Step and \
 MFU are bounds from the compiler's cycles, HBM and interconnect; a real step takes longer. For \
 GPUs the compiler estimates no cycles: every operation is charged by the published peaks, which is \

@@ -35,7 +35,7 @@ def read_job(path: Path) -> tuple[dict[str, Any], Job]:
         request = dict(record["request"])
     except FileNotFoundError as error:
         raise ConfigError(
-            f"{path} does not exist; name a folder that experiments.sample made."
+            f"{path} does not exist; name a folder that `jukejax sample` made."
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(

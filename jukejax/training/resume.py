@@ -110,8 +110,8 @@ def check_start(
         if before_note.get("labels") != labels_digest(old, now.labels):
             raise CheckpointError(
                 f"{start_from} has fewer label names, and the names do not begin with its own: its "
-                "embeddings would be given to other names. Grow its labels.json (`python -m "
-                "experiments.labels grow`) and give the result as --labels."
+                "embeddings would be given to other names. Grow its labels.json (`jukejax "
+                "labels grow`) and give the result as --labels."
             )
         log(f"There are more label names than in {start_from}; the embeddings of its own are kept.")
     elif before_note.get("labels") != note.get("labels"):

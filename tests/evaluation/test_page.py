@@ -109,7 +109,7 @@ def test_structure(folder: Path) -> None:
     assert "one\ntwo" in page.text("div")
     cells = page.text("td")
     assert cells[:5] == ["top", "128", "516", "0.97", "1m23s"]
-    assert "python -m experiments.sample --job job.json --out again" in page.text("pre")
+    assert "jukejax sample --job job.json --out again" in page.text("pre")
     assert "23 November 2026, 16:05" in page.text("b")
 
 

@@ -123,7 +123,7 @@ def test_kept_plans_have_not_drifted(entry):
     fresh = load(entry, FOLDER)
     (FOLDER / f"{entry.name}.json").write_text(json.dumps(kept, indent=2) + "\n")
     (FOLDER / "README.md").write_text(table.markdown(FOLDER))
-    assert fresh == kept, "run `python -m experiments.compile plans` and commit what changed."
+    assert fresh == kept, "run `jukejax compile plans` and commit what changed."
 
 
 @pytest.mark.aot

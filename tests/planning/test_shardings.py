@@ -19,7 +19,7 @@ ENTRIES = shardings.entries()
 def test_kept_shardings_have_not_drifted(name):
     kept = shardings.path(FOLDER, name).read_text()
     assert shardings.text(ENTRIES[name]) == kept, (
-        "run `python -m experiments.compile shardings` and commit what changed."
+        "run `jukejax compile shardings` and commit what changed."
     )
 
 
