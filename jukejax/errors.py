@@ -13,6 +13,10 @@ class CheckpointError(JukejaxError):
     """A checkpoint or a model directory is missing, damaged or of another model."""
 
 
+class DamagedCheckpoint(CheckpointError):
+    """The files of a checkpoint are not those that were saved."""
+
+
 class DataError(JukejaxError):
     """Songs, labels, lyrics or prepared data are missing, damaged or do not fit."""
 

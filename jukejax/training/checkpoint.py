@@ -9,8 +9,9 @@ to a temporary directory and renames it, so an interrupted save is never taken f
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from orbax.checkpoint import type_handlers
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from jukejax.config import Experiment, PriorExperiment, VQVAEExperiment, from_dict
-from jukejax.errors import CheckpointError
+from jukejax.errors import CheckpointError, DamagedCheckpoint
+from jukejax.parallel.distributed import together
+from jukejax.training import digests
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs a dozen lines a save
 
@@ -66,8 +69,12 @@ class Checkpoints:
             best_mode="min",
             create=True,
             cleanup_tmp_directories=clean,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
         )
         self.path = directory(workdir)
+        _check_metrics(self.path)
+        self._saving = 0  # the step that is being saved
+        self._whole: set[tuple[int, str]] = set()  # steps and items that fit their digests
         self._manager = ocp.CheckpointManager(
             self.path,
             options=options,
@@ -98,6 +105,8 @@ class Checkpoints:
         """
         if self.latest == step:
             return
+        self.wait()  # as Orbax would: one save at a time
+        self._saving = step
         items: dict[str, Any] = {
             name: ocp.args.StandardSave(tree)
             for name, tree in trees.items()
@@ -109,15 +118,70 @@ class Checkpoints:
             metrics = None
         self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
+    def _write_digests(self) -> None:
+        """Called by Orbax when all files of a step are written, before it renames their folder."""
+        digests.write_digests(self.path / f"{self._saving}.orbax-checkpoint-tmp")
+
+    def _check(self, step: int, items: Iterable[str]) -> None:
+        """Raises DamagedCheckpoint if items of a step are not as they were saved."""
+        unchecked = [item for item in items if (step, item) not in self._whole]
+        if damage := digests.damage(self.path / str(step), unchecked):
+            earlier = [str(s) for s in sorted(self._manager.all_steps()) if s < step]
+            raise DamagedCheckpoint(
+                f"The checkpoint {self.path / str(step)} is damaged: {damage}. Replace it by a "
+                "copy, "
+                + (f"or move it away to use step {earlier[-1]}, " if earlier else "")
+                + f"or set {digests.SKIP}=1 to read it as it is."
+            )
+        self._whole |= {(step, item) for item in unchecked}
+
+    def set_aside_damaged(
+        self, log: Callable[[str], None], items: Sequence[str] = (*TREES, "config")
+    ) -> None:
+        """Moves the latest checkpoints out of the run until `items` of the latest are whole.
+
+        They are moved to the folder `damaged` of the run. Each is a line in the log. All processes
+        of the run must call this.
+
+        Raises:
+          DamagedCheckpoint: no earlier checkpoint remains.
+        """
+        while (step := self.latest) is not None:
+            try:
+                return self._check(step, items)
+            except DamagedCheckpoint as error:
+                if len(self._manager.all_steps()) == 1:
+                    raise
+                reason = str(error).split(". ")[0]
+            target = _unused(self.path.parent / "damaged" / str(step))
+            together("damage seen")
+            if jax.process_index() == 0:
+                target.parent.mkdir(exist_ok=True)
+                (self.path / str(step)).rename(target)
+            together("damaged checkpoint moved")
+            self._manager.reload()
+            log(f"WARNING: {reason}. It is now {target}; continuing from step {self.latest}.")
+
     def config(self, step: int | None = None) -> dict[str, Any]:
-        """The config saved at `step` (default: the latest)."""
+        """The config saved at `step` (default: the latest).
+
+        Raises:
+          DamagedCheckpoint: it is not what was saved.
+        """
         step = self._require() if step is None else step
+        self._check(step, ["config"])
         args = ocp.args.Composite(config=ocp.args.JsonRestore())
         return self._manager.restore(step, args=args)["config"]
 
     def restore(self, abstract: dict[str, Any], step: int | None = None) -> dict[str, Any]:
-        """The trees named in `abstract`, each with the shapes and shardings it gives."""
+        """The trees named in `abstract`, each with the shapes and shardings it gives.
+
+        Raises:
+          DamagedCheckpoint: their files are not those that were saved.
+          CheckpointError: they have other shapes or names.
+        """
         step = self._require() if step is None else step
+        self._check(step, abstract)
         args = {
             name: ocp.args.StandardRestore(tree)
             for name, tree in abstract.items()
@@ -161,7 +225,9 @@ class Checkpoints:
     @contextlib.contextmanager
     def _latest_ema(self) -> Iterator[tuple[ocp.Checkpointer, Path, Any]]:
         """A checkpointer, the folder of the latest `ema` and the tree of its arrays' metadata."""
-        folder = self.path / str(self._require()) / "ema"
+        step = self._require()
+        self._check(step, ["ema"])
+        folder = self.path / str(step) / "ema"
         with contextlib.closing(ocp.PyTreeCheckpointer()) as checkpointer:
             metadata: Any = checkpointer.metadata(folder)
             yield checkpointer, folder, metadata.item_metadata.tree
@@ -185,6 +251,22 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _check_metrics(path: Path) -> None:
+    """Raises DamagedCheckpoint if losses are damaged, which Orbax reads of all steps at once."""
+    for losses in sorted(path.glob("*/metrics")):
+        if damage := digests.damage(losses.parent, ["metrics"], shared=False):
+            raise DamagedCheckpoint(
+                f"The checkpoint {losses.parent} is damaged: {damage}. Remove the folder {losses}; "
+                "it has the held-out loss, by which train.keep_best chooses, and no weights."
+            )
+
+
+def _unused(path: Path) -> Path:
+    """`path`, or if it exists the first of `path`-1, `path`-2... that does not."""
+    names = itertools.chain([path.name], (f"{path.name}-{k}" for k in itertools.count(1)))
+    return next(p for p in map(path.with_name, names) if not p.exists())
 
 
 def _loss(metrics: dict[str, float]) -> float:

@@ -90,6 +90,7 @@ def train(run: Run) -> TrainState:
         checkpoints = stack.enter_context(
             Checkpoints(run.workdir, t.keep, keep_best=t.keep_best, clean=True)
         )
+        checkpoints.set_aside_damaged(log)
         if checkpoints.latest is not None and checkpoints.latest >= t.steps:
             log(f"{run.workdir}: already trained for {checkpoints.latest} steps.")
         state, source = begin(run, checkpoints)

@@ -40,6 +40,7 @@ def check_continues(
     if not directory(workdir).is_dir():
         return
     with open_existing(workdir) as checkpoints:
+        checkpoints.set_aside_damaged(log, ["config"])
         if checkpoints.latest is None:
             return
     before, before_note = load_experiment(workdir)
