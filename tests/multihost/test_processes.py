@@ -59,6 +59,21 @@ def test_two_processes_do_what_one_does(tmp_path, kind, start, rows):
     assert codes == [0] and "step 4/4" in more[0]
 
 
+def test_two_processes_leave_a_damaged_checkpoint_together(tmp_path):
+    outputs, codes = run(["pair", tmp_path], pair(1))
+    assert codes == [0, 0], outputs
+    arrays = (tmp_path / "checkpoints/3/opt_state").rglob("*")
+    path = max(arrays, key=lambda p: p.stat().st_size)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    outputs, codes = run(["pair", tmp_path, "steps=4"], pair(1))
+    assert codes == [0, 0], outputs
+    assert f"It is now {tmp_path}/damaged/3; continuing from step 2." in outputs[0]
+    assert "step 3/4" in outputs[0] and "WARNING" not in outputs[1]
+    assert (tmp_path / "damaged/3").is_dir() and saved(tmp_path)[0] == 4
+
+
 def test_sigterm_to_one_stops_both_at_the_same_step(tmp_path):
     arguments = ["pair", tmp_path, "steps=100000", "checkpoint_every=100000"]
     children = run(arguments, pair(1), wait=False)
