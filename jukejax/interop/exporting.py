@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from jukejax import files
 from jukejax.config import Experiment, MeshConfig, VQVAEExperiment
-from jukejax.errors import InteropError
 from jukejax.interop import openai, openai_settings, torch_files
+from jukejax.interop.importing import check_out
 from jukejax.interop.openai import BOOKS, Entry
 from jukejax.interop.tensors import Array, Source
 from jukejax.model_dir import read_model_dir
@@ -118,15 +119,16 @@ def export_openai(model: Path, out: Path) -> None:
     """Writes a model directory's runs as vqvae.pth.tar and prior_level_N.pth.tar in `out`.
 
     Raises:
-      InteropError: a file exists, or OpenAI's format does not support a prior.
+      InteropError: `out` is not empty, or OpenAI's format does not support a prior.
     """
+    check_out(out)
     folder = read_model_dir(model)
     runs = {"vqvae": folder.vqvae}
     runs |= {f"prior_level_{level}": workdir for level, workdir in folder.priors.items()}
-    for name, workdir in runs.items():
-        path = out / f"{name}.pth.tar"
-        if path.exists():
-            raise InteropError(f"{path} exists; choose another --out.")
-        with open_run(workdir) as run:
-            torch_files.write(path, run.sources, run.shared, run.hps, run.step)
+    with files.atomic_folder(out) as written:
+        for name, workdir in runs.items():
+            with open_run(workdir) as run:
+                path = written / f"{name}.pth.tar"
+                torch_files.write(path, run.sources, run.shared, run.hps, run.step)
+    for path in sorted(out.iterdir(), reverse=True):
         print(f"{path}: sha256 {torch_files.sha256(path)}")

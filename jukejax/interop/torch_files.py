@@ -239,13 +239,15 @@ def write(
         files.atomic_path(path) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
     ):
-        archive.writestr("archive/data.pkl", pickles.write(value))
-        archive.writestr("archive/byteorder", "little")
+        # Members made from a ZipInfo have no time of writing: equal models are equal files.
+        archive.writestr(zipfile.ZipInfo("archive/data.pkl"), pickles.write(value))
+        archive.writestr(zipfile.ZipInfo("archive/byteorder"), "little")
         for name, record in tqdm(records.items(), desc=f"write {Path(path).name}", unit="tensor"):
             array = tensors[name].array(name)
-            with archive.open(f"archive/data/{record.storage.key}", "w", force_zip64=True) as out:
+            member = zipfile.ZipInfo(f"archive/data/{record.storage.key}")
+            with archive.open(member, "w", force_zip64=True) as out:
                 out.write(array.reshape(-1).view(np.uint8).data)
-        archive.writestr("archive/version", "3\n")
+        archive.writestr(zipfile.ZipInfo("archive/version"), "3\n")
 
 
 def _row_major(shape: Iterable[int]) -> tuple[int, ...]:

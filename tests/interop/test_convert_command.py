@@ -2,6 +2,8 @@
 
 import functools
 import json
+import os
+import sys
 from dataclasses import replace
 
 import jax
@@ -200,3 +202,31 @@ def test_help_of_an_action_ends_well_and_a_missing_format_does_not(action, capsy
     assert stopped.value.code == 0 and "--format openai|huggingface" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=f"{action} needs --format, one of: openai"):
         command.main([action, "--model", "m"])
+
+
+def test_an_interrupted_export_runs_again_and_gives_the_same_bytes(model, tmp_path, monkeypatch):
+    def export(out):
+        command.main(["export", "--format", "openai", "--model", str(model), "--out", str(out)])
+        return {path.name: path.read_bytes() for path in out.iterdir()}
+
+    real, written = torch_files.write, []
+
+    def stops_late(path, *rest):
+        real(path, *rest)
+        written.append(path)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(torch_files, "write", stops_late)
+        patch.setattr("os._exit", sys.exit)  # as Ctrl-C ends a command
+        export(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / ".out.partial").mkdir()  # as a killed run leaves it
+    (tmp_path / ".out.partial" / "vqvae.pth.tar").touch()
+    first = export(tmp_path / "out")
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    assert export(tmp_path / "again") == first
+    assert sorted(os.listdir(tmp_path)) == ["again", "out"]
+    with pytest.raises(SystemExit, match="is not empty; choose another --out"):
+        export(tmp_path / "out")
