@@ -21,7 +21,7 @@ import tyro
 from data_pipeline import prepare
 from data_pipeline.manifest import write_manifest
 from data_pipeline.plan import Options
-from data_pipeline.scan import other_kinds, scan_folder
+from data_pipeline.scan import Counts, scan_folder
 from experiments import cli
 from jukejax.errors import DataError
 
@@ -35,7 +35,7 @@ class Scan:
 
     folder: tyro.conf.Positional[Path]
     """Where the wav, flac, ogg, mp3 and opus files are; tags give the labels, .txt or .lrc files
-    beside them the lyrics."""
+    beside them, or tags, the lyrics."""
     out: Path
     """The manifest to write."""
     overwrite: bool = False
@@ -91,11 +91,9 @@ def scan(command: Scan) -> None:
             f"{out} exists already, and may hold labels mended by hand; give another --out, or "
             "--overwrite to replace it"
         )
-    count = write_manifest(scan_folder(command.folder), out)
-    others = other_kinds(command.folder)
-    if others:
-        counts = ", ".join(f"{suffix} {count}" for suffix, count in others.items())
-        print(f"{sum(others.values())} files of other kinds left out: {counts}; convert them")
+    counts = Counts()
+    count = write_manifest(scan_folder(command.folder, counts), out)
+    print("\n".join(counts.lines()))
     print(f"{count} songs listed in {out}; check that the labels are right, then build")
 
 
