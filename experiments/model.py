@@ -58,7 +58,7 @@ def by_level(priors: tuple[Path, ...]) -> dict[int, Path]:
 
     Raises:
       ConfigError: one is a VQ-VAE's, or two are of one level.
-      CheckpointError: one is no run.
+      CheckpointError: one is not a training run.
     """
     from jukejax.model_dir import load_experiment
 
@@ -129,7 +129,7 @@ def lines(directory: ModelDir, vqvae: LoadedVQVAE) -> Iterator[str]:
         )
     absent = [str(i) for i in range(config.levels) if i not in directory.priors]
     if absent:
-        yield f"no prior for level {', '.join(absent)}"
+        yield f"no prior for level{'s' if len(absent) > 1 else ''} {', '.join(absent)}"
 
 
 def run(command: Make | Show) -> None:

@@ -73,11 +73,11 @@ class Piece(NamedTuple):
 
 
 def pieces(length: int, size: int, reach: int) -> list[Piece]:
-    """Windows of one size whose kept parts, laid end to end, are [0, length).
+    """Windows of one size whose kept parts, concatenated, are [0, length).
 
-    A window is `size` + 2 `reach` long, or the whole song where that is shorter. It lies inside the
-    song, so the network pads the first and the last one with zeros as it pads the whole song; kept
-    parts are at least `reach` away from the other borders.
+    A window is `size` + 2 `reach` long, or the whole song where that is shorter. It stays inside
+    the song, so the network pads the first and the last one with zeros as it pads the whole song;
+    kept parts are at least `reach` away from the other borders.
 
     Args:
       length, size, reach: in one unit, samples or codes.

@@ -10,7 +10,7 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def reset_peak() -> bool:
-    """Lets `peak_bytes` begin anew; False where the system cannot, so that all time is counted."""
+    """Restarts the measure of `peak_bytes`; False where the system cannot do so."""
     try:
         _CLEAR.write_text("5")
         return True
@@ -19,10 +19,10 @@ def reset_peak() -> bool:
 
 
 def peak_bytes() -> int:
-    """Most resident memory of this process since it began, or since `reset_peak`.
+    """Peak resident memory of this process since it started, or since `reset_peak`.
 
-    Linux tells it in /proc. Elsewhere it is getrusage's, which on Linux would begin with the peak
-    of the process that started this one.
+    Read from /proc on Linux, elsewhere from getrusage: on Linux that includes the peak of the
+    process that started this one.
     """
     try:
         lines = _STATUS.read_text().splitlines()

@@ -153,7 +153,7 @@ def _ended(holder: dict[str, Any], kernel: bool) -> bool:
 
 @functools.cache
 def _boot() -> str:
-    """What tells this machine, since it was started, from all others."""
+    """Identifies this machine since its last start."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

@@ -202,7 +202,7 @@ def lines(result: dict[str, Any]) -> list[str]:
         row = [name, f"{f['aligned']} of {f['songs']}", f"{f['median']:.3f}", f"{f['p90']:.3f}"]
         row += [f"{f['within_0.3']:.0%}", f"{f['worst_song_median']:.3f}"]
         row += [f"{f['linear_median']:.2f}", f"{f['linear_p90']:.2f}"]
-        row += ["-" if least is None else f"{least:.2f}"]
+        row += ["–" if least is None else f"{least:.2f}"]
         row += [f"{f['wrong_aligned']} of {f['wrong_songs']}"]
         rows.append(row)
     return ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]

@@ -196,7 +196,7 @@ def tables(result: Result) -> list[Table]:
     )
 
     def seconds(key: str) -> Any:
-        return lambda row: "-" if row[key] is None else f"{row[key]:.2f}"
+        return lambda row: "–" if row[key] is None else f"{row[key]:.2f}"
 
     columns: Columns = {
         "head": "{name}",

@@ -203,8 +203,8 @@ def _sounds(result: Result) -> Table:
         "silent": "{silent:.1%}",
         "clipped": "{clipped:.2%}",
         "repetition": "{repetition:.2f}",
-        "join flux": lambda row: f"{row['flux_rank']:.2f}" if "flux_rank" in row else "-",
-        "join jump": lambda row: f"{row['jump_rank']:.2f}" if "jump_rank" in row else "-",
+        "join flux": lambda row: f"{row['flux_rank']:.2f}" if "flux_rank" in row else "–",
+        "join jump": lambda row: f"{row['jump_rank']:.2f}" if "jump_rank" in row else "–",
         "notes/s": "{notes_per_second:.1f}",
         "polyphony": "{polyphony:.1f}",
         "pitch gap": lambda row: f"{_pitch_gap(row['pitch_classes'], real):.2f}",
@@ -223,7 +223,7 @@ def _labels(result: Result) -> Table:
     for kind, of_kind in result["labels"].items():
         if of_kind:
             cells = [
-                "-" if of_kind[n]["accuracy"] is None
+                "–" if of_kind[n]["accuracy"] is None
                 else f"{100 * of_kind[n]['accuracy']:.0f} % of {of_kind[n]['count']}" for n in names
             ]  # fmt: skip
             rows.append((kind, str(of_kind["classes"]), f"{100 * of_kind['chance']:.0f} %", *cells))

@@ -30,7 +30,7 @@ LENDERS = 16  # training songs that lend conditions where the held-out ones are 
 MOST_ROWS = 20  # artists or genres of a table
 SPLITS = {
     "test": "held-out songs",
-    "train": "songs of the training (more here than there: it knows these songs' own)",
+    "train": "training songs (conditions are worth more here: the prior has seen them)",
 }
 BASELINES = {"kn5": "5-gram", "kn3": "3-gram", "bigram": "bigram", "unigram": "unigram"}
 

@@ -44,7 +44,7 @@ def column(q: jax.Array, k: jax.Array, v: jax.Array, rows: int) -> jax.Array:
 
 
 def previous_row(q: jax.Array, k: jax.Array, v: jax.Array, rows: int) -> jax.Array:
-    """A position attends to all of the row above its own; the first row attends to zeros: zeros."""
+    """A position attends to all of the row above its own; the output of the first row is zero."""
     b, t, h, d = q.shape
     c = t // rows
     # sliced and padded as (B, T, A), which TPUs pad to tiles less than (H, D)

@@ -48,7 +48,7 @@ class Kernel:
 def prepare(p: Params, dtype: str) -> Params:
     """A transformer layer's parameters, every dense layer as a `Kernel` on every device.
 
-    Norms are absorbed before kernels are gathered, so where the kernels are stored.
+    Norms are absorbed into the stored shards, before the gather.
     """
     absorbed = {
         "qkv": absorb(p["norm_0"], p["qkv"], dtype),

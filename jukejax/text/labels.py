@@ -292,10 +292,11 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
-        """Reads `labels.json`; DataError if it is missing or no vocabulary."""
+        """Reads `labels.json`; DataError if it does not exist or is no vocabulary."""
         value = files.read_json(Path(path))
         if value is None:
-            raise DataError(f"{path} is missing or is not JSON; prepare the songs again")
+            wrong = "is not JSON" if Path(path).exists() else "does not exist"
+            raise DataError(f"{path} {wrong}; prepare the songs again")
         return cls.from_json(value)
 
 

@@ -317,7 +317,10 @@ def open_existing(workdir: str | Path, frugal: bool = False) -> Checkpoints:
       CheckpointError: there are none.
     """
     if not directory(workdir).is_dir():
-        raise CheckpointError(f"{workdir} is no run: it has no folder checkpoints.")
+        raise CheckpointError(
+            f"{workdir} is not a training run (no folder checkpoints); "
+            "give a --workdir of `jukejax train`."
+        )
     return Checkpoints(workdir, frugal=frugal)
 
 

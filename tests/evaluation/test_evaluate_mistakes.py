@@ -55,7 +55,9 @@ def test_a_missing_level_leaves_the_other_suites(copy, capsys):
     shutil.rmtree(copy / "prior_1")
     code, _, found = evaluate(copy, capsys, "labels", "names", "likelihood")
     assert found == ["labels", "names"]  # the maps are of the level that is there
-    assert "likelihood could not run" in code and "prior_1" in code and "is no run" in code
+    assert (
+        "likelihood could not run" in code and "prior_1" in code and "is not a training run" in code
+    )
 
 
 def test_codes_of_another_vqvae_leave_what_needs_none(copy, capsys):
@@ -66,7 +68,7 @@ def test_codes_of_another_vqvae_leave_what_needs_none(copy, capsys):
     assert "likelihood could not run" in code and "codes of VQ-VAE another" in code
     shutil.rmtree(copy / "vqvae")
     code, printed, found = evaluate(copy, capsys, "likelihood", "names")
-    assert "not computed again" in printed and "vqvae is no run" in code
+    assert "not computed again" in printed and "vqvae is not a training run" in code
 
 
 def test_no_codes_and_no_data(copy, capsys):

@@ -114,7 +114,7 @@ def test_an_item_that_was_not_saved_is_an_error(workdir):
 
 
 def test_a_folder_without_checkpoints_is_an_error(tmp_path):
-    with pytest.raises(CheckpointError, match="is no run: it has no folder checkpoints"):
+    with pytest.raises(CheckpointError, match="is not a training run \\(no folder checkpoints\\)"):
         open_existing(tmp_path)
     assert not list(tmp_path.iterdir())
     with Checkpoints(tmp_path) as checkpoints:
