@@ -93,14 +93,14 @@ class LyricsConfig:
     # themselves; "characters" alone: those of the data's lyrics
     alphabet: str = "v2"
     prefix: bool = False  # True: lyrics and music form one sequence (`prior_1b_lyrics`)
-    loss_fraction: float = 0.4
+    loss_fraction: float = 0.4  # weight of the loss of the lyric tokens
     # the encoder (unused with `prefix`)
     width: int = 1280
     depth: int = 18
     heads: int = 4
-    attn_order: int = 2
-    blocks: int = 32
-    init_scale: float = 0.7
+    attn_order: int = 2  # as that of the prior
+    blocks: int = 32  # rows of the factorized attention
+    init_scale: float = 0.7  # factor of the standard deviations of the initial weights
 
     @property
     def vocabulary(self) -> int:
@@ -141,7 +141,7 @@ class UpperConfig:
 class PriorConfig:
     """One autoregressive transformer over the codes of one level."""
 
-    level: int = 2
+    level: int = 2  # of the codes; 0 is the bottom (finest)
     hop: int = 128  # samples per code
     sample_rate: int = 44_100
     codes: int = 2048
@@ -150,14 +150,16 @@ class PriorConfig:
     depth: int = 72
     heads: int = 1
     blocks: int = 128  # rows of the factorized attention
+    # which positions each layer attends to, in the published numbering of `jukejax.patterns`:
+    # 2 rows and columns alone; 6 to 8, 10 and 11 also lyrics by cross-attention, 12 as a prefix
     attn_order: int = 2
     attn_ratio: float = 0.25  # attention width / width
-    mlp_ratio: float = 1.0
-    init_scale: float = 0.4
-    scale_residual: bool = False
-    tied_output: bool = (
-        True  # False: separate output matrix, conditioning not added after the stack
-    )
+    mlp_ratio: float = 1.0  # width of the MLP / width
+    init_scale: float = 0.4  # factor of the standard deviations of the initial weights
+    scale_residual: bool = False  # residual branches scaled by 1/depth
+    # True: the token table is the output matrix, and the conditioning is added after the stack;
+    # False: a separate output matrix and no such addition
+    tied_output: bool = True
     labels: LabelsConfig | None = None
     lyrics: LyricsConfig | None = None
     upper: UpperConfig | None = None

@@ -21,8 +21,8 @@ def reset_peak() -> bool:
 def peak_bytes() -> int:
     """Peak resident memory of this process since it started, or since `reset_peak`.
 
-    Read from /proc on Linux, elsewhere from getrusage: on Linux that includes the peak of the
-    process that started this one.
+    Read from /proc on Linux, where getrusage's figure includes the peak of the process that started
+    this one; elsewhere from getrusage.
     """
     try:
         lines = _STATUS.read_text().splitlines()
