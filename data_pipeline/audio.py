@@ -10,7 +10,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from data_pipeline import contents, ogg
+from data_pipeline import contents
 from data_pipeline.songs import SAMPLE_RATE
 from jukejax.errors import DataError
 
@@ -138,12 +138,10 @@ def check(path: Path) -> None:
     """Checks a file for damage that libsndfile does not report; takes milliseconds.
 
     Raises:
-      DataError: an Ogg page is damaged or missing.
+      DataError: an Ogg page is damaged or missing, or Ogg or FLAC files are joined.
     """
     try:
-        with open(path, "rb") as file:
-            is_ogg = file.read(4) == b"OggS"
-        problem = ogg.problem(path) if is_ogg else ""
+        problem = contents.problem(path)
     except OSError:  # reported when it is decoded
         return
     if problem:

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from data_pipeline import mpeg, riff
+from data_pipeline import flac, mpeg, ogg, riff
 from jukejax.errors import DataError
 
 _LOG = logging.getLogger(__name__)
 _KEPT = 4096  # files whose contents are kept in memory
-_OTHERS = (b"fLaC", b"OggS")  # read as they are
 
 Piece = bytes | range
 """Bytes, or a range of places in a file."""
@@ -41,7 +40,7 @@ class Contents:
 def contents(path: Path) -> Contents:
     """Counts what a file holds; logs its note once.
 
-    WAV chunks and MPEG frames are counted. Other kinds of file are read as they are.
+    WAV chunks, FLAC samples and MPEG frames are counted. Other kinds of file are read as they are.
 
     Raises:
       DataError: the file is cut short, or its parts cannot be read as one sound.
@@ -58,9 +57,11 @@ def _contents(path: Path, size: int, _modified: int) -> Contents:
         magic = file.read(12)
         if magic[:4] in riff.ORDERS and magic[8:] == b"WAVE":
             pieces, note, problem = riff.count(file, size)
-        elif magic[:4] not in _OTHERS and (
-            mpeg.is_frame(magic) or start or path.suffix.lower() == ".mp3"
-        ):
+        elif magic[:4] == flac.MAGIC:
+            pieces, note, problem = flac.count(file, start, size)
+        elif magic[:4] == ogg.MAGIC:
+            return Contents()  # its pages are checked when it is read
+        elif mpeg.is_frame(magic) or start or path.suffix.lower() == ".mp3":
             pieces, note, problem = mpeg.count(file, start, size)
         else:
             return Contents()
@@ -69,6 +70,20 @@ def _contents(path: Path, size: int, _modified: int) -> Contents:
     if note:
         _LOG.warning("%s %s", path, note)
     return Contents(tuple(pieces), note)
+
+
+def problem(path: Path) -> str:
+    """Damage or joined parts of an Ogg or FLAC file that libsndfile does not report; reads it all.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        start = skip_id3(file)
+        magic = file.read(4)
+        if magic == flac.MAGIC:
+            return flac.problem(file, start)
+        return ogg.problem(path) if magic == ogg.MAGIC and not start else ""
 
 
 def skip_id3(file: BinaryIO) -> int:

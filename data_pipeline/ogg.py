@@ -7,13 +7,14 @@ reading; a file that was cut short it reads as a shorter one.
 import zlib
 from pathlib import Path
 
+MAGIC = b"OggS"
 _HEADER = 27  # bytes before the lengths of the segments
 _END = 4  # flag of the last page of a stream
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def problem(path: Path) -> str:
-    """What is wrong with the pages of an Ogg file; "" if nothing is.
+    """What is wrong with the pages of an Ogg file, or that files are joined; "" if nothing is.
 
     Bytes after the end of all streams that are no page are ignored.
     """
@@ -22,12 +23,16 @@ def problem(path: Path) -> str:
     with open(path, "rb") as file:
         while True:
             header = file.read(_HEADER)
-            if header[:4] != b"OggS" and place and not numbers:
+            if header[:4] != MAGIC and place and not numbers:
                 return ""
-            if len(header) < _HEADER and (not header or header[:4] == b"OggS"):
+            if len(header) < _HEADER and (not header or header[:4] == MAGIC):
                 return "is cut short: its Ogg stream has no end-of-stream page"
-            if header[:4] != b"OggS":
+            if header[:4] != MAGIC:
                 return f"is damaged: no Ogg page where one should start, at byte {place}"
+            if place and not numbers:
+                return (
+                    "holds several Ogg streams, one after another, of which only the first is read"
+                )
             lengths = file.read(header[26])
             body = file.read(sum(lengths))
             if len(lengths) < header[26] or len(body) < sum(lengths):

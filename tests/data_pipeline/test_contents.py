@@ -173,6 +173,53 @@ def test_rf64_with_a_short_length(tmp_path):
     np.testing.assert_array_equal(decoded(path), pcm)
 
 
+def flac(samples, total=None, rate=RATE):
+    """The bytes of a FLAC whose number of samples is replaced."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format="FLAC")
+    out = bytearray(file.getvalue())
+    if total is not None:
+        out[22:26] = struct.pack(">I", total)
+    return bytes(out)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 1.7, 13.0])
+@pytest.mark.parametrize("around", [(b"", b""), (id3(300), b"TAG" + bytes(125))])
+@pytest.mark.parametrize("total", [None, 0, RATE // 2])
+def test_flac_is_read_to_its_end_whatever_it_declares(tmp_path, caplog, seconds, around, total):
+    path = tmp_path / "a.flac"
+    pcm = write_song(tmp_path / "b.wav", seconds)
+    path.write_bytes(around[0] + flac(pcm, total) + around[1])
+    assert audio.length(path) == len(pcm)
+    np.testing.assert_array_equal(decoded(path), pcm)
+    part = audio.decode_part(path, RATE - 9000, RATE)
+    np.testing.assert_array_equal(part, pcm[RATE - 9000 : RATE])
+    assert caplog.messages == (
+        [f"{path} declares {total:,} FLAC samples and holds {len(pcm):,}; all of them are read"]
+        if total
+        else []
+    )
+
+
+def test_flac_cut_short_whatever_it_declares(tmp_path):
+    for total in (None, 0, RATE * 9):
+        path = tmp_path / f"{total}.flac"
+        path.write_bytes(flac(sound(3.0), total)[:-5000])
+        with pytest.raises(DataError, match="cut short"):
+            decoded(path)
+
+
+@pytest.mark.parametrize("suffix", ["flac", "ogg"])
+def test_joined_flac_or_ogg_files_are_refused(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, sound(1.5), RATE)
+    data = path.read_bytes()
+    assert len(decoded(path)) == 1.5 * RATE
+    path.write_bytes(data + data)
+    with pytest.raises(DataError, match=r"holds several .*, one after another"):
+        decoded(path)
+
+
 def test_notes_are_remarks_of_the_report(tmp_path):
     pcm = write_song(tmp_path / "a.wav", 3.0)
     (tmp_path / "a.wav").write_bytes(wav(pcm, 0, 0))
