@@ -19,7 +19,8 @@ from data_pipeline.codes import codes_info
 from data_pipeline.songs import prepared_songs
 from experiments import cli, data
 from jukejax import presets
-from jukejax.config import ConfigError, Experiment, VQVAEExperiment
+from jukejax.config import ConfigError, Experiment, VQVAEExperiment, model_kind
+from jukejax.errors import DataError
 from jukejax.text.labels import Vocabulary, labels_digest
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from jukejax.training.step import TrainState
 
 Log = Callable[[str], None]
+say: Log = functools.partial(print, flush=True)  # a line of a log file at once
 E = TypeVar("E")
 COMMON = ("data", "workdir", "start_from", "labels", "evaluate", "evaluate_every")
 
@@ -89,7 +91,7 @@ def _run_settings(workdir: str) -> Any:
     return load_experiment(workdir)[0] if directory(workdir).is_dir() else None
 
 
-def train(training: Training[Any], log: Log = print) -> TrainState:
+def train(training: Training[Any], log: Log = say) -> TrainState:
     """Trains an experiment on a data set; the state after the last step."""
     from jukejax.training import loop
 
@@ -108,6 +110,7 @@ def training_run(training: Training[Any], log: Log = print) -> Run:
     from jukejax.parallel.distributed import check_shared
     from jukejax.parallel.mesh import check_batch, host_rows, make_mesh
     from jukejax.training.loop import Run
+    from jukejax.training.reconstruction import shown_chunks
     from jukejax.training.resume import check_continues, check_start
 
     log = log if jax.process_index() == 0 else lambda line: None
@@ -124,12 +127,17 @@ def training_run(training: Training[Any], log: Log = print) -> Run:
         experiment, mesh, training.workdir, source("train", rows=rows), note=note,
         start_from=training.start_from, log=log, profile=training.profile,
     )  # fmt: skip
+    songs = prepared_songs(training.data)
+    train_songs, test_songs = (len(songs.of_split(name)) for name in ("train", "test"))
+    log(_summary(run, train_songs, test_songs))
     hooks: list[Hook] = []
-    if len(prepared_songs(training.data).of_split("test")):
+    if test_songs:
         held_out = source("test", rows=rows)
+        _check_held_out(held_out, training.data)
         run = dataclasses.replace(run, held_out=lambda: held_out(0))
         if isinstance(experiment, VQVAEExperiment):
-            shown = next(source("test")(0))["audio"]  # the same on every host
+            rows_shown = range(shown_chunks(experiment))  # the same on every host
+            shown = next(source("test", rows=rows_shown)(0))["audio"]
             hooks.append(_reconstructions(run, shown))
     else:
         log(f"{training.data} has no test split: no held-out loss will be measured.")
@@ -158,6 +166,30 @@ def _fitted(
 
 def _label_file(training: Training[Any]) -> Path:
     return training.labels or training.data / "labels.json"
+
+
+def _summary(run: Run, train_songs: int, test_songs: int) -> str:
+    """What is trained, on what: the first line of a run."""
+    from jukejax import costs
+
+    experiment, device = run.experiment, run.mesh.devices.flat[0].device_kind
+    mesh = " x ".join(f"{size} {name}" for name, size in run.mesh.shape.items() if size > 1)
+    return (
+        f"{Path(run.workdir).name}: {model_kind(type(experiment))} of "
+        f"{costs.parameters(experiment):,} parameters on {run.mesh.size} x {device}"
+        f"{mesh and f' ({mesh})'}; {train_songs:,} training songs, {test_songs:,} test songs"
+    )
+
+
+def _check_held_out(batches: Callable[[int], Any], data: Path) -> None:
+    """DataError where the test songs give no batch: found now, not at the first evaluation."""
+    try:
+        batches(0)
+    except DataError as error:
+        raise DataError(
+            f"No held-out loss can be measured: {error}, or prepare {data} with other test songs "
+            "or none (--test-fraction 0)."
+        ) from error
 
 
 def _reconstructions(run: Run, audio: np.ndarray) -> Hook:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from jax.sharding import Mesh
 
 from jukejax.config import Experiment, to_dict
 from jukejax.errors import Interrupted, Preempted
+from jukejax.formatting import format_seconds
 from jukejax.parallel import distributed
 from jukejax.parallel.mesh import put_batch
 from jukejax.training.checkpoint import Checkpoints, open_existing
@@ -93,6 +95,8 @@ def train(run: Run) -> TrainState:
         checkpoints.set_aside_damaged(log)
         if checkpoints.latest is not None and checkpoints.latest >= t.steps:
             log(f"{run.workdir}: already trained for {checkpoints.latest} steps.")
+        elif checkpoints.latest is not None:
+            log(f"Continuing from step {checkpoints.latest} of {t.steps}.")
         state, source = begin(run, checkpoints)
         config = {"experiment": to_dict(run.experiment), "run": _run_name(checkpoints), **run.note}
         done = int(state.step)
@@ -101,7 +105,7 @@ def train(run: Run) -> TrainState:
         clock, agree = Clock(run.workdir, run.experiment, first), distributed.Agreement(mesh)
         skips = Skips(t.max_skipped, run.workdir)
         step_fn, eval_fn = make_train_step(task, run.experiment, mesh), make_eval_step(task, mesh)
-        progress, means, metrics = Progress(t.steps, done, log), Means(), None
+        progress, means, metrics = Progress(t.steps, log), Means(), None
         trace = stack.enter_context(Trace(run.workdir, done)) if run.profile and first else None
 
         def due(every: int) -> bool:
@@ -110,7 +114,11 @@ def train(run: Run) -> TrainState:
         while done < t.steps:
             with clock.waiting(metrics):
                 batch = put_batch(mesh, next(source))
-            state, metrics = step_fn(state, batch)
+            if metrics is None:
+                state, metrics = first_step(step_fn, state, batch, log)
+                progress.start(done + 1)
+            else:
+                state, metrics = step_fn(state, batch)
             clock.step()
             if trace is not None:
                 trace(done, metrics)
@@ -140,6 +148,20 @@ def train(run: Run) -> TrainState:
                 kind = Interrupted if stopping > 1 else Preempted
                 raise kind(f"Stopped at step {done} of {t.steps}; saved in {run.workdir}.")
     return state
+
+
+def first_step(
+    step_fn: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]],
+    state: TrainState,
+    batch: Any,
+    log: Callable[[str], None],
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """The first step of a start, which compiles: takes minutes for a large model, and says so."""
+    log("Compiling the training step ...")
+    began = time.monotonic()
+    result = step_fn(state, batch)
+    log(f"Compiled in {format_seconds(time.monotonic() - began)}.")
+    return result
 
 
 def begin(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Iterator[HostBatch]]:

@@ -172,21 +172,24 @@ class MetricsWriter:
 class Progress:
     """Lines of progress: "step 120/1000  3.2 it/s  4m35s left  loss 0.123".
 
-    The rate is that of the last `window` updates, so neither compilation nor a slow evaluation
-    long ago changes the time left.
+    The rate is that of the last `window` updates, and counts from `start` on, which is called
+    after the first step: neither compilation nor a slow evaluation long ago changes the time left.
     """
 
     def __init__(
         self,
         total: int,
-        start: int = 0,
         log: Callable[[str], Any] = print,
         *,
         window: int = 20,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._total, self._log, self._clock = total, log, clock
-        self._updates: deque[tuple[float, int]] = deque([(clock(), start)], maxlen=window + 1)
+        self._updates: deque[tuple[float, int]] = deque(maxlen=window + 1)
+
+    def start(self, step: int) -> None:
+        """Begins to count the time after `step` steps."""
+        self._updates.append((self._clock(), step))
 
     def update(self, step: int, values: Mapping[str, Any]) -> None:
         """Logs that `step` steps are done, with the values."""

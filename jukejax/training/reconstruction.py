@@ -16,6 +16,14 @@ from jukejax.training.loop import Hook, Run
 from jukejax.training.metrics import MetricsWriter
 from jukejax.training.step import TrainState
 
+SHOWN_SECONDS = 60.0
+
+
+def shown_chunks(experiment: VQVAEExperiment) -> int:
+    """How many chunks of a batch are shown: joined, each device rebuilds them in one piece."""
+    fitting = int(SHOWN_SECONDS * experiment.model.sample_rate) // experiment.samples
+    return min(experiment.train.batch, max(fitting, 1))
+
 
 def reconstruction_hook(
     run: Run, audio: np.ndarray, picture: Callable[[np.ndarray, int], np.ndarray]

@@ -50,7 +50,9 @@ def stop_training(arguments):
     line = [sys.executable, "-m", "experiments", *map(str, arguments), "--train.steps", "100000"]
     environment = processes.environment(8, PYTHONUNBUFFERED=1)
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout.readline().startswith("step 2/")
+        assert next(process.stdout).startswith("vqvae: a VQ-VAE of ")
+        steps = (line for line in process.stdout if line.startswith("step "))
+        assert next(steps).startswith("step 2/")
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=120)
     assert process.returncode == cli.STOPPED

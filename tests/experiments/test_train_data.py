@@ -7,7 +7,7 @@ import pytest
 import tiny_codes
 
 from experiments.training import Training, parse, training_run
-from jukejax import presets
+from jukejax import costs, presets
 from jukejax.config import (
     ConfigError,
     LabelsConfig,
@@ -17,6 +17,7 @@ from jukejax.config import (
     VQVAEExperiment,
     to_dict,
 )
+from jukejax.errors import DataError
 from jukejax.text.labels import Vocabulary, labels_digest
 from jukejax.training.checkpoint import save_mapped
 
@@ -54,7 +55,18 @@ def test_without_them_the_names_are_those_of_the_data(codes, tmp_path):
     batch = next(run.batches(0))
     assert set(batch["artist"]) == {1}
     assert np.unique(batch["genres"], axis=0).tolist() == [[1, 2, -1]]
-    assert run.held_out is None and "no test split" in lines[0]
+    assert run.held_out is None and "no test split" in lines[1]
+    size = costs.parameters(run.experiment)
+    assert lines[0].startswith(f"run: a prior of {size:,} parameters on 8 x cpu (8 data); 1 train")
+
+
+def test_test_songs_without_a_window_are_found_before_training(tmp_path):
+    songs = [{"split": "train"}, {"split": "test"}]
+    codes = tiny_codes.write(tmp_path, songs, seconds=1)
+    model = dataclasses.replace(PRIOR.model, labels=None, n_ctx=352)  # 344 codes: no window
+    experiment = dataclasses.replace(PRIOR, model=model)
+    with pytest.raises(DataError, match=r"No held-out loss.*'test'.* 352 .*--test-fraction 0"):
+        training_run(Training(codes, tmp_path / "run", experiment), print)
 
 
 def test_a_vqvae_takes_no_labels(codes, tmp_path):

@@ -117,12 +117,14 @@ def test_tensorboard_holds_every_step_once_after_a_resume(
 
 def test_progress_uses_a_sliding_window() -> None:
     now, said = [0.0], []
-    progress = Progress(1000, 100, said.append, window=2, clock=lambda: now[0])
-    now[0] = 60.0  # a slow start: compilation
+    progress = Progress(1000, said.append, window=2, clock=lambda: now[0])
+    now[0] = 500.0  # compilation
+    progress.start(100)
+    now[0] = 560.0  # slow first steps
     progress.update(110, {})
-    now[0] = 65.0
+    now[0] = 565.0
     progress.update(120, {})
-    now[0] = 70.0
+    now[0] = 570.0
     progress.update(130, {"loss": np.float32(0.123), "bits": 4.0})
     assert said[0] == "step 110/1000  6 s/it  1h29m left"
     assert said[2] == "step 130/1000  2 it/s  7m15s left  loss 0.123  bits 4"
@@ -131,7 +133,8 @@ def test_progress_uses_a_sliding_window() -> None:
 
 def test_progress_with_no_time_passed_and_at_the_end() -> None:
     now, said = [0.0], []
-    progress = Progress(10, log=said.append, clock=lambda: now[0])
+    progress = Progress(10, said.append, clock=lambda: now[0])
+    progress.start(0)
     progress.update(0, {"loss": math.nan})
     now[0] = 5.0
     progress.update(10, {})

@@ -1,13 +1,16 @@
 """Sounds of held-out chunks and their reconstructions, while a VQ-VAE trains."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 
+from jukejax import presets
 from jukejax.config import MeshConfig, TrainConfig, VQVAEConfig, VQVAEExperiment
 from jukejax.models import vqvae
 from jukejax.parallel.mesh import make_mesh
 from jukejax.training.loop import Run
-from jukejax.training.reconstruction import reconstruction_hook
+from jukejax.training.reconstruction import reconstruction_hook, shown_chunks
 from jukejax.training.step import create_state
 from jukejax.training.tasks import make_task
 
@@ -54,3 +57,9 @@ def test_original_once_and_every_levels_reconstruction():
     codes = jax.jit(lambda x: vqvae.encode(*model, x, 1))(joined)
     expected = jax.jit(lambda z: vqvae.decode(*model, z, 1))(codes)[0, :, 0]
     np.testing.assert_allclose(recorder.sounds[14, names[2]], expected, atol=1e-5)
+
+
+def test_at_most_a_minute_is_shown_and_at_least_a_chunk():
+    shown = {name: shown_chunks(presets.get(name)) for name in ("vqvae", "demo_vqvae")}
+    assert shown == {"vqvae": 6, "demo_vqvae": 12}  # of 256 and 12
+    assert shown_chunks(replace(EXPERIMENT, samples=8000 * 61)) == 1
