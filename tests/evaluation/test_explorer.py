@@ -45,6 +45,9 @@ def test_rows_say_what_was_found(site):
         ("runs/demo/model", 220),
         ("other", 440),
     }
+    assert {row["place"] for row in rows} == {
+        "run first item 0", "run first item 1", "run second item 0", "run second item 1", "",
+    }  # fmt: skip
     assert rows[-1]["step"] == 100 and rows[-1]["seconds"] == 4.0
     assert rows[0]["lyrics"].endswith("Clementine")
     assert list(rows[-1]["systems"]) == ["original", "2", "1", "0"]

@@ -113,6 +113,23 @@ def test_structure(folder: Path) -> None:
     assert "23 November 2026, 16:05" in page.text("b")
 
 
+def test_candidates_have_the_numbers_and_commands_that_continue_from_them(folder: Path) -> None:
+    assert "compose" not in write_page(folder).read_text("utf-8")  # not a composed song
+    node = folder / "my song" / "node_12"
+    node.mkdir(parents=True)
+    job = json.loads((folder / "job.json").read_text())
+    for levels in (job["levels"], job["levels"][:1]):
+        (node / "job.json").write_text(json.dumps(job | {"levels": levels}))
+        page = Page(write_page(node).read_text("utf-8"))
+        facts = [text for tag, text in page.texts if tag in ("b", "span")]
+        assert facts.count("node ") == 2 and facts.count("12") == 2
+        assert [facts[i + 1] for i, text in enumerate(facts) if text == "item "] == ["0", "1"]
+        for item, text in enumerate(page.text("pre")[:2]):
+            chosen = f"--song '{folder}/my song' --node 12 --item {item}"
+            assert text.startswith(f"jukejax compose extend {chosen} --seconds ")
+            assert text.endswith(f"\njukejax compose upsample {chosen}") == (len(levels) == 1)
+
+
 def test_everything_has_a_name_for_those_who_cannot_see(folder: Path) -> None:
     page = Page(write_page(folder).read_text("utf-8"))
     assert all(picture["alt"] for picture in page.all("img"))

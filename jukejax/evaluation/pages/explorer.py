@@ -36,6 +36,7 @@ class Source:
     """An item before its sounds are read: its row of the list, and its files.
 
     Attributes:
+      place: the run or node, and the item, as commands name them; "" for a reconstruction.
       prompt: identifies what it was conditioned on: items with the same prompt can be compared.
       files: all that the item is made from.
       wavs: its sounds by their names in the site.
@@ -54,6 +55,7 @@ class Source:
     wavs: dict[str, Path]
     make: Callable[[], tuple[player.Song, player.Alignment | None]]
     job: Path | None = None
+    place: str = ""
 
 
 def _digest(*parts: object) -> str:
@@ -114,6 +116,7 @@ def sample_sources(file: Path) -> list[Source]:
                 wavs=wavs,
                 make=functools.partial(_sample, folder, job, index),
                 job=file,
+                place=" ".join(f"{k} {v}" for k, v in sample_page.numbers(folder, index)),
             )
         )
     return sources
@@ -127,7 +130,7 @@ def _sample(
     own = dict(job) | {"items": [job["items"][index]]}
     if isinstance(job.get("request"), dict) and isinstance(job["request"].get("items"), list):
         own["request"] = job["request"] | {"items": job["request"]["items"][index : index + 1]}
-    facts = [("run", folder.name), ("song", str(index)), ("seed", str(job["seed"]))]
+    facts = [*sample_page.numbers(folder, index), ("seed", str(job["seed"]))]
     text = json.dumps(own, indent=2, ensure_ascii=False)
     return dataclasses.replace(song, lyrics=lyrics, facts=facts, job=text), alignment
 
@@ -234,6 +237,7 @@ def make_item(source: Source, folder: Path) -> dict[str, Any]:
     return {
         "id": source.id,
         "kind": source.kind,
+        "place": templates.printable(source.place),
         "artist": templates.printable(source.artist),
         "genres": [templates.printable(genre) for genre in source.genres],
         "model": templates.printable(source.model),

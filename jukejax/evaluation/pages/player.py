@@ -76,7 +76,10 @@ class Alignment:
 
 @dataclass(frozen=True)
 class Song:
-    """What a player plays; its files are in `folder` of the page: empty, or a name and a slash."""
+    """What a player plays; its files are in `folder` of the page: empty, or a name and a slash.
+
+    `commands` are lines to copy that continue from this song.
+    """
 
     artist: str
     genres: list[str]
@@ -86,6 +89,7 @@ class Song:
     head: str = ""
     facts: list[tuple[str, str]] = field(default_factory=list)
     job: str = ""
+    commands: str = ""
     folder: str = ""
 
     @property

@@ -8,6 +8,8 @@ called after every level; the page says which levels have no sound yet.
 
 import datetime
 import json
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,29 @@ def align(
     return player.cut_lyrics(lyrics, alignment.words, alignment.weights.shape[1]), alignment
 
 
+def numbers(sample_dir: Path, item: int) -> list[tuple[str, str]]:
+    """How commands name a song: the node of a composed song, or else the folder; and the item."""
+    node = _node(sample_dir)
+    return [("node", node) if node else ("run", sample_dir.resolve().name), ("item", str(item))]
+
+
+def _node(sample_dir: Path) -> str:
+    match = re.fullmatch(r"node_(\d+)", sample_dir.name)
+    return match[1] if match else ""
+
+
+def compose_commands(sample_dir: Path, job: dict[str, Any], item: int) -> str:
+    """The commands that extend and upsample a candidate of a composed song; "" for other songs."""
+    node = _node(sample_dir)
+    if not node:
+        return ""
+    chosen = f"--song {shlex.quote(str(sample_dir.parent))} --node {node} --item {item}"
+    lines = [f"jukejax compose extend {chosen} --seconds 4"]
+    if all(int(level["level"]) for level in job["levels"]):  # without the bottom level
+        lines.append(f"jukejax compose upsample {chosen}")
+    return "\n".join(lines)
+
+
 def _date(created: str) -> str:
     """An ISO time in words; other text is unchanged."""
     try:
@@ -127,7 +152,10 @@ def write_page(sample_dir: str | Path) -> Path:
         song = describe(folder, job, item)
         lyrics, alignment = align(folder, job, item)
         attention = song.tracks[0].picture.replace(".png", ".attention.png") if alignment else ""
-        song = replace(song, lyrics=lyrics, attention=attention)
+        song = replace(
+            song, lyrics=lyrics, attention=attention, facts=numbers(folder, item),
+            commands=compose_commands(folder, job, item),
+        )  # fmt: skip
         songs.append(player.draw(folder, song, alignment))
     return templates.write_html(
         folder / "index.html", "page.html.j2", job=job, songs=songs, date=_date(str(job["created"]))

@@ -7,7 +7,7 @@ const Explorer = (() => {
   const facets = { artist: (row) => [row.artist], genre: (row) => row.genres, model: (row) => [row.model],
                    step: (row) => row.step === null ? [] : [String(row.step)], kind: (row) => [row.kind] };
   for (const row of INDEX) {
-    row.text = [row.artist, ...row.genres, row.model, row.step ?? "", row.kind, row.lyrics].join(" ").toLowerCase();
+    row.text = [row.artist, ...row.genres, row.model, row.step ?? "", row.kind, row.place, row.lyrics].join(" ").toLowerCase();
   }
   let shown = INDEX, chosen = null, song = null;
   const waiting = new Map(), items = new Map();
@@ -51,7 +51,7 @@ const Explorer = (() => {
       title.dir = "auto";
       const step = row.step === null ? [] : [`step ${row.step}`];
       const model = row.model.split("/").slice(-2).join("/");
-      more.textContent = [row.kind, ...row.genres, ...step, `${Math.round(row.seconds)} s`, model].filter(Boolean).join(" · ");
+      more.textContent = [row.kind, row.place, ...row.genres, ...step, `${Math.round(row.seconds)} s`, model].filter(Boolean).join(" · ");
       made.append(title, more);
       made.addEventListener("click", () => choose(row.id, true));
       return made;
