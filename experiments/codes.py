@@ -72,7 +72,8 @@ def _write_pending(writer: CodesWriter, encoder: Encoder, rate: int) -> None:
         print(f"{writer.out_dir}: all codes are there already.")
     total = sum(song.n_samples for shard in pending for song, _ in writer.mixes(shard)) / rate
     began = time.monotonic()
-    with tqdm(total=math.ceil(total), unit="s of music", desc="encode", mininterval=1.0) as bar:
+    shown = "{l_bar}{bar}| {n:.0f}/{total:.0f} s of music [{elapsed}<{remaining}]"
+    with tqdm(total=total, desc="encode", mininterval=1.0, bar_format=shown) as bar:
         for shard in pending:
             mixes = list(writer.mixes(shard))
             sounds = [sound_of(writer.data_dir, song, left) for song, left in mixes]

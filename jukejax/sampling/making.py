@@ -170,17 +170,19 @@ def make(
             if not stream:
                 priors.clear()
             priors[level] = load(level)
-        if level not in bars:
-            made = int(board.sampled[level].sum())
-            bars[level] = tqdm(
-                total=board.codes[level].size, initial=made, unit="tok", desc=f"level {level}",
-                disable=not progress,
-            )  # fmt: skip
+        if level not in bars and progress:
+            print(f"level {level}: compiling ...", flush=True)
         began, before = time.perf_counter(), batch.made
         with jax.set_mesh(mesh):
             priors[level] = batch.begin(priors[level], mesh, chunk)
             steps = batch.step()
         board.sample.add_time(level, steps, time.perf_counter() - began)
-        bars[level].update(batch.made - before)
+        if level in bars:
+            bars[level].update(batch.made - before)
+        else:  # from here on: its rate and the time left do not count compiling
+            bars[level] = tqdm(
+                total=board.codes[level].size, initial=int(board.sampled[level].sum()), unit="tok",
+                desc=f"level {level}", disable=not progress,
+            )  # fmt: skip
         if not board.finished(level):
             yield level, priors

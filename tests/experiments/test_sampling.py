@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import tiny_model
 from tiny_model import HOPS, RATE, assert_same, codes, sample
+from tqdm import tqdm
 
 import jukejax
 from experiments.sample import Command, run
@@ -58,6 +59,19 @@ def test_codes_and_sounds_have_the_length_that_was_asked_for(song):
 
 def test_the_job_makes_the_song_again(song, tmp_path):
     assert_same(song, sample(tmp_path / "again", job=song / "job.json"))
+
+
+def test_bars_begin_after_the_chunk_that_compiles(model, tmp_path, monkeypatch, capsys):
+    bars = []
+
+    def bar(*, initial, total, desc, **options):
+        assert f"{desc}: compiling ..." in capsys.readouterr().out
+        bars.append((desc, initial > 0, total))
+        return tqdm(initial=initial, total=total, disable=True)
+
+    monkeypatch.setattr(making, "tqdm", bar)
+    sample(tmp_path, model=model, seconds=0.004, **BATCH)
+    assert bars == [("level 2", True, 2), ("level 1", True, 4), ("level 0", True, 8)]
 
 
 def test_a_song_shorter_than_any_window(model, tmp_path):
