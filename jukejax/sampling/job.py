@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -47,6 +48,7 @@ class Job:
     begin_seconds: float = 0.0  # position of the sample in the song
     total_seconds: float = 0.0  # length of the song; 0: it ends with the sample
     seed: int = 0
+    redraws: int = 0  # how often the song was cut back and continued with the same seed
     temperature: tuple[float, ...] = (0.98, 0.98, 0.98)  # per level, bottom first
     top_k: tuple[int, ...] = ()  # per level; 0 keeps all; none: 0 for all
     top_p: tuple[float, ...] = ()  # per level; 1 keeps all; none: 1 for all
@@ -89,6 +91,8 @@ class Job:
             )
         if not 0 <= self.seed < 2**31:
             raise ConfigError(f"seed is {self.seed}; it must be from 0 to {2**31 - 1}.")
+        if self.redraws < 0:
+            raise ConfigError(f"redraws is {self.redraws}; it must be 0 or more.")
         if self.max_batch < 0:
             raise ConfigError(f"max_batch is {self.max_batch}; it must be 0 (all) or more.")
         if self.parallel_segments < 1:
@@ -100,6 +104,18 @@ class Job:
                 f"max_batch is {self.max_batch}, but the {self.parallel_segments} chains of a song "
                 "are sampled at once; give at least as many, or fewer --parallel-segments."
             )
+
+    @property
+    def drawing_seed(self) -> int:
+        """Seed of the uniform numbers: `seed`, and after each redraw another one.
+
+        Numbers depend on seed, song, level and position, so that a song that is cut back would
+        draw with the numbers of the piece that was cut off, and sample the same piece again.
+        """
+        if not self.redraws:
+            return self.seed
+        hashed = hashlib.sha256(f"{self.seed} {self.redraws}".encode()).digest()
+        return int.from_bytes(hashed[:4], "big") // 2
 
     def samples(self, sample_rate: int, top_hop: int) -> int:
         """Length in samples, rounded up to whole top-level codes."""

@@ -120,7 +120,8 @@ class Batch:
         loop = make_loop(config, mesh, prior.params, rows, control, plan.chains)
         prior = dataclasses.replace(prior, params=loop.place(prior.params))
         describe = conditions.songs(self.songs)
-        sampler = Sampler(config, loop, prior.params, plan, describe, job.seed, items, control)
+        seed = job.drawing_seed
+        sampler = Sampler(config, loop, prior.params, plan, describe, seed, items, control)
         upper = self.board.codes[config.level + 1][self.songs] if config.upper else None
         self.run = sample_level(sampler, self.progress, upper, chunk=chunk)
         return prior

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,6 +82,8 @@ def make_request(
         raise ConfigError(f"{' and '.join(chosen)} cannot be combined; give one.")
     if options.count < 1:
         raise ConfigError(f"count is {options.count}; ask for at least one song.")
+    if not all(map(math.isfinite, (options.at, *options.span))):
+        raise ConfigError(f"at is {options.at} and span {options.span}; they must be numbers.")
     if options.continue_from is not None:
         return _continued(model, options, lyrics, options.continue_from)
     if options.upsample is not None:
@@ -154,10 +157,12 @@ def _continued(model: LoadedModel, options: Options, lyrics: str, path: Path) ->
         )
     was, end = source.job, source.job.begin_seconds + options.seconds
     longer = max(was.total_seconds, end) if was.total_seconds else 0.0
+    redraws = was.redraws + (keep < finished) if was.seed == options.seed else 0
     job = dataclasses.replace(
         new_job(options, _items(source, options.count), str(model.directory.path)),
         begin_seconds=was.begin_seconds,
         total_seconds=options.total_seconds or longer,
+        redraws=redraws,
     )
     given = [np.repeat(z, options.count, 0) for z in source.cut(0, keep)]
     origin = {"continues": str(path.resolve()), "items": source.items, "at": keep / rate}
@@ -165,7 +170,10 @@ def _continued(model: LoadedModel, options: Options, lyrics: str, path: Path) ->
 
 
 def _upsampled(model: LoadedModel, options: Options, lyrics: str, path: Path) -> Request:
-    """The levels below those that a directory has, for a span of its songs."""
+    """The levels below those that a directory has, for a span of its songs.
+
+    Where it has all levels, those below the top are sampled again.
+    """
     _kept(options, lyrics, "upsample")
     only(options, Options(), "total_seconds", why="cannot change in --upsample")
     only(options, Options(), "at", why="needs --continue-from")
@@ -181,11 +189,13 @@ def _upsampled(model: LoadedModel, options: Options, lyrics: str, path: Path) ->
             f"span is {options.span[0]:g} {options.span[1]:g}, but {path} has "
             f"{finished / rate:g} seconds of its top level."
         )
-    given = []
-    for level, z in enumerate(source.cut(first, last)):
-        full = z.shape[1] == (last - first) // source.hops[level]
-        kept = z if full and level not in options.levels else z[:, :0]
-        given.append(np.repeat(kept, options.count, 0))
+    codes = source.cut(first, last)
+    full = [z.shape[1] * hop == last - first for z, hop in zip(codes, source.hops, strict=True)]
+    again = options.levels or (range(len(codes) - 1) if all(full) else ())
+    kept = [z if full[level] and level not in again else z[:, :0] for level, z in enumerate(codes)]
+    if all(z.shape[1] for z in kept):
+        raise ConfigError(f"{path} has all levels of the model: nothing is left to upsample.")
+    given = [np.repeat(z, options.count, 0) for z in kept]
     begin = source.job.begin_seconds
     end = begin + last / rate  # of whole codes: a song that was cut to length ends before
     job = dataclasses.replace(

@@ -24,6 +24,7 @@ from jukejax.parallel.mesh import local_bytes, make_mesh
 from jukejax.sampling import making
 from jukejax.sampling.resolve import resolve
 from jukejax.sampling.run import sample_into
+from jukejax.sampling.sample_dir import read_job
 
 pytestmark = pytest.mark.usefixtures("quick")
 DRAWN = {"hop_fraction": (0.5, 0.5, 0.5), "temperature": (3.0, 3.0, 3.0)}
@@ -292,6 +293,22 @@ def test_a_song_is_continued_from_any_time_to_any_length(song, tmp_path):
     np.testing.assert_array_equal(codes(end, 2)[:, :38], codes(song, 2))
 
 
+def test_a_piece_that_was_cut_off_is_not_sampled_again(song, tmp_path):
+    """Nor by the same song, seed and position; nor where the new piece is cut off in turn."""
+    options = {"item": (0,), "at": 0.05, "seconds": SECONDS, "seed": 5, "levels": (2,), **DRAWN}
+    first = sample(tmp_path / "a", continue_from=song, **options)
+    second = sample(tmp_path / "b", continue_from=first, **options)
+    made = [codes(out, 2)[0] for out in (song, first, second)]
+    for z in made[1:]:
+        np.testing.assert_array_equal(z[:25], made[0][:25])
+    assert len({tuple(z[25:30]) for z in made}) == 3
+    assert [read_job(out / "job.json")[1].redraws for out in (song, first, second)] == [0, 1, 2]
+    end = sample(tmp_path / "c", continue_from=second, **options | {"at": 0.0, "seconds": 0.1})
+    assert read_job(end / "job.json")[1].redraws == 2  # nothing is cut
+    other = sample(tmp_path / "d", continue_from=second, **options | {"seed": 6})
+    assert read_job(other / "job.json")[1].drawing_seed == 6
+
+
 def test_continued_with_the_same_numbers_it_is_the_song_made_at_once(song, model, tmp_path):
     """In one window the past is the same, and so is what follows."""
     options = {"model": model, "seconds": 0.03, "seed": 5, "levels": (2,), **BATCH}
@@ -302,6 +319,14 @@ def test_continued_with_the_same_numbers_it_is_the_song_made_at_once(song, model
         **DRAWN,
     )  # fmt: skip
     np.testing.assert_array_equal(codes(rest, 2), codes(whole, 2))
+
+
+def test_a_finished_song_is_upsampled_again(song, tmp_path):
+    out = sample(tmp_path / "a", upsample=song, item=(1,), seed=9, **DRAWN)
+    np.testing.assert_array_equal(codes(out, 2), codes(song, 2)[1:])
+    for level in (1, 0):
+        assert codes(out, level).shape == (1, codes(song, level).shape[1])
+        assert (codes(out, level) != codes(song, level)[1:]).any()
 
 
 def test_chosen_items_and_times_are_upsampled(song, tmp_path):
@@ -359,6 +384,7 @@ def test_a_sample_that_lacks_what_is_asked_for_is_refused(song, tmp_path):
     for options, message in (
         ({"item": (2,)}, "has no item 2"),
         ({"at": 1.0}, "at is 1"),
+        ({"at": float("nan")}, "at is nan"),
         ({"artist": "elvis"}, "--artist cannot change"),
     ):
         with pytest.raises(ConfigError, match=message):
