@@ -29,6 +29,10 @@ class FolderInUse(JukejaxError):
     """Another process writes to the folder, or holds the file, that a command is to write."""
 
 
+class DiskFull(JukejaxError, OSError):
+    """There is no space left on the disk that a file is written to."""
+
+
 class Diverged(JukejaxError):
     """Training stopped: the loss or the gradient was not finite for too many steps in a row."""
 

@@ -182,9 +182,9 @@ def _write(descriptor: int, file: Path) -> dict[str, Any]:
     try:
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(record).encode(), 0)
-    except OSError:  # such as a full disk: an empty lock would have to be waited for
+    except OSError as error:  # such as a full disk: an empty lock would have to be waited for
         file.unlink(missing_ok=True)
-        raise
+        raise OSError(error.errno, error.strerror, str(file)) from error
     return record
 
 

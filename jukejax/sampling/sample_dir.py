@@ -254,7 +254,10 @@ class SampleDir:
         mode, rate = ("w", self.record["sample_rate"]) if first else ("r+", None)
         for target, sound in zip(self.sounds(level), piece, strict=True):
             target.parent.mkdir(parents=True, exist_ok=True)
-            with soundfile.SoundFile(_part(target), mode, rate, 1 if first else None) as file:
+            with (
+                files.checked_space(target),
+                soundfile.SoundFile(_part(target), mode, rate, 1 if first else None) as file,
+            ):
                 file.seek(0, soundfile.SEEK_END)
                 file.write(sound)
 

@@ -21,12 +21,13 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import type_handlers
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from jukejax import files
 from jukejax.config import Experiment, PriorExperiment, VQVAEExperiment, from_dict
 from jukejax.errors import CheckpointError, DamagedCheckpoint
 from jukejax.parallel.distributed import together
 from jukejax.training import digests
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs a dozen lines a save
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # what Orbax logs as errors, it raises
 
 Array = np.ndarray[Any, Any]
 LeafPath = tuple[str, ...]  # keys from the root of a tree to a leaf
@@ -116,7 +117,8 @@ class Checkpoints:
         items["config"] = ocp.args.JsonSave(config)
         if metrics is not None and not np.isfinite(metrics["loss"]):
             metrics = None
-        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
+        with files.checked_space(self.path):
+            self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
     def _write_digests(self) -> None:
         """Called by Orbax when all files of a step are written, before it renames their folder."""
@@ -241,10 +243,12 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Waits until all saves are on disk."""
-        self._manager.wait_until_finished()
+        with files.checked_space(self.path):
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        self._manager.close()
+        with files.checked_space(self.path):
+            self._manager.close()
 
     def __enter__(self) -> Checkpoints:
         return self
