@@ -28,7 +28,7 @@ class Command:
     """A songs.jsonl with lyrics."""
     out: Path
     """The manifest to write."""
-    how: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
+    tool: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
     workers: int = 1
     """Songs aligned at once, each in a process of its own."""
     replace: bool = False
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
         songs = align_manifest(
             command.manifest,
             command.out,
-            command.how,
+            command.tool,
             workers=command.workers,
             replace=command.replace,
         )

@@ -46,7 +46,7 @@ def parse(
 
     Args:
       kind: a dataclass; or a function, which is called and has no `common`. Its docstring is the
-        help, and ends with an example.
+        help, and ends with an example; `description` among the options replaces it.
       arguments: without the program's name.
       program: for the usage line, such as "jukejax train".
       common: names of fields; those without a default belong to them.
@@ -56,7 +56,8 @@ def parse(
         arguments = ["--help"]
     elif common and any(word in arguments for word in HELP):
         try:
-            tyro.cli(_shortened(kind, common), args=["--help"], prog=program)
+            about = options.get("description")
+            tyro.cli(_shortened(kind, common), args=["--help"], prog=program, description=about)
         finally:
             print(f"All options: {program} {HELP_ALL}")
     return tyro.cli(kind, args=arguments, prog=program, **options)

@@ -32,10 +32,12 @@ import tyro
 
 from experiments import cli
 from jukejax import presets
-from jukejax.config import ConfigError
+from jukejax.config import ConfigError, VQVAEExperiment
 from jukejax.sampling.job import Weights
 
-USAGE = "jukejax compile PRESET|plans|shardings --topology v5e:16x16 [--section.field value ...]"
+USAGE = """jukejax compile PRESET|plans|shardings --topology v5e:16x16 [--section.field value ...]
+
+Example: jukejax compile prior_5b --topology v5e:2x2 --what decode --mesh.tensor 4"""
 COMMON = ("topology", "slices", "what", "fit", "windows", "weights")
 FOLDER = Path(__file__).parent / "plans"
 E = TypeVar("E")
@@ -43,10 +45,7 @@ E = TypeVar("E")
 
 @dataclass(frozen=True)
 class Command(Generic[E]):
-    """Compile a preset's program for a topology and print what it needs. Nothing is run.
-
-    Example: jukejax compile prior_5b --topology v5e:2x2 --what decode --mesh.tensor 4
-    """
+    """Compile a preset's program for a topology and print what it needs. Nothing is run."""
 
     topology: str
     """Chips and shape of a slice: v5e:16x16, v6e:16x16, v5p:4x4x8, v4:4x4x8; or hosts x GPUs of a
@@ -71,8 +70,11 @@ def parse(preset: str, arguments: list[str]) -> Command[Any]:
     experiment: Any = presets.get(preset)
     missing: Any = tyro.MISSING
     cls: Any = Command
+    what = "" if isinstance(experiment, VQVAEExperiment) else " --what decode --windows 4"
+    example = f"jukejax compile {preset} --topology v5e:2x2{what}"
     return cli.parse(
         cls[type(experiment)], arguments, f"jukejax compile {preset}", COMMON,
+        description=f"{Command.__doc__}\n\nExample: {example}",
         default=Command(missing, experiment), config=(tyro.conf.AvoidSubcommands,),
     )  # fmt: skip
 

@@ -101,7 +101,9 @@ def take_format(action: str, arguments: list[str]) -> tuple[str, list[str]]:
     known = list(COMMANDS[action])
     at = rest.index("--format") if "--format" in rest else len(rest)
     if at == len(rest) and set(rest) & {*cli.HELP, cli.HELP_ALL}:
-        print(f"usage: jukejax convert {action} --format {'|'.join(known)} [--help] ...")
+        command = f"jukejax convert {action}"
+        examples = [line for line in (__doc__ or "").splitlines() if line.startswith(command)]
+        print(f"usage: {command} --format {'|'.join(known)} [--help] ...\n\nExample: {examples[0]}")
         sys.exit(cli.DONE)
     if at + 1 >= len(rest) or rest[at + 1] not in known:
         raise ConfigError(f"{action} needs --format, one of: {', '.join(known)}.")

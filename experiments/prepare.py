@@ -55,7 +55,7 @@ class Build:
     """The data set to write."""
     workers: int = 1
     """Processes that decode."""
-    options: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
+    data: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
     min_count: int = 1
     """Artists, genres, decades and tags of fewer songs are left out of labels.json: unknown."""
     overwrite: bool = False
@@ -99,10 +99,10 @@ def scan(command: Scan) -> None:
 
 def build(command: Build) -> None:
     if not command.overwrite:
-        prepare.check_same_rate(command.out, command.options.sample_rate)
+        prepare.check_same_rate(command.out, command.data.sample_rate)
     beam = [command.runner, *shlex.split(command.beam_flags)] if command.runner else []
     report = prepare.build(
-        command.manifest, command.out, workers=command.workers, options=command.options,
+        command.manifest, command.out, workers=command.workers, options=command.data,
         min_count=command.min_count, pipeline=beam,
     )  # fmt: skip
     print("\n".join(report.lines()))
@@ -119,7 +119,7 @@ def report(command: Report) -> None:
 
 ACTIONS: dict[str, tuple[type, Callable[[Any], None], tuple[str, ...]]] = {
     "scan": (Scan, scan, ()),
-    "build": (Build, build, ("manifest", "out", "workers", "options", "min_count")),
+    "build": (Build, build, ("manifest", "out", "workers", "min_count")),
     "report": (Report, report, ()),
 }
 

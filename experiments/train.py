@@ -12,7 +12,9 @@ import sys
 
 from experiments import cli, training
 
-USAGE = "jukejax train PRESET --data DIR --workdir DIR [--section.field value ...]"
+USAGE = """jukejax train PRESET --data DIR --workdir DIR [--section.field value ...]
+
+Example: jukejax train demo_vqvae --data runs/demo/songs --workdir runs/demo/vqvae"""
 
 
 @cli.command

@@ -35,10 +35,7 @@ COMMON = ("data", "workdir", "start_from", "labels", "evaluate", "evaluate_every
 
 @dataclass(frozen=True)
 class Training(Generic[E]):
-    """Train a preset. The same command continues from the last checkpoint of the workdir.
-
-    Example: jukejax train demo_vqvae --data runs/demo/songs --workdir runs/demo/vqvae
-    """
+    """Train a preset. The same command continues from the last checkpoint of the workdir."""
 
     data: Path
     """Songs (`jukejax prepare`) for a VQ-VAE, codes (`jukejax encode`) for a prior."""
@@ -71,8 +68,14 @@ def parse(preset: str, arguments: list[str]) -> Training[Any]:
     experiment: Any = _run_settings(preset) or presets.get(preset)
     missing: Any = tyro.MISSING
     kind: Any = Training
+    folders = (
+        "--data data/songs --workdir runs/vqvae"
+        if isinstance(experiment, VQVAEExperiment)
+        else "--data data/codes --workdir runs/prior"
+    )
     parsed: Training[Any] = cli.parse(
         kind[type(experiment)], arguments, f"jukejax train {preset}", COMMON,
+        description=f"{Training.__doc__}\n\nExample: jukejax train {preset} {folders}",
         default=Training(missing, missing, experiment), config=(tyro.conf.AvoidSubcommands,),
     )  # fmt: skip
     from jukejax.parallel.distributed import check_folder

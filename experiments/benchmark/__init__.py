@@ -30,7 +30,7 @@ SUBJECTS = {
 
 @cli.command
 def main(arguments: list[str]) -> None:
-    usage = "jukejax benchmark SUBJECT [--json] [--help] ..."
+    usage = "jukejax benchmark SUBJECT [--json] [--help] ...\n\nExample: jukejax benchmark limits"
     about = "--json prints the figures as one JSON object too. Subjects:"
     name, rest = cli.choose(SUBJECTS, arguments, usage, about)
     as_json, rest = "--json" in rest, [word for word in rest if word != "--json"]

@@ -16,7 +16,8 @@ from jukejax import files
 TARGETS: dict[str, type[Target]] = {"local": Local, "tpu-vm": TpuVm, "gke": Gke, "slurm": Slurm}
 USAGE = (
     f"jukejax launch PRESET --on {'|'.join(TARGETS)} --data DIR --workdir DIR ...\n"
-    "All options of `jukejax train PRESET` are passed on to it."
+    "All options of `jukejax train PRESET` are passed on to it.\n\n"
+    "Example: jukejax launch prior_5b --on slurm --data data/codes --workdir runs/prior"
 )
 
 

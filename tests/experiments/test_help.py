@@ -11,13 +11,14 @@ from experiments.__main__ import COMMANDS
 
 # Lines that lead to a help of their own, beside `jukejax COMMAND`.
 FURTHER = [
-    "prepare scan", "prepare build", "prepare report", "train prior_5b_lyrics",
-    "compile prior_5b", "compose begin", "compose extend", "compose upsample", "compose tree",
-    "model make", "model show", "labels grow", "labels show", "convert import --format openai",
-    "convert export --format stablehlo", "launch prior_5b", "launch prior_5b --on slurm",
-    "evaluate compare", "evaluate explorer",
+    "prepare scan", "prepare build", "prepare report", "train vqvae", "train prior_5b_lyrics",
+    "compile vqvae", "compile prior_5b", "compose begin", "compose extend", "compose upsample",
+    "compose tree", "model make", "model show", "labels grow", "labels show", "convert import",
+    "convert import --format openai", "convert export --format stablehlo",
+    "launch prior_5b", "launch prior_5b --on slurm", "evaluate compare", "evaluate explorer",
 ]  # fmt: skip
 LINES = [*COMMANDS, *FURTHER]
+VERBS = ("prepare", "model", "compose", "labels")  # they list verbs, whose help has the example
 HEAVY = ("jax", "tensorflow", "orbax", "matplotlib", "librosa", "torch")
 
 # One process for all: each line's exit code, its help, and the heavy modules it imported.
@@ -59,7 +60,21 @@ def test_help_answers_without_jax(line, answers):
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_help_has_an_example_or_lists_what_has_one(line, answers):
+def test_help_has_an_example(line, answers):
     _, text, _ = answers[line]
-    lists = any(word in text.splitlines()[0] for word in ("|", "PRESET", "SUBJECT"))
-    assert lists or "Example: jukejax " in text
+    name = line.split()[0]
+    if line not in VERBS:
+        assert f"Example: jukejax {name} " in text or f"\njukejax {name} " in text
+
+
+@pytest.mark.parametrize(
+    ("line", "option"),
+    [
+        ("train vqvae", "--data data/songs"),
+        ("train prior_5b_lyrics", "--data data/codes"),
+        ("compile vqvae", "--topology v5e:2x2"),
+        ("compile prior_5b", "--topology v5e:2x2 --what decode"),
+    ],
+)
+def test_the_example_is_of_the_chosen_preset(line, option, answers):
+    assert f"Example: jukejax {line} {option}" in answers[line][1]
