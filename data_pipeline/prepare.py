@@ -7,6 +7,7 @@ The next run keeps finished shards; with the same input it does nothing. The dat
 import contextlib
 import dataclasses
 import json
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from tqdm import tqdm
 from data_pipeline import beam, records, songs
 from data_pipeline.manifest import Manifest, Song, read_manifest, write_manifest
 from data_pipeline.plan import Options, Plan, ShardTask, make_plan
-from data_pipeline.scan import scan_folder
+from data_pipeline.scan import Counts, scan_folder
 from data_pipeline.shards import build_shard
 from data_pipeline.songs import PreparedSong
 from data_pipeline.splits import conflicts
@@ -27,6 +28,7 @@ from jukejax import files, locks
 from jukejax.errors import DataError
 from jukejax.text.labels import Vocabulary, song_labels
 
+_LOG = logging.getLogger(__name__)
 SCANNED = "scanned.jsonl"  # the manifest of a folder, written before it is prepared
 # Fields of a prepared song that are those of the manifest.
 _AS_LISTED = {x.name for x in dataclasses.fields(Song)} - {"audio", "split"}
@@ -111,9 +113,12 @@ def load_songs(manifest: str | Path, out: Path) -> Manifest:
     """
     path = Path(manifest)
     if path.is_dir():
-        scanned = scan_folder(path)
+        counts = Counts()
+        scanned = scan_folder(path, counts)
         path = out / SCANNED
         write_manifest(scanned, path)
+        for line in counts.lines() if counts.kinds or counts.left_out else ():
+            _LOG.warning("%s", line)
     listed = read_manifest(path)
     if not len(listed.songs):
         problems = "".join(f"\n  {problem}" for problem in listed.problems[:20])

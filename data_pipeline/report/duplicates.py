@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 _SHARED = 5  # values that two songs share at one distance in time, at least, and
@@ -37,6 +37,14 @@ def near(database: sqlite3.Connection) -> list[dict[str, Any]]:
             if same != (digest,):
                 pairs.append({"songs": [song, other], "matches": matches, "shift_frames": shift})
     return pairs
+
+
+def across_splits(database: sqlite3.Connection, copies: Sequence[list[str]]) -> list[list[str]]:
+    """Those of the given lists of copies whose songs are in more than one split."""
+    query = "select split from songs where id = ?"
+    return [
+        ids for ids in copies if len({database.execute(query, (x,)).fetchone() for x in ids}) > 1
+    ]
 
 
 def _alike(database: sqlite3.Connection, song: str) -> Iterator[tuple[str, tuple[int, int]]]:

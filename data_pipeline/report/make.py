@@ -55,6 +55,12 @@ def lines(report: dict[str, Any]) -> list[str]:
         f"{report['clipping']['songs']:,} clipped, "
         f"{report['silence_percent']['songs_mostly_silent']:,} mostly silent",
     ]
+    if twins["across_splits"]:
+        first = " and ".join(twins["across_splits"][0])
+        out.append(
+            f"{len(twins['across_splits'])} of these are in train and in test, such as {first}; "
+            "give them one 'group' in the manifest and build again"
+        )
     if loudness["songs"]:
         out.append(f"loudness {loudness['median']:.1f} LUFS (median)")
     return out

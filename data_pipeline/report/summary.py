@@ -54,7 +54,7 @@ def summarise(database: sqlite3.Connection) -> dict[str, Any]:
             "most": silence["most"],
         },
         "clipping": _over(database, "clipped", MOST_CLIPPED),
-        "duplicates": {"exact": duplicates.exact(database), "near": duplicates.near(database)},
+        "duplicates": _duplicates(database),
         "lyrics": {
             "songs": _count(database, "songs where lyrics > 0"),
             "share_of_time": sung / seconds if seconds else None,
@@ -62,6 +62,13 @@ def summarise(database: sqlite3.Connection) -> dict[str, Any]:
         },
         "alignment": _alignment(database, sung),
     }
+
+
+def _duplicates(database: sqlite3.Connection) -> dict[str, Any]:
+    exact, near = duplicates.exact(database), duplicates.near(database)
+    copies = [*exact, *(pair["songs"] for pair in near)]
+    across = duplicates.across_splits(database, copies)
+    return {"exact": exact, "near": near, "across_splits": across}
 
 
 def _one(database: sqlite3.Connection, query: str) -> Any:

@@ -14,6 +14,7 @@ from data_pipeline import prepare
 from data_pipeline.plan import Options
 from data_pipeline.report import collect, make, page
 from data_pipeline.report.fingerprint import fingerprint
+from data_pipeline.songs import prepared_songs
 from jukejax.errors import DataError
 
 RATE = 44_100
@@ -66,6 +67,19 @@ def music(tmp_path_factory):
     entries = [{"id": x.split(".")[0], "audio": x} for x in [*names, "shifted.wav"]]
     data = prepared(folder, entries)
     return data, make.make_report(data, folder / "report", show_progress=False), list(songs)
+
+
+def test_copies_across_splits_are_marked(music):
+    data, report, _ = music
+    splits = {song.id: song.split for song in prepared_songs(data)}
+    twins = report["duplicates"]
+    copies = [*twins["exact"], *(pair["songs"] for pair in twins["near"])]
+    expected = [ids for ids in copies if len({splits[x] for x in ids}) == 2]
+    assert expected and len(expected) < len(copies)
+    assert twins["across_splits"] == expected
+    assert f"{len(expected)} of these are in train and in test" in "\n".join(make.lines(report))
+    page = (data.parent / "report" / "index.html").read_text(encoding="utf-8")
+    assert f"{len(expected)} of these are in train and in test" in page
 
 
 def test_copies_are_found_and_other_songs_are_not(music):

@@ -11,6 +11,7 @@ from mutagen.id3 import SYLT, TALB, TCON, TDRC, TPE1, TPE2, USLT
 from sounds import RATE, sound, write_song
 
 from data_pipeline.manifest import read_manifest, write_manifest
+from data_pipeline.prepare import load_songs
 from data_pipeline.scan import Counts, scan_folder
 from data_pipeline.splits import in_test
 from experiments.prepare import Scan, scan
@@ -106,6 +107,16 @@ def test_bins_and_snapshots_are_left_out_and_said(tmp_path, capsys, name):
     assert "1 left out: recycle bins, snapshots and system folders" in said
     assert "1 left out: hidden folders" in said
     assert "Of 1 songs: 1 without artist, 1 without genre, 1 without lyrics" in said
+
+
+def test_build_of_a_folder_says_what_it_left_out(tmp_path, caplog):
+    (tmp_path / "in" / "@eaDir").mkdir(parents=True)
+    write_song(tmp_path / "in" / "a.wav", 0.1)
+    (tmp_path / "in" / "b.m4a").write_bytes(b"x")
+    (tmp_path / "out").mkdir()
+    assert len(load_songs(tmp_path / "in", tmp_path / "out").songs) == 1
+    assert "1 files of other kinds left out: .m4a 1; convert them" in caplog.messages
+    assert "1 left out: recycle bins, snapshots and system folders" in caplog.messages
 
 
 def test_ids_do_not_collide(tmp_path):
