@@ -86,6 +86,11 @@ def main(arguments: list[str]) -> None:
 
     name, rest = cli.take_preset(arguments, USAGE)
     command = parse(name, rest) if name not in ("plans", "shardings") else None
+    if command is None and {*cli.HELP, cli.HELP_ALL} & set(rest):
+        print(f"usage: {USAGE}\n\n{__doc__}")
+        sys.exit(cli.DONE)
+    if name == "shardings" and rest:
+        raise ConfigError(f"compile shardings takes no arguments, but {' '.join(rest)} is given.")
     from jukejax.planning import plans, shardings, table, text
     from jukejax.planning.topologies import topology
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,9 +20,6 @@ from jukejax.config import (
 from jukejax.label_kinds import KINDS
 from jukejax.text import lyrics
 from jukejax.text.labels import Vocabulary
-
-if TYPE_CHECKING:  # these import jax, and a command's help must not
-    pass
 
 HostBatch = dict[str, np.ndarray]
 

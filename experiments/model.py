@@ -57,11 +57,13 @@ def by_level(priors: tuple[Path, ...]) -> dict[int, Path]:
     """The workdirs of priors by the level that each run was of.
 
     Raises:
-      ConfigError: one is a VQ-VAE's, or two are of one level.
+      ConfigError: there is none, one is a VQ-VAE's, or two are of one level.
       CheckpointError: one is not a training run.
     """
     from jukejax.model_dir import load_experiment
 
+    if not priors:
+        raise ConfigError("--priors names no run; give the workdir of at least one prior.")
     levels: dict[int, Path] = {}
     for run in priors:
         experiment, _ = load_experiment(run)

@@ -124,13 +124,19 @@ class ModelDir:
     def prior(self, level: int) -> Path:
         """The workdir of a level's prior; CheckpointError where none is named."""
         if level not in self.priors:
-            raise CheckpointError(f"{self.path} names no prior for level {level}.")
+            raise CheckpointError(
+                f"{self.path} names no prior for level {level}; name its run in `jukejax model "
+                "make --priors`."
+            )
         return self.priors[level]
 
     def labels(self, level: int) -> Path:
         """The label names of a level's prior; CheckpointError where none are named."""
         if level not in self.label_files:
-            raise CheckpointError(f"{self.path} names no labels for level {level}.")
+            raise CheckpointError(
+                f"{self.path} names no labels for level {level}; name them in `jukejax model "
+                "make --labels`."
+            )
         return self.label_files[level]
 
     def prior_config(self, level: int) -> tuple[PriorConfig, dict[str, Any]]:
@@ -211,10 +217,10 @@ def read_model_dir(path: str | Path) -> ModelDir:
             {int(level): folder / p for level, p in value["priors"].items()},
             {int(level): folder / p for level, p in labels.items()},
         )
-    except FileNotFoundError as error:
+    except FileNotFoundError:
         raise CheckpointError(
             f"{path} is not a model directory (no {NAME}); make one with `jukejax model make`."
-        ) from error
+        ) from None
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{folder / NAME} cannot be read ({error!r}).") from error
 

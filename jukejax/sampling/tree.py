@@ -23,10 +23,10 @@ def nodes(song: Path) -> dict[int, Path]:
 def node_path(song: Path, node: int) -> Path:
     """The sample directory of a node; ConfigError where there is none."""
     paths = nodes(song)
+    if not paths:
+        raise ConfigError(f"{song} holds no nodes; `jukejax compose begin` makes the first.")
     if node not in paths:
-        raise ConfigError(
-            f"{song} has no node {node}; it has {', '.join(map(str, paths)) or 'none'}."
-        )
+        raise ConfigError(f"{song} has no node {node}; it has {', '.join(map(str, paths))}.")
     return paths[node]
 
 
@@ -52,8 +52,14 @@ def request_from(model: LoadedModel, path: Path, **options: Any) -> Request:
 
 
 def tree_lines(song: Path) -> Iterator[str]:
-    """One line per node, children indented below their parents."""
+    """One line per node, children indented below their parents.
+
+    Raises:
+      ConfigError: the folder holds no nodes.
+    """
     paths = nodes(song)
+    if not paths:
+        raise ConfigError(f"{song} holds no nodes; `jukejax compose begin` makes the first.")
     numbers = {path.name: number for number, path in paths.items()}
     children: dict[int, list[int]] = {}
     texts = {}

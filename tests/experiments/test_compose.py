@@ -71,6 +71,9 @@ def test_what_is_not_there_is_refused(song, capsys):
         with pytest.raises(SystemExit, match=message):
             compose.main(options)
     assert not (song / "node_5").exists()
+    for action in (["tree"], ["extend", "--node", "1"]):
+        with pytest.raises(SystemExit, match="nothing holds no nodes; `jukejax compose begin`"):
+            compose.main([*action, "--song", str(song / "nothing")])
 
 
 def test_two_at_once_are_refused(song):

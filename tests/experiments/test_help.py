@@ -12,7 +12,8 @@ from experiments.__main__ import COMMANDS
 # Lines that lead to a help of their own, beside `jukejax COMMAND`.
 FURTHER = [
     "prepare scan", "prepare build", "prepare report", "train vqvae", "train prior_5b_lyrics",
-    "compile vqvae", "compile prior_5b", "compose begin", "compose extend", "compose upsample",
+    "compile vqvae", "compile prior_5b", "compile plans", "compile shardings",
+    "compose begin", "compose extend", "compose upsample",
     "compose tree", "model make", "model show", "labels grow", "labels show", "convert import",
     "convert import --format openai", "convert export --format stablehlo",
     "launch prior_5b", "launch prior_5b --on slurm", "evaluate compare", "evaluate explorer",

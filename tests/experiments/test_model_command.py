@@ -60,6 +60,7 @@ def test_two_priors_of_a_level_and_a_vqvae_among_them(parts):
     shutil.copytree(parts / "prior_1", parts / "twin", dirs_exist_ok=True)
     assert "are both priors of level 1" in refused(parts, priors=(1, 2, parts / "twin"))
     assert "is the run of a VQ-VAE" in refused(parts, priors=(parts / "vqvae",))
+    assert "--priors names no run" in refused(parts, priors=())
 
 
 def test_every_part_that_does_not_fit_has_its_sentence(parts):
