@@ -19,7 +19,7 @@ _BITRATES = {
 }
 _RATES = (44_100, 48_000, 32_000)  # Hz, of version 1; version 2 has the half, 2.5 a quarter
 _SEARCHED = 1 << 16  # bytes read at a time in search of a frame
-_RUN = 3  # frames in a row that show where frames go on
+_RUN = 3  # frames in a row that show where frames continue
 _TAG_END = 64  # bytes of a frame that its tag's number of frames is in
 _ID3_END = 256  # more than an ID3v1 tag, 128 bytes at the end of a file
 _MADE_BITRATE = 9  # index: a frame that a tag fits in
@@ -131,7 +131,7 @@ def _frames(file: BinaryIO, place: int, size: int) -> Iterator[tuple[int, Frame,
 
 
 def _search(file: BinaryIO, place: int, size: int) -> int:
-    """The next place where frames go on, over ID3v2 tags and other bytes; `size` if none."""
+    """The next place where frames continue, after ID3v2 tags and other bytes; `size` if none."""
     file.seek(place)
     if tag := id3_size(file.read(10)):
         return place + tag

@@ -52,7 +52,7 @@ def _chunk(file: BinaryIO, place: int, order: str) -> tuple[bytes, int]:
 
 
 def _is_sound(file: BinaryIO, end: int, size: int, order: str) -> bool:
-    """Whether what lies between the declared end of the sound and that of the file is sound."""
+    """Whether the bytes from the declared end of the sound to the end of the file are sound."""
     file.seek(end)
     rest = file.read(1 << 16)
     if not rest.strip(b"\0"):

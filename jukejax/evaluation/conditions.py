@@ -2,8 +2,8 @@
 
 N windows; arrays as a prior reads them, with "song" (N,) and "place" (N,): where in its song a
 window begins, in 0..1. Another song's condition comes from the next song (in cyclic order) that has
-one and differs, from its window of nearest place. All else stays the truth. The suites likelihood
-(held-out songs) and cascade (samples) measure and show it.
+one and differs, from its window of nearest place. All other conditions stay the true ones. The
+suites likelihood (held-out songs) and cascade (samples) measure and show it.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def differences(
     count: int,
     upper_unigram: NDArray[np.float64] | None,
 ) -> list[dict[str, Any]]:
-    """A row for every condition that can be replaced: bits with it replaced and with the truth.
+    """A row for every condition that can be replaced: bits with it replaced and with the true one.
 
     Args:
       split: what the windows are of.
@@ -174,8 +174,9 @@ def differences(
 def worth_table(levels: list[dict[str, Any]], split: str, where: str) -> Table:
     """The rows of `differences` of all levels of one split; `where` says what the split is."""
     title = (
-        f"What each condition is worth, on {where}: bits per token more than the same windows need "
-        "with the truth. Above 0: the prior uses the condition. 95 %: paired bootstrap over songs."
+        f"What each condition is worth, on {where}: additional bits per token when it is "
+        "replaced, in the same windows. Above 0: the prior uses the condition. 95 %: paired "
+        "bootstrap over songs."
     )
     columns: Columns = {
         "level, replaced by": lambda row: f"{row['level']}: {row['name']}" + " *" * row["lent"],
@@ -214,7 +215,7 @@ def worth_figures(levels: list[dict[str, Any]]) -> list[Figure]:
                 "Further right: the prior depends more on it; at 0 it ignores it. Lines: 95 % "
                 "intervals over songs. The scale differs between levels."
             )
-            picture = plots.bars(bars, "bits per token more than with the truth")
+            picture = plots.bars(bars, "additional bits per token when replaced")
             title = f"Level {row['level']}: what each condition is worth"
             figures.append(Figure(title, caption, picture))
     return figures

@@ -53,6 +53,11 @@ def test_years_and_tags_are_saved_and_read(tmp_path):
     assert "years" not in Vocabulary.build(["a"], ["b"]).to_json()
     with pytest.raises(DataError, match="labels must be"):
         Vocabulary.from_json(MANY.to_json() | {"tags": "calm"})
+    with pytest.raises(DataError, match="json does not exist; prepare"):
+        Vocabulary.load(tmp_path / "other.json")
+    (tmp_path / "other.json").write_text("{")
+    with pytest.raises(DataError, match="json is not JSON; prepare"):
+        Vocabulary.load(tmp_path / "other.json")
 
 
 def test_published_names_grow_by_their_rule():
