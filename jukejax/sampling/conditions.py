@@ -130,6 +130,25 @@ def conditions_of(
     return Conditions(config, labels if config.labels else {}, tuple(tokens), begin, total)
 
 
+def timing_note(config: PriorConfig, total: int) -> str:
+    """A sentence where a song of `total` samples is outside the lengths of a prior's timing bins.
+
+    Such lengths, and positions past the range, fall into the first or last bin. "": all is inside.
+    """
+    labels, seconds = config.labels, total / config.sample_rate
+    if labels is None or not config.timing or labels.min_seconds <= seconds <= labels.max_seconds:
+        return ""
+    nearest = min(max(seconds, labels.min_seconds), labels.max_seconds)
+    note = (
+        f"The song is {seconds:.4g} s long, but the timing of the prior of level {config.level} "
+        f"spans {labels.min_seconds:g} to {labels.max_seconds:g} s: it is conditioned on a length "
+        f"of {nearest:g} s"
+    )
+    if seconds > labels.max_seconds:
+        return f"{note}, and at later positions on that one."
+    return f"{note}. If the sample is the beginning of a longer song, give --total-seconds."
+
+
 def job_conditions(
     config: PriorConfig, vocabulary: Vocabulary, job: Job, samples: int
 ) -> Conditions:
@@ -147,6 +166,8 @@ def job_conditions(
             f"The song has {total:,} samples at {config.sample_rate} Hz; positions are 32-bit, so "
             f"it must be shorter than {2**31 / config.sample_rate:.0f} seconds."
         )
+    if note := timing_note(config, total):
+        print(note)
     return conditions_of(config, labels, [item.lyrics for item in job.items], begin, total)
 
 

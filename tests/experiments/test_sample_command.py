@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -166,6 +167,27 @@ def test_windows_of_a_part_of_a_song_are_placed_in_the_song():
         np.testing.assert_array_equal(array, whole[name])
     first = part.first_token(1600)  # what alignment takes for the window's beginning
     assert text.decode(part(1600)["lyrics"][0]) == WORDS[first : first + 10]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (19.0, r"is 19 s long.*spans 20 to 40 s: .* a length of 20 s\. .*--total-seconds"),
+        (20.0, ""),
+        (40.0, ""),
+        (41.0, r"is 41 s long.* a length of 40 s, and at later positions"),
+    ],
+)
+def test_a_length_outside_the_timing_bins_is_said(seconds, words, capsys):
+    labels = dataclasses.replace(PRIOR.labels, min_seconds=20.0, max_seconds=40.0)
+    config = dataclasses.replace(PRIOR, labels=labels)
+    job = dataclasses.replace(JOB, total_seconds=seconds)
+    job_conditions(config, VOCABULARY, job, 6000)
+    printed = capsys.readouterr().out
+    assert bool(printed) == bool(words) and re.search(words, printed)
+    below = dataclasses.replace(config, level=1, upper=UpperConfig())  # has no timing
+    job_conditions(below, VOCABULARY, job, 6000)
+    assert not capsys.readouterr().out
 
 
 def test_positions_that_32_bits_cannot_count_are_refused():
