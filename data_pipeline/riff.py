@@ -40,6 +40,10 @@ def count(file: BinaryIO, size: int) -> tuple[list[bytes | range], str, str]:
         return [], "", ""
     if not _is_sound(file, start + length, size, order):
         return [], "", ""
+    file.seek(4)
+    whole = struct.unpack(order + "I", file.read(4))[0] + 8 == start + length + length % 2
+    if whole and there - length < length // 10:  # both lengths agree: bytes put behind a file
+        return [], f"has {there - length:,} bytes behind its sound, which are left out", ""
     note = f"declares {length:,} bytes of sound and holds {there:,}; all of them are read"
     return [_header(file, start, there, order), range(start, size)], note, ""
 

@@ -161,6 +161,14 @@ def test_what_follows_the_sound_of_a_wav_is_no_sound(tmp_path, behind):
     np.testing.assert_array_equal(decoded(path), pcm)
 
 
+def test_bytes_behind_a_wav_are_left_out_with_a_note(tmp_path, caplog):
+    path = tmp_path / "a.wav"
+    pcm = write_song(path, 3.0)
+    path.write_bytes(wav(pcm, behind=bytes(range(1, 251)) * 8))
+    np.testing.assert_array_equal(decoded(path), pcm)
+    assert caplog.messages == [f"{path} has 2,000 bytes behind its sound, which are left out"]
+
+
 def test_rf64_with_a_short_length(tmp_path):
     path = tmp_path / "a.wav"
     pcm = write_song(path, 3.0)

@@ -17,6 +17,7 @@ import soundfile
 import soxr
 
 from data_pipeline import prepare, records
+from data_pipeline.contents import PiecedFile, contents
 from data_pipeline.plan import Options
 from data_pipeline.songs import prepared_songs
 from jukejax import files
@@ -117,9 +118,14 @@ def write_files(folder, mutations, seconds, seed):
 
 
 def by_soundfile(path):
-    """What soundfile reads, as (n, 2) int16 of 44.1 kHz; None where it cannot."""
+    """What soundfile reads, as (n, 2) int16 of 44.1 kHz; None where it cannot.
+
+    Of a file that holds more than it declares, with the corrected header.
+    """
+    pieces = contents(path).pieces
     try:
-        sound, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        file = PiecedFile(path, pieces) if pieces else path
+        sound, rate = soundfile.read(file, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, ValueError, MemoryError):
         return None
     if rate != 44_100:
