@@ -23,6 +23,10 @@ import tyro
 
 from jukejax.errors import Interrupted, JukejaxError, Preempted
 
+# XLA and TensorFlow log alarms that nobody can act on, such as of slow constant folding; what they
+# cannot do they raise. TF_CPP_MIN_LOG_LEVEL=0 shows everything.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 # Exit codes. Launchers start a command again after 70, 75 and the end by a signal, not for ever.
 DONE = 0
 MISTAKE = 1  # a mistake to mend: starting again would not help

@@ -1,3 +1,5 @@
+import os
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -165,3 +167,13 @@ def test_a_module_that_jukejax_does_not_require_is_a_crash(monkeypatch):
 
     with pytest.raises(ModuleNotFoundError):
         main()
+
+
+@pytest.mark.parametrize(("given", "level"), [({}, "3"), ({"TF_CPP_MIN_LOG_LEVEL": "0"}, "0")])
+def test_xla_is_quiet_unless_asked_for(given, level):
+    others = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    code = "import experiments.cli, os; print(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=others | given, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == level
