@@ -13,6 +13,7 @@ from data_pipeline.codes import codes_info, codes_length
 from data_pipeline.records import Arrays
 from data_pipeline.songs import PreparedSongs
 from data_pipeline.windows import Ints, Windows
+from jukejax import stored
 from jukejax.config import LyricsConfig, PriorConfig, PriorExperiment
 from jukejax.errors import DataError
 from jukejax.text import lyrics
@@ -150,6 +151,7 @@ class _CodesReader:
         info = codes_info(codes_dir, expect_fingerprint)
         level, n_ctx = config.level, config.n_ctx
         _check_level(codes_dir, level, len(info.hops))
+        self.codes, self.folder = info.codes, codes_dir
         self.hop, self.level, self.n_ctx = info.hops[level], level, n_ctx
         self.per_record = info.segment // self.hop
         self.ratio = config.upper.ratio if config.upper else 1
@@ -200,7 +202,10 @@ class _CodesReader:
         size, per_record, key = self.n_ctx // ratio, self.per_record // ratio, f"codes_{level}"
         pairs = zip(gathered, start // ratio, strict=True)
         cuts = [windows.cut(rows, key, begin, size, per_record) for rows, begin in pairs]
-        return np.stack(cuts).astype(np.int32)
+        codes = np.stack(cuts).astype(np.int32)
+        where = f"{self.folder}, level {level},"
+        stored.check_codes(codes, self.codes, where, "encode the songs again")
+        return codes
 
 
 def song_lengths(songs: PreparedSongs) -> npt.NDArray[np.int32]:

@@ -23,7 +23,8 @@ import numpy.typing as npt
 
 from data_pipeline import records, songs
 from data_pipeline.songs import PreparedSong, prepared_songs
-from jukejax import files
+from jukejax import files, stored
+from jukejax.config import from_dict
 from jukejax.errors import DataError
 
 Codes = npt.NDArray[np.uint16]
@@ -78,22 +79,28 @@ def codes_info(codes_dir: str | Path, expect_fingerprint: str | None = None) -> 
     Raises:
       DataError: the folder has no codes, or those of another VQ-VAE than expected.
     """
-    value = files.read_json(Path(codes_dir) / NAME)
-    if value is None:
+    path, remedy = Path(codes_dir) / NAME, "encode the songs again"
+    fields = {"fingerprint": str, "hops": list, "segment": int}
+    try:
+        value = stored.read_object(path, fields, remedy)
+    except FileNotFoundError as error:
         if (Path(codes_dir) / songs.NAME).is_file():
             what = f"{codes_dir} holds songs, not codes (no {NAME}); encode them"
         else:
             what = f"{codes_dir} is not a codes data set (no {NAME}); make it"
-        raise DataError(f"{what} with `jukejax encode`")
-    try:
-        if "codes" not in value:
-            raise DataError(
-                f"{codes_dir}/{NAME} has no number of codes a level: an older version wrote "
-                "it; encode the songs again, to another folder"
-            )
-        info = CodesInfo(**{**value, "hops": tuple(value["hops"])})
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{codes_dir}/{NAME} is damaged; encode the songs again") from error
+        raise DataError(f"{what} with `jukejax encode`") from error
+    if "codes" not in value:
+        raise DataError(
+            f"{codes_dir}/{NAME} has no number of codes a level: an older version wrote "
+            "it; encode the songs again, to another folder"
+        )
+    info = from_dict(CodesInfo, value, str(path))
+    numbers = (*info.hops, info.segment, info.codes, info.passes)
+    if min(numbers) < 1 or info.codes > _MOST_CODES or not info.hops:
+        raise DataError(
+            f"{path} is damaged: hops, segment, codes and passes must be 1 or more, and codes at "
+            f"most {_MOST_CODES}; {remedy}"
+        )
     if expect_fingerprint is not None and info.fingerprint != expect_fingerprint:
         raise DataError(
             f"{codes_dir} holds codes of VQ-VAE {info.fingerprint!r}, not of "
@@ -113,7 +120,11 @@ def read_song_codes(codes_dir: str | Path, song_id: str) -> list[Codes]:
     source = records.open_split(codes_dir, song.split)
     rows = source.read(range(song.first_record, song.first_record + song.records))
     names = [f"codes_{level}" for level in range(len(info.hops))]
-    return [np.concatenate([row[name] for row in rows]) for name in names]
+    codes = [np.concatenate([row[name] for row in rows]) for name in names]
+    for level, array in enumerate(codes):
+        where = f"{codes_dir}: song {song_id!r}, level {level}"
+        stored.check_codes(array, info.codes, where, "encode the songs again")
+    return codes
 
 
 class CodesWriter:

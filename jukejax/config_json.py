@@ -50,6 +50,13 @@ def from_dict(cls: type[T], data: dict[str, Any], where: str = "config") -> T:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
             raise ConfigError(f"{where} has no field {key!r}; {hint}")
+    needed = {
+        f.name
+        for f in fields
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    if missing := sorted(needed - set(data)):
+        raise ConfigError(f"{where} has no field {missing[0]!r}, which every {name} has.")
     return cls(**{k: _typed(hints[k], v, f"{where}.{k}") for k, v in data.items()})
 
 

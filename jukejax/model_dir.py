@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jukejax import files
+from jukejax import files, stored
 from jukejax.config import (
     PriorConfig,
     PriorExperiment,
@@ -30,7 +30,7 @@ from jukejax.config import (
     model_kind,
     to_dict,
 )
-from jukejax.errors import CheckpointError
+from jukejax.errors import CheckpointError, DataError
 from jukejax.models.bottleneck import Codebook
 from jukejax.training.checkpoint import load_experiment, open_existing
 from jukejax.training.step import abstract_state
@@ -203,11 +203,13 @@ def read_model_dir(path: str | Path) -> ModelDir:
     """Reads a model directory.
 
     Raises:
-      CheckpointError: there is no `model.json`, or it lacks a key.
+      CheckpointError, DataError: there is no `model.json`, or it is damaged.
     """
     folder = Path(path).resolve()
     try:
-        value = json.loads((folder / NAME).read_text())
+        fields: dict[str, stored.Types] = {"vqvae": str, "priors": dict, "labels": (str, dict)}
+        remedy = "make it again with `jukejax model make`."
+        value = stored.read_object(folder / NAME, fields, remedy)
         labels = value["labels"]
         if not isinstance(labels, dict):
             labels = dict.fromkeys(value["priors"], labels)
@@ -221,8 +223,13 @@ def read_model_dir(path: str | Path) -> ModelDir:
         raise CheckpointError(
             f"{path} is not a model directory (no {NAME}); make one with `jukejax model make`."
         ) from None
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{folder / NAME} cannot be read ({error!r}).") from error
+    except (ValueError, TypeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise CheckpointError(
+            f"{folder / NAME} is damaged: priors and labels must be by level, with text as paths "
+            f"({error}); {remedy}"
+        ) from error
 
 
 def load_model(path: str | Path, mesh: Mesh) -> LoadedModel:

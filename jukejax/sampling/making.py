@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from jukejax import stored
 from jukejax.model_dir import LoadedPrior
 from jukejax.parallel.mesh import Mesh
 from jukejax.sampling.cascade import Progress, Sampler, by_chain, sample_level
@@ -33,6 +34,8 @@ class Board:
         self.saved: list[np.ndarray] = []  # (N, T) bool per level: codes of finished rounds
         for level, length in enumerate(lengths):
             codes, done = sample.load(level, (len(job.items), length))
+            where = f"{sample.path}/level_{level}/codes.npz"
+            stored.check_codes(codes, levels[0].config.codes, where, "remove it to continue.")
             there = np.arange(codes.shape[1]) < done[:, None]
             if level in self.plans:
                 plan = self.plans[level]
@@ -81,6 +84,8 @@ class Batch:
         count = int(board.saved[level.level][self.songs].sum(1).min())
         rows = len(codes) * level.plan.chains
         drawn = board.sample.load_window(level.level, self.songs.start, count, rows)
+        where = f"{board.sample.path}/level_{level.level}/window_{self.songs.start}.npz"
+        stored.check_codes(drawn, level.config.codes, where, "remove it to continue.")
         self.progress = Progress(codes, level.plan.rounds_over(count), drawn)
         self.run: Iterator[Progress] | None = None
 

@@ -10,39 +10,37 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import hashlib
-import json
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jukejax import files
+from jukejax import files, stored
 from jukejax.config import ConfigError, from_dict, to_dict
 from jukejax.sampling.job import Job
+
+_REMOVE = "remove it to continue."  # what it had is sampled again
+_FIELDS = {"request": dict, "items": list, "levels": list, "sample_rate": int}
 
 
 def read_job(path: Path) -> tuple[dict[str, Any], Job]:
     """The content of a job.json, and the job in it.
 
     Raises:
-      ConfigError: there is no such file, or it is not the job.json of a sample directory.
+      ConfigError, DataError: there is no such file, or it is damaged.
     """
+    remedy = "restore a copy of it, or sample again into another folder."
     try:
-        record = json.loads(path.read_text("utf-8"))
-        request = dict(record["request"])
+        record = stored.read_object(path, _FIELDS, remedy)
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path} does not exist; name a folder that `jukejax sample` made."
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{path} is not a job.json of a sample directory ({error!r}); name another, or give "
-            "--model and labels."
-        ) from error
-    return record, from_dict(Job, request, str(path))
+    for number, entry in enumerate(record["levels"]):
+        stored.check_fields(entry, {"level": int}, f"{path}: levels[{number}]", remedy)
+    return record, from_dict(Job, record["request"], str(path))
 
 
 def check_folder(path: Path, wanted: Mapping[str, Any]) -> None:
@@ -197,8 +195,8 @@ class SampleDir:
         file = self.path / f"level_{level}" / "codes.npz"
         if not file.exists():
             return np.zeros(items, int)
-        with np.load(file) as data:
-            return np.broadcast_to(data["made" if "made" in data else "done"], items).astype(int)
+        arrays = stored.read_arrays(file, ("done",), _REMOVE)
+        return np.broadcast_to(arrays.get("made", arrays["done"]), items).astype(int)
 
     def save(
         self, level: int, codes: np.ndarray, done: np.ndarray, made: np.ndarray | None = None
@@ -273,8 +271,5 @@ def _part(sound: Path) -> Path:
 
 def _read(file: Path, *names: str) -> list[np.ndarray]:
     """Arrays of an .npz file as int32."""
-    try:
-        with np.load(file) as data:
-            return [data[name].astype(np.int32) for name in names]
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{file} cannot be read ({error}); remove it to continue.") from error
+    arrays = stored.read_arrays(file, names, _REMOVE)
+    return [arrays[name].astype(np.int32) for name in names]

@@ -28,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from jukejax import files
+from jukejax import files, stored
 from jukejax.errors import DataError
 from jukejax.label_kinds import KINDS, LabelKind, LabelsConfig
 from jukejax.text.normal import nfc
@@ -293,11 +293,15 @@ class Vocabulary:
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
         """Reads `labels.json`; DataError if it does not exist or is no vocabulary."""
-        value = files.read_json(Path(path))
-        if value is None:
-            wrong = "is not JSON" if Path(path).exists() else "does not exist"
-            raise DataError(f"{path} {wrong}; prepare the songs again")
-        return cls.from_json(value)
+        lists = {kind.table: list for kind in _PUBLISHED}
+        try:
+            value = stored.read_object(Path(path), lists, "prepare or import again")
+            return cls.from_json(value)
+        except FileNotFoundError as error:
+            raise DataError(f"{path} does not exist; prepare the songs again") from error
+        except DataError as error:
+            where = "" if str(path) in str(error) else f"{path}: "
+            raise DataError(f"{where}{error}") from error
 
 
 def _alias_field(kind: LabelKind) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jukejax import files
+from jukejax.errors import DataError
 from jukejax.formatting import format_seconds
 
 FILE_NAME = "metrics.jsonl"
@@ -54,14 +55,14 @@ def _trim(path: Path, last_step: int | None) -> None:
     """Drops the lines of a metrics file after `last_step` (None: no limit) and a torn last line.
 
     Raises:
-      ValueError: a line other than the last is damaged, which no interrupted write explains.
+      DataError: a line other than the last is damaged, which no interrupted write explains.
     """
     lines = path.read_bytes().splitlines(keepends=True)
     kept = []
     for number, line in enumerate(lines, start=1):
         record = _parse(line)
         if record is None and number < len(lines):
-            raise ValueError(
+            raise DataError(
                 f"Line {number} of {path} is not a metrics record; mend or move the file, "
                 "then start again."
             )
