@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -349,3 +350,13 @@ def test_code_windows_can_be_few_and_evenly_over_the_split(codes_set):
     places = np.linspace(0, len(whole) - 1, 3).round().astype(int)
     np.testing.assert_array_equal(rows(most=3), [whole[i] for i in places])
     np.testing.assert_array_equal(rows(most=len(whole) + 1), whole)
+
+
+def test_codes_outside_the_codebook_are_refused(codes_set, tmp_path):
+    folder = shutil.copytree(codes_set[0], tmp_path / "codes")
+    info = json.loads((folder / "codes.json").read_text())
+    (folder / "codes.json").write_text(json.dumps({**info, "codes": 3}))
+    with pytest.raises(DataError, match=r"level 1, has codes from 0 to .* has 0 to 2; encode"):
+        next(code_windows(folder, PRIOR, None, split="train", batch_size=1))
+    with pytest.raises(DataError, match=r"level 0 has codes from 0 to .* has 0 to 2; encode"):
+        codes.read_song_codes(folder, prepared_songs(folder)[0].id)

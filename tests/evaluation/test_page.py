@@ -207,10 +207,10 @@ def test_errors_say_what_to_do(folder: Path, tmp_path_factory: pytest.TempPathFa
     with pytest.raises(ValueError, match=r"item_0\.wav cannot be read"):
         write_page(folder)
     (folder / "job.json").write_text('{"title": "x", "items": []}')
-    with pytest.raises(ValueError, match="lacks levels"):
+    with pytest.raises(ValueError, match="no field 'levels'"):
         write_page(folder)
     (folder / "job.json").write_text("{")
-    with pytest.raises(ValueError, match="not valid JSON"):
+    with pytest.raises(ValueError, match="is damaged: it is not JSON"):
         write_page(folder)
 
 

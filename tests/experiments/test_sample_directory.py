@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ import tiny_model
 
 from experiments import sample
 from jukejax.config import ConfigError
+from jukejax.errors import DataError, JukejaxError
 from jukejax.model_dir import LoadedModel, LoadedVQVAE, ModelDir
 from jukejax.sampling.job import Item, Job, Options
+from jukejax.sampling.making import Board
 from jukejax.sampling.request import make_request, request_again
 from jukejax.sampling.sample_dir import SampleDir
 
@@ -155,7 +158,7 @@ def test_sounds_are_written_a_file_an_item(tmp_path):
 def test_a_file_that_is_no_job_is_refused_with_a_sentence(tmp_path, text):
     path = tmp_path / "job.json"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=r"job\.json"):
+    with pytest.raises(JukejaxError, match=r"job\.json"):
         sample.run(sample.Command(out=tmp_path / "out", job=path))
 
 
@@ -191,10 +194,21 @@ def test_cut_or_foreign_codes_are_refused_with_a_sentence(tmp_path):
         directory.load(0, (3, 10))
     file = tmp_path / "level_0" / "codes.npz"
     file.write_bytes(file.read_bytes()[:50])
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(DataError, match=r"codes.npz is damaged .*; remove it to continue"):
         directory.load(0, (2, 8))
 
 
 def test_a_folder_without_a_job_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"job\.json does not exist; name a folder that"):
         SampleDir.open(tmp_path)
+
+
+def test_codes_outside_the_codebook_are_refused(tmp_path):
+    """An embedding would clamp them without a word."""
+    directory = SampleDir(tmp_path, JOB, 1000, LEVELS)
+    directory.save(0, np.full((2, 8), 15), np.array([8, 8]))
+    levels = [SimpleNamespace(level=1, plan=None, config=SimpleNamespace(codes=16))]
+    Board(directory, JOB, [8], levels)
+    directory.save(0, np.full((2, 8), 16), np.array([8, 8]))
+    with pytest.raises(DataError, match=r"level_0/codes.npz has codes from 16 to 16, .*; remove"):
+        Board(directory, JOB, [8], levels)

@@ -25,6 +25,7 @@ from typing import Any
 
 from jukejax import files
 from jukejax.config import ConfigError
+from jukejax.errors import JukejaxError
 from jukejax.evaluation.pages import player, sample_page, templates
 
 PREVIEW = 200  # characters of the lyrics that are listed and searched
@@ -83,14 +84,14 @@ def find_sources(runs: Sequence[Path], problems: list[str]) -> Iterator[Source]:
                 try:
                     yield from read(file)
                 except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
-                    reason = error if isinstance(error, ConfigError) else repr(error)
+                    reason = error if isinstance(error, JukejaxError) else repr(error)
                     problems.append(f"{file} cannot be used: {reason}")
 
 
 def sample_sources(file: Path) -> list[Source]:
     """The songs of a sample directory, named by its job.json.
 
-    Raises ConfigError, or what a wrong type raises, for a file that is not a job.json.
+    Raises DataError, or what a wrong type raises, for a file that is not a job.json.
     """
     folder, job = file.parent, sample_page.read_job(file.parent)
     top = f"level_{int(job['levels'][0]['level'])}" if job["levels"] else ""
@@ -306,7 +307,7 @@ def make_site(
             continue
         try:
             rows.append(_row(source, site / "items" / source.id))
-        except (ConfigError, FileNotFoundError) as error:
+        except (JukejaxError, FileNotFoundError) as error:
             problems.append(f"{source.files[0]}, {source.artist}: {error}")
             shutil.rmtree(site / "items" / source.id, ignore_errors=True)
     if not rows:

@@ -7,14 +7,13 @@ called after every level; the page says which levels have no sound yet.
 """
 
 import datetime
-import json
 import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jukejax.config import ConfigError
+from jukejax import stored
 from jukejax.evaluation.pages import player, templates
 from jukejax.formatting import format_seconds
 
@@ -32,7 +31,7 @@ LEVEL_DEFAULTS: dict[str, Any] = {
 def read_job(sample_dir: Path) -> dict[str, Any]:
     """The parsed `job.json` of a sample directory, levels top first, missing details as None.
 
-    Raises FileNotFoundError or ConfigError that names what is missing.
+    Raises FileNotFoundError or DataError that names what is missing.
     """
     path = sample_dir / "job.json"
     if not path.exists():
@@ -40,15 +39,11 @@ def read_job(sample_dir: Path) -> dict[str, Any]:
             f"{sample_dir} is not a sample directory: it has no job.json. "
             "Give the folder that `jukejax sample --out` wrote."
         )
-    try:
-        job = json.loads(path.read_text("utf-8"))
-        missing = [key for key in ("title", "items", "levels") if key not in job]
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{path} is not valid JSON ({error}); sample again.") from error
-    if missing:
-        raise ConfigError(
-            f"{path} lacks {', '.join(missing)}; see jukejax/evaluation/pages/sample_page.py."
-        )
+    fields: dict[str, stored.Types] = {"title": str, "items": list, "levels": list}
+    remedy = "sample again."
+    job = stored.read_object(path, fields, remedy)
+    for number, level in enumerate(job["levels"]):
+        stored.check_fields(level, {"level": int}, f"{path}: levels[{number}]", remedy)
     levels = [LEVEL_DEFAULTS | {"name": f"level {lv['level']}"} | lv for lv in job["levels"]]
     levels.sort(key=lambda level: -int(level["level"]))
     return JOB_DEFAULTS | job | {"levels": levels}
