@@ -113,6 +113,9 @@ def test_a_turned_bit_in_arrays_is_refused_or_does_no_harm(tmp_path):
             assert str(path) in str(error) and str(error).endswith("remove it.")
             refused += 1
     assert refused > len(whole) / 3 * 0.8
+    path.write_bytes(whole.replace(b"(600,)", b"(500,)"))  # NumPy alone reads 500 codes
+    with pytest.raises(JukejaxError, match=r"the checksum of codes\.npy differs"):
+        read_arrays(path, ("codes", "done"), "remove it.")
 
 
 def test_an_array_that_is_missing_is_named(tmp_path):
