@@ -90,7 +90,9 @@ def test_turned_bytes_give_no_stack_trace(tmp_path, name, job_text):
 )
 def test_a_field_of_another_type_is_named(tmp_path, name, field, value, job_text):
     content = json.loads(text(name, job_text))
-    for changed in ({**content, field: value}, {k: v for k, v in content.items() if k != field}):
+    without = {k: v for k, v in content.items() if k != field}
+    optional = name == "job.json" and field != "request"  # a job by hand has only a request
+    for changed in ({**content, field: value}, *([] if optional else [without])):
         (tmp_path / name).write_text(json.dumps(changed))
         with pytest.raises(JukejaxError, match=field) as error:
             READERS[name](tmp_path)

@@ -22,7 +22,7 @@ from jukejax.config import ConfigError, from_dict, to_dict
 from jukejax.sampling.job import Job
 
 _REMOVE = "remove it to continue."  # what it had is sampled again
-_FIELDS = {"request": dict, "items": list, "levels": list, "sample_rate": int}
+_FIELDS = {"items": list, "levels": list, "sample_rate": int}
 
 
 def read_job(path: Path) -> tuple[dict[str, Any], Job]:
@@ -33,12 +33,14 @@ def read_job(path: Path) -> tuple[dict[str, Any], Job]:
     """
     remedy = "restore a copy of it, or sample again into another folder."
     try:
-        record = stored.read_object(path, _FIELDS, remedy)
+        record = stored.read_object(path, {"request": dict}, remedy)
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path} does not exist; name a folder that `jukejax sample` made."
         ) from error
-    for number, entry in enumerate(record["levels"]):
+    present = {name: kind for name, kind in _FIELDS.items() if name in record}
+    stored.check_fields(record, present, str(path), remedy)  # a job by hand has only a request
+    for number, entry in enumerate(record.get("levels", [])):
         stored.check_fields(entry, {"level": int}, f"{path}: levels[{number}]", remedy)
     return record, from_dict(Job, record["request"], str(path))
 
