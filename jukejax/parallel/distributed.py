@@ -7,10 +7,12 @@ In a single process nothing is started, and the functions below return at once.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import os
 import re
 import secrets
+import socket
 from collections.abc import Mapping
 from glob import glob
 from pathlib import Path
@@ -83,7 +85,8 @@ def start() -> None:
     """Joins the other processes of this run, if there are any; call it before using jax.
 
     Raises:
-      ConfigError: the environment is incomplete, or the other processes did not start.
+      ConfigError: the environment is incomplete, the coordinator's port is in use, or the other
+        processes did not start.
     """
     found = find_cluster(os.environ, tpu_here(os.environ))
     if found is None:
@@ -93,12 +96,16 @@ def start() -> None:
     try:
         if found == "variables":
             address, count, index = (os.environ[name] for name in VARIABLES)
+            if index == "0":
+                _check_port(address)
             jax.distributed.initialize(
                 address, int(count), int(index), initialization_timeout=WAIT,
                 cluster_detection_method="deactivate",
             )  # fmt: skip
         else:
             jax.distributed.initialize(cluster_detection_method=found, initialization_timeout=WAIT)
+    except ConfigError:
+        raise
     except (ValueError, RuntimeError, OSError) as error:
         raise ConfigError(
             f"The processes of this run did not find each other ({found}): "
@@ -106,6 +113,22 @@ def start() -> None:
             "reach process 0, and that there is no proxy between them; a single host with TPUs "
             "that is not a Cloud TPU VM needs TPU_SKIP_MDS_QUERY=1."
         ) from error
+
+
+def _check_port(address: str) -> None:
+    """ConfigError where the coordinator's port is in use on this host: JAX would crash."""
+    port = address.rpartition(":")[2]
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # of a run that just ended
+        try:
+            trial.bind(("", int(port)))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise ConfigError(
+                    f"Port {port} of JAX_COORDINATOR_ADDRESS={address} is used by another program "
+                    "on this host; end it, or set a free port in every process."
+                ) from error
+            raise
 
 
 class Agreement:

@@ -1,5 +1,6 @@
 """Starting on many hosts: who says so, and what is missing where nobody does clearly."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,19 @@ def test_a_bucket_is_no_folder(tmp_path):
             check_shared(bucket)
     check_shared(tmp_path / "any")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_port_that_is_in_use_is_refused_before_jax_starts(monkeypatch):
+    monkeypatch.setattr(distributed.jax.distributed, "initialize", lambda *_, **__: pytest.fail())
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        for name, value in zip(distributed.VARIABLES, (f"127.0.0.1:{port}", "2", "0"), strict=True):
+            monkeypatch.setenv(name, value)
+        with pytest.raises(ConfigError, match=f"Port {port} of .* is used by another program"):
+            distributed.start()
+    begun = []
+    monkeypatch.setattr(distributed.jax.distributed, "initialize", lambda *a, **_: begun.append(a))
+    distributed.start()  # it is free again
+    assert begun == [(f"127.0.0.1:{port}", 2, 0)]
