@@ -82,10 +82,12 @@ def test_parameters_without_labels(name):
     assert costs.parameters(experiment) == found
 
 
+@pytest.mark.parametrize("layers", ["plain", "tuned"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_flops_are_those_of_the_lowered_program(name):
+def test_flops_are_those_of_the_lowered_program(name, layers):
     # every matrix product and convolution of the program before XLA touches it, loops and all
     experiment = family(name)
+    experiment = replace(experiment, model=replace(experiment.model, layers=layers))
     total, trip = hlo_counts.count(gradient(experiment).as_text("hlo"), 1)
     assert trip is None
     # a convolution's padding is not multiplied; without convolutions the numbers are equal
@@ -108,26 +110,29 @@ def test_flops_are_within_2_percent_of_xlas_count_on_an_unrolled_toy(name, monke
 
 
 def _beside(experiment):
-    """FLOPs of products that are no part of the model: sums over tokens, and absorbed norms.
+    """FLOPs of products that are no part of the model, less those of rows with none above them.
 
-    The gradient of a bias multiplies by eight rows of ones (`dense_tuned`). What
-    `dense_tuned.absorb` adds to a bias is a product of one row, and has two gradients. Less those
-    of a row that has none above it.
+    Of tuned layers, sums over tokens and absorbed norms: the gradient of a bias multiplies by eight
+    rows of ones (`dense_tuned`); what `dense_tuned.absorb` adds to a bias is a product of one row,
+    and has two gradients.
     """
     config, total = experiment.model, 0
     stacks = [config]
     if config.lyric_encoder:
         stacks.append(config.encoder)
-        total += 2 * 8 * config.lyrics.tokens * config.width  # the projection of its states
+        if config.layers == "tuned":
+            total += 2 * 8 * config.lyrics.tokens * config.width  # the projection of its states
     for stack in stacks:
         tokens = stack.seq_len
         for pattern in layer_patterns(stack.attn_order, stack.depth):
+            if pattern == "previous_row":  # of which the first row sees nothing
+                total -= 3 * 4 * (tokens // stack.blocks) ** 2 * stack.attn_width
+            if config.layers == "plain":
+                continue
             cross = pattern == "cross"
             attend = (1 if cross else 3) * stack.attn_width
             total += 2 * 8 * tokens * (attend + 2 * stack.width + stack.mlp_width)
             total += 3 * 2 * stack.width * (attend + stack.mlp_width)
-            if pattern == "previous_row":  # of which the first row sees nothing
-                total -= 3 * 4 * (tokens // stack.blocks) ** 2 * stack.attn_width
             if cross:
                 total += 2 * 8 * config.lyrics.tokens * 2 * stack.attn_width
     return total

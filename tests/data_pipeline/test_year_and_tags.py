@@ -56,7 +56,7 @@ def test_years_and_tags_are_saved_and_read(tmp_path):
     with pytest.raises(DataError, match="json does not exist; prepare"):
         Vocabulary.load(tmp_path / "other.json")
     (tmp_path / "other.json").write_text("{")
-    with pytest.raises(DataError, match="json is not JSON; prepare"):
+    with pytest.raises(DataError, match="json is damaged: it is not JSON"):
         Vocabulary.load(tmp_path / "other.json")
 
 

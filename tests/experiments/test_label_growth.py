@@ -114,7 +114,7 @@ def test_a_run_starts_from_one_with_fewer_names(run, new, grown, tmp_path):
 
 def test_names_that_are_not_grown_from_the_old_are_refused(run, new, tmp_path):
     mixed = replace(PRIOR, model=replace(PRIOR.model, labels=replace(ALL, artists=9)))
-    with pytest.raises(CheckpointError, match=r"do not begin with its own.*experiments\.labels"):
+    with pytest.raises(CheckpointError, match=r"do not begin with its own.*jukejax labels grow"):
         train(Training(new, tmp_path, mixed, start_from=run))
 
 
