@@ -5,11 +5,10 @@ Only `id` and `audio` are required. Paths are relative to the manifest's folder.
 
 import codecs
 import dataclasses
-import difflib
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,13 @@ import numpy.typing as npt
 
 from data_pipeline import lines
 from data_pipeline.lines import Lines
+from data_pipeline.manifest_fields import entry_errors, escape_errors
 from jukejax import files
 from jukejax.errors import DataError
 from jukejax.label_kinds import KINDS
 from jukejax.text.lyric_files import Line, Lyrics, Section, parse_lyrics, read_lyrics
 from jukejax.text.word_times import Word
 
-SPLITS = ("train", "test")
-_LONGEST_SECONDS = 1e6
 LONG_LYRICS = 50_000  # characters; longer lyrics are usually a wrong file: kept, with a remark
 
 
@@ -92,108 +90,6 @@ class Manifest:
         return self.songs.parsed(functools.partial(_labelled_song, self.songs.path.parent))
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
-
-
-def _is_seconds(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and 0 <= value <= _LONGEST_SECONDS  # false for NaN and infinity
-
-
-def _is_word(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 3
-        and _is_text(value[0])
-        and all(map(_is_seconds, value[1:]))
-        and value[1] <= value[2]
-    )
-
-
-def _is_line(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and [*map(_is_text, value)] == [True, False]
-        and (_is_seconds(value[1]))
-    )
-
-
-def _is_section(value: Any) -> bool:
-    if not (isinstance(value, list) and len(value) == 3 and _is_text(value[0])):
-        return False
-    times = [x for x in value[1:] if x is not None]
-    return all(map(_is_seconds, times)) and times == sorted(times)
-
-
-def _is_list(valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(valid, value))
-
-
-def _is_stems(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_text, value.values()))
-
-
-_TEXT = (_is_text, "text in quotes")
-_TEXTS = (_is_texts, 'a list of texts, such as ["rock", "folk"]')
-_YEAR = (lambda value: type(value) is int, "a whole number, such as 1969")
-_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "id": (lambda value: _is_text(value) and bool(value.strip()), "a text that is not empty"),
-    "audio": (lambda value: _is_text(value) and bool(value.strip()), "the path of a sound file"),
-    **{kind.field: _TEXTS if kind.most else _YEAR if kind.decades else _TEXT for kind in KINDS},
-    "album": _TEXT,
-    "lyrics": (lambda value: _is_text(value) and "\0" not in value, "text without NUL characters"),
-    "lyrics_file": _TEXT,
-    "words": (
-        _is_list(_is_word),
-        'a list of ["text", start_seconds, end_seconds] with start <= end',
-    ),
-    "lines": (_is_list(_is_line), 'a list of ["text", start_seconds]'),
-    "sections": (
-        _is_list(_is_section),
-        'a list of ["name", start_seconds, end_seconds] with start <= end, or null for each',
-    ),
-    "stems": (_is_stems, 'an object of paths, such as {"vocals": "vocals.wav"}'),
-    "midi": _TEXT,
-    "licence": _TEXT,
-    "group": _TEXT,
-    "split": (lambda value: value in SPLITS, 'either "train" or "test"'),
-    "alignment": (lambda value: isinstance(value, dict), "what `jukejax align` wrote"),
-}
-
-
-def _entry_errors(entry: Any) -> list[str]:
-    """What is wrong with a decoded line by itself, without looking at files."""
-    if not isinstance(entry, dict):
-        return ['the line is not a JSON object; write {"id": ..., "audio": ...}']
-    errors = [f"the key {key!r} is missing; add it" for key in ("id", "audio") if key not in entry]
-    for key, value in entry.items():
-        if key not in _CHECKS:
-            nearest = difflib.get_close_matches(key, _CHECKS, n=1, cutoff=0.0)[0]
-            errors.append(f"the key {key!r} is unknown; did you mean {nearest!r}?")
-        elif value is not None or key in ("id", "audio"):  # null: not given
-            valid, form = _CHECKS[key]
-            if not valid(value):
-                errors.append(f"{key!r} must be {form}, but is {value!r:.80}")
-    if entry.get("lyrics") is not None and entry.get("lyrics_file") is not None:
-        errors.append("both 'lyrics' and 'lyrics_file' are given; keep one")
-    return errors
-
-
-def _escape_errors(line: bytes, entry: Any) -> list[str]:
-    """Checks that all \\u escapes of a line are characters."""
-    try:
-        if b"\\u" in line:
-            json.dumps(entry, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        return ["a \\u escape is half of a pair and is no character; write the text as UTF-8"]
-    return []
-
-
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
@@ -251,7 +147,7 @@ def _read_line(line: bytes, folder: Path) -> tuple[str, Song | None, list[str]]:
         return "", None, [f"byte {error.start} is not UTF-8; save the manifest as UTF-8"]
     except (ValueError, RecursionError) as error:
         return "", None, [f"not JSON ({error}); write one object a line"]
-    errors = _entry_errors(entry) + _escape_errors(line, entry)
+    errors = entry_errors(entry) + escape_errors(line, entry)
     name = entry.get("id", "") if isinstance(entry, dict) else ""
     name = name if isinstance(name, str) else ""
     if errors:
