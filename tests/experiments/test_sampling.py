@@ -16,7 +16,6 @@ from tiny_model import HOPS, RATE, assert_same, codes, sample
 from tqdm import tqdm
 
 import jukejax
-from experiments.sample import Command, run
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.errors import DataError
 from jukejax.model_dir import ModelDir, load_vqvae
@@ -394,36 +393,7 @@ def test_a_sample_that_lacks_what_is_asked_for_is_refused(song, tmp_path):
 # --- plans ----------------------------------------------------------------------------------------
 
 
-def test_a_plan_names_windows_memory_and_time_and_makes_nothing(model, tmp_path, capsys):
-    out = tmp_path / "out"
-    options = {"seconds": SECONDS, "count": 3, "max_batch": 2, **BATCH}
-    assert run(Command(out=out, model=model, plan=True, **options)) is None
-    text = capsys.readouterr().out
-    assert not out.exists()
-    assert "3 songs of 0.0751 s" in text
-    assert "level 2: 38 tokens a song, 2 + 1 sampled at once" in text
-    assert "level 0: 152 tokens a song" in text
-    top = text[: text.index("level 1")]
-    assert "1 window  given 0 made 16: tokens 0 to 16" in top
-    assert "2 windows given 8 made 8 each: tokens 16 to 32" in top
-    assert "1 window  given 10 made 6: tokens 32 to 38" in top
-    assert "at best" in text and "MiB" in text
-
-
 def test_a_plan_takes_the_speed_that_was_measured(song, model, capsys):
     sample(song, model=model, seconds=SECONDS, count=2, seed=5, plan=True, **BATCH)
     text = capsys.readouterr().out
     assert "measured" in text and "at best" not in text.split("Time:")[0]
-
-
-def test_a_job_that_cannot_fit_says_so_before_it_starts(model, tmp_path, monkeypatch):
-    from jukejax.sampling import planning
-
-    monkeypatch.setattr(planning, "free_memory", lambda: 5_000)
-    with pytest.raises(
-        ConfigError, match=r"takes about .* MiB, but .* free; give a --max-batch below 8"
-    ):
-        sample(tmp_path / "a", model=model, count=8, **BATCH)
-    assert not (tmp_path / "a").exists()
-    monkeypatch.setattr(planning, "free_memory", lambda: 10**9)
-    sample(tmp_path / "b", model=model, seconds=0.004, **BATCH)
