@@ -1,9 +1,12 @@
 """Decodes any sound file to stereo int16 of one sample rate, block by block."""
 
+import contextlib
+import logging
 import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +14,15 @@ import soundfile
 import soxr
 
 from data_pipeline import contents
+from data_pipeline.ffmpeg import FFmpegSound
+from data_pipeline.quiet import captured_mpg123
 from data_pipeline.songs import SAMPLE_RATE
 from jukejax.errors import DataError
 
+_LOG = logging.getLogger(__name__)
+KINDS = "wav, flac, ogg, mp3 or opus"
+# kinds of file, by libsndfile's names, whose sound is counted
+_COUNTED = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")
 BLOCK = 65_536  # frames read at a time
 SILENCE = 1e-4  # a song with a lower peak is refused as silent
 _CANCELLED = 1e-3  # -30 dB: least power of the mean of the channels, as a share of theirs
@@ -23,6 +32,7 @@ _STREAMED = 0x7FFF_0000  # a WAV length from here on: unknown, the file was writ
 
 Pcm = npt.NDArray[np.int16]
 Samples = npt.NDArray[np.float32]
+Sound: TypeAlias = soundfile.SoundFile | FFmpegSound
 
 _HALF = np.sqrt(0.5)
 # Rows are channels in WAV order, columns left and right. L R C [LFE] Ls Rs by ITU-R BS.775: centre
@@ -185,23 +195,29 @@ def decode_part(path: str | Path, start: int, stop: int, sample_rate: int = SAMP
     return pcm[start - first * samples : stop - first * samples]
 
 
-def _slack(sound: soundfile.SoundFile) -> int:
+def _slack(sound: Sound) -> int:
     """Frames that may be missing: of MP3, whose tag may count itself, and a decoder's delay."""
     return 4 * 1152 if sound.format == "MP3" else 0
 
 
-def _open(path: Path) -> soundfile.SoundFile:
+def _open(path: Path) -> Sound:
     """Opens a sound file and checks its header."""
     try:
-        pieces = contents.contents(path).pieces
-        sound = soundfile.SoundFile(contents.PiecedFile(path, pieces) if pieces else path)
+        held = contents.contents(path)
+        if held.demuxer:
+            return FFmpegSound(path, held.demuxer)
+        with captured_mpg123([]):
+            file = contents.PiecedFile(path, held.pieces) if held.pieces else path
+            sound = soundfile.SoundFile(file)
+    except DataError:
+        raise
     except (soundfile.LibsndfileError, TypeError, ValueError, OSError) as error:
         why = getattr(error, "error_string", str(error)).strip().rstrip(".")
         if path.is_file() and why.startswith("File does not exist"):
             why = "Format not recognised"  # libsndfile says so of an MP3 without a frame
         raise DataError(
             f"{path} is not a sound file that can be read ({why}); "
-            "convert it to wav, flac, ogg, mp3 or opus, or remove it"
+            f"convert it to {KINDS}, or remove it"
         ) from error
     problem = _header_problem(sound, path)
     if problem:
@@ -210,7 +226,12 @@ def _open(path: Path) -> soundfile.SoundFile:
     return sound
 
 
-def _header_problem(sound: soundfile.SoundFile, path: Path) -> str:
+def _header_problem(sound: Sound, path: Path) -> str:
+    if sound.format not in _COUNTED:
+        return (
+            f"is a file of the kind {sound.format}, in which sound beyond the declared length is "
+            f"not found; convert it to {KINDS} (ffmpeg -i {path.name} {path.stem}.flac)"
+        )
     if sound.channels < 1 or sound.samplerate < 1:
         return f"has a header of {sound.channels} channels at {sound.samplerate} Hz"
     if sound.format in ("WAV", "WAVEX"):
@@ -220,7 +241,7 @@ def _header_problem(sound: soundfile.SoundFile, path: Path) -> str:
     return ""
 
 
-def _blocks(sound: soundfile.SoundFile, path: Path) -> Iterator[Samples]:
+def _blocks(sound: Sound, path: Path) -> Iterator[Samples]:
     """Yields (n, 1 or 2) float32 at the file's own rate; checks that nothing is missing."""
     frames = 0
     while len(block := _read(sound, path, BLOCK, frames)):
@@ -233,23 +254,25 @@ def _blocks(sound: soundfile.SoundFile, path: Path) -> Iterator[Samples]:
         )
 
 
-def _read(
-    sound: soundfile.SoundFile, path: Path, frames: int, start: int, seek: bool = False
-) -> Samples:
+def _read(sound: Sound, path: Path, frames: int, start: int, seek: bool = False) -> Samples:
     """Up to `frames` frames from `start` on, (n, 1 or 2) float32 at the file's own rate.
 
     `start` is where the last read ended, unless `seek`.
     """
     where = f"at {start / sound.samplerate:.1f} s"
+    problems: list[str] = []
     try:
-        if seek:
-            sound.seek(start)
-        block = sound.read(frames, dtype="float32", always_2d=True)
+        with captured_mpg123(problems) if sound.format == "MP3" else contextlib.nullcontext():
+            if seek:
+                sound.seek(start)
+            block = sound.read(frames, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise DataError(
             f"{path} is damaged or cut short {where} ({error.error_string.rstrip('.')}); copy or "
             "encode it again, or remove it"
         ) from error
+    if problems:
+        _LOG.warning("%s has damaged MP3 frames %s or later (%s)", path, where, problems[0])
     if len(block) and not np.isfinite([block.min(), block.max()]).all():  # both are NaN if any is
         raise DataError(
             f"{path} holds NaN or infinite samples {where} or later; export it again, or remove it"

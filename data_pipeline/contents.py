@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from data_pipeline import flac, mpeg, ogg, riff
+from data_pipeline import ffmpeg, flac, mpeg, ogg, riff
 from jukejax.errors import DataError
 
 _LOG = logging.getLogger(__name__)
@@ -31,10 +31,12 @@ class Contents:
     Attributes:
       pieces: what libsndfile is given in place of the file; empty: the file as it is.
       note: how the file differs from its header; "" if it does not, or declares no length.
+      demuxer: FFmpeg's name of the container, of a file that libsndfile cannot read; else "".
     """
 
     pieces: tuple[Piece, ...] = ()
     note: str = ""
+    demuxer: str = ""
 
 
 def contents(path: Path) -> Contents:
@@ -61,6 +63,8 @@ def _contents(path: Path, size: int, _modified: int) -> Contents:
             pieces, note, problem = flac.count(file, start, size)
         elif magic[:4] == ogg.MAGIC:
             return Contents()  # its pages are checked when it is read
+        elif container := ffmpeg.demuxer(magic):
+            return Contents(demuxer=container)
         elif mpeg.is_frame(magic) or start or path.suffix.lower() == ".mp3":
             pieces, note, problem = mpeg.count(file, start, size)
         else:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_pipeline import ffmpeg
 from data_pipeline.copies import Copies
 from data_pipeline.manifest import Song
 from data_pipeline.tags import read_tags
@@ -16,12 +17,12 @@ from jukejax.text.lyric_files import read_lyrics
 from jukejax.text.normal import nfc
 
 _LOG = logging.getLogger(__name__)
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", *ffmpeg.SUFFIXES)
 # Other sound files, which are not supported.
 _OTHERS = (
-    *(".aac", ".ac3", ".aif", ".aifc", ".aiff", ".alac", ".amr", ".ape", ".au", ".caf", ".dff"),
-    *(".dsf", ".m4a", ".m4b", ".mka", ".mp2", ".mp4", ".mpc", ".oga", ".ra", ".snd", ".spx"),
-    *(".tak", ".tta", ".w64", ".webm", ".wma", ".wv"),
+    *(".ac3", ".aif", ".aifc", ".aiff", ".alac", ".amr", ".ape", ".au", ".caf", ".dff"),
+    *(".dsf", ".m4b", ".mka", ".mp2", ".mp4", ".mpc", ".oga", ".ra", ".snd", ".spx"),
+    *(".tak", ".tta", ".w64", ".webm", ".wv"),
 )
 # Recycle bins, snapshots and thumbnails of NAS and operating systems, in lower case.
 _SYSTEM_FOLDERS = frozenset(

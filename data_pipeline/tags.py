@@ -1,4 +1,4 @@
-"""Labels and lyrics in the tags of sound files: ID3, Vorbis comments, APE, and WAV's INFO."""
+"""Labels and lyrics in tags: ID3, Vorbis comments, APE, MP4, ASF, and WAV's INFO."""
 
 import re
 from collections.abc import Iterable
@@ -14,14 +14,19 @@ from jukejax.label_kinds import KINDS
 from jukejax.text.lyric_files import Lyrics, parse_lyrics
 from jukejax.text.normal import nfc
 
-# Names of a label in Vorbis comments and APE tags, then the frames of ID3; the first counts.
+# Names of a label in Vorbis comments and APE tags, then in ID3, MP4 and ASF; the first counts.
 _NAMES = {
-    "artist": ("artist", "tpe1"),
-    "albumartist": ("albumartist", "album artist", "album_artist", "tpe2"),
-    "album": ("album", "talb"),
-    "genre": ("genre", "tcon"),
-    "date": ("date", "year", "tdrc", "tyer", "tdor"),
-    "lyrics": ("syncedlyrics", "lyrics", "unsyncedlyrics", "unsynced lyrics", "sylt", "uslt"),
+    "artist": ("artist", "tpe1", "©art", "author"),
+    "albumartist": (
+        *("albumartist", "album artist", "album_artist", "tpe2", "aart", "wm/albumartist"),
+    ),
+    "album": ("album", "talb", "©alb", "wm/albumtitle"),
+    "genre": ("genre", "tcon", "©gen", "wm/genre"),
+    "date": ("date", "year", "tdrc", "tyer", "tdor", "©day", "wm/year"),
+    "lyrics": (
+        *("syncedlyrics", "lyrics", "unsyncedlyrics", "unsynced lyrics", "sylt", "uslt", "©lyr"),
+        *("wm/lyrics",),
+    ),
 }
 # Names that say that there is none.
 _PLACEHOLDER = re.compile(

@@ -1,6 +1,7 @@
 """Files that hold more, or less, than their headers declare."""
 
 import io
+import os
 import struct
 
 import numpy as np
@@ -10,6 +11,7 @@ from sounds import RATE, sound, write_lines, write_song
 
 from data_pipeline import audio, mpeg, prepare
 from data_pipeline.contents import PiecedFile, contents
+from data_pipeline.quiet import captured_mpg123
 from jukejax.errors import DataError
 
 FRAME = 1152
@@ -250,3 +252,32 @@ def test_a_file_of_pieces_reads_as_its_bytes(tmp_path):
         assert file.read() == expected[place:]
     file.close()
     assert file._file.closed
+
+
+def test_damaged_mp3_frames_are_a_warning_and_not_lines_on_the_screen(tmp_path, caplog, capfd):
+    path = tmp_path / "a.mp3"
+    data = bytearray(mp3(sound(3.0)))
+    for place in frames(data)[20:40]:
+        data[place + 6 : place + 30] = bytes([255]) * 24  # the side information
+    # a comment of 3 bytes, which libmpg123 reports
+    path.write_bytes(b"ID3\4\0\0\0\0\1\0COMM\0\0\0\3\0\0\1en".ljust(138, b"\0") + data)
+    assert len(decoded(path)) == 3 * RATE
+    (message,) = set(caplog.messages)
+    assert message.startswith(f"{path} has damaged MP3 frames at 0.0 s or later (")
+    out, err = capfd.readouterr()
+    assert out == err == ""
+
+
+def test_what_others_print_in_the_meantime_is_kept(capfd):
+    problems = []
+    with captured_mpg123(problems):
+        os.write(2, b"a real error\n[src/libmpg123/layer3.c:f():1] error: bad frame\n")
+    assert capfd.readouterr().err == "a real error\n" and problems == ["bad frame"]
+
+
+def test_a_file_that_is_cut_short_is_said_once(tmp_path):
+    path = tmp_path / "a.mp3"
+    path.write_bytes(mp3(sound(3.0))[:-5000])
+    with pytest.raises(DataError) as error:
+        decoded(path)
+    assert str(error.value).count(str(path)) == 1

@@ -112,10 +112,10 @@ def test_bins_and_snapshots_are_left_out_and_said(tmp_path, capsys, name):
 def test_build_of_a_folder_says_what_it_left_out(tmp_path, caplog):
     (tmp_path / "in" / "@eaDir").mkdir(parents=True)
     write_song(tmp_path / "in" / "a.wav", 0.1)
-    (tmp_path / "in" / "b.m4a").write_bytes(b"x")
+    (tmp_path / "in" / "b.mp4").write_bytes(b"x")
     (tmp_path / "out").mkdir()
     assert len(load_songs(tmp_path / "in", tmp_path / "out").songs) == 1
-    assert "1 files of other kinds left out: .m4a 1; convert them" in caplog.messages
+    assert "1 files of other kinds left out: .mp4 1; convert them" in caplog.messages
     assert "1 left out: recycle bins, snapshots and system folders" in caplog.messages
 
 

@@ -162,11 +162,11 @@ def test_scan_of_a_file(folder):
 
 def test_scan_leaves_out_hidden_folders_and_says_other_kinds(folder, capsys):
     (folder / ".trash" / "deep").mkdir(parents=True)
-    for name in (".trash/b.wav", ".trash/deep/c.wav", ".trash/d.aiff", "e.AIFF", "f.m4a", "g.txt"):
+    for name in (".trash/b.wav", ".trash/deep/c.wav", ".trash/d.aiff", "e.AIFF", "f.mp4", "g.txt"):
         (folder / name).write_bytes((folder / "a.wav").read_bytes())
     assert [song.id for song in scan_folder(folder)] == ["a"]
     scan(Scan(folder, folder / "songs.jsonl"))
-    assert "2 files of other kinds left out: .aiff 1, .m4a 1" in capsys.readouterr().out
+    assert "2 files of other kinds left out: .aiff 1, .mp4 1" in capsys.readouterr().out
     (folder / "a.wav").unlink()
-    with pytest.raises(DataError, match=r"convert files of other kinds \(\.aiff, \.m4a\) or give"):
+    with pytest.raises(DataError, match=r"convert files of other kinds \(\.aiff, \.mp4\) or give"):
         scan_folder(folder)
