@@ -65,13 +65,12 @@ def code_batches(
         batch = reader.read(song, start) | labeller.read(song, start, dropped)
         return [batch[name] for name in shapes]
 
-    def batch(items: Any, uniforms: Any) -> dict[str, Any]:
-        values = tf.numpy_function(read, [items, uniforms], [tf.int32] * len(shapes))
+    def batch(values: Any, uniforms: Any) -> dict[str, Any]:
         named = zip(shapes.items(), values, strict=True)
         return {name: tf.ensure_shape(value, (len(own), *x)) for (name, x), value in named}
 
     steps = windows.schedule(tf, plan.total, train.batch, own, train.seed, start_step)
-    return windows.read_ahead(tf, steps, batch)
+    return windows.read_ahead(tf, steps, read, [tf.int32] * len(shapes), batch)
 
 
 def code_windows(

@@ -55,15 +55,14 @@ def audio_batches(
     def read(items: Ints, uniforms: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
         return reader.read(*plan.locate(items, uniforms[:, windows.SHIFT]))
 
-    def batch(items: Any, uniforms: Any) -> dict[str, Any]:
-        pcm = tf.numpy_function(read, [items, uniforms], tf.int16)  # (b, samples, 2)
+    def batch(pcm: Any, uniforms: Any) -> dict[str, Any]:
         pcm = tf.ensure_shape(pcm, (len(own), samples, 2))
         left = uniforms[:, windows.DOWNMIX, None]
         left = left if downmix == "random" else tf.fill([len(own), 1], 0.5)
         return {"audio": mix(tf, pcm, left)}
 
     steps = windows.schedule(tf, plan.total, train.batch, own, train.seed, start_step)
-    return windows.read_ahead(tf, steps, batch)
+    return windows.read_ahead(tf, steps, read, tf.int16, batch)
 
 
 def mix(tf: Any, pcm: Any, left: Any) -> Any:

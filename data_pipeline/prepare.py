@@ -69,6 +69,7 @@ def build(
     min_count: int = 1,
     show_progress: bool = True,
     pipeline: Sequence[str] = (),
+    verify: bool = False,
 ) -> Report:
     """Prepares every good song of a manifest, or of a folder of sound files.
 
@@ -80,6 +81,7 @@ def build(
       min_count: labels of fewer songs are left out of `labels.json`.
       show_progress: whether to show a progress bar.
       pipeline: an Apache Beam runner and its flags; it writes the shards in place of `workers`.
+      verify: read all finished shards, and make the damaged ones and the metadata again.
 
     Raises:
       DataError: nothing could be prepared, a worker died, or `out` is not free for a data set.
@@ -92,8 +94,9 @@ def build(
     with locks.writing(out):
         listed = load_songs(manifest, out)
         plan = make_plan(listed, out, options)
-        report = _finished_report(out, plan, min_count)
-        if report is not None:
+        if verify:
+            _forget_damaged(plan)
+        elif (report := _finished_report(out, plan, min_count)) is not None:
             return report
         (out / "plan.json").unlink(missing_ok=True)  # incomplete until it is written again
         (out / "dataset_info.json").unlink(missing_ok=True)
@@ -126,6 +129,19 @@ def load_songs(manifest: str | Path, out: Path) -> Manifest:
             f"{manifest} lists no usable song; add songs{problems and ', or mend:'}{problems}"
         )
     return listed
+
+
+def _forget_damaged(plan: Plan) -> None:
+    """Removes the notes of damaged shards, so that these are made again."""
+    for task in plan:
+        if (note := task.finished()) is None:
+            continue
+        try:
+            if records.shard_songs(task.path) != note["songs"]:
+                raise DataError(f"{task.path} does not have the songs in {task.note.name}")
+        except DataError as error:
+            _LOG.warning("%s. It is made again.", str(error).split("; run ")[0])
+            task.note.unlink()
 
 
 def run_tasks(plan: Plan, workers: int, show_progress: bool) -> None:
@@ -177,8 +193,9 @@ def finish(out: Path, plan: Plan, listed: Manifest, min_count: int = 1) -> Repor
 
 
 def _state(plan: Plan, min_count: int) -> dict[str, Any]:
-    """Content of `plan.json`: what a later run must have in common to be up to date."""
-    return {"digest": plan.digest} | ({"min_count": min_count} if min_count > 1 else {})
+    """Content of `plan.json`: a later run with the same content is up to date."""
+    state = {"digest": plan.digest} | ({"min_count": min_count} if min_count > 1 else {})
+    return state | {"options": dataclasses.asdict(plan.options)}
 
 
 class _NoSong(Exception):
@@ -257,7 +274,10 @@ def _finished_report(out: Path, plan: Plan, min_count: int) -> Report | None:
     earlier, saved = files.read_json(out / "plan.json"), files.read_json(out / "report.json")
     others = ("dataset_info.json", "features.json", "labels.json", songs.NAME)
     complete = all((out / name).is_file() for name in others)
-    if earlier != _state(plan, min_count) or saved is None or not complete:
+    wanted = _state(plan, min_count)
+    if isinstance(earlier, dict):  # an older version wrote no options
+        earlier = {"options": wanted["options"], **earlier}
+    if earlier != wanted or saved is None or not complete:
         return None
     if any(task.finished() is None for task in plan):
         return None
@@ -278,18 +298,23 @@ def _check_out(manifest: Path, out: Path) -> None:
         )
 
 
-def check_same_rate(out: Path, sample_rate: int) -> None:
-    """DataError if `out` has songs of another sample rate: a training may read them."""
+def check_same_options(out: Path, options: Options) -> None:
+    """DataError if `out` has songs of another sample rate or split: a training may read them."""
+    before = files.read_json(out / "plan.json")
+    before = before.get("options") if isinstance(before, dict) else None
+    before = dict(before) if isinstance(before, dict) else {}  # an older version wrote none
     try:
         with (out / songs.NAME).open(encoding="utf-8") as file:
-            rate = json.loads(file.readline())["sample_rate"]
+            before["sample_rate"] = json.loads(file.readline())["sample_rate"]
     except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: nothing reads them
         return
-    if rate != sample_rate:
-        raise DataError(
-            f"{out} has songs of {rate} Hz, and --sample-rate is {sample_rate}; give another "
-            f"--out, --sample-rate {rate}, or --overwrite to replace them"
-        )
+    for name in ("sample_rate", "test_fraction", "seed"):
+        option, wanted = f"--{name.replace('_', '-')}", getattr(options, name)
+        if before.get(name, wanted) != wanted:
+            raise DataError(
+                f"{out} has songs prepared with {option} {before[name]}, not {wanted}; give "
+                f"another --out, {option} {before[name]}, or --overwrite to replace them"
+            )
 
 
 def _check(options: Options, workers: int, min_count: int) -> None:

@@ -4,11 +4,12 @@ An audio record has up to `SEGMENT` samples: song id, offset in samples, length 
 samples and the int16 stereo bytes. 16,384 samples (0.4 s) make both short and long reads fast.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline.audio import Pcm
-from data_pipeline.songs import PreparedSong, PreparedSongs, prepared_songs, require_audio
+from data_pipeline.songs import CODES, PreparedSong, PreparedSongs, prepared_songs, require_audio
 from jukejax import files
 from jukejax.errors import DataError
 from jukejax.files import file_size
@@ -207,21 +208,59 @@ class Source:
     def _record(self, row: int) -> Arrays:
         shard = int(np.searchsorted(self._ends, row, side="right"))
         before = int(self._ends[shard - 1]) if shard else 0
-        data = self._reader(shard).read([row - before])[0]
-        features = _example().FromString(data).features.feature
-        return {
-            name: np.frombuffer(features[name].bytes_list.value[0], dtype).reshape(shape)
-            for name, dtype, shape in _arrays(tuple(sorted(features)))
-        }
+        with _undamaged(self._path(shard)):
+            data = self._reader(shard).read([row - before])[0]
+            features = _example().FromString(data).features.feature
+            return {
+                name: np.frombuffer(features[name].bytes_list.value[0], dtype).reshape(shape)
+                for name, dtype, shape in _arrays(tuple(sorted(features)))
+            }
+
+    def _path(self, shard: int) -> Path:
+        return self._folder / shard_name(self._split, shard, len(self._ends))
 
     def _open(self, shard: int) -> Any:
-        from array_record.python.array_record_module import ArrayRecordReader
+        return _open_shard(self._path(shard))
 
-        return ArrayRecordReader(
-            os.fspath(self._folder / shard_name(self._split, shard, len(self._ends))),
-            "readahead_buffer_size:0,max_parallelism:0",  # random access
-            file_reader_buffer_size=32_768,
-        )
+
+def _open_shard(path: Path) -> Any:
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    return ArrayRecordReader(
+        os.fspath(path),
+        "readahead_buffer_size:0,max_parallelism:0",  # random access
+        file_reader_buffer_size=32_768,
+    )
+
+
+@contextlib.contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    """Raises DataError, with the remedy, if reading a shard fails: its chunks have checksums."""
+    try:
+        yield
+    except Exception as error:  # ArrayRecord's RuntimeError, protobuf's DecodeError, IndexError
+        reason = str(error).split("; at byte")[0]
+        remedy = "run `jukejax prepare build` with --verify and the options it was built with"
+        if (path.parent / CODES).exists():
+            remedy = "remove it and run the same `jukejax encode` again"
+        raise DataError(f"{path} is missing or damaged ({reason}); {remedy}") from error
+
+
+def shard_songs(path: Path) -> list[dict[str, Any]]:
+    """The "id" and "n_samples" of each song of an audio shard, after reading all its records.
+
+    Raises:
+      DataError: it is damaged: a checksum differs, or records are missing.
+    """
+    listed: list[dict[str, Any]] = []
+    with _undamaged(path):
+        reader = _open_shard(path)
+        for row in range(reader.num_records()):
+            record = _example().FromString(reader.read([row])[0]).features.feature
+            if record["offset"].int64_list.value[0] == 0:
+                listed.append({"id": record["id"].bytes_list.value[0].decode(), "n_samples": 0})
+            listed[-1]["n_samples"] += len(record["audio"].bytes_list.value[0]) // 4  # int16 stereo
+    return listed
 
 
 @functools.cache

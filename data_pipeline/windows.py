@@ -86,10 +86,38 @@ def schedule(tf: Any, total: int, batch: int, rows: Ints, seed: int, start_step:
     return steps.map(examples, num_parallel_calls=1)
 
 
-def read_ahead(tf: Any, steps: Any, batch: Callable[..., Any]) -> Iterator[Any]:
-    """NumPy batches `batch(*step)` in order, several read in parallel and ahead of time."""
-    batches = steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return batches.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+def read_ahead(
+    tf: Any, steps: Any, read: Callable[..., Any], types: Any, batch: Callable[..., Any]
+) -> Iterator[Any]:
+    """NumPy batches in order, several read in parallel and ahead of time.
+
+    Args:
+      steps: of `schedule`.
+      read: a NumPy function of a step's items and uniforms; what it reads has the dtypes `types`.
+      batch: a TensorFlow function of what was read and of the uniforms.
+
+    Raises:
+      DataError: of `read`.
+    """
+    failures: list[DataError] = []
+
+    def kept(items: Ints, uniforms: npt.NDArray[np.float32]) -> Any:
+        try:
+            return read(items, uniforms)
+        except DataError as error:
+            failures.append(error)  # TensorFlow would make a stack trace in text of it
+            raise
+
+    def example(items: Any, uniforms: Any) -> Any:
+        return batch(tf.numpy_function(kept, [items, uniforms], types), uniforms)
+
+    batches = steps.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    try:
+        yield from batches.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+    except tf.errors.OpError as error:
+        if failures:
+            raise failures[0] from error
+        raise
 
 
 def whole_pass(lengths: npt.ArrayLike, size: int) -> tuple[Ints, Ints]:

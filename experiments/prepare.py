@@ -59,7 +59,9 @@ class Build:
     min_count: int = 1
     """Artists, genres, decades and tags of fewer songs are left out of labels.json: unknown."""
     overwrite: bool = False
-    """Replace a data set of another sample rate."""
+    """Replace a data set of another --sample-rate, --test-fraction or --seed."""
+    verify: bool = False
+    """Read all finished shards, and make those that are damaged again."""
     runner: str = ""
     """Apache Beam's, in place of workers: DirectRunner, PortableRunner, DataflowRunner ..."""
     beam_flags: str = ""
@@ -99,11 +101,11 @@ def scan(command: Scan) -> None:
 
 def build(command: Build) -> None:
     if not command.overwrite:
-        prepare.check_same_rate(command.out, command.data.sample_rate)
+        prepare.check_same_options(command.out, command.data)
     beam = [command.runner, *shlex.split(command.beam_flags)] if command.runner else []
     report = prepare.build(
         command.manifest, command.out, workers=command.workers, options=command.data,
-        min_count=command.min_count, pipeline=beam,
+        min_count=command.min_count, pipeline=beam, verify=command.verify,
     )  # fmt: skip
     print("\n".join(report.lines()))
 

@@ -82,16 +82,30 @@ def test_records_of_another_sample_rate(library, dataset, tmp_path):
         build(library[0], tmp_path / "none", sample_rate=0)
 
 
-def test_songs_of_another_rate_are_replaced_only_if_asked_for(library, tmp_path):
+def test_songs_of_other_options_are_replaced_only_if_asked_for(library, tmp_path):
     out = tmp_path / "set"
     options = [f"--manifest={library[0]}", f"--out={out}", "--min-seconds=0.25"]
     command.main(["build", *options, f"--sample-rate={RATE}"])
     before = contents(out)
-    with pytest.raises(SystemExit, match=f"{RATE} Hz, and --sample-rate is {RATE // 2}.*overwrite"):
-        command.main(["build", *options, f"--sample-rate={RATE // 2}"])
+    for option, was, now in (
+        ("--sample-rate", RATE, RATE // 2), ("--seed", 0, 1), ("--test-fraction", 0.1, 0.5)
+    ):  # fmt: skip
+        with pytest.raises(SystemExit, match=f"with {option} {was}, not {now}; .*--overwrite"):
+            command.main(["build", *options, f"{option}={now}"])
     assert contents(out) == before
-    command.main(["build", *options, f"--sample-rate={RATE // 2}", "--overwrite"])
+    command.main(["build", *options, f"--sample-rate={RATE // 2}", "--seed=1", "--overwrite"])
     assert {song.sample_rate for song in prepared_songs(out)} == {RATE // 2}
+
+
+def test_options_of_an_older_data_set_are_unknown_but_the_rate(library, tmp_path):
+    out = tmp_path / "set"
+    build(library[0], out)
+    plan = out / "plan.json"
+    plan.write_text(json.dumps({"digest": json.loads(plan.read_text())["digest"]}))
+    assert build(library[0], out).up_to_date
+    prepare.check_same_options(out, Options(seed=3))
+    with pytest.raises(DataError, match="--sample-rate 44100, not 8000"):
+        prepare.check_same_options(out, Options(sample_rate=8000))
 
 
 def test_what_lies_beside_the_records(dataset):
