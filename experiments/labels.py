@@ -18,6 +18,7 @@ import tyro
 
 from data_pipeline.songs import prepared_songs
 from experiments import cli
+from jukejax import locks
 from jukejax.errors import DataError
 from jukejax.label_kinds import KINDS
 from jukejax.text.labels import TABLES, Vocabulary, song_labels
@@ -34,13 +35,14 @@ def grow(labels: Path, data: Path, out: Path, min_count: int = 1) -> None:
         out: the file to write; may not exist.
         min_count: names of fewer songs stay unknown.
     """
-    if out.exists():
-        raise DataError(f"{out} exists already, and a model may use it; give another --out")
     if min_count < 1:
         raise DataError(f"--min-count is {min_count}; give 1 or more")
-    before = Vocabulary.load(labels)
-    after = before.grown(*song_labels(prepared_songs(data)), min_count=min_count)
-    after.save(out)
+    with locks.replacing(out):
+        if out.exists():
+            raise DataError(f"{out} exists already, and a model may use it; give another --out")
+        before = Vocabulary.load(labels)
+        after = before.grown(*song_labels(prepared_songs(data)), min_count=min_count)
+        after.save(out)
     for name in TABLES:
         old, new = len(getattr(before, name)), len(getattr(after, name))
         print(f"{name:8}{old:8,} and {new - old:,} more")

@@ -7,6 +7,7 @@ jukejax model show runs/model
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from experiments import cli
+from jukejax import locks
 from jukejax.config import MeshConfig, PriorExperiment
 from jukejax.errors import ConfigError, JukejaxError
 
@@ -168,7 +170,10 @@ ACTIONS = {"make": Make, "show": Show}
 def main(arguments: list[str]) -> None:
     about = {name: (kind.__doc__ or "").splitlines()[0] for name, kind in ACTIONS.items()}
     action, rest = cli.choose(about, arguments, "jukejax model make|show ...")
-    run(cli.parse(ACTIONS[action], rest, f"jukejax model {action}"))
+    command: Make | Show = cli.parse(ACTIONS[action], rest, f"jukejax model {action}")
+    lock = locks.writing(command.out) if isinstance(command, Make) else contextlib.nullcontext()
+    with lock:
+        run(command)
 
 
 if __name__ == "__main__":

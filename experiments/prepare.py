@@ -23,6 +23,7 @@ from data_pipeline.manifest import write_manifest
 from data_pipeline.plan import Options
 from data_pipeline.scan import Counts, scan_folder
 from experiments import cli
+from jukejax import locks
 from jukejax.errors import DataError
 
 
@@ -87,14 +88,14 @@ class Report:
 
 
 def scan(command: Scan) -> None:
-    out = command.out
-    if out.exists() and not command.overwrite:
-        raise DataError(
-            f"{out} exists already, and may hold labels mended by hand; give another --out, or "
-            "--overwrite to replace it"
-        )
-    counts = Counts()
-    count = write_manifest(scan_folder(command.folder, counts), out)
+    out, counts = command.out, Counts()
+    with locks.replacing(out):
+        if out.exists() and not command.overwrite:
+            raise DataError(
+                f"{out} exists already, and may hold labels mended by hand; give another --out, or "
+                "--overwrite to replace it"
+            )
+        count = write_manifest(scan_folder(command.folder, counts), out)
     print("\n".join(counts.lines()))
     print(f"{count} songs listed in {out}; check that the labels are right, then build")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jukejax import files
+from jukejax import files, locks
 from jukejax.config import ConfigError
 from jukejax.errors import CheckpointError
 from jukejax.evaluation import bootstrap
@@ -119,6 +119,7 @@ def compare_directories(directories: Sequence[Path], out: Path | None) -> list[d
     Raises:
       ConfigError: fewer than two directories.
       CheckpointError: no suite has a result in two of them.
+      FolderInUse: another process writes to `out`.
     """
     if len(directories) < 2:
         raise ConfigError("Give two or more evaluation directories to compare.")
@@ -142,6 +143,7 @@ def compare_directories(directories: Sequence[Path], out: Path | None) -> list[d
             "evaluate the models with the same suites first."
         )
     if out is not None:
-        files.write_json(out / "comparison.json", rows)
-        print(f"Report: {write_report(out, 'Comparison of evaluations', sections)}")
+        with locks.writing(out):
+            files.write_json(out / "comparison.json", rows)
+            print(f"Report: {write_report(out, 'Comparison of evaluations', sections)}")
     return rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from jukejax.config import ConfigError, PriorConfig, PriorExperiment
 from jukejax.errors import CheckpointError, DataError
 from jukejax.evaluation.data import Codes, Songs
 from jukejax.evaluation.subject import Lacking, Subject
-from jukejax.evaluation.suites import SUITES, check_names, run_suite
+from jukejax.evaluation.suites import SUITES, run_suite
 from jukejax.model_dir import LoadedPrior, LoadedVQVAE, ModelDir, fingerprint, load_vqvae
 from jukejax.parallel.mesh import replicated
 from jukejax.training.loop import Hook, Run
@@ -122,6 +122,22 @@ class InTraining(Subject):
         return super().mark(part)
 
 
+def check_suites(suites: Sequence[str], every: int) -> None:
+    """Checks which suites are to run during a training, and how often.
+
+    Raises:
+      ConfigError: there is no such suite, or `every` is below 1.
+    """
+    for name in suites:
+        if name not in SUITES:
+            raise ConfigError(
+                f"--evaluate has {name!r}, which is no suite; while a model trains, name some of "
+                f"{', '.join(SUITES)}."
+            )
+    if every < 1:
+        raise ConfigError(f"--evaluate-every is {every}; give a number of steps, 1 or more.")
+
+
 def suites_hook(asked: Asked, run: Run) -> Hook:
     """Runs suites every `asked.every` steps and after the last one.
 
@@ -130,11 +146,9 @@ def suites_hook(asked: Asked, run: Run) -> Hook:
     not stop training.
 
     Raises:
-      ConfigError: there is no such suite, or `asked.every` is not positive.
+      ConfigError: as `check_suites`.
     """
-    check_names(asked.suites)
-    if asked.every < 1:
-        raise ConfigError(f"--evaluate-every is {asked.every}; give a number of steps, 1 or more.")
+    check_suites(asked.suites, asked.every)
 
     def evaluate(step: int, state: TrainState, writer: MetricsWriter) -> None:
         subject = InTraining(run, asked, step, state)

@@ -23,7 +23,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jukejax import files
+from jukejax import files, locks
 from jukejax.config import ConfigError
 from jukejax.errors import JukejaxError
 from jukejax.evaluation.pages import player, sample_page, templates
@@ -296,9 +296,19 @@ def make_site(
 
     Raises:
       ConfigError: `site` has other files, or there is nothing to show.
+      FolderInUse: another process writes to `site`.
     """
-    if site.is_dir() and any(site.iterdir()) and not (site / "items").is_dir():
-        raise ConfigError(f"{site} has files but no explorer; choose another --out.")
+    with locks.writing(site):
+        others = any(path.name != locks.NAME for path in site.iterdir())
+        if others and not (site / "items").is_dir():
+            raise ConfigError(f"{site} has files but no explorer; choose another --out.")
+        return _update(runs, site, progress)
+
+
+def _update(
+    runs: Sequence[Path], site: Path, progress: Callable[[list[Source]], Iterable[Source]]
+) -> tuple[Path, int, list[str]]:
+    """Does what `make_site` says, in a folder that is locked."""
     problems: list[str] = []
     rows = []
     for source in progress(list(find_sources(runs, problems))):
