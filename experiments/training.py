@@ -59,8 +59,10 @@ class Training(Generic[E]):
     """The songs of a prior's codes, for the same suites."""
 
 
-def parse(preset: str, arguments: list[str]) -> Training[Any]:
+def parse(preset: str, arguments: list[str], program: str = "") -> Training[Any]:
     """A command with the values of a preset, or of the run in a workdir, as defaults.
+
+    `program` is what its messages call it: `jukejax train PRESET` if empty.
 
     Raises:
       ConfigError: no such preset; data or workdir in a bucket that is not mounted.
@@ -74,7 +76,7 @@ def parse(preset: str, arguments: list[str]) -> Training[Any]:
         else "--data data/codes --workdir runs/prior"
     )
     parsed: Training[Any] = cli.parse(
-        kind[type(experiment)], arguments, f"jukejax train {preset}", COMMON,
+        kind[type(experiment)], arguments, program or f"jukejax train {preset}", COMMON,
         description=f"{Training.__doc__}\n\nExample: jukejax train {preset} {folders}",
         default=Training(missing, missing, experiment), config=(tyro.conf.AvoidSubcommands,),
     )  # fmt: skip
@@ -117,6 +119,10 @@ def training_run(training: Training[Any], log: Log = print) -> Run:
     from jukejax.training.resume import check_continues, check_start
 
     log = log if jax.process_index() == 0 else lambda line: None
+    if training.evaluate:
+        from jukejax.evaluation.in_training import check_suites
+
+        check_suites(training.evaluate, training.evaluate_every)
     experiment, vocabulary, note = _fitted(training)
     check_shared(training.workdir)
     check_continues(experiment, note, training.workdir, log)

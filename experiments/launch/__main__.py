@@ -43,7 +43,7 @@ def parse(arguments: list[str]) -> tuple[Any, Job]:
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # accelerators are for the processes started here
-    parsed = training.parse(preset, rest)  # mistakes are reported here, not on many hosts
+    parsed = training.parse(preset, rest, program)  # mistakes are reported here, not on many hosts
     command = (sys.executable, "-m", "experiments.train", preset, *rest)
     return target, Job(preset, parsed.workdir.absolute(), command)
 

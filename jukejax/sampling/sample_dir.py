@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from jukejax import files, stored
+from jukejax import files, locks, stored
 from jukejax.config import ConfigError, from_dict, to_dict
 from jukejax.sampling.job import Job
 
@@ -53,12 +53,15 @@ def check_folder(path: Path, wanted: Mapping[str, Any]) -> None:
 
     Raises:
       ConfigError: it is a file, cannot be written to, or has samples of another job.
+      FolderInUse: another process samples into it.
     """
     existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not existing.is_dir():
         raise ConfigError(f"{existing} is a file; give an --out that is a folder, or a new one.")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigError(f"{existing} cannot be written to; give another --out.")
+    with locks.writing(path):  # a short look: loading a large model takes minutes
+        pass
     if not (path / "job.json").exists():
         return
     job = read_job(path / "job.json")[1]

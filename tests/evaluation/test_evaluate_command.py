@@ -201,8 +201,6 @@ def test_suites_run_while_a_prior_trains(trained, tmp_path):
     assert row["scores"][0]["second"] == pytest.approx(rows[5])
     page = (tmp_path / "both" / "index.html").read_text()
     assert "paired bootstrap" in page and "level 1: bits per token" in page
-    with pytest.raises(ConfigError, match="no suite 'likelyhood'"):
-        train(dataclasses.replace(training, workdir=tmp_path / "b", evaluate=("likelyhood",)))
 
 
 @pytest.mark.slow

@@ -75,6 +75,10 @@ def test_mistakes_in_training_options_are_reported_before_anything_is_started(ca
     with pytest.raises(SystemExit) as stop:
         launch.parse(["prior_5b", "--on", "local", *TRAIN, "--workdir", "w", "--train.bach", "8"])
     assert stop.value.code == 2 and "--train.bach" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        launch.parse(["prior_5b", "--on", "local", "--workdir", "w"])
+    words = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert "from jukejax launch prior_5b --on local: --data" in words and "train prior" not in words
 
 
 def test_slurm(tmp_path):

@@ -69,6 +69,20 @@ def test_test_songs_without_a_window_are_found_before_training(tmp_path):
         training_run(Training(codes, tmp_path / "run", experiment), print)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"evaluate": ("likelyhood",)}, "'likelyhood', which is no suite; .*some of reconstr"),
+        ({"evaluate": ("all",)}, "'all', which is no suite; while a model trains, name some"),
+        ({"evaluate": ("labels",), "evaluate_every": 0}, "--evaluate-every is 0"),
+    ],
+)
+def test_suites_are_checked_before_data_are_read(tmp_path, options, words):
+    training = Training(tmp_path / "nothing", tmp_path / "run", PRIOR, **options)
+    with pytest.raises(ConfigError, match=words):
+        training_run(training, pytest.fail)
+
+
 def test_a_vqvae_takes_no_labels(codes, tmp_path):
     with pytest.raises(ConfigError, match="--labels"):
         training_run(Training(codes, tmp_path / "run", VQVAEExperiment(), labels=tmp_path / "x"))
