@@ -39,9 +39,12 @@ def encoder_reach(config: VQVAEConfig, level: int) -> int:
     """Receptive field of a code on either side of its own hop: samples, whole top hops."""
     m = config.multipliers[level]
     reach, step = 0, 1
+    if config.frames:
+        step = config.frames.hop
+        reach = (config.frames.window - step) // 2
     for stages in config.downs[: level + 1]:
         for _ in range(stages):
-            reach += step  # stride-2 convolution, kernel 4, one sample of padding
+            reach += step  # stride-2 convolution, kernel 4, one step of padding
             step *= 2
             reach += step * sum(config.dilation_growth**i for i in range(config.depth * m))
         reach += step  # projection, kernel 3
@@ -53,7 +56,9 @@ def decoder_reach(config: VQVAEConfig, level: int) -> int:
     """Receptive field of a decoded sample, in codes, on either side of its own code."""
     m = config.multipliers[level]
     hop = config.hops[level]
-    reach, step = 1, hop  # the last convolution, in samples
+    reach, step = 1, hop  # the last convolution, kernel 3, in samples
+    if config.frames:
+        reach = config.frames.hop + (config.frames.synthesis - config.frames.hop) // 2
     for i in reversed(range(level + 1)):
         reach += step  # projection, kernel 3
         for _ in range(config.downs[i]):

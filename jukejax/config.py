@@ -45,7 +45,37 @@ class ReconstructionLoss:
     linf_k: int = 2048  # largest squared residuals per example that `linf` averages
     spectral: float = 0.0
     multispectral: float = 1.0
+    mel: float = 0.0  # log-mel spectra of the sound at three resolutions, mean |difference|
+    frames: float = 0.0  # the log-mel frames that the decoders emit (`FramesConfig`)
     commit: float = 0.02
+
+
+@dataclass(frozen=True)
+class FramesConfig:
+    """Short-time spectra at the encoders' input and the decoders' output, in place of samples.
+
+    Encoders read log-mel frames. Decoders emit, for each frame, magnitudes and phases of which an
+    inverse short-time Fourier transform makes the sound, and log-mel values for the loss
+    `ReconstructionLoss.frames`. All layers run at the rate of the frames or below.
+    """
+
+    hop: int = 32  # samples per frame
+    bands: int = 80
+    window: int = 1024  # samples that a log-mel frame is computed from
+    synthesis: int = 256  # samples that a frame of the inverse transform adds to the sound
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "hop", "bands", "window", "synthesis")
+        if self.window < self.hop or self.window % 2 or self.hop % 2:
+            raise ConfigError(
+                f"frames.window {self.window} and frames.hop {self.hop} must be even, and the hop "
+                "at most the window."
+            )
+        if self.synthesis % (2 * self.hop):
+            raise ConfigError(
+                f"frames.synthesis is {self.synthesis}; it must be a multiple of twice frames.hop "
+                f"({2 * self.hop}), so that overlapping windows add up to a constant."
+            )
 
 
 @dataclass(frozen=True)
@@ -62,6 +92,9 @@ class VQVAEConfig:
     codes: int = 2048
     codebook_decay: float = 0.99
     restart_threshold: float = 1.0  # EMA count under which a code restarts
+    # encoder outputs l2-normalised, to a root mean square of 1 (ViT-VQGAN, arXiv 2110.04627)
+    normalized: bool = False
+    frames: FramesConfig | None = None  # None: encoders read samples and decoders emit samples
     loss: ReconstructionLoss = field(default_factory=ReconstructionLoss)
     dtype: str = "float32"
 
@@ -73,6 +106,11 @@ class VQVAEConfig:
                 f"downs {self.downs} and multipliers {self.multipliers} name different numbers of "
                 "levels; give one number per level in each."
             )
+        if self.loss.frames and self.frames is None:
+            raise ConfigError(
+                f"loss.frames is {self.loss.frames}, but the model has no frames; configure "
+                "frames, or set loss.frames to 0."
+            )
 
     @property
     def levels(self) -> int:
@@ -81,7 +119,8 @@ class VQVAEConfig:
     @property
     def hops(self) -> tuple[int, ...]:
         """Samples per code at each level, bottom first: (8, 32, 128) as published."""
-        return tuple(2 ** sum(self.downs[: level + 1]) for level in range(self.levels))
+        first = self.frames.hop if self.frames else 1
+        return tuple(first * 2 ** sum(self.downs[: level + 1]) for level in range(self.levels))
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,8 @@ def encoder(config: VQVAEConfig, level: int, samples: int) -> list[Convolution]:
     """The convolutions of one level's encoder."""
     found: list[Convolution] = []
     c, n_in = config, 1
+    if c.frames:
+        samples, n_in = samples // c.frames.hop, c.frames.bands
     m = c.multipliers[level]
     for stages in c.downs[: level + 1]:
         for _ in range(stages):
@@ -128,7 +130,15 @@ def decoder(config: VQVAEConfig, level: int, samples: int) -> list[Convolution]:
         e = c.emb_width
         found += _up_block(c.downs[i], c.width * m, c.depth * m, e, e, length)
         length *= 2 ** c.downs[i]
-    return [*found, Convolution(3, c.emb_width, 1, length)]
+    out = c.frames.synthesis + 2 + c.frames.bands if c.frames else 1
+    return [*found, Convolution(3, c.emb_width, out, length)]
+
+
+def mel_flops(config: VQVAEConfig, samples: int) -> int:
+    """The product of spectra and mel filters at every level's input; FFTs are not counted."""
+    if not (f := config.frames):
+        return 0
+    return config.levels * 2 * (samples // f.hop) * (f.window // 2 + 1) * f.bands
 
 
 # --- transformers ---------------------------------------------------------------------------------
@@ -228,7 +238,8 @@ def forward_flops(experiment: Experiment) -> dict[str, int]:
         levels = range(v.levels)
         codes = sum(samples // v.hops[level] for level in levels)
         return {
-            "encoders": sum(x.flops for level in levels for x in encoder(v, level, samples)),
+            "encoders": mel_flops(v, samples)
+            + sum(x.flops for level in levels for x in encoder(v, level, samples)),
             "bottlenecks": 2 * codes * v.emb_width * v.codes,
             "decoders": sum(x.flops for level in levels for x in decoder(v, level, samples)),
         }
@@ -258,6 +269,7 @@ def train_flops(experiment: Experiment) -> int:
         v = experiment.model
         firsts = (encoder(v, level, experiment.samples)[0] for level in range(v.levels))
         total -= 2 * forward["bottlenecks"] + sum(x.flops for x in firsts)
+        total -= 2 * mel_flops(v, experiment.samples)
     return total
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from jukejax.config import (
     ConfigError,
     Experiment,
+    FramesConfig,
     LabelsConfig,
     LyricsConfig,
     OptimizerConfig,
@@ -126,6 +127,38 @@ def small_vqvae() -> VQVAEExperiment:
         optimizer=OptimizerConfig(learning_rate=3e-4),
         train=TrainConfig(batch=4),
     )
+
+
+def songs_vqvae() -> VQVAEExperiment:
+    """A tokenizer that keeps sung words, for sound of 22,050 Hz: one level, 344.5 codes a second.
+
+    The published top level's rate (3.8 kb/s). It reads and emits short-time spectra, so that codes
+    need not describe phase; two CPU cores train it. Losses on samples are off.
+    """
+    return VQVAEExperiment(
+        model=VQVAEConfig(
+            sample_rate=22_050,
+            downs=(1,),
+            multipliers=(1,),
+            width=128,
+            depth=5,
+            dilation_growth=2,
+            emb_width=32,
+            normalized=True,
+            frames=FramesConfig(),
+            loss=ReconstructionLoss(
+                l2=0.0, linf=0.0, linf_k=1, multispectral=0.1, mel=1.0, frames=1.0, commit=0.05
+            ),
+        ),
+        samples=22_016,
+        optimizer=OptimizerConfig(
+            learning_rate=1e-3, b2=0.99, warmup_steps=100, decay="cosine", decay_steps=4000
+        ),
+        train=TrainConfig(
+            steps=4000, batch=16, ema_decay=0.995, log_every=20, evaluate_every=500,
+            evaluate_batches=4, checkpoint_every=100, keep=2,
+        ),
+    )  # fmt: skip
 
 
 def _small(**model: object) -> PriorExperiment:
@@ -267,6 +300,7 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
         prior_5b_lyrics,
         prior_1b_lyrics,
         small_vqvae,
+        songs_vqvae,
         small_prior,
         small_labelled_prior,
         small_single_enc_dec_prior,

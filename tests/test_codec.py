@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jukejax import codec
 from jukejax.codec import Decoder, Encoder, Sound
-from jukejax.config import MeshConfig, VQVAEConfig
+from jukejax.config import FramesConfig, MeshConfig, VQVAEConfig
 from jukejax.errors import CheckpointError
 from jukejax.models import vqvae
 from jukejax.models.bottleneck import Codebook
@@ -20,6 +20,10 @@ CONFIG = VQVAEConfig(
     sample_rate=1000, downs=(2, 1), multipliers=(2, 1), width=4, depth=1, emb_width=3, codes=64
 )
 HOPS, TOP = (4, 8), 8
+FRAMES = VQVAEConfig(
+    sample_rate=1000, downs=(1, 1), multipliers=(1, 1), width=4, depth=1, emb_width=3, codes=64,
+    normalized=True, frames=FramesConfig(hop=2, bands=4, window=12, synthesis=8),
+)  # fmt: skip
 # shorter than a code, a code, beside it, a piece, two and beside it, many: all in one call
 LENGTHS = [1, 7, 8, 9, 40, 41, 79, 80, 81, 333, 0, 200]
 
@@ -88,6 +92,28 @@ def test_codes_are_those_of_whole_songs(model, songs, devices, seconds, per_devi
     assert encode._encode._cache_size() == 1  # one program for all lengths
 
 
+@pytest.fixture(scope="module")
+def of_frames(model):
+    return oracle.random_params(lambda key: vqvae.init_params(FRAMES, key), scale=0.5), model[1]
+
+
+def test_codes_of_frames_are_those_of_whole_songs(of_frames, songs):
+    songs = [song for song in songs if len(song) in (1, 9, 333)]
+    mesh = make_mesh(MeshConfig(), jax.devices()[:2])
+    encode = Encoder(FRAMES, *of_frames, mesh, seconds=0.04, per_device=2)
+    params, books = of_frames
+    vectors_of = jax.jit(
+        lambda x, level: vqvae.to_vectors(FRAMES, params, x, level), static_argnums=1
+    )
+    for song, levels in zip(songs, encode(sounds_of(songs)), strict=True):
+        padded = np.pad(song, (0, -len(song) % TOP))[None, :, None]
+        for level, codes in enumerate(levels):
+            vectors = np.asarray(vectors_of(padded, level))[0]
+            distances = ((vectors[:, None] - books[level].codes) ** 2).sum(-1)
+            beyond = distances[np.arange(len(codes)), codes] - distances.min(1)
+            np.testing.assert_array_less(beyond, 1e-4)
+
+
 @pytest.mark.parametrize("fault", ["reach", "borders"])
 def test_a_fault_would_show(model, songs, fault):
     encode = encoder(model)
@@ -153,6 +179,18 @@ def test_decoding_in_pieces_is_decoding_the_whole(model, level, length):
     np.testing.assert_allclose(np.concatenate(parts, 1), whole, atol=1e-5)
 
 
+@pytest.mark.parametrize("level", [0, 1])
+@pytest.mark.parametrize("length", [1, 31, 64])
+def test_decoding_frames_in_pieces_is_decoding_the_whole(of_frames, level, length):
+    codes = np.random.default_rng(length).integers(0, 64, (2, length)).astype(np.uint16)
+    decoder = Decoder(FRAMES, *of_frames, level, samples=3 * HOPS[level])
+    parts = np.concatenate(list(decoder(codes)), 1)
+    decode = jax.jit(vqvae.decode, static_argnums=(0, 4))
+    expected = decode(FRAMES, *of_frames, codes.astype(np.int32), level)[..., 0]
+    np.testing.assert_allclose(parts, expected, atol=1e-5)
+    assert np.abs(expected).max() > 0.1
+
+
 def test_sound_that_is_not_finite_is_refused(model):
     params, books = model
     codes = np.zeros((1, 40), np.int32)
@@ -195,31 +233,36 @@ def positive(tree):
     return jax.tree.map(lambda x: np.abs(x) + 0.01, tree)
 
 
+@pytest.mark.parametrize("config", [CONFIG, FRAMES], ids=["samples", "frames"])
 @pytest.mark.parametrize("level", [0, 1])
-def test_encoder_reach(model, level):
-    params, _ = model
-    reach, hop, top = codec.encoder_reach(CONFIG, level), HOPS[level], HOPS[-1]
+def test_encoder_reach(model, of_frames, level, config):
+    params, _ = model if config is CONFIG else of_frames
+    reach, hop, top = codec.encoder_reach(config, level), HOPS[level], HOPS[-1]
     assert reach % top == 0
     middle = (reach // hop) + 3 * top // hop
-    network, p = vqvae.VQVAE(CONFIG), positive(params)
+    network, p = vqvae.VQVAE(config), positive(params)
 
     @jax.jit
     @jax.grad
     def gradient(audio):
         return network.apply({"params": p}, audio, level, method="encode")[0, middle].sum()
 
-    felt = np.flatnonzero(gradient(jnp.ones((1, 2 * reach + 8 * top, 1)))[0, :, 0])
+    audio = 50 * np.random.default_rng(0).normal(size=(1, 2 * reach + 8 * top, 1))
+    if config is CONFIG:
+        audio = np.ones_like(audio)
+    felt = np.flatnonzero(gradient(audio)[0, :, 0])
     beyond = max(middle * hop - felt[0], felt[-1] - (middle * hop + hop - 1))
     assert beyond <= reach  # nothing is felt from farther away
     assert reach == -(-beyond // top) * top  # the least multiple that suffices
 
 
+@pytest.mark.parametrize("config", [CONFIG, FRAMES], ids=["samples", "frames"])
 @pytest.mark.parametrize("level", [0, 1])
-def test_decoder_reach(model, level):
-    params, _ = model
-    reach, hop = codec.decoder_reach(CONFIG, level), HOPS[level]
+def test_decoder_reach(model, of_frames, level, config):
+    params, _ = model if config is CONFIG else of_frames
+    reach, hop = codec.decoder_reach(config, level), HOPS[level]
     middle = reach + 2
-    network, p = vqvae.VQVAE(CONFIG), positive(params)
+    network, p = vqvae.VQVAE(config), positive(params)
 
     def influence(vectors, sample):
         y = network.apply({"params": p}, vectors, level, method="decode")

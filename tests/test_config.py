@@ -11,12 +11,14 @@ from jukejax import presets
 from jukejax.config import (
     REMATS,
     ConfigError,
+    FramesConfig,
     LabelsConfig,
     LyricsConfig,
     MeshConfig,
     OptimizerConfig,
     PriorConfig,
     PriorExperiment,
+    ReconstructionLoss,
     TrainConfig,
     UpperConfig,
     VQVAEConfig,
@@ -123,6 +125,10 @@ def test_priors_of_files_without_layers_are_tuned():
     ("make", "words"),
     [
         (lambda: VQVAEConfig(downs=(3, 2)), ["downs", "multipliers", "levels"]),
+        (lambda: FramesConfig(hop=0), ["hop is 0"]),
+        (lambda: FramesConfig(hop=64, window=32), ["frames.window 32", "frames.hop 64"]),
+        (lambda: FramesConfig(hop=32, synthesis=96), ["frames.synthesis is 96", "64"]),
+        (lambda: VQVAEConfig(loss=ReconstructionLoss(frames=1.0)), ["loss.frames is 1.0"]),
         (lambda: VQVAEExperiment(samples=1000), ["samples 1000", "128"]),
         (lambda: PriorConfig(n_ctx=100, blocks=64), ["blocks 64", "100"]),
         (
@@ -157,6 +163,8 @@ def test_impossible_configs_are_sentences(make, words):
 
 def test_derived_numbers_of_published_models():
     assert VQVAEConfig().hops == (8, 32, 128)
+    frames = VQVAEConfig(downs=(1, 2), multipliers=(1, 1), frames=FramesConfig(hop=32))
+    assert frames.hops == (64, 256)
     one = presets.prior_1b_lyrics().model
     assert (one.prefix_len, one.seq_len, one.vocabulary) == (384, 6528, 79 + 2048)
     assert (one.attn_width, one.window_samples) == (512, 786_432)

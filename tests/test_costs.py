@@ -10,6 +10,7 @@ import pytest
 
 from jukejax import costs, presets
 from jukejax.config import (
+    FramesConfig,
     LabelsConfig,
     LyricsConfig,
     PriorConfig,
@@ -159,6 +160,18 @@ def test_flops_of_a_vqvae():
     assert costs.train_flops(VQVAE) + _zeros(VQVAE) == pytest.approx(total.flops, rel=0.02)
     found = gradient(VQVAE).cost_analysis()["flops"]
     assert costs.train_flops(VQVAE) + _zeros(VQVAE) == pytest.approx(found, rel=0.05)
+
+
+def test_flops_of_a_vqvae_of_frames():
+    weights = ReconstructionLoss(multispectral=0.0, mel=0.0, frames=1.0)
+    frames = FramesConfig(hop=16, bands=40, window=512, synthesis=64)
+    model = replace(VQVAE.model, downs=(1, 1), frames=frames, loss=weights)
+    experiment = replace(VQVAE, model=model)
+    total, _ = hlo_counts.count(gradient(experiment).as_text("hlo"), 1)
+    wanted = costs.train_flops(experiment) + _zeros(experiment)
+    # each level's loss computes the frames that the encoder read once more
+    wanted += costs.mel_flops(model, experiment.samples)
+    assert wanted == pytest.approx(total.flops, rel=0.02)
 
 
 def test_figures_of_the_5b_model():

@@ -54,6 +54,7 @@ def count(tree):
         ),
         ("prior_1b_lyrics", {(): 942_643_200, ("stack",): 907_112_448}),
         ("small_vqvae", {(): 586_050}),
+        ("songs_vqvae", {(): 772_946}),
         ("small_prior", {(): 160_814_080}),
         ("small_labelled_prior", {(): 161_122_304}),
         ("small_single_enc_dec_prior", {(): 159_499_264}),
@@ -112,7 +113,12 @@ def test_hops_and_windows(name, level, hop, window):
 
 @pytest.mark.parametrize(
     ("name", "hops"),
-    [("vqvae", (8, 32, 128)), ("demo_vqvae", (8, 32, 128)), ("small_vqvae", (32, 256))],
+    [
+        ("vqvae", (8, 32, 128)),
+        ("demo_vqvae", (8, 32, 128)),
+        ("small_vqvae", (32, 256)),
+        ("songs_vqvae", (64,)),
+    ],
 )
 def test_hops_of_vqvaes(name, hops):
     experiment = presets.get(name)

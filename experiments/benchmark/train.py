@@ -66,7 +66,7 @@ def vqvae_gradients() -> Task:
     def loss(params: Any, x: jax.Array) -> jax.Array:
         levels = range(model.config.levels)
         coded = [vqvae.to_vectors(model.config, params, x, level) for level in levels]
-        back = [vqvae.from_vectors(model.config, params, coded[level], level) for level in levels]
+        back = [vqvae.reconstruct(model.config, params, coded[level], level)[0] for level in levels]
         return sum((jnp.mean((y - x) ** 2) for y in back), jnp.zeros(()))
 
     return partial(jax.jit(jax.grad(loss)), model.params, sound)

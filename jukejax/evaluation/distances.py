@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jukejax.evaluation.musicnn import mel_filters
+from jukejax.models.spectral import mel_filters
 
 WINDOWS, BANDS = (2048, 512), (150, 80)
 _EPS, _FRAMES = 1e-5, 1024

@@ -7,7 +7,6 @@ is a mel spectrogram of power, 96 bands, compressed as log10(1 + 10000 x), in fl
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from jukejax.config import ConfigError
 from jukejax.evaluation import tf_checkpoint
 from jukejax.evaluation.embedding import Embedded
 from jukejax.evaluation.wheels import MUSICNN
+from jukejax.models.spectral import mel_filters
 
 RATE, FFT, HOP, BANDS, FRAMES = 16_000, 512, 256, 96, 187
 _BATCH = 8
@@ -38,31 +38,6 @@ Params = dict[str, jax.Array]
 
 
 # --- front end ------------------------------------------------------------------------------------
-
-
-def _mel(hertz: Any) -> Any:
-    """Slaney's mel scale: linear up to 1 kHz, logarithmic above (Auditory Toolbox 1998)."""
-    hertz = np.asarray(hertz, np.float64)
-    above = 15.0 + np.log(np.maximum(hertz, 1000.0) / 1000.0) * 27.0 / np.log(6.4)
-    return np.where(hertz < 1000.0, hertz * 3.0 / 200.0, above)
-
-
-def _hertz(mel: Any) -> Any:
-    above = 1000.0 * np.exp((np.maximum(mel, 15.0) - 15.0) * np.log(6.4) / 27.0)
-    return np.where(mel < 15.0, mel * 200.0 / 3.0, above)
-
-
-@functools.lru_cache(maxsize=16)
-def mel_filters(
-    rate: int, fft: int, bands: int, low: float = 0.0, high: float | None = None
-) -> NDArray[np.float64]:
-    """Triangular filters (bands, fft // 2 + 1) of equal area, edges `low` .. `high` Hz."""
-    edges = _hertz(np.linspace(_mel(low), _mel(high or rate / 2), bands + 2))
-    hertz = np.arange(fft // 2 + 1) * (rate / fft)
-    rise = (hertz - edges[:-2, None]) / np.diff(edges)[:-1, None]
-    fall = (edges[2:, None] - hertz) / np.diff(edges)[1:, None]
-    height = 2.0 / (edges[2:] - edges[:-2])
-    return np.maximum(np.minimum(rise, fall), 0.0) * height[:, None]
 
 
 def features(sound: NDArray[Any], rate: int) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jukejax.evaluation.musicnn import mel_filters
+from jukejax.models.spectral import mel_filters
 
 Sound = NDArray[np.float32]
 

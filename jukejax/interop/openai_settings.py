@@ -178,7 +178,16 @@ def settings(experiment: Experiment) -> dict[str, Any]:
 
 
 def vqvae_settings(config: VQVAEConfig, samples: int) -> dict[str, Any]:
-    """Settings that `vqvae_experiment` reads back as the same VQ-VAE."""
+    """Settings that `vqvae_experiment` reads back as the same VQ-VAE.
+
+    Raises:
+      InteropError: the published format does not support the VQ-VAE.
+    """
+    if config.frames or config.normalized:
+        raise InteropError(
+            "OpenAI's format does not support a VQ-VAE with frames or normalized encoder outputs. "
+            "It can be exported with --format stablehlo."
+        )
     return {
         **_give(config, _VQVAE),
         **_give(config.loss, _LOSS | _MIX),

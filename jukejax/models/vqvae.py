@@ -2,6 +2,7 @@
 
 B batch, S samples, T codes, E code width. Audio is (B, S, 1) float32 in [-1, 1], mono, with S a
 multiple of the top hop; nothing is normalised. Codebooks are state, not parameters: an argument.
+With `VQVAEConfig.frames` encoders read log-mel frames and decoders emit spectra: F frames, M bands.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jukejax.config import VQVAEConfig
+from jukejax.config import FramesConfig, VQVAEConfig
+from jukejax.models import spectral
 from jukejax.models.bottleneck import Codebook, nearest
-from jukejax.models.layers import DownBlock, UpBlock, conv, conv_params, spread
+from jukejax.models.layers import DownBlock, UpBlock, conv, conv_params, silenced, spread
 
 
 class Encoder(nn.Module):
@@ -31,8 +33,13 @@ class Encoder(nn.Module):
     def __call__(self, x: jax.Array, inside: jax.Array | None = None) -> jax.Array:
         c = self.config
         m = c.multipliers[self.level]
+        first = c.frames.hop if c.frames else 1  # samples per step of the first layer's input
+        if c.frames:
+            inside = None if inside is None else inside[:, ::first]
+            x = silenced(log_mel(c.frames, c.sample_rate, x), inside)
+        x = x.astype(c.dtype)
         for i, stages in enumerate(c.downs[: self.level + 1]):
-            before = inside if i == 0 or inside is None else inside[:, :: c.hops[i - 1]]
+            before = inside if i == 0 or inside is None else inside[:, :: c.hops[i - 1] // first]
             x = DownBlock(
                 stages, c.width * m, c.depth * m, c.dilation_growth, c.emb_width, name=f"block_{i}"
             )(x, before)
@@ -40,7 +47,11 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(B, T, E) of one level -> audio (B, T*hop, 1)."""
+    """(B, T, E) of one level -> audio (B, T*hop, 1); with frames what `sound` and the loss read.
+
+    Those are, for each frame, log-magnitudes and phases (synthesis / 2 + 1 each), then M log-mel
+    values: (B, F, synthesis + 2 + M).
+    """
 
     config: VQVAEConfig
     level: int
@@ -54,7 +65,8 @@ class Decoder(nn.Module):
                 c.downs[i], c.width * m, c.depth * m, c.dilation_growth, c.emb_width,
                 reverse=True, name=f"block_{i}",
             )(x)  # fmt: skip
-        return conv(self.param("out", conv_params(3, c.emb_width, 1)), x, pad=1)
+        out = c.frames.synthesis + 2 + c.frames.bands if c.frames else 1
+        return conv(self.param("out", conv_params(3, c.emb_width, out)), x, pad=1)
 
 
 class VQVAE(nn.Module):
@@ -69,15 +81,45 @@ class VQVAE(nn.Module):
 
     def encode(self, audio: jax.Array, level: int, inside: jax.Array | None = None) -> jax.Array:
         """Audio (B, S, 1) -> float32 vectors (B, S/hop, E) before quantising; see `Encoder`."""
-        return self.encoders[level](audio.astype(self.config.dtype), inside).astype(jnp.float32)
+        x = self.encoders[level](audio, inside).astype(jnp.float32)
+        if not self.config.normalized:
+            return x
+        return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + 1e-6)
 
     def decode(self, vectors: jax.Array, level: int) -> jax.Array:
         """Code vectors (B, T, E) -> float32 audio (B, T*hop, 1)."""
-        return self.decoders[level](vectors.astype(self.config.dtype)).astype(jnp.float32)
+        return self.reconstruct(vectors, level)[0]
+
+    def reconstruct(self, vectors: jax.Array, level: int) -> tuple[jax.Array, jax.Array]:
+        """Code vectors -> float32 audio, and the log-mel frames (B, F, M) emitted beside it.
+
+        M is 0 without frames.
+        """
+        x = self.decoders[level](vectors.astype(self.config.dtype)).astype(jnp.float32)
+        frames = self.config.frames
+        n = frames.synthesis + 2 if frames else 1
+        return sound(frames, x[..., :n]) if frames else x, x[..., n:]
 
     def __call__(self, audio: jax.Array) -> list[jax.Array]:
         """Every level through its autoencoder without quantising, to initialise all parameters."""
         return [self.decode(self.encode(audio, i), i) for i in range(self.config.levels)]
+
+
+def log_mel(frames: FramesConfig, rate: int, audio: jax.Array) -> jax.Array:
+    """What encoders with frames read of audio (B, S, 1): `spectral.log_mel` (B, F, M)."""
+    return spectral.log_mel(audio[..., 0], rate, frames.window, frames.hop, frames.bands)
+
+
+def sound(frames: FramesConfig, x: jax.Array) -> jax.Array:
+    """Log-magnitudes, then phases (B, F, synthesis + 2) -> audio (B, S, 1).
+
+    The head of Vocos (Siuzdak 2023, section 3): phases are free numbers, of which only cosine and
+    sine are used; magnitudes are clipped.
+    """
+    log_magnitudes, phases = jnp.split(x, 2, -1)
+    magnitudes = jnp.exp(jnp.minimum(log_magnitudes, 5.0))
+    z = jax.lax.complex(magnitudes * jnp.cos(phases), magnitudes * jnp.sin(phases))
+    return spectral.inverse(z, frames.hop)[..., None]
 
 
 def init_params(config: VQVAEConfig, key: jax.Array) -> Any:
@@ -94,9 +136,11 @@ def to_vectors(
     return out
 
 
-def from_vectors(config: VQVAEConfig, params: Any, vectors: jax.Array, level: int) -> jax.Array:
-    """Code vectors (B, T, E) -> audio (B, T*hop, 1)."""
-    out: Any = VQVAE(config).apply({"params": params}, vectors, level, method="decode")
+def reconstruct(
+    config: VQVAEConfig, params: Any, vectors: jax.Array, level: int
+) -> tuple[jax.Array, jax.Array]:
+    """Code vectors (B, T, E) -> audio (B, T*hop, 1) and emitted log-mel frames (B, F, M)."""
+    out: Any = VQVAE(config).apply({"params": params}, vectors, level, method="reconstruct")
     return out
 
 
@@ -111,4 +155,4 @@ def decode(
     config: VQVAEConfig, params: Any, books: tuple[Codebook, ...], codes: jax.Array, level: int
 ) -> jax.Array:
     """Codes (B, T) of one level -> audio (B, T*hop, 1) float32, not clipped."""
-    return from_vectors(config, params, books[level].codes[codes], level)
+    return reconstruct(config, params, books[level].codes[codes], level)[0]

@@ -11,7 +11,7 @@ from jax import lax
 from jukejax.config import VQVAEConfig
 from jukejax.models import spectral
 from jukejax.models.bottleneck import Assigned, Codebook, quantize
-from jukejax.models.vqvae import from_vectors, to_vectors
+from jukejax.models.vqvae import log_mel, reconstruct, to_vectors
 
 
 class Bandwidth(NamedTuple):
@@ -43,6 +43,15 @@ def multispectral(x: jax.Array, y: jax.Array) -> jax.Array:
     return sum(errors[1:], errors[0]) / len(errors)
 
 
+def mel_difference(x: jax.Array, y: jax.Array, rate: int) -> jax.Array:
+    """Mean |difference| of log-mel spectra, and over three resolutions: (B, S) x2 -> ()."""
+    errors = [
+        jnp.mean(jnp.abs(spectral.log_mel(x, rate, *r) - spectral.log_mel(y, rate, *r)))
+        for r in spectral.MEL_RESOLUTIONS
+    ]
+    return sum(errors[1:], errors[0]) / len(errors)
+
+
 def reconstruction(
     config: VQVAEConfig, x: jax.Array, y: jax.Array, width: Bandwidth
 ) -> dict[str, jax.Array]:
@@ -63,6 +72,8 @@ def reconstruction(
         losses["spectral"] = jnp.mean(spectral.frobenius(gap)) / width.spectrum
     if weights.multispectral:
         losses["multispectral"] = jnp.mean(multispectral(x, y)) / width.spectrum
+    if weights.mel:
+        losses["mel"] = mel_difference(x, y, config.sample_rate)
     return losses
 
 
@@ -81,8 +92,11 @@ def vqvae_loss(
     for level in range(config.levels):
         x = to_vectors(config, params, audio, level)
         quantized = quantize(books[level], x)
-        y = from_vectors(config, params, quantized.vectors, level)
+        y, mel = reconstruct(config, params, quantized.vectors, level)
         losses = {**reconstruction(config, audio, y, width), "commit": quantized.commitment}
+        if config.frames and weights.frames:
+            target = log_mel(config.frames, config.sample_rate, audio)
+            losses["frames"] = jnp.mean(jnp.abs(mel - target))
         total = total + sum(getattr(weights, name) * loss for name, loss in losses.items())
         convergence = spectral.spectral_convergence(audio[..., 0], lax.stop_gradient(y)[..., 0])
         losses["spectral_convergence"] = convergence.mean()

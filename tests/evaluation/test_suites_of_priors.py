@@ -21,9 +21,9 @@ from experiments.training import Training, train
 from jukejax.config import MeshConfig, TrainConfig
 from jukejax.evaluation import generation, melody, subject
 from jukejax.evaluation.embedding import Embedded
-from jukejax.evaluation.musicnn import mel_filters
 from jukejax.evaluation.suites import SUITES
 from jukejax.model_dir import load_prior, load_vqvae, write_model_dir
+from jukejax.models.spectral import mel_filters
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.job import Item, Job
 from jukejax.sampling.sample_dir import SampleDir

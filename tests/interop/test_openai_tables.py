@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jukejax import presets
-from jukejax.config import ConfigError
+from jukejax.config import ConfigError, FramesConfig
 from jukejax.errors import InteropError
 from jukejax.interop import openai, openai_settings
 from jukejax.interop.openai import Entry
@@ -124,6 +124,12 @@ def test_settings_of_a_vqvae_come_back(vqvae):
     hps = openai_settings.vqvae_settings(vqvae.model, vqvae.samples)
     found = openai_settings.vqvae_experiment(hps, "f")
     assert (found.model, found.samples) == (vqvae.model, vqvae.samples)
+
+
+@pytest.mark.parametrize("change", [{"frames": FramesConfig()}, {"normalized": True}])
+def test_a_vqvae_that_is_not_published_is_refused(change):
+    with pytest.raises(InteropError, match="OpenAI's format does not support a VQ-VAE with frames"):
+        openai_settings.vqvae_settings(replace(VQVAE.model, **change), VQVAE.samples)
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,45 @@ def test_gradients_at_silence_are_finite(audio):
     assert np.abs(gradient(audio[1:, :1200])).max() > 0
 
 
+@pytest.mark.parametrize(("window", "hop", "bands"), [*spectral.MEL_RESOLUTIONS, (1024, 32, 80)])
+def test_log_mel(audio, window, hop, bands):
+    librosa = pytest.importorskip("librosa")
+    border = (window - hop) // 2
+    filters = librosa.filters.mel(sr=22_050, n_fft=window, n_mels=bands).astype(np.float64)
+    taps = get_window("hann", window, fftbins=True)
+    expected = []
+    for row in np.asarray(audio, np.float64):
+        padded = np.pad(row, border)
+        cut = [padded[i * hop : i * hop + window] * taps for i in range(len(row) // hop)]
+        mel = np.abs([np.fft.rfft(frame, window) for frame in cut]) @ filters.T
+        expected.append(mel + 1e-4)
+    found = np.exp(2 * spectral.log_mel(audio, 22_050, window, hop, bands) - 4)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * np.max(expected))
+
+
+@pytest.mark.parametrize(("n", "hop"), [(16, 8), (16, 4), (64, 8)])
+def test_inverse_adds_windowed_frames(n, hop):
+    rng = np.random.default_rng(3)
+    z = rng.normal(size=(2, 5, n // 2 + 1)) + 1j * rng.normal(size=(2, 5, n // 2 + 1))
+    taps = get_window("hann", n, fftbins=True) / (n / hop / 2)
+    expected = np.zeros((2, 4 * hop + n))
+    for i in range(5):
+        expected[:, i * hop : i * hop + n] += np.fft.irfft(z[:, i], n) * taps
+    border = (n - hop) // 2
+    found = spectral.inverse(z.astype(np.complex64), hop)
+    np.testing.assert_allclose(found, expected[:, border : border + 5 * hop], atol=1e-5)
+
+
+def test_inverse_of_spectra_is_the_sound():
+    """Frames cut without a window: inside the sound the synthesis windows add up to 1."""
+    x = np.random.default_rng(4).normal(size=(1, 20 * 8)).astype(np.float32)
+    border = (32 - 8) // 2
+    padded = np.pad(x, ((0, 0), (border, border)))
+    frames = np.stack([padded[:, i * 8 : i * 8 + 32] for i in range(20)], 1)
+    found = spectral.inverse(np.fft.rfft(frames).astype(np.complex64), 8)
+    np.testing.assert_allclose(found[:, border:-border], x[:, border:-border], atol=1e-5)
+
+
 def test_magnitudes_are_librosas():
     librosa = pytest.importorskip("librosa")
     audio = np.random.default_rng(5).normal(size=9000).astype(np.float32)

@@ -9,8 +9,8 @@ import oracle
 import pytest
 from scipy.signal import get_window
 
-from jukejax.config import ReconstructionLoss, VQVAEConfig
-from jukejax.models import vqvae
+from jukejax.config import FramesConfig, ReconstructionLoss, VQVAEConfig
+from jukejax.models import spectral, vqvae
 from jukejax.models.bottleneck import Codebook
 from jukejax.training import losses
 from jukejax.training.losses import Bandwidth
@@ -90,6 +90,34 @@ def test_linf_of_a_clip_shorter_than_k_is_the_mean(audio):
     found = losses.reconstruction(config, audio, 0 * audio, WIDTH)
     assert set(found) == {"l1", "l2", "linf"}  # spectra of no weight are not computed
     assert float(found["linf"]) == pytest.approx(float(found["l2"]), rel=1e-5)
+
+
+def test_mel_is_the_mean_difference_of_log_mel_spectra(audio):
+    y = (0.8 * audio[::-1] + 0.05).astype(np.float32)
+    config = VQVAEConfig(sample_rate=22_050, loss=ReconstructionLoss(multispectral=0, mel=1.0))
+    found = losses.reconstruction(config, audio, y, WIDTH)
+    expected = []
+    for window, hop, bands in ((2048, 512, 160), (1024, 256, 80), (512, 128, 40)):
+        mel = [spectral.log_mel(x[..., 0], 22_050, window, hop, bands) for x in (audio, y)]
+        expected.append(np.abs(np.float64(mel[0]) - mel[1]).mean())
+    assert float(found["mel"]) == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_frames_is_the_difference_of_the_emitted_log_mel_frames(audio):
+    config = VQVAEConfig(
+        downs=(1,), multipliers=(1,), width=4, depth=1, emb_width=3, codes=8,
+        frames=FramesConfig(hop=4, bands=5, window=32, synthesis=16),
+        loss=ReconstructionLoss(l2=0, linf=0, multispectral=0, frames=0.6, commit=0),
+    )  # fmt: skip
+    params = oracle.random_params(lambda key: vqvae.init_params(config, key))
+    codes = jnp.asarray(np.random.default_rng(1).normal(size=(8, 3)), jnp.float32)
+    books = (Codebook(codes, codes, jnp.ones(8)),)
+    loss, (metrics, (assigned,)) = losses.vqvae_loss(config, params, books, WIDTH, audio)
+    vectors = codes[assigned.codes].reshape(2, -1, 3)
+    emitted = np.float64(vqvae.reconstruct(config, params, vectors, 0)[1])
+    expected = np.abs(emitted - spectral.log_mel(audio[..., 0], 44_100, 32, 4, 5)).mean()
+    assert float(metrics["level_0/frames"]) == pytest.approx(expected, rel=1e-4)
+    assert float(loss) == pytest.approx(0.6 * expected, rel=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import oracle
 import pytest
 
 from jukejax.config import (
+    FramesConfig,
     LabelsConfig,
     LyricsConfig,
     MeshConfig,
@@ -37,6 +38,13 @@ VQVAE = VQVAEExperiment(
         codebook_decay=0.7, restart_threshold=20.0, loss=ReconstructionLoss(multispectral=0.0),
     ),
     samples=1280, optimizer=OPTIMIZER, train=TRAIN,
+)  # fmt: skip
+FRAMES = replace(
+    VQVAE,
+    model=replace(
+        VQVAE.model, downs=(1,), normalized=True, frames=FramesConfig(2, 4, 16, 8),
+        loss=ReconstructionLoss(l2=0.0, linf=0.0, multispectral=0.0, mel=1.0, frames=1.0),
+    ),
 )  # fmt: skip
 LABELS = LabelsConfig(artists=5, genres=4, max_genres=2, min_seconds=0.0)
 ENCODER = LyricsConfig(tokens=8, width=16, depth=1, heads=2, blocks=2, attn_order=0)
@@ -135,10 +143,10 @@ def check_sharding(x, sharding):
     assert x.sharding.is_equivalent_to(sharding, x.ndim)
 
 
-KINDS = {"dense": DENSE, "cross": CROSS, "prime": PRIME, "vqvae": VQVAE}
+KINDS = {"dense": DENSE, "cross": CROSS, "prime": PRIME, "vqvae": VQVAE, "frames": FRAMES}
 QUICK = {
     *(("dense", name) for name in ("data", "fsdp", "tensor")),
-    ("cross", "mixed"), ("vqvae", "data"), ("vqvae", "mixed"),
+    ("cross", "mixed"), ("vqvae", "data"), ("vqvae", "mixed"), ("frames", "mixed"),
 }  # fmt: skip
 
 
