@@ -277,7 +277,8 @@ class CodesWriter:
         checked = [(song, self._check(song, codes)) for song, codes in encoded]
         (self.out_dir / "dataset_info.json").unlink(missing_ok=True)  # incomplete from here on
         examples = (row for song, codes in checked for row in self._examples(song, codes))
-        shard.write_note(shard.digest, records=records.write_shard(shard.path, examples))
+        size = sum(level.nbytes for _, codes in checked for level in codes)
+        shard.write_note(shard.digest, records=records.write_shard(shard.path, examples, size))
 
     def _check(self, song: PreparedSong, codes: Sequence[npt.ArrayLike]) -> list[Codes]:
         lengths = [codes_length(song.n_samples, hop, self.hops[-1]) for hop in self.hops]

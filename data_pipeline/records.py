@@ -105,16 +105,17 @@ class Shard:
         return note if same else None
 
 
-def write_shard(path: Path, examples: Iterable[Mapping[str, Any]]) -> int:
+def write_shard(path: Path, examples: Iterable[Mapping[str, Any]], size: int = 0) -> int:
     """Writes one shard atomically; returns its number of records.
 
     The bytes depend on the examples alone. Values are as in `features`: text, integers, and arrays
     stored as their bytes. They are encoded here because TFDS' encoder takes four times as long.
+    `size` are the bytes of all arrays, if known.
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
     count = 0
-    with files.atomic_path(path) as temporary:
+    with files.atomic_path(path, size) as temporary:
         writer = ArrayRecordWriter(os.fspath(temporary), _OPTIONS)
         try:
             for example in examples:

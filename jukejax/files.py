@@ -5,7 +5,6 @@ within a folder is atomic, so a run killed at any moment leaves complete files.
 """
 
 import contextlib
-import errno
 import json
 import os
 import re
@@ -16,43 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jukejax import locks
-from jukejax.errors import DiskFull
-
-PathLike = str | os.PathLike[str]
-
-
-@contextlib.contextmanager
-def checked_space(target: PathLike) -> Iterator[None]:
-    """Raises DiskFull, which says how much is free, where a library finds no space for `target`."""
-    try:
-        yield
-    except Exception as error:
-        free = _free(Path(target))
-        if isinstance(error, DiskFull) or not _means_full(error, free):
-            raise
-        raise DiskFull(
-            f"{target} cannot be written: no space is left on its disk ({free / 1e6:,.1f} MB are "
-            "free). Free some and run the same command again; all that was complete before is kept."
-        ) from error
-
-
-def _means_full(error: Exception, free: int) -> bool:
-    """Whether an error is that of a full disk.
-
-    ArrayRecord raises RuntimeError and Orbax ValueError, with the system's words in their texts;
-    libsndfile says "System error" and nothing else. SQLite has words of its own.
-    """
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    words = [os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "database or disk is full"]
-    nearly = free < 1 << 20 and type(error).__name__ == "LibsndfileError"
-    return nearly or any(word in str(error) for word in words)
-
-
-def _free(path: Path) -> int:
-    """Free bytes on the disk of a file or folder, which may not exist yet."""
-    parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    return shutil.disk_usage(parent).free
+from jukejax.disk_space import PathLike, checked_space
 
 
 def _sync(path: Path) -> None:
@@ -75,27 +38,34 @@ def put(written: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_path(path: PathLike) -> Iterator[Path]:
+def atomic_path(path: PathLike, needed: int = 0) -> Iterator[Path]:
     """Yields a temporary path in the folder of `path`; renames it to `path` after the block.
 
     The temporary name has the target's suffix, for writers that choose a format by it. The parent
     folder is made if absent. If the block raises, the temporary file is removed and `path` is
-    unchanged. Raises FileNotFoundError if the block removed the file, and DiskFull.
+    unchanged.
+
+    Args:
+      needed: bytes of the file, for the sentence of DiskFull; 0: not known.
+
+    Raises:
+      DiskFull: there is no space for it.
+      FileNotFoundError: the block removed the file.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     name = f".{target.stem[:32]}.{secrets.token_hex(6)}.tmp{target.suffix}"
     temporary = target.parent / name
-    temporary.touch(exist_ok=False)
-    try:
-        with checked_space(target):
+    with checked_space(target, needed):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)
+        try:
             yield temporary
             if target.exists():
                 temporary.chmod(target.stat().st_mode & 0o777)
             put(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager
@@ -111,8 +81,7 @@ def atomic_folder(path: PathLike) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         try:
-            with checked_space(target):
-                yield partial
+            yield partial
             partial.replace(target)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -122,7 +91,7 @@ def atomic_folder(path: PathLike) -> Iterator[Path]:
 
 def write_bytes(path: PathLike, data: bytes) -> None:
     """Replaces `path` by `data` atomically."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, len(data)) as temporary:
         temporary.write_bytes(data)
 
 

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jukejax.disk_space import checked_space
 from jukejax.errors import FolderInUse
 
 NAME = ".lock"
@@ -33,12 +34,13 @@ def writing(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Locks a folder that this process writes to; the folder is made if absent.
 
     Raises:
+      DiskFull: a library found no space there.
       FolderInUse: another process, or another thread of this one, writes there.
     """
     folder = Path(folder)
     is_new = not folder.exists()
     try:
-        with _hold(folder / NAME, folder):
+        with checked_space(folder), _hold(folder / NAME, folder):
             yield
     finally:
         if is_new:
@@ -46,13 +48,16 @@ def writing(folder: str | os.PathLike[str]) -> Iterator[None]:
                 folder.rmdir()
 
 
-def replacing(path: Path) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[None]:
     """Locks a file, or a folder, that appears when it is complete: by a file beside it.
 
     Raises:
+      DiskFull: a library found no space for it.
       FolderInUse: another process, or another thread of this one, writes it.
     """
-    return _hold(path.with_name(f".{path.name}{NAME}"), path)
+    with checked_space(path), _hold(path.with_name(f".{path.name}{NAME}"), path):
+        yield
 
 
 @contextlib.contextmanager

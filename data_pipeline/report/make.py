@@ -29,7 +29,7 @@ def make_report(
     if not len(listed):
         raise DataError(f"{data_dir} has no songs; prepare some first")
     rate = listed[0].sample_rate
-    with locks.writing(out), files.checked_space(out), collect.opened(out) as database:
+    with locks.writing(out), collect.opened(out) as database:
         measured = collect.collect(data_dir, database, workers, show_progress)
         figures = summary.summarise(database)
     hop = max(1, round(rate / fingerprint.RATE)) * fingerprint.HOP / rate

@@ -79,7 +79,7 @@ def write(path: str | Path, tensors: Mapping[str, Source]) -> None:
         }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with files.atomic_path(path) as temporary, open(temporary, "wb") as out:
+    with files.atomic_path(path, end) as temporary, open(temporary, "wb") as out:
         out.write(len(text).to_bytes(8, "little") + text)
         for name, source in tqdm(tensors.items(), desc=f"write {Path(path).name}", unit="tensor"):
             out.write(source.array(name).reshape(-1).view(np.uint8).data)

@@ -235,8 +235,9 @@ def write(
     }  # fmt: skip
     model = records | {name: records[other] for name, other in shared.items()}
     value = {"model": model, "opt": None, "step": step} | ({"hps": hps} if hps is not None else {})
+    size = sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in tensors.values())
     with (
-        files.atomic_path(path) as temporary,
+        files.atomic_path(path, size) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
     ):
         # Members made from a ZipInfo have no time of writing: equal models are equal files.

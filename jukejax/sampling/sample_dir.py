@@ -19,6 +19,7 @@ import numpy as np
 
 from jukejax import files, locks, stored
 from jukejax.config import ConfigError, from_dict, to_dict
+from jukejax.disk_space import checked_space
 from jukejax.sampling.job import Job
 
 _REMOVE = "remove it to continue."  # what it had is sampled again
@@ -207,10 +208,9 @@ class SampleDir:
         self, level: int, codes: np.ndarray, done: np.ndarray, made: np.ndarray | None = None
     ) -> None:
         """Saves codes (N, T), how many from the first on are sampled (N,), and how many at all."""
-        with files.atomic_path(self.path / f"level_{level}" / "codes.npz") as file:
-            np.savez(
-                file, codes=codes.astype(np.uint16), done=done, made=done if made is None else made
-            )
+        ids, file = codes.astype(np.uint16), self.path / f"level_{level}" / "codes.npz"
+        with files.atomic_path(file, ids.nbytes) as temporary:
+            np.savez(temporary, codes=ids, done=done, made=done if made is None else made)
 
     def load_window(self, level: int, item: int, done: int, count: int) -> np.ndarray:
         """Ids (count, n) drawn in the round of windows that begins when `done` codes are sampled.
@@ -255,10 +255,11 @@ class SampleDir:
         import soundfile
 
         mode, rate = ("w", self.record["sample_rate"]) if first else ("r+", None)
+        size = round(2 * self.record["seconds"] * self.record["sample_rate"])  # 16-bit mono
         for target, sound in zip(self.sounds(level), piece, strict=True):
             target.parent.mkdir(parents=True, exist_ok=True)
             with (
-                files.checked_space(target),
+                checked_space(target, size),
                 soundfile.SoundFile(_part(target), mode, rate, 1 if first else None) as file,
             ):
                 file.seek(0, soundfile.SEEK_END)

@@ -21,8 +21,8 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import type_handlers
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from jukejax import files
 from jukejax.config import Experiment, PriorExperiment, VQVAEExperiment, from_dict
+from jukejax.disk_space import checked_space
 from jukejax.errors import CheckpointError, DamagedCheckpoint
 from jukejax.parallel.distributed import together
 from jukejax.training import digests
@@ -74,7 +74,7 @@ class Checkpoints:
         )
         self.path = directory(workdir)
         _check_metrics(self.path)
-        self._saving = 0  # the step that is being saved
+        self._saving, self._bytes = 0, 0  # the step that is being saved, and its arrays' size
         self._whole: set[tuple[int, str]] = set()  # steps and items that fit their digests
         self._manager = ocp.CheckpointManager(
             self.path,
@@ -117,7 +117,8 @@ class Checkpoints:
         items["config"] = ocp.args.JsonSave(config)
         if metrics is not None and not np.isfinite(metrics["loss"]):
             metrics = None
-        with files.checked_space(self.path):
+        self._bytes = sum(x.nbytes for x in jax.tree.leaves(trees))
+        with checked_space(self.path, self._bytes):
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
     def _write_digests(self) -> None:
@@ -243,11 +244,11 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Waits until all saves are on disk."""
-        with files.checked_space(self.path):
+        with checked_space(self.path, self._bytes):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        with files.checked_space(self.path):
+        with checked_space(self.path, self._bytes):
             self._manager.close()
 
     def __enter__(self) -> Checkpoints:
