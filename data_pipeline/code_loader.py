@@ -1,5 +1,6 @@
 """Batches of codes with their labels, timing and lyrics, by step (as `loader` of audio)."""
 
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,12 +14,13 @@ from data_pipeline.codes import codes_info, codes_length
 from data_pipeline.records import Arrays
 from data_pipeline.songs import PreparedSongs
 from data_pipeline.windows import Ints, Windows
-from jukejax import stored
+from jukejax import stored, tracks
 from jukejax.config import LyricsConfig, PriorConfig, PriorExperiment
 from jukejax.errors import DataError
 from jukejax.text import lyrics
 from jukejax.text.labels import Vocabulary, unknown_ids
 from jukejax.text.word_times import WordTimes, word_times
+from jukejax.tracks import Tracks
 
 Batch = dict[str, npt.NDArray[Any]]
 _LOG = logging.getLogger(__name__)
@@ -38,12 +40,14 @@ def code_batches(
 
     All int32, b = len(rows): "codes" (b, n_ctx), "total_length" and "offset" (b,) in samples, and
     what the prior is conditioned on: "upper" (b, n_ctx // ratio), codes of the level above; ids of
-    its kinds of labels, (b,) or (b, places) padded with -1; "lyrics" (b, tokens).
+    its kinds of labels, (b,) or (b, places) padded with -1; "lyrics" (b, tokens); tracks, each
+    (b, n_ctx, places).
 
     Args:
       codes_dir, split: a codes data set, "train" or "test".
       experiment: its prior's level, window and conditioning, global batch, seed, and the
-        probability that all labels of a training example become unknown, together.
+        probabilities that all labels of a training example become unknown, together, and that it
+        goes without a track, each by itself.
       vocabulary: ids of the label names; None: all labels are unknown.
       start_step, rows: as in `audio_batches`.
 
@@ -51,7 +55,9 @@ def code_batches(
       DataError: no song fills a window, or an argument is out of range.
     """
     config, train = experiment.model, experiment.train
-    label_dropout = experiment.label_dropout if split == "train" else 0.0
+    trained = split == "train"
+    label_dropout = experiment.label_dropout if trained else 0.0
+    track_dropout = experiment.track_dropout if trained else 0.0
     tf = records.tensorflow()
     reader = _CodesReader(codes_dir, split, config)
     labeller = _Labeller(reader.songs, reader.hop, config, vocabulary)
@@ -63,13 +69,16 @@ def code_batches(
         song, start = plan.locate(items, uniforms[:, windows.SHIFT])
         dropped = uniforms[:, windows.DROPOUT] < label_dropout
         batch = reader.read(song, start) | labeller.read(song, start, dropped)
+        without = uniforms[:, len(windows.UNIFORMS) :] < track_dropout
+        batch |= labeller.tracks(song, start, without)
         return [batch[name] for name in shapes]
 
     def batch(values: Any, uniforms: Any) -> dict[str, Any]:
         named = zip(shapes.items(), values, strict=True)
         return {name: tf.ensure_shape(value, (len(own), *x)) for (name, x), value in named}
 
-    steps = windows.schedule(tf, plan.total, train.batch, own, train.seed, start_step)
+    along = len(config.tracks.tracks) if config.tracks else 0
+    steps = windows.schedule(tf, plan.total, train.batch, own, train.seed, start_step, along)
     return windows.read_ahead(tf, steps, read, [tf.int32] * len(shapes), batch)
 
 
@@ -105,6 +114,7 @@ def code_windows(
     for rows, valid in windows.in_batches(len(song), batch_size):
         batch = reader.read(song[rows], start[rows])
         batch |= labeller.read(song[rows], start[rows], np.zeros(batch_size, bool))
+        batch |= labeller.tracks(song[rows], start[rows])
         index = np.where(valid, reader.indices[song[rows]], -1).astype(np.int32)
         yield batch | {"valid": valid, "song": index}
 
@@ -219,7 +229,7 @@ def song_lengths(songs: PreparedSongs) -> npt.NDArray[np.int32]:
 
 
 class _Labeller:
-    """Label ids, lyric tokens and timing of windows."""
+    """Label ids, lyric tokens, timing and tracks of windows."""
 
     def __init__(
         self,
@@ -229,7 +239,7 @@ class _Labeller:
         vocabulary: Vocabulary | None,
     ) -> None:
         self.songs, self.hop, self.duration = songs, hop, config.n_ctx * hop
-        self.words, labels = config.lyrics, config.labels
+        self.words, labels, self.along = config.lyrics, config.labels, config.tracks
         self.unknown = unknown_ids(labels) if labels else {}
         self.ids = {
             name: np.zeros((len(songs), *ids.shape), np.int32) for name, ids in self.unknown.items()
@@ -245,6 +255,9 @@ class _Labeller:
         self.shapes |= {name: ids.shape for name, ids in self.unknown.items()}
         if self.words:
             self.shapes["lyrics"] = (self.words.tokens,)
+        self.n_ctx, self.by_song = config.n_ctx, functools.lru_cache(_LYRICS_KEPT)(self._tracks)
+        for track in self.along.tracks if self.along else ():
+            self.shapes[track.array] = (self.n_ctx, track.places)
 
     def read(self, song: Ints, start: Ints, drop: npt.NDArray[np.bool_]) -> Batch:
         """Arrays of windows at songs and starts (n,); all labels are unknown where `drop`."""
@@ -258,6 +271,29 @@ class _Labeller:
             rows = [self._lyrics(self.words, int(index), int(begin)) for index, begin in pairs]
             batch["lyrics"] = np.stack(rows).astype(np.int32)
         return batch
+
+    def tracks(self, song: Ints, start: Ints, drop: npt.NDArray[np.bool_] | None = None) -> Batch:
+        """Tracks of windows at songs and starts (n,), absent where `drop` (n, tracks)."""
+        if self.along is None:
+            return {}
+        rows = [
+            tracks.window(
+                self.along, *self.by_song(int(i)), int(at) * self.hop, self.hop, self.n_ctx
+            )
+            for i, at in zip(song, start, strict=True)
+        ]
+        batch = {name: np.stack([row[name] for row in rows]) for name in self.along.arrays}
+        if drop is not None:
+            for name, dropped in zip(self.along.arrays, drop.T, strict=True):
+                batch[name][dropped] = tracks.ABSENT
+        return batch
+
+    def _tracks(self, song: int) -> tuple[Tracks, int]:
+        """The tracks of a song that the prior reads, and its sample rate."""
+        listed = self.songs[song]
+        assert self.along is not None
+        tracks.require_known(self.along, listed.tracks, f"song {listed.id!r}")
+        return listed.tracks, listed.sample_rate
 
     def _lyrics(self, words: LyricsConfig, song: int, offset: int) -> lyrics.Tokens:
         known = self.tokens.get(song)

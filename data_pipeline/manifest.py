@@ -23,13 +23,14 @@ from jukejax.errors import DataError
 from jukejax.label_kinds import KINDS
 from jukejax.text.lyric_files import Line, Lyrics, Section, parse_lyrics, read_lyrics
 from jukejax.text.word_times import Word
+from jukejax.tracks import Event, read_tracks
 
 LONG_LYRICS = 50_000  # characters; longer lyrics are usually a wrong file: kept, with a remark
 
 
 @dataclasses.dataclass(frozen=True)
 class Song:
-    """One song of a manifest; paths are absolute, `lyrics` holds the text of `lyrics_file`."""
+    """One song of a manifest, with the content of its lyrics and track files; absolute paths."""
 
     id: str
     audio: Path
@@ -44,6 +45,8 @@ class Song:
     lines: tuple[Line, ...] = ()
     sections: tuple[Section, ...] = ()
     stems: tuple[tuple[str, Path], ...] = ()
+    tracks: dict[str, tuple[Event, ...]] = dataclasses.field(default_factory=dict, hash=False)
+    tracks_file: Path | None = None
     midi: Path | None = None
     licence: str = ""
     group: str = ""
@@ -101,7 +104,7 @@ def _make_song(entry: dict[str, Any], folder: Path) -> tuple[Song, list[str]]:
     """The song of a valid entry, and remarks about it.
 
     Raises:
-      DataError: the lyrics file cannot be read.
+      DataError: the file of lyrics or tracks cannot be read.
     """
     given = {key: value for key, value in entry.items() if value is not None}
     remarks = []
@@ -114,6 +117,7 @@ def _make_song(entry: dict[str, Any], folder: Path) -> tuple[Song, list[str]]:
             "kept in full, but check that they are the right text"
         )
     stems = tuple((name, folder / path) for name, path in sorted(given.get("stems", {}).items()))
+    tracks_file = folder / given["tracks_file"] if "tracks_file" in given else None
     midi = folder / given["midi"] if "midi" in given else None
     for name, path in (*stems, *((("midi", midi),) if midi else ())):
         if not _is_file(path):
@@ -129,6 +133,8 @@ def _make_song(entry: dict[str, Any], folder: Path) -> tuple[Song, list[str]]:
         lines=_seconds(given.get("lines", sung.lines)),
         sections=_seconds(given.get("sections", sung.sections)),
         stems=tuple((name, path) for name, path in stems if _is_file(path)),
+        tracks=read_tracks(tracks_file) if tracks_file else {},
+        tracks_file=tracks_file,
         midi=midi if midi and _is_file(midi) else None,
     )
     return song, remarks
@@ -251,6 +257,7 @@ class _Validation:
         """Adds a song's digest to the sum of all, which does not depend on their order."""
         aside: list[Any] = [song.lyrics if song.lyrics_file else "", song.stems, song.midi]
         aside += [song.words, song.lines] if song.lyrics_file and song.lines else []
+        aside += [song.tracks] if song.tracks_file else []
         state = [line.strip(), str(self.folder), aside, audio_state(song)]
         one = int.from_bytes(hashlib.sha256(repr(state).encode()).digest(), "big")
         self.digest = (self.digest + times * one) % 2**256
@@ -287,7 +294,9 @@ def to_entry(song: Song, folder: Path) -> dict[str, Any]:
     entry: dict[str, Any] = {}
     for field in dataclasses.fields(song):
         value = getattr(song, field.name)
-        if value in (None, "", ()) or (field.name == "lyrics" and song.lyrics_file):
+        if value in (None, "", (), {}) or field.name == "tracks":
+            continue
+        if field.name == "lyrics" and song.lyrics_file:
             continue
         if song.lyrics_file and value == getattr(in_file, field.name, None):
             continue  # read from there again

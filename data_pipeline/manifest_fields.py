@@ -77,6 +77,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         'a list of ["name", start_seconds, end_seconds] with start <= end, or null for each',
     ),
     "stems": (_is_stems, 'an object of paths, such as {"vocals": "vocals.wav"}'),
+    "tracks_file": _TEXT,
     "midi": _TEXT,
     "licence": _TEXT,
     "group": _TEXT,

@@ -17,6 +17,7 @@ from jukejax.errors import DataError
 from jukejax.label_kinds import KINDS
 from jukejax.text.lyric_files import Section
 from jukejax.text.word_times import Word
+from jukejax.tracks import Event
 
 NAME = "songs.jsonl"
 SAMPLE_RATE = 44_100  # Hz, by default
@@ -46,6 +47,7 @@ class PreparedSong:
     lyrics: str = ""
     words: tuple[Word, ...] = ()
     sections: tuple[Section, ...] = ()
+    tracks: dict[str, tuple[Event, ...]] = dataclasses.field(default_factory=dict, hash=False)
     licence: str = ""
     group: str = ""
     alignment: dict[str, Any] | None = None  # how `words` were found
@@ -168,6 +170,8 @@ def _parse(line: bytes) -> PreparedSong:
     row |= {kind.field: tuple(row[kind.field]) for kind in KINDS if kind.most}
     row["words"] = tuple((text, a, b) for text, a, b in row["words"])
     row["sections"] = tuple((name, a, b) for name, a, b in row.get("sections", ()))
+    tracks = row.get("tracks", {}).items()
+    row["tracks"] = {name: tuple((what, a, b) for what, a, b in events) for name, events in tracks}
     return PreparedSong(**row)
 
 

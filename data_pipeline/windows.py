@@ -61,11 +61,14 @@ class Windows:
         return song, np.clip(start, 0, last) // self.step * self.step
 
 
-def schedule(tf: Any, total: int, batch: int, rows: Ints, seed: int, start_step: int) -> Any:
-    """An endless tf.data.Dataset of a host's (window numbers (b,) int64, uniforms (b, 3) float32).
+def schedule(
+    tf: Any, total: int, batch: int, rows: Ints, seed: int, start_step: int, tracks: int = 0
+) -> Any:
+    """An endless tf.data.Dataset of a host's (window numbers (b,) int64, uniforms (b, U) float32).
 
     Every epoch is a permutation of all `total` windows (tf's stateless index shuffle), keyed by
-    (seed, epoch); the uniforms are keyed by (seed, step).
+    (seed, epoch); the uniforms are keyed by (seed, step). U is that of UNIFORMS, and one more for
+    each of `tracks`.
     """
     if start_step < 0:
         raise DataError(f"start_step is {start_step}; give 0 or more")
@@ -80,6 +83,11 @@ def schedule(tf: Any, total: int, batch: int, rows: Ints, seed: int, start_step:
         uniforms = tf.random.stateless_uniform(
             [batch, len(UNIFORMS)], tf.stack([tf.constant(seed, tf.int64), step])
         )
+        if tracks:  # under a key of their own: the others are as without tracks
+            more = tf.random.stateless_uniform(
+                [batch, tracks], tf.stack([tf.constant(~seed, tf.int64), step])
+            )
+            uniforms = tf.concat([uniforms, more], 1)
         return tf.gather(items, rows), tf.gather(uniforms, rows)
 
     steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max // (batch + 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +96,38 @@ def fit_alphabet(experiment: PriorExperiment, data: str | Path) -> PriorExperime
     return dataclasses.replace(experiment, model=model)
 
 
+def fit_tracks(experiment: PriorExperiment, data: str | Path) -> PriorExperiment:
+    """The experiment with the events of the data's tracks, where it names tracks without events.
+
+    Raises:
+      ConfigError: no song has such a track.
+    """
+    config = experiment.model.tracks
+    if config is None or all(track.events for track in config.tracks):
+        return experiment
+    events: dict[str, set[str]] = {track.name: set() for track in config.tracks}
+    for song in prepared_songs(data):
+        for name in events.keys() & song.tracks.keys():
+            events[name] |= {what for what, _, _ in song.tracks[name]}
+    for name in events:
+        if not events[name]:
+            raise ConfigError(
+                f"model.tracks has {name!r}, but no song of {data} has such a track. Name files "
+                "with it as tracks_file in the manifest, then prepare and encode again."
+            )
+    fitted = tuple(
+        track if track.events else dataclasses.replace(track, events=_in_order(events[track.name]))
+        for track in config.tracks
+    )
+    model = dataclasses.replace(experiment.model, tracks=dataclasses.replace(config, tracks=fitted))
+    return dataclasses.replace(experiment, model=model)
+
+
+def _in_order(events: Iterable[str]) -> tuple[str, ...]:
+    """Names of events, numbers by value."""
+    return tuple(sorted(events, key=lambda x: (0, int(x), x) if x.isdecimal() else (1, 0, x)))
+
+
 def prior_inputs(config: PriorConfig, batch: HostBatch) -> HostBatch:
     """The arrays of a code loader's batch that a prior reads."""
     wanted = {"codes"}
@@ -105,6 +137,8 @@ def prior_inputs(config: PriorConfig, batch: HostBatch) -> HostBatch:
         wanted |= {"upper"}
     if config.lyrics:
         wanted |= {"lyrics"}
+    if config.tracks:
+        wanted |= set(config.tracks.arrays)
     return {name: batch[name] for name in wanted}
 
 

@@ -24,6 +24,8 @@ class SongFiles:
 
     lyrics: Path | None = None
     """A text file with the lyrics of the whole song."""
+    tracks: Path | None = None
+    """A JSON file with the tracks of the whole song: {"notes": [["60", start_s, end_s], ...]}."""
     prompt: Path | None = None
     """A sound file that the songs continue."""
     prompt_seconds: float = 0.0
@@ -34,7 +36,8 @@ def check_files(paths: SongFiles) -> None:
     """ConfigError or DataError where a file is missing, before a model is loaded."""
     if paths.prompt_seconds and paths.prompt is None:
         raise ConfigError("--prompt-seconds needs --prompt.")
-    for name, path in (("lyrics", paths.lyrics), ("prompt", paths.prompt)):
+    files = {"lyrics": paths.lyrics, "tracks": paths.tracks, "prompt": paths.prompt}
+    for name, path in files.items():
         if path is not None and not path.is_file():
             raise DataError(f"--{name} {path}: there is no such file; correct the path.")
 
@@ -47,12 +50,14 @@ def song_request(model: LoadedModel, options: Options, paths: SongFiles) -> Requ
     """
     from jukejax.sampling.request import make_request
     from jukejax.text.lyric_files import read_lyrics
+    from jukejax.tracks import read_tracks
 
     lyrics = read_lyrics(paths.lyrics).text if paths.lyrics else ""
+    tracks = read_tracks(paths.tracks) if paths.tracks else None
     if paths.prompt is None:
-        return make_request(model, options, lyrics)
+        return make_request(model, options, lyrics, tracks=tracks)
     sound = read_prompt(paths.prompt, paths.prompt_seconds, model.vqvae.config)
-    request = make_request(model, options, lyrics, sound)
+    request = make_request(model, options, lyrics, sound, tracks)
     return request._replace(notes={"origin": {"prompt": str(paths.prompt.resolve())}})
 
 

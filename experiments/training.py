@@ -169,6 +169,7 @@ def _fitted(
     info = codes_info(folder)
     data.check_codes(experiment.model, info, folder)
     experiment = data.fit_alphabet(data.fit_labels(experiment, vocabulary), folder)
+    experiment = data.fit_tracks(experiment, folder)
     digest = labels_digest(vocabulary, experiment.model.labels)
     return experiment, vocabulary, {"fingerprint": info.fingerprint, "labels": digest}
 

@@ -17,6 +17,8 @@ from jukejax.config_json import to_dict as to_dict
 from jukejax.errors import ConfigError
 from jukejax.label_kinds import LabelsConfig as LabelsConfig
 from jukejax.patterns import CROSS, PRIME, layer_patterns, prime_visible, segments
+from jukejax.track_config import Track as Track
+from jukejax.track_config import TracksConfig as TracksConfig
 
 REMATS = ("none", "dots", "attention", "layer")  # from the most memory to the most recomputation
 DTYPES = ("float32", "bfloat16")  # in float16 gradients vanish and decoding overflows
@@ -202,6 +204,7 @@ class PriorConfig:
     labels: LabelsConfig | None = None
     lyrics: LyricsConfig | None = None
     upper: UpperConfig | None = None
+    tracks: TracksConfig | None = None  # phones, notes ... that run along with the codes
     dtype: str = "float32"  # of the stack's activations; parameters stay float32
     # rematerialisation, what the backward pass recomputes of a layer: "dots" all but matrix
     # products, "attention" all but queries, keys, values and attention's output, "layer" all
@@ -294,7 +297,7 @@ class PriorConfig:
         return replace(
             self, n_ctx=x.tokens, width=x.width, depth=x.depth, heads=x.heads, blocks=x.blocks,
             attn_order=x.attn_order, init_scale=x.init_scale, scale_residual=False,
-            labels=None, lyrics=None, upper=None,
+            labels=None, lyrics=None, upper=None, tracks=None,
         )  # fmt: skip
 
     @property
@@ -416,6 +419,7 @@ class PriorExperiment:
 
     model: PriorConfig = field(default_factory=PriorConfig)
     label_dropout: float = 0.0  # probability that all labels are replaced by "unknown"
+    track_dropout: float = 0.0  # probability, of each track, that an example goes without it
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)

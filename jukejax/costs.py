@@ -201,6 +201,13 @@ def _upper(c: PriorConfig) -> list[Convolution]:
     return list(_up_block(u.stages, u.width, u.depth, c.width, c.width, c.n_ctx // u.ratio))
 
 
+def _tracks(c: PriorConfig) -> list[Convolution]:
+    if c.tracks is None:
+        return []
+    width = c.tracks.width
+    return [*_resnet(width, c.tracks.depth, c.n_ctx), Convolution(1, width, c.width, c.n_ctx)]
+
+
 # --- whole models ---------------------------------------------------------------------------------
 
 
@@ -223,7 +230,10 @@ def parameters(experiment: Experiment) -> int:
         rows += c.codes + 2  # codes above, and the norm
     total = rows * c.width
     total += sum(layer.parameters for layer in (*stack(c), *lyric_stack(c)))
-    total += sum(conv.parameters for conv in _upper(c))
+    if c.tracks:
+        rows = sum(len(track.events) + 1 + c.tracks.parts for track in c.tracks.tracks)
+        total += rows * c.tracks.width + 2 * c.width  # embeddings and the norm
+    total += sum(conv.parameters for conv in (*_upper(c), *_tracks(c)))
     if c.lyrics and c.lyric_encoder:
         x = c.lyrics
         total += (x.vocabulary + x.tokens + 1) * x.width
@@ -250,6 +260,8 @@ def forward_flops(experiment: Experiment) -> dict[str, int]:
     }
     if c.upper:
         parts["upper"] = sum(x.flops for x in _upper(c))
+    if c.tracks:
+        parts["tracks"] = sum(x.flops for x in _tracks(c))
     if c.lyrics and c.lyric_encoder:
         x = c.lyrics
         ends = 2 * x.tokens * c.width * (x.width + x.vocabulary)

@@ -27,6 +27,7 @@ from jukejax.sampling.job import Item, options_from
 from jukejax.sampling.request import Request, make_request
 from jukejax.sampling.run import plan, sample_into
 from jukejax.sampling.sample_dir import SampleDir, read_job
+from jukejax.tracks import Tracks
 
 __all__ = ["Alignment", "Model", "Song", "load"]
 
@@ -171,7 +172,8 @@ class Model:
           folder: gets what the command writes, page included, and is continued from where an
             interrupted call with the same options stopped; None: a temporary folder.
           progress: show the memory needed and a progress bar per level.
-          options: artist, genre, lyrics (text), year, tags; seconds, total_seconds, count, seed;
+          options: artist, genre, lyrics (text), year, tags, tracks (of the whole song, such as
+            {"notes": [("60", 0.0, 0.5)]} in seconds); seconds, total_seconds, count, seed;
             temperature, top_k, top_p, hop_fraction (a number, or one per level, bottom first);
             prompt (a sound that the songs begin with, as for `encode`) and prompt_rate (Hz);
             levels, max_batch, parallel_segments, weights; continue_from and at, upsample and span,
@@ -220,12 +222,14 @@ class Model:
         lyrics: str = "",
         prompt: np.ndarray | None = None,
         prompt_rate: int | None = None,
+        tracks: Tracks | None = None,
         **options: Any,
     ) -> Request:
         """What `samples` with these options samples, checked as far as no prior is needed."""
         if prompt is not None:
             prompt = sound.to_mono(prompt, prompt_rate or self.sample_rate, self.sample_rate)
-        return make_request(self.loaded, options_from(self.levels, options), lyrics, prompt)
+        chosen = options_from(self.levels, options)
+        return make_request(self.loaded, chosen, lyrics, prompt, tracks)
 
     def make(
         self, request: Request, folder: Path, stream: bool = False, progress: bool = False

@@ -69,7 +69,7 @@ class Aligner:
             ids = self.names.song_ids(config.labels, song)
             labels = {name: array[None] for name, array in ids.items()}
         windows = plan_windows(len(codes), config.n_ctx, HOP, 1)
-        conditions = conditions_of(config, labels, [song.lyrics], 0, song.n_samples)
+        conditions = conditions_of(config, labels, [song.lyrics], [song.tracks], 0, song.n_samples)
         target = sung(conditions, codes, windows)
         return alignment.align(config, self.read, target, heads, self.subject.batch)
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from jukejax import tracks
 from jukejax.config import PriorConfig
 from jukejax.evaluation import bootstrap, scoring
 from jukejax.evaluation.pages import plots
@@ -29,7 +30,7 @@ class Replaced(NamedTuple):
     """Windows with one condition replaced, to compare with the same rows unchanged."""
 
     name: str
-    condition: str  # "codes", "upper codes", "labels" or "lyrics"
+    condition: str  # "codes", "upper codes", "labels", "lyrics" or a track's name
     rows: NDArray[np.int64]
     windows: Windows  # of those rows
 
@@ -88,6 +89,13 @@ def replacements(
         if len(rows):
             empty = np.zeros_like(windows["lyrics"][rows])
             yield _replaced(windows, "no lyrics", "lyrics", rows, lyrics=empty)
+    for track in config.tracks.tracks if config.tracks else ():
+        given = (windows[track.array] != tracks.ABSENT).all((1, 2))
+        rows = np.flatnonzero(given[:count])
+        yield from _lent(windows, track.name, (track.array,), rows, given)
+        if len(rows):
+            absent = np.full_like(windows[track.array][rows], tracks.ABSENT)
+            yield _replaced(windows, f"no {track.name}", track.name, rows, **{track.array: absent})
 
 
 def _replaced(

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from jukejax.config import PriorConfig
 from jukejax.text.labels import Vocabulary
+from jukejax.tracks import Tracks
 
 
 class Song(Protocol):
-    """A song of a data set: its labels, lyrics and the times of its words."""
+    """A song of a data set: its labels, lyrics, the times of its words, and its tracks."""
 
     @property
     def index(self) -> int: ...  # row in the data set
@@ -39,6 +40,8 @@ class Song(Protocol):
     def lyrics(self) -> str: ...
     @property
     def words(self) -> Sequence[tuple[str, float, float]]: ...  # text, start and end in seconds
+    @property
+    def tracks(self) -> Tracks: ...
     @property
     def group(self) -> str: ...  # songs of one group are versions of each other; "" for none
 

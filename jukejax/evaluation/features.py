@@ -37,6 +37,7 @@ from jukejax.models.transformer import KEEP_MEAN
 from jukejax.parallel.distributed import together
 from jukejax.sampling.inside import Reader, make_reader
 from jukejax.text.labels import unknown_ids
+from jukejax.tracks import absent
 
 PART = 64  # songs between two saves
 FOLDS = 5
@@ -48,7 +49,7 @@ def layer_of(config: PriorConfig) -> int:
 
 
 def unconditioned(config: PriorConfig, windows: NDArray[Any]) -> dict[str, np.ndarray]:
-    """What a prior reads of windows of codes (B, n_ctx) without labels and lyrics."""
+    """What a prior reads of windows of codes (B, n_ctx) without labels, lyrics, tracks."""
     b = len(windows)
     batch = {"codes": windows.astype(np.int32)}
     if config.labels:
@@ -59,6 +60,8 @@ def unconditioned(config: PriorConfig, windows: NDArray[Any]) -> dict[str, np.nd
             batch[name] = np.broadcast_to(ids, (b, *ids.shape))
     if config.lyrics:
         batch["lyrics"] = np.zeros((b, config.lyrics.tokens), np.int32)
+    for track in config.tracks.tracks if config.tracks else ():
+        batch[track.array] = np.stack([absent(track, config.n_ctx)] * b)
     return batch
 
 

@@ -157,6 +157,8 @@ def unpublished(config: PriorConfig) -> list[str]:
     kinds = config.labels.kinds if config.labels else ()
     names = [kind.table for kind in kinds if kind.optional]
     unlike = [f"conditioning on {' and '.join(names)}"] if names else []
+    if config.tracks:
+        unlike.append(f"the tracks {' and '.join(x.name for x in config.tracks.tracks)}")
     if config.lyrics and config.lyrics.alphabet not in _ALPHABETS.values():
         kind = config.lyrics.alphabet.partition(":")[0]
         unlike.append(f"the lyric alphabet {kind!r} (theirs are v2 and v3)")

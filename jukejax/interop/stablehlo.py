@@ -51,6 +51,8 @@ MEANINGS = {
     "batch.upper": "codes of the level above for the same stretch of sound",
     "batch.lyrics": "place of each character in lyric_characters, from 1 on; 0 pads on the left; "
     "with lyric_bytes: each byte of the text and 1",
+    "batch.track_NAME": "what sounds at each code: number of the event in the prior's tracks times "
+    "track_parts, plus how far it has come (0: its first code); -1: nothing, all -2: not given",
     "given": "number of codes of the window that are known already",
     "kept": "what start gives to every step, unchanged",
     "caches": "what start makes and every step replaces; donate it: jax.jit(step, "
@@ -292,4 +294,7 @@ def _describe(config: PriorConfig) -> dict[str, Any]:
             entry["lyric_bytes"] = "utf-8"
         else:
             entry["lyric_characters"] = alphabets.characters(alphabet)
+    if config.tracks:
+        entry["tracks"] = {track.name: track.events for track in config.tracks.tracks}
+        entry["track_parts"] = config.tracks.parts
     return entry

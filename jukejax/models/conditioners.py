@@ -1,6 +1,6 @@
-"""Conditioning of a prior (paper section 4): labels, timing, upper codes, lyrics.
+"""Conditioning of a prior (paper section 4): labels, timing, upper codes, lyrics; tracks.
 
-B batch, T tokens of a window, G genres, E lyric characters, W width.
+B batch, T tokens of a window, G genres, E lyric characters, P places of a track, W width.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from jukejax.config import PriorConfig
 from jukejax.models import dense_tuned
 from jukejax.models.dense import NARROW, dense, dense_params, layer_norm, norm_params
-from jukejax.models.layers import UpBlock, table
+from jukejax.models.layers import Resnet1D, UpBlock, conv, conv_params, table
 from jukejax.models.transformer import Stack
 from jukejax.parallel.gathering import look_up, with_whole
+from jukejax.tracks import ABSENT, EMPTY
 
 
 def shift_right(x: jax.Array, start: jax.Array) -> jax.Array:
@@ -64,9 +65,9 @@ def timing_bins(
 
 
 def bag_sum(rows: jax.Array, ids: jax.Array) -> jax.Array:
-    """Sums of the rows (n, W) at ids (B, G), where -1 is no row: (B, 1, W)."""
-    chosen = jnp.where((ids >= 0)[..., None], rows[jnp.maximum(ids, 0)], 0.0)  # (B, G, W)
-    return chosen.sum(1, keepdims=True)
+    """Sums of the rows (n, W) at ids (..., G), where -1 is no row: (..., W)."""
+    chosen = jnp.where((ids >= 0)[..., None], rows[jnp.maximum(ids, 0)], 0.0)  # (..., G, W)
+    return chosen.sum(-2)
 
 
 class Labels(nn.Module):
@@ -87,10 +88,8 @@ class Labels(nn.Module):
         for kind in labels.kinds:
             rows = self.param(kind.name, table(getattr(labels, kind.table), c.width, std))
             ids = batch[kind.field]
-            if kind.most:
-                embedded.append(with_whole(bag_sum, rows, ids))
-            else:
-                embedded.append(with_whole(look_up, rows, ids)[:, None])
+            embed = bag_sum if kind.most else look_up
+            embedded.append(with_whole(embed, rows, ids)[:, None])
         start = functools.reduce(jnp.add, embedded)  # (B, 1, W)
         if not c.timing:
             return start, None
@@ -130,6 +129,36 @@ class Upper(nn.Module):
             scale_residual=upper.scale_residual,
             name="convolutions",
         )(x)
+        return layer_norm(self.param("norm", norm_params(c.width)), x)
+
+
+class Tracks(nn.Module):
+    """Tracks, each (B, T, P) as of `jukejax.tracks.window` -> (B, T, W).
+
+    The embeddings of what sounds at each code, and of how far it has come, are summed; dilated
+    convolutions see what comes next. A track that is not given has an embedding of its own.
+    """
+
+    config: PriorConfig
+
+    @nn.compact
+    def __call__(self, batch: Mapping[str, jax.Array]) -> jax.Array:
+        c, tracks = self.config, self.config.tracks
+        assert tracks is not None
+        embedded = []
+        for track in tracks.tracks:
+            ids, none = batch[track.array], len(track.events)
+            events = self.param(track.name, table(none + 1, tracks.width, 1.0))
+            parts = self.param(f"{track.name}_parts", table(tracks.parts, tracks.width, 1.0))
+            what = jnp.where(ids == ABSENT, none, ids // tracks.parts)
+            part = jnp.where(ids < 0, EMPTY, ids % tracks.parts)
+            embedded += [with_whole(bag_sum, events, what), with_whole(bag_sum, parts, part)]
+        x = functools.reduce(jnp.add, embedded)  # (B, T, tracks.width)
+        x = Resnet1D(
+            tracks.width, tracks.depth, tracks.dilation_growth, tracks.dilation_cycle,
+            name="convolutions",
+        )(x)  # fmt: skip
+        x = conv(self.param("out", conv_params(1, tracks.width, c.width)), x)
         return layer_norm(self.param("norm", norm_params(c.width)), x)
 
 

@@ -5,7 +5,8 @@ B batch, T music tokens, L = prefix + T positions of the stack, W width, K outpu
 A batch is a dict of int32 arrays: `codes` (B, T); with `labels`: `artist` (B,), `genres` (B, G)
 padded with -1, `total_length` and `offset` (B,) in samples, and where the tables have rows `year`
 (B,) and `tags` (B, G) padded with -1; with `upper`: `upper` (B, T/ratio);
-with `lyrics`: `lyrics` (B, E) padded with 0.
+with `lyrics`: `lyrics` (B, E) padded with 0; with `tracks`: an array (B, T, places) of each, as
+`jukejax.tracks.window` gives it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jukejax.config import PriorConfig
-from jukejax.models.conditioners import Labels, LyricEncoder, Upper, shift_right
+from jukejax.models.conditioners import Labels, LyricEncoder, Tracks, Upper, shift_right
 from jukejax.models.layers import linear_kernel, spread, table
 from jukejax.models.transformer import Stack
 from jukejax.parallel.gathering import look_up, whole, with_whole
@@ -29,7 +30,7 @@ class Conditions(NamedTuple):
     """Conditioning tensors, computed once per window."""
 
     start: jax.Array  # (B, 1, W) embedding before the first token
-    add: jax.Array  # (L, W) or (B, L, W): position table, timing, codes above, summed
+    add: jax.Array  # (L, W) or (B, L, W): position table, timing, codes above, tracks
     output_add: jax.Array | None  # (B, L, W): added again after the stack (tied output only)
     encoded: jax.Array | None  # (B, E, W) lyric states
     lyric_logits: jax.Array | None  # (B, E, V) of the lyrics encoder
@@ -51,6 +52,8 @@ class Prior(nn.Module):
             self.start = self.param("start", table(1, c.width, 0.01 * s, "position"))
         if c.upper:
             self.upper = Upper(c)
+        if c.tracks:
+            self.tracks = Tracks(c)
         if c.lyric_encoder:
             self.lyric_encoder = LyricEncoder(c)
         self.stack = Stack(c)
@@ -68,6 +71,9 @@ class Prior(nn.Module):
             start = jnp.broadcast_to(self.start[None], (batch["codes"].shape[0], 1, c.width))
         if c.upper:
             add = self.upper(batch["upper"])
+        if c.tracks:
+            along = self.tracks(batch)
+            add = along if add is None else add + along
         if add is not None and c.prefix_len:
             add = jnp.pad(add, ((0, 0), (c.prefix_len, 0), (0, 0)))
         encoded = lyric_logits = None
@@ -130,6 +136,10 @@ def init_params(config: PriorConfig, key: jax.Array) -> Any:
         upper = dict(params["upper"])
         upper["convolutions"] = spread(jax.random.fold_in(key, 1), upper["convolutions"])
         params["upper"] = upper
+    if config.tracks:
+        tracks = dict(params["tracks"])
+        convolutions = {name: tracks[name] for name in ("convolutions", "out")}
+        params["tracks"] = tracks | spread(jax.random.fold_in(key, 2), convolutions)
     return params
 
 
@@ -144,6 +154,8 @@ def example_batch(config: PriorConfig, batch: int = 1) -> Batch:
         out["upper"] = jnp.zeros((batch, config.n_ctx // config.upper.ratio), jnp.int32)
     if config.lyrics:
         out["lyrics"] = jnp.zeros((batch, config.lyrics.tokens), jnp.int32)
+    for track in config.tracks.tracks if config.tracks else ():
+        out[track.array] = jnp.zeros((batch, config.n_ctx, track.places), jnp.int32)
     return out
 
 

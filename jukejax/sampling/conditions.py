@@ -1,4 +1,4 @@
-"""What windows are conditioned on: ids of label names, timing, and the lyrics of the window."""
+"""What windows are conditioned on: ids of label names, timing, lyrics and tracks of the window."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from jukejax.model_dir import ModelDir
 from jukejax.sampling.job import Item, Job
 from jukejax.text import lyrics as text
 from jukejax.text.labels import Vocabulary, labels_digest
+from jukejax.tracks import Tracks, require_known, window
 
 
 def label_ids(
@@ -69,6 +70,7 @@ class Conditions:
       config: of the prior.
       labels: label ids (N,) or (N, places) by name; none for a prior without labels.
       tokens: lyric tokens (n,) of each song; empty for a prior without lyrics.
+      tracks: of each song, by name.
       begin: sample of the songs that offsets count from.
       total: length of the songs in samples.
     """
@@ -76,6 +78,7 @@ class Conditions:
     config: PriorConfig
     labels: dict[str, np.ndarray]
     tokens: tuple[np.ndarray, ...]
+    tracks: tuple[Tracks, ...]
     begin: int
     total: int
 
@@ -87,12 +90,17 @@ class Conditions:
             batch["offset"] = np.full(count, self.begin + offset, np.int32)
         if self.config.lyrics:
             batch["lyrics"] = np.stack([text.window(x, *self._place(offset)) for x in self.tokens])
+        if along := self.config.tracks:
+            c, first = self.config, self.begin + offset
+            rows = [window(along, x, c.sample_rate, first, c.hop, c.n_ctx) for x in self.tracks]
+            batch |= {name: np.stack([row[name] for row in rows]) for name in along.arrays}
         return batch
 
     def songs(self, chosen: slice) -> Conditions:
         """The conditions of some of the songs."""
         labels = {name: x[chosen] for name, x in self.labels.items()}
-        return dataclasses.replace(self, labels=labels, tokens=self.tokens[chosen])
+        tokens, tracks = self.tokens[chosen], self.tracks[chosen]
+        return dataclasses.replace(self, labels=labels, tokens=tokens, tracks=tracks)
 
     def first_token(self, offset: int) -> int:
         """Number of the first song's first lyric token in a window; -k after k tokens of padding.
@@ -119,15 +127,17 @@ def conditions_of(
     config: PriorConfig,
     labels: dict[str, np.ndarray],
     lyrics: Sequence[str],
+    tracks: Sequence[Tracks],
     begin: int,
     total: int,
 ) -> Conditions:
-    """Conditions of songs with label ids and lyrics; see `Conditions`."""
+    """Conditions of songs with label ids, lyrics and tracks; see `Conditions`."""
     if config.lyrics is None:
         tokens = [np.zeros(0, np.int32)] * len(lyrics)
     else:
         tokens = [text.encode(x, config.lyrics.alphabet) for x in lyrics]
-    return Conditions(config, labels if config.labels else {}, tuple(tokens), begin, total)
+    labels = labels if config.labels else {}
+    return Conditions(config, labels, tuple(tokens), tuple(tracks), begin, total)
 
 
 def timing_note(config: PriorConfig, total: int) -> str:
@@ -155,7 +165,7 @@ def job_conditions(
     """Conditions of the songs of a job, whose sample is `samples` long.
 
     Raises:
-      DataError: a label that the model does not know.
+      DataError: a label, or an event of a track, that the model does not know.
       ConfigError: positions in the song do not fit into 32 bits.
     """
     labels = label_ids(config, vocabulary, job.items) if config.labels else {}
@@ -168,7 +178,26 @@ def job_conditions(
         )
     if note := timing_note(config, total):
         print(note)
-    return conditions_of(config, labels, [item.lyrics for item in job.items], begin, total)
+    tracks = [_tracks(config, item) for item in job.items]
+    lyrics = [item.lyrics for item in job.items]
+    return conditions_of(config, labels, lyrics, tracks, begin, total)
+
+
+def _tracks(config: PriorConfig, item: Item) -> Tracks:
+    """The tracks of a song that a prior reads.
+
+    Raises:
+      DataError: a top prior does not read a track that is given, or knows no such event.
+    """
+    given = {track.name: track.events for track in item.tracks}
+    read = [track.name for track in config.tracks.tracks] if config.tracks else []
+    unread = sorted(set(given) - set(read))
+    if unread and config.upper is None:
+        known = f"its tracks are {', '.join(read)}" if read else "it was trained without tracks"
+        raise DataError(f"the prior of level {config.level} reads no track {unread[0]!r}; {known}")
+    if config.tracks:
+        require_known(config.tracks, given, "the tracks to sample")
+    return given
 
 
 def check_labels(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from jukejax.config import ConfigError
+from jukejax.track_config import SongTrack
 
 Weights = Literal["float32", "bfloat16", "int8"]
 WEIGHTS: tuple[str, ...] = get_args(Weights)
@@ -19,9 +20,9 @@ SMALLEST = 1e-30  # temperature and top-p: logits divided by less, or less itsel
 
 @dataclass(frozen=True)
 class Item:
-    """One song: labels and lyrics, and how it is drawn where that differs from the job.
+    """One song: labels, lyrics and tracks, and how it is drawn where that differs from the job.
 
-    A year of 0 is unknown. Year and tags are for models trained with them.
+    A year of 0 is unknown. Year, tags and tracks are for models trained with them.
     """
 
     artist: str = ""
@@ -32,6 +33,7 @@ class Item:
     top_p: tuple[float, ...] = ()
     year: int = 0
     tags: tuple[str, ...] = ()
+    tracks: tuple[SongTrack, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from jukejax.model_dir import LoadedModel
 from jukejax.sampling import sound
 from jukejax.sampling.job import Item, Job, Options, only
 from jukejax.sampling.sample_dir import SampleDir, digest, read_job
+from jukejax.tracks import Tracks, song_tracks
 
 _KEPT = tuple(kind.option for kind in KINDS)  # labels of a song that is continued or upsampled
 
@@ -65,13 +66,18 @@ def open_source(path: Path, items: tuple[int, ...], model: LoadedModel) -> Sourc
 
 
 def make_request(
-    model: LoadedModel, options: Options, lyrics: str = "", prompt: np.ndarray | None = None
+    model: LoadedModel,
+    options: Options,
+    lyrics: str = "",
+    prompt: np.ndarray | None = None,
+    tracks: Tracks | None = None,
 ) -> Request:
     """What is to be sampled with a model.
 
     Args:
       lyrics: of the whole song.
       prompt: sound (S,) float32 in [-1, 1] at the model's sample rate that the songs begin with.
+      tracks: of the whole song, by name: phones, notes ...
 
     Raises:
       ConfigError: options contradict each other, or ask for what a sample directory lacks.
@@ -85,12 +91,14 @@ def make_request(
     if not all(map(math.isfinite, (options.at, *options.span))):
         raise ConfigError(f"at is {options.at} and span {options.span}; they must be numbers.")
     if options.continue_from is not None:
-        return _continued(model, options, lyrics, options.continue_from)
+        _kept(options, lyrics, tracks, "continue-from")
+        return _continued(model, options, options.continue_from)
     if options.upsample is not None:
-        return _upsampled(model, options, lyrics, options.upsample)
+        _kept(options, lyrics, tracks, "upsample")
+        return _upsampled(model, options, options.upsample)
     only(options, Options(), "item", "at", "span", why="needs --continue-from or --upsample")
     labels: dict[str, Any] = {kind.field: getattr(options, kind.option) for kind in KINDS}
-    song = Item(lyrics=lyrics, **labels)
+    song = Item(lyrics=lyrics, tracks=song_tracks(tracks or {}), **labels)
     job = new_job(options, (song,) * options.count, str(model.directory.path))
     if prompt is None:
         return Request(job, [])
@@ -143,9 +151,8 @@ def request_again(model: LoadedModel, file: Path, levels: tuple[int, ...] = ()) 
     return Request(job, given, {"origin": record.get("origin")})
 
 
-def _continued(model: LoadedModel, options: Options, lyrics: str, path: Path) -> Request:
+def _continued(model: LoadedModel, options: Options, path: Path) -> Request:
     """Songs of a directory, kept up to a time and continued."""
-    _kept(options, lyrics, "continue-from")
     only(options, Options(), "span", why="needs --upsample")
     source = open_source(path, options.item, model)
     rate, top = model.vqvae.config.sample_rate, source.hops[-1]
@@ -169,12 +176,11 @@ def _continued(model: LoadedModel, options: Options, lyrics: str, path: Path) ->
     return _begin(model, job, given, origin)
 
 
-def _upsampled(model: LoadedModel, options: Options, lyrics: str, path: Path) -> Request:
+def _upsampled(model: LoadedModel, options: Options, path: Path) -> Request:
     """The levels below those that a directory has, for a span of its songs.
 
     Where it has all levels, those below the top are sampled again.
     """
-    _kept(options, lyrics, "upsample")
     only(options, Options(), "total_seconds", why="cannot change in --upsample")
     only(options, Options(), "at", why="needs --continue-from")
     if options.seconds != Options().seconds:
@@ -212,8 +218,9 @@ def _items(source: Source, count: int) -> tuple[Item, ...]:
     return tuple(source.job.items[i] for i in source.items for _ in range(count))
 
 
-def _kept(options: Options, lyrics: str, way: str) -> None:
-    """Raises ConfigError where labels or lyrics are given to songs that have them already."""
+def _kept(options: Options, lyrics: str, tracks: Tracks | None, way: str) -> None:
+    """Raises ConfigError where labels, lyrics or tracks are given to songs that have them."""
     only(options, Options(), *_KEPT, why=f"cannot change in --{way}")
-    if lyrics:
-        raise ConfigError(f"--lyrics cannot change in --{way}.")
+    for name, value in (("lyrics", lyrics), ("tracks", tracks)):
+        if value:
+            raise ConfigError(f"--{name} cannot change in --{way}.")

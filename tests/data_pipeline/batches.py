@@ -31,9 +31,11 @@ def audio_batches(data, *, samples, batch_size, seed, downmix="random", **place)
     )
 
 
-def code_batches(folder, config, vocabulary, *, batch_size, seed, label_dropout=0.0, **place):
+def code_batches(
+    folder, config, vocabulary, *, batch_size, seed, label_dropout=0.0, track_dropout=0.0, **place
+):
     """Batches of windows of codes that a prior of this config reads."""
     experiment = PriorExperiment(
-        config, label_dropout, train=TrainConfig(batch=batch_size, seed=seed)
+        config, label_dropout, track_dropout, train=TrainConfig(batch=batch_size, seed=seed)
     )
     return code_loader.code_batches(folder, experiment, vocabulary, **place)

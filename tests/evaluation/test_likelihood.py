@@ -9,7 +9,15 @@ import numpy as np
 import oracle
 import pytest
 
-from jukejax.config import LabelsConfig, LyricsConfig, MeshConfig, PriorConfig, UpperConfig
+from jukejax.config import (
+    LabelsConfig,
+    LyricsConfig,
+    MeshConfig,
+    PriorConfig,
+    Track,
+    TracksConfig,
+    UpperConfig,
+)
 from jukejax.errors import CheckpointError
 from jukejax.evaluation import conditions, scoring
 from jukejax.models import prior
@@ -104,7 +112,8 @@ def test_another_songs_condition_is_the_next_songs_that_differs_at_the_nearest_p
 def test_a_replacement_changes_one_condition_alone():
     lyrics = LyricsConfig(tokens=4, width=4, depth=1, heads=1, blocks=2)
     labels = LabelsConfig(artists=4, genres=4, max_genres=2)
-    config = dataclasses.replace(TINY, lyrics=lyrics, labels=labels)
+    along = TracksConfig((Track("notes", ("60", "61")),), parts=2)
+    config = dataclasses.replace(TINY, lyrics=lyrics, labels=labels, tracks=along)
     rng = np.random.default_rng(0)
     windows = {
         "codes": rng.integers(0, 12, (6, 16)),
@@ -112,6 +121,7 @@ def test_a_replacement_changes_one_condition_alone():
         "artist": np.array([0, 0, 2, 2, 3, 3]),
         "genres": np.array([[0, -1]] * 2 + [[1, 2]] * 4),
         "lyrics": np.array([[0] * 4] * 2 + [[5] * 4] * 2 + [[6, 7, 0, 0]] * 2),
+        "track_notes": np.repeat([-2, -2, 0, 1, 2, 3], 16).reshape(6, 16, 1),
         "song": np.array([0, 0, 1, 1, 2, 2]),
         "place": np.array([0.0, 0.5] * 3),
     }
@@ -130,6 +140,8 @@ def test_a_replacement_changes_one_condition_alone():
         "unknown labels": {"artist", "genres"},
         "another song's lyrics": {"lyrics"},
         "no lyrics": {"lyrics"},
+        "another song's notes": {"track_notes"},
+        "no notes": {"track_notes"},
     }
     for name, key in (("shuffled codes", "codes"), ("shuffled upper codes", "upper")):
         assert np.array_equal(np.sort(found[name].windows[key]), np.sort(windows[key][:4]))
@@ -141,3 +153,6 @@ def test_a_replacement_changes_one_condition_alone():
     assert found["another song's lyrics"].rows.tolist() == [2, 3]  # song 0 is not sung
     assert (found["another song's lyrics"].windows["lyrics"] == [6, 7, 0, 0]).all()
     assert not found["no lyrics"].windows["lyrics"].any()
+    assert found["another song's notes"].rows.tolist() == [2, 3]  # song 0 has no such track
+    assert found["another song's notes"].windows["track_notes"][:, 0, 0].tolist() == [2, 3]
+    assert (found["no notes"].windows["track_notes"] == -2).all()

@@ -6,8 +6,22 @@ import oracle
 import pytest
 
 from jukejax import presets
-from jukejax.config import LabelsConfig, LyricsConfig, PriorConfig, UpperConfig
-from jukejax.models.conditioners import Labels, LyricEncoder, Upper, shift_right, timing_bins
+from jukejax.config import (
+    LabelsConfig,
+    LyricsConfig,
+    PriorConfig,
+    Track,
+    TracksConfig,
+    UpperConfig,
+)
+from jukejax.models.conditioners import (
+    Labels,
+    LyricEncoder,
+    Tracks,
+    Upper,
+    shift_right,
+    timing_bins,
+)
 
 F = np.float32
 
@@ -168,6 +182,30 @@ def test_upper_is_a_stack_of_convolutions(ratio, scaled):
         x = oracle.resnet(p[f"resnet_{i}"], x, [1, 2, 1], 3**-0.5 if scaled else 1.0)
         x = oracle.conv_up(p[f"up_{i}"], x)
     np.testing.assert_allclose(out, oracle.layer_norm(params["norm"], x), rtol=1e-4, atol=1e-4)
+
+
+def test_tracks_are_sums_of_embeddings_and_a_stack_of_convolutions():
+    tracks = TracksConfig(
+        (Track("phones", ("a", "b", "c")), Track("notes", ("60", "61"), places=2)),
+        parts=4, width=5, depth=3, dilation_growth=2, dilation_cycle=2,
+    )  # fmt: skip
+    config = PriorConfig(n_ctx=8, width=6, blocks=4, depth=1, codes=7, tracks=tracks)
+    phones = np.array([[0, 1, 3, -1, 4, 8, 11, -1], [-2] * 8], np.int32)[..., None]
+    notes = np.full((2, 8, 2), -1, np.int32)
+    notes[0, 2], notes[0, 3, 0], notes[1, 5] = [7, 1], 4, [0, 7]
+    module, batch = Tracks(config), {"track_phones": phones, "track_notes": notes}
+    p = oracle.random_params(lambda key: module.init(key, batch)["params"])
+    out = jax.jit(module.apply)({"params": p}, batch)
+    x = np.zeros((2, 8, 5))
+    for name, ids in (("phones", phones), ("notes", notes)):
+        for row, step, place in np.ndindex(ids.shape):
+            number = ids[row, step, place]
+            if number == -2:
+                x[row, step] += p[name][-1]  # the song has no such track
+            elif number >= 0:
+                x[row, step] += p[name][number // 4] + p[f"{name}_parts"][number % 4]
+    x = oracle.conv(p["out"], oracle.resnet(p["convolutions"], x, [1, 2, 1]))
+    np.testing.assert_allclose(out, oracle.layer_norm(p["norm"], x), rtol=1e-4, atol=1e-4)
 
 
 def test_lyrics_encoder():

@@ -13,7 +13,14 @@ import windows
 from jax import lax
 from windows import full
 
-from jukejax.config import LabelsConfig, LyricsConfig, PriorConfig, UpperConfig
+from jukejax.config import (
+    LabelsConfig,
+    LyricsConfig,
+    PriorConfig,
+    Track,
+    TracksConfig,
+    UpperConfig,
+)
 from jukejax.models.prior import Prior, init_params
 from jukejax.sampling.decode import decode_step, music, prefill
 from jukejax.sampling.draw import Control, choose
@@ -40,6 +47,10 @@ KINDS = {
         **BASE, depth=16, attn_order=12, labels=LABELS,
         lyrics=LyricsConfig(tokens=E, alphabet="v3", prefix=True),
     ),
+    "tracks": PriorConfig(
+        **BASE, depth=3, attn_order=2,
+        tracks=TracksConfig((Track("notes", ("60", "61"), places=2),), parts=2, width=4, depth=1),
+    ),
 }  # fmt: skip
 
 
@@ -54,6 +65,8 @@ def make_batch(config):
         batch["upper"] = rng.integers(0, CODES, (B, T // 4))
     if config.lyrics:
         batch["lyrics"] = rng.integers(0, 79, (B, E))
+    if config.tracks:
+        batch["track_notes"] = rng.integers(-1, 4, (B, T, 2))
     return {name: x.astype(np.int32) for name, x in batch.items()}
 
 

@@ -18,6 +18,8 @@ from jukejax.config import (
     PriorConfig,
     PriorExperiment,
     ReconstructionLoss,
+    Track,
+    TracksConfig,
     TrainConfig,
     VQVAEConfig,
     VQVAEExperiment,
@@ -57,9 +59,13 @@ CROSS = PriorExperiment(
     ),
     optimizer=OPTIMIZER, train=TRAIN,
 )  # fmt: skip
-# one kind of layer, scanned twice, with the lyrics as a prefix
+# one kind of layer, scanned twice, with the lyrics as a prefix, and with tracks
+TRACKS = TracksConfig((Track("notes", ("60", "61", "62"), places=2),), parts=3, width=4, depth=1)
 DENSE = replace(
-    CROSS, model=replace(CROSS.model, depth=2, attn_order=0, lyrics=PREFIX, tied_output=True)
+    CROSS,
+    model=replace(
+        CROSS.model, depth=2, attn_order=0, lyrics=PREFIX, tied_output=True, tracks=TRACKS
+    ),
 )
 # rows, columns, previous rows, and a layer that attends to the lyrics prefix
 PRIME = replace(DENSE, model=replace(DENSE.model, depth=16, attn_order=12))
