@@ -15,6 +15,8 @@ from jukejax.config import (
     Experiment,
     PriorConfig,
     PriorExperiment,
+    Track,
+    TracksConfig,
     VQVAEExperiment,
 )
 from jukejax.label_kinds import KINDS
@@ -96,21 +98,30 @@ def fit_alphabet(experiment: PriorExperiment, data: str | Path) -> PriorExperime
     return dataclasses.replace(experiment, model=model)
 
 
-def fit_tracks(experiment: PriorExperiment, data: str | Path) -> PriorExperiment:
+def fit_tracks(
+    experiment: PriorExperiment, data: str | Path, named: Sequence[str] = ()
+) -> PriorExperiment:
     """The experiment with the events of the data's tracks, where it names tracks without events.
 
+    Args:
+      named: NAME or NAME:PLACES of tracks, in place of the experiment's.
+
     Raises:
-      ConfigError: no song has such a track.
+      ConfigError: no song has such a track, or a name has another form.
     """
     config = experiment.model.tracks
-    if config is None or all(track.events for track in config.tracks):
+    if named:
+        tracks = _tracks(named)
+        config = dataclasses.replace(config, tracks=tracks) if config else TracksConfig(tracks)
+    if config is None:
         return experiment
     events: dict[str, set[str]] = {track.name: set() for track in config.tracks}
     for song in prepared_songs(data):
         for name in events.keys() & song.tracks.keys():
             events[name] |= {what for what, _, _ in song.tracks[name]}
-    for name in events:
-        if not events[name]:
+    for track in config.tracks:
+        name = track.name
+        if not (track.events or events[name]):
             raise ConfigError(
                 f"model.tracks has {name!r}, but no song of {data} has such a track. Name files "
                 "with it as tracks_file in the manifest, then prepare and encode again."
@@ -121,6 +132,17 @@ def fit_tracks(experiment: PriorExperiment, data: str | Path) -> PriorExperiment
     )
     model = dataclasses.replace(experiment.model, tracks=dataclasses.replace(config, tracks=fitted))
     return dataclasses.replace(experiment, model=model)
+
+
+def _tracks(named: Sequence[str]) -> tuple[Track, ...]:
+    """Tracks of NAME or NAME:PLACES."""
+    tracks = []
+    for text in named:
+        name, _, places = text.partition(":")
+        if places and not places.isdecimal():
+            raise ConfigError(f"--tracks {text}: give NAME or NAME:PLACES, such as notes:2.")
+        tracks.append(Track(name, places=int(places or 1)))
+    return tuple(tracks)
 
 
 def _in_order(events: Iterable[str]) -> tuple[str, ...]:

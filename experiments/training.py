@@ -46,6 +46,9 @@ class Training(Generic[E]):
     """A run, also an imported one, from whose averaged weights a new run starts."""
     labels: Path | None = None
     """Label names of a prior, if not those of the data: those of an imported model."""
+    tracks: tuple[str, ...] = ()
+    """Tracks of the songs that a prior is conditioned on, in place of its preset's: NAME, or
+    NAME:PLACES where several events sound at once (phones notes:2)."""
     profile: bool = False
     """Write a trace of five steps beside the TensorBoard files."""
     evaluate: tuple[str, ...] = ()
@@ -163,13 +166,15 @@ def _fitted(
     if isinstance(experiment, VQVAEExperiment):
         if training.labels:
             raise ConfigError(f"--labels {training.labels} is for priors; a VQ-VAE has no labels.")
+        if training.tracks:
+            raise ConfigError(f"--tracks {training.tracks[0]} is for priors; leave it out.")
         data.check_rate(experiment.model.sample_rate, folder)
         return experiment, None, {}
     vocabulary = Vocabulary.load(_label_file(training))
     info = codes_info(folder)
     data.check_codes(experiment.model, info, folder)
     experiment = data.fit_alphabet(data.fit_labels(experiment, vocabulary), folder)
-    experiment = data.fit_tracks(experiment, folder)
+    experiment = data.fit_tracks(experiment, folder, training.tracks)
     digest = labels_digest(vocabulary, experiment.model.labels)
     return experiment, vocabulary, {"fingerprint": info.fingerprint, "labels": digest}
 

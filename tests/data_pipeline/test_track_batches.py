@@ -63,6 +63,11 @@ def test_another_track_file_changes_the_manifest(folder):
 def test_events_are_those_of_the_data_numbers_by_value(fitted, folder):
     assert [track.events for track in fitted.tracks.tracks] == [("7", "60", "72"), ("aa",)]
     assert data.fit_tracks(PriorExperiment(fitted), folder / "codes").model == fitted
+    named = data.fit_tracks(PriorExperiment(), folder / "codes", ("notes:3", "phones")).model
+    assert [track.places for track in named.tracks.tracks] == [3, 1]
+    assert [t.events for t in named.tracks.tracks] == [t.events for t in fitted.tracks.tracks]
+    with pytest.raises(ConfigError, match="--tracks notes:x: give NAME or NAME:PLACES"):
+        data.fit_tracks(PriorExperiment(), folder / "codes", ("notes:x",))
     unknown = PriorConfig(n_ctx=64, blocks=4, tracks=TracksConfig((Track("chords"),)))
     with pytest.raises(ConfigError, match=r"no song of .* has such a track"):
         data.fit_tracks(PriorExperiment(unknown), folder / "codes")
