@@ -22,6 +22,7 @@ from experiments.benchmark.timing import measured, spent
 from jukejax import files, presets
 from jukejax.config import ConfigError, MeshConfig
 from jukejax.parallel.mesh import make_mesh
+from jukejax.training import digests
 from jukejax.training.checkpoint import Checkpoints, open_existing
 from jukejax.training.step import abstract_state
 from jukejax.training.tasks import make_task
@@ -78,12 +79,18 @@ def save(command: Command) -> dict[str, float]:
     return {"seconds": seconds, "handed_over": handed_over, "bytes": sum(x.nbytes for x in made)}
 
 
-def restore(command: Command) -> dict[str, float]:
-    """Restores them; seconds, and how many arrays differ from what was saved in any bit."""
+def restore(command: Command) -> dict[str, Any]:
+    """Compares digests, then restores; seconds of each, and arrays that differ in any bit.
+
+    The seconds of the restore include its own comparison of digests.
+    """
     mesh = MeshConfig(data=1, fsdp=command.devices // command.tensor, tensor=command.tensor)
     shapes = wanted(command, mesh)
-    began = time.perf_counter()
     with open_existing(command.folder, frugal=True) as checkpoints:
+        began = time.perf_counter()
+        damage = digests.damage(checkpoints.path / str(checkpoints.latest), ["params"])
+        compared = time.perf_counter() - began
+        began = time.perf_counter()
         params = jax.block_until_ready(checkpoints.restore({"params": shapes})["params"])
     seconds = time.perf_counter() - began
     bits = jnp.uint16 if command.dtype == "bfloat16" else jnp.uint32
@@ -95,7 +102,10 @@ def restore(command: Command) -> dict[str, float]:
     check = jax.jit(same, static_argnums=1)
     leaves = jax.tree.leaves(params)
     wrong = sum(not check(x, seed) for seed, x in enumerate(leaves))
-    return {"seconds": seconds, "arrays": len(leaves), "differ": wrong}
+    return {
+        **{"seconds": seconds, "digests": compared, "damage": damage},
+        **{"arrays": len(leaves), "differ": wrong},
+    }
 
 
 def run(command: Command) -> dict[str, Any]:
@@ -133,5 +143,7 @@ def lines(figures: dict[str, Any]) -> list[str]:
             for part in ("save", "restore")
         ),
         f"  training could continue after {save['handed_over']:.1f} s",
+        f"  digests compared in {restore['digests']:.1f} s of the restore, "
+        f"{restore['digests'] / restore['seconds']:.1%}: {restore['damage'] or 'no damage'}",
         f"  {restore['arrays']} arrays, of which {restore['differ']} differ in any bit",
     ]
