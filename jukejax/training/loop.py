@@ -104,7 +104,8 @@ def train(run: Run) -> TrainState:
         stop = stack.enter_context(StopSignal())
         clock, agree = Clock(run.workdir, run.experiment, first), distributed.Agreement(mesh)
         skips = Skips(t.max_skipped, run.workdir)
-        step_fn, eval_fn = make_train_step(task, run.experiment, mesh), make_eval_step(task, mesh)
+        step_fn = make_train_step(task, run.experiment, mesh)
+        eval_fn = make_eval_step(task, run.experiment, mesh)
         progress, means, metrics = Progress(t.steps, log), Means(), None
         trace = stack.enter_context(Trace(run.workdir, done)) if run.profile and first else None
 
@@ -174,12 +175,14 @@ def begin(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Iterator[Host
         step = jax.make_array_from_callback((), abstract.step.sharding, lambda _: np.int32(done))
         trees = checkpoints.restore(_trees(abstract))
         return TrainState(step=step, **trees), run.batches(done)
-    first = put_batch(mesh, next(run.batches(0)))
+    source = run.batches(0)
+    head = next(source)
+    source, first = itertools.chain([head], source), put_batch(mesh, head)
     if run.start_from is None:
-        return create_state(task, experiment, mesh, first), run.batches(0)
+        return create_state(task, experiment, mesh, first), source
     with open_existing(run.start_from) as other:
         trees = restore_grown(other, {"ema": abstract.ema, "extra": abstract.extra})
-    return adopt_state(task, experiment, mesh, first, **trees), run.batches(0)
+    return adopt_state(task, experiment, mesh, first, **trees), source
 
 
 def evaluate(

@@ -17,7 +17,7 @@ from jukejax.config import Experiment
 from jukejax.parallel.mesh import BATCH, COMPUTE, create_sharded, replicated, storage_shardings
 from jukejax.training.optimizer import make_optimizer, schedule, updates_done
 from jukejax.training.rounding import narrow, stored, widen
-from jukejax.training.tasks import Batch, Metrics, Task
+from jukejax.training.tasks import Batch, Metrics, Task, joined, microbatches
 
 
 class TrainState(NamedTuple):
@@ -73,7 +73,7 @@ def abstract_state(task: Task, experiment: Experiment, mesh: Mesh) -> TrainState
     boxed = jax.eval_shape(lambda k: _init(task, experiment, k), key)
     shardings = storage_shardings(mesh, boxed)
     trees = jax.tree.map(_sharded, nn.unbox(boxed), shardings)
-    first = jax.eval_shape(lambda: task.example(1))
+    first = jax.eval_shape(lambda: task.example(experiment.train.accumulate))
     extra = jax.eval_shape(task.extra, key, trees["params"], first)
     step = jax.ShapeDtypeStruct((), jnp.int32)
     step, extra = jax.tree.map(lambda x: _sharded(x, replicated(mesh)), (step, extra))
@@ -96,29 +96,22 @@ def gradients(
     """Gradients of a task's loss, its metrics and aux, computed in `parts` microbatches.
 
     Losses are means over examples, so those of the batch are the means over the microbatches. The
-    values per example in `aux` are returned in the order of the batch. A microbatch is every
-    `parts`-th row, so that each device splits the rows that it has.
+    values per example in `aux` are returned in the order of the batch.
     """
     grad = jax.grad(task.loss, has_aux=True)
     if parts == 1:
         return grad(state.params, state.extra, batch)
-    rows = jax.tree.leaves(batch)[0].shape[0] // parts
-
-    def cut(x: jax.Array) -> jax.Array:
-        return x.reshape(rows, parts, *x.shape[1:]).swapaxes(0, 1)
-
-    def join(x: jax.Array) -> jax.Array:  # (parts, rows * n, ...), n values per example
-        return x.reshape(parts, rows, -1, *x.shape[2:]).swapaxes(0, 1).reshape(-1, *x.shape[2:])
 
     def add(total: Any, part: Batch) -> tuple[Any, tuple[Metrics, Any]]:
         grads, others = grad(state.params, state.extra, part)
         return lax.with_sharding_constraint(jax.tree.map(jnp.add, total, grads), shardings), others
 
     total, (metrics, aux) = lax.scan(
-        add, jax.tree.map(jnp.zeros_like, state.params), jax.tree.map(cut, batch)
+        add, jax.tree.map(jnp.zeros_like, state.params), microbatches(batch, parts)
     )
     means = jax.tree.map(lambda x: x.mean(0), metrics)
-    return jax.tree.map(lambda g: g / parts, total), (means, jax.tree.map(join, aux))
+    rows = jax.tree.leaves(batch)[0].shape[0] // parts
+    return jax.tree.map(lambda g: g / parts, total), (means, joined(aux, rows))
 
 
 def jit_train_step(task: Task, experiment: Experiment, mesh: Mesh) -> jax.stages.Wrapped:
@@ -168,14 +161,31 @@ def make_train_step(
     return _under(mesh, jit_train_step(task, experiment, mesh))
 
 
-def make_eval_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Batch], Metrics]:
-    """The jitted step (state, batch) -> metrics of the loss of the averaged parameters."""
+def jit_eval_step(task: Task, experiment: Experiment) -> jax.stages.Wrapped:
+    """The jitted step (state, batch) -> metrics of the loss of the averaged parameters.
+
+    In as many microbatches as training, so that it needs no more memory.
+    """
+    parts = experiment.train.accumulate
 
     def step(state: TrainState, batch: Batch) -> Metrics:
-        with nn.logical_axis_rules(list(COMPUTE)):
-            return task.loss(widen(state.ema), state.extra, batch)[1][0]
+        def metrics(part: Batch) -> Metrics:
+            return task.loss(widen(state.ema), state.extra, part)[1][0]
 
-    return _under(mesh, jax.jit(step))
+        with nn.logical_axis_rules(list(COMPUTE)):
+            if parts == 1:
+                return metrics(batch)
+            each = lax.map(metrics, microbatches(batch, parts))
+            return jax.tree.map(lambda x: x.mean(0), each)
+
+    return jax.jit(step)
+
+
+def make_eval_step(
+    task: Task, experiment: Experiment, mesh: Mesh
+) -> Callable[[TrainState, Batch], Metrics]:
+    """`jit_eval_step`, called under its mesh."""
+    return _under(mesh, jit_eval_step(task, experiment))
 
 
 def _under(mesh: Mesh, jitted: jax.stages.Wrapped) -> Callable[[TrainState, Batch], Any]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jukejax.config import (
     Experiment,
@@ -24,6 +25,31 @@ from jukejax.training.losses import Bandwidth, bandwidth, vqvae_loss
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
+
+
+def microbatches(batch: Any, parts: int) -> Any:
+    """Arrays (B, ...) as (parts, B / parts, ...), for `lax.map` and `lax.scan`.
+
+    A microbatch is every `parts`-th row, so that each device splits the rows that it has.
+    """
+
+    def cut(x: jax.Array) -> jax.Array:
+        return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+
+    return jax.tree.map(cut, batch)
+
+
+def joined(values: Any, rows: int) -> Any:
+    """Values per example of microbatches of `rows` rows: (parts, rows * n, ...) -> (B * n, ...).
+
+    In the order of the batch; n values per example.
+    """
+
+    def join(x: jax.Array) -> jax.Array:
+        each = x.reshape(len(x), rows, -1, *x.shape[2:])
+        return each.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+
+    return jax.tree.map(join, values)
 
 
 class Task(NamedTuple):
@@ -44,14 +70,26 @@ class VQVAEExtra(NamedTuple):
     width: Bandwidth
 
 
-def vqvae_task(config: VQVAEConfig, samples: int) -> Task:
-    """A VQ-VAE on batches {"audio": (B, S, 1) float32}; S is `samples`."""
+def vqvae_task(config: VQVAEConfig, samples: int, parts: int = 1) -> Task:
+    """A VQ-VAE on batches {"audio": (B, S, 1) float32}; S is `samples`.
+
+    The first batch, which codebooks are drawn from, is encoded in `parts` microbatches.
+    """
+
+    def to_vectors(params: Any, audio: jax.Array, level: int) -> jax.Array:
+        """(B * T, E), all encoder outputs of a batch."""
+
+        def encode(part: jax.Array) -> jax.Array:
+            return vqvae.to_vectors(config, params, part, level).reshape(-1, config.emb_width)
+
+        if parts == 1:
+            return encode(audio)
+        return joined(lax.map(encode, microbatches(audio, parts)), len(audio) // parts)
 
     def extra(key: jax.Array, params: Any, batch: Batch) -> VQVAEExtra:
         books = []
         for level in range(config.levels):
-            x = vqvae.to_vectors(config, params, batch["audio"], level)
-            vectors = x.reshape(-1, config.emb_width)
+            vectors = to_vectors(params, batch["audio"], level)
             key_level = jax.random.fold_in(key, level)
             books.append(bottleneck.first_codes(key_level, vectors, config.codes))
         return VQVAEExtra(tuple(books), bandwidth(batch["audio"]))
@@ -107,6 +145,6 @@ def prior_task(config: PriorConfig) -> Task:
 def make_task(experiment: Experiment) -> Task:
     """The task of an experiment."""
     if isinstance(experiment, VQVAEExperiment):
-        return vqvae_task(experiment.model, experiment.samples)
+        return vqvae_task(experiment.model, experiment.samples, experiment.train.accumulate)
     assert isinstance(experiment, PriorExperiment)
     return prior_task(experiment.model)

@@ -73,7 +73,7 @@ def trained(experiment, steps=40):
     for _ in range(steps):
         state, metrics = step(state, batch)
         losses.append(float(metrics["loss"]))
-    averaged = make_eval_step(task, mesh)(state, batch)
+    averaged = make_eval_step(task, experiment, mesh)(state, batch)
     return losses, state, float(averaged["loss"])
 
 

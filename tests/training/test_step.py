@@ -4,6 +4,7 @@ import functools
 import itertools
 from dataclasses import replace
 
+import flax.linen as nn
 import jax
 import numpy as np
 import oracle
@@ -27,7 +28,14 @@ from jukejax.config import (
 from jukejax.models import prior
 from jukejax.parallel.mesh import make_mesh, put_batch
 from jukejax.training.optimizer import make_optimizer
-from jukejax.training.step import TrainState, abstract_state, make_eval_step, make_train_step
+from jukejax.training.step import (
+    TrainState,
+    abstract_state,
+    create_state,
+    jit_eval_step,
+    make_eval_step,
+    make_train_step,
+)
 from jukejax.training.tasks import make_task
 
 # A large eps: where a gradient is zero but for rounding (the biases of keys), Adam would blow the
@@ -232,7 +240,7 @@ def test_averages_and_counters(run, start):
 def test_evaluation_reads_the_averaged_parameters(run, start):
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     batch, state = put_batch(mesh, batches(DENSE)[0]), start(DENSE)
-    evaluate = make_eval_step(make_task(DENSE), mesh)
+    evaluate = make_eval_step(make_task(DENSE), DENSE, mesh)
     found = evaluate(state._replace(params=jax.tree.map(np.zeros_like, state.params)), batch)
     assert float(found["loss"]) == pytest.approx(run(DENSE, None)[0][1]["loss"], rel=1e-5)
     assert set(found) == {"loss", "bits_music", "bits_lyrics"}
@@ -288,3 +296,34 @@ def test_microbatches_do_what_the_whole_batch_does(run, start, experiment, parts
                 getattr(state, part),
                 getattr(expected, part),
             )
+
+
+@pytest.mark.parametrize("experiment", [DENSE, VQVAE], ids=["dense", "vqvae"])
+def test_microbatches_bound_evaluation_and_the_first_state_too(start, experiment):
+    """Equal numbers, and less temporary memory."""
+    mesh = make_mesh(MeshConfig(data=2), jax.devices()[:2])
+    whole, cut = (replace(experiment, train=replace(TRAIN, accumulate=n)) for n in (1, 4))
+    batch, state = put_batch(mesh, batches(experiment)[0]), start(experiment)
+    metrics, memory = [], []
+    for e in (whole, cut):
+        step = jit_eval_step(make_task(e), e)
+        with jax.set_mesh(mesh):
+            metrics.append(step(state, batch))
+            memory.append(step.lower(state, batch).compile().memory_analysis().temp_size_in_bytes)
+    assert metrics[0].keys() == metrics[1].keys()
+    for name, value in metrics[0].items():
+        assert float(metrics[1][name]) == pytest.approx(float(value), rel=1e-5), name
+    assert memory[1] < 0.6 * memory[0]
+    first, later = (create_state(make_task(e), e, mesh, batch).extra for e in (whole, cut))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), first, later)
+
+
+def test_microbatches_bound_the_encoding_that_codebooks_are_drawn_from():
+    memory = []
+    for parts in (1, 4):
+        model = replace(VQVAE.model, width=64)  # activations larger than the vectors
+        task = make_task(replace(VQVAE, model=model, train=replace(TRAIN, accumulate=parts)))
+        params = jax.eval_shape(task.init, jax.random.key(0))
+        extra = jax.jit(task.extra).lower(jax.random.key(1), nn.unbox(params), batches(VQVAE)[0])
+        memory.append(extra.compile().memory_analysis().temp_size_in_bytes)
+    assert memory[1] < 0.5 * memory[0]
