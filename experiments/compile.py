@@ -105,8 +105,9 @@ def main(arguments: list[str]) -> None:
     windows = command.windows if decode else None
     target = plans.Target(name, command.experiment, chips, windows, command.weights)
     plan = plans.fit(target, say) if command.fit else plans.make(target)
+    plan = plans.with_evaluation(target, plan)
     print(json.dumps(plan) if command.json else text.render(plan))
-    if not plan["fits"]:
+    if not (plan["fits"] and plan.get("evaluation", plan)["fits"]):
         sys.exit(1)
 
 

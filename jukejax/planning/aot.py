@@ -21,15 +21,16 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jukejax import costs
-from jukejax.config import ConfigError, Experiment, PriorExperiment
-from jukejax.parallel.mesh import check_batch, local_bytes, make_mesh
+from jukejax.config import ConfigError, Experiment, PriorExperiment, VQVAEExperiment
+from jukejax.parallel.mesh import check_batch, local_bytes, make_mesh, replicated
 from jukejax.planning import hlo_counts
 from jukejax.planning.topologies import CUDA, Topology
 from jukejax.planning.topologies import topology as topology
 from jukejax.sampling import loop
 from jukejax.sampling.draw import Control
 from jukejax.sampling.weights import converted
-from jukejax.training.step import abstract_batch, abstract_state, jit_train_step
+from jukejax.training.reconstruction import jit_rebuild, shown_chunks
+from jukejax.training.step import abstract_batch, abstract_state, jit_eval_step, jit_train_step
 from jukejax.training.tasks import make_task
 
 BETWEEN_HOSTS = "between hosts"
@@ -76,6 +77,26 @@ def lower_train(experiment: Experiment, topology: Topology) -> Program:
     step = jit_train_step(task, experiment, mesh)
     with jax.set_mesh(mesh):
         return Program(step.lower(state, batch), local_bytes((state, batch)), topology)
+
+
+def lower_evaluation(experiment: Experiment, topology: Topology) -> list[Program]:
+    """What a run computes between its steps: the held-out loss, and a VQ-VAE's reconstructions.
+
+    The arguments are the whole state of the run and the batch, which stay on the device.
+    """
+    mesh = make_mesh(experiment.mesh, topology.devices)
+    task = make_task(experiment)
+    state = abstract_state(task, experiment, mesh)
+    batch = abstract_batch(task, experiment, mesh)
+    with jax.set_mesh(mesh):
+        programs = [jit_eval_step(task, experiment).lower(state, batch)]
+        if isinstance(experiment, VQVAEExperiment):
+            samples = shown_chunks(experiment) * experiment.samples
+            joined = jax.ShapeDtypeStruct((1, samples, 1), jnp.float32, sharding=replicated(mesh))
+            rebuild = jit_rebuild(experiment.model, mesh)
+            programs.append(rebuild.lower(state.ema, state.extra.books, joined))
+    resident = local_bytes((state, batch))
+    return [Program(lowered, resident, topology) for lowered in programs]
 
 
 def lower_decode(

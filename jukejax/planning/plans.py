@@ -60,6 +60,24 @@ def make(target: Target, known: Plan | None = None) -> Plan:
     return of_compiled(target, fingerprint, aot.compile_program(program))
 
 
+def with_evaluation(target: Target, plan: Plan) -> Plan:
+    """A train step's plan with the memory of the run's evaluations, the largest of them.
+
+    A plan that has it, or is of decoding, is returned itself.
+    """
+    if target.windows is not None or "evaluation" in plan:
+        return plan
+    chip = target.topology.chip.memory
+    sizes = []
+    for program in aot.lower_evaluation(target.experiment, target.topology):
+        memory = aot.compile_program(program).memory
+        needed = memory.peak - memory.arguments  # temporaries and results
+        peak = program.arguments + needed if memory.fits else memory.peak
+        fits = memory.fits and peak <= chip
+        sizes.append({"temporaries": needed, "peak": peak, "fits": fits})
+    return {**plan, "evaluation": max(sizes, key=lambda size: size["peak"])}
+
+
 def _is_of(plan: Plan, fingerprint: str) -> bool:
     counted = plan["versions"].get("counts") == hlo_counts.VERSION
     return counted and plan["fingerprint"] == fingerprint

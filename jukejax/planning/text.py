@@ -56,6 +56,7 @@ def render(plan: Plan) -> str:
         *(_train_work(plan) if train else _decode_work(plan)),
         f"memory a device     arguments {_gib(m['arguments'])} + temporaries "
         f"{_gib(m['temporaries'])}: peak {_gib(m['peak'])} of {_gib(m['chip'])}; {verdict}",
+        *(_evaluation(plan["evaluation"], m["chip"]) if "evaluation" in plan else ()),
         *(f"  would help: {line}" for line in plan.get("advice", [])),
     ]
     if not plan["fits"]:
@@ -71,6 +72,14 @@ def render(plan: Plan) -> str:
     source = "charges by peaks" if CUDA in plan["versions"] else "compiler's cycles"
     lines += [f"{source:20}{shares}", f"bounds a {unit:11}{bounds}"]
     return "\n".join([*lines, *(_train_bound(plan) if train else _decode_bound(plan))])
+
+
+def _evaluation(size: Plan, chip: int) -> list[str]:
+    verdict = "fits" if size["fits"] else "DOES NOT FIT: --train.accumulate cuts its batch"
+    temporaries, peak = _gib(size["temporaries"]), _gib(size["peak"])
+    return [
+        f"evaluation          temporaries {temporaries}: peak {peak} of {_gib(chip)}; {verdict}"
+    ]
 
 
 def _train_work(plan: Plan) -> list[str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from jukejax.config import VQVAEExperiment
+from jukejax.config import VQVAEConfig, VQVAEExperiment
 from jukejax.models import vqvae
 from jukejax.parallel.mesh import replicated
 from jukejax.training.loop import Hook, Run
@@ -23,6 +23,16 @@ def shown_chunks(experiment: VQVAEExperiment) -> int:
     """How many chunks of a batch are shown: joined, each device rebuilds them in one piece."""
     fitting = int(SHOWN_SECONDS * experiment.model.sample_rate) // experiment.samples
     return min(experiment.train.batch, max(fitting, 1))
+
+
+def jit_rebuild(config: VQVAEConfig, mesh: Mesh) -> jax.stages.Wrapped:
+    """The jitted (params, books, audio (B, S, 1)) -> its reconstruction by level, replicated."""
+
+    def rebuild(params: Any, books: Any, x: jax.Array) -> list[jax.Array]:
+        codes = [vqvae.encode(config, params, books, x, i) for i in range(config.levels)]
+        return [vqvae.decode(config, params, books, z, i) for i, z in enumerate(codes)]
+
+    return jax.jit(rebuild, out_shardings=replicated(mesh))
 
 
 def reconstruction_hook(
@@ -40,10 +50,7 @@ def reconstruction_hook(
     joined = audio.reshape(1, -1, 1)
     original_shown = False
 
-    @functools.partial(jax.jit, out_shardings=replicated(run.mesh))
-    def rebuild(params: Any, books: Any, x: jax.Array) -> list[jax.Array]:
-        codes = [vqvae.encode(config, params, books, x, i) for i in range(config.levels)]
-        return [vqvae.decode(config, params, books, z, i) for i, z in enumerate(codes)]
+    rebuild = jit_rebuild(config, run.mesh)
 
     def show(writer: MetricsWriter, step: int, name: str, sound: np.ndarray) -> None:
         writer.audio(step, name, sound, config.sample_rate)

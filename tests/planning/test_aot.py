@@ -17,9 +17,11 @@ from jukejax.config import (
     PriorConfig,
     PriorExperiment,
     TrainConfig,
+    VQVAEConfig,
+    VQVAEExperiment,
 )
 from jukejax.parallel.mesh import make_mesh
-from jukejax.planning import aot, hlo_counts, plans
+from jukejax.planning import aot, hlo_counts, plans, text
 from jukejax.planning.aot import Memory, Topology
 from jukejax.training.step import abstract_batch, abstract_state
 from jukejax.training.tasks import make_task
@@ -268,3 +270,30 @@ def test_a_step_compiles_for_gpus_of_two_hosts():
     small = replace(topology, chip=replace(topology.chip, memory=10**5))
     done = aot.compile_program(replace(program, topology=small))
     assert not done.memory.fits and done.memory.available == 10**5
+
+
+@pytest.mark.parametrize("kind", ["prior", "vqvae"])
+def test_plans_of_training_count_the_evaluation(here, monkeypatch, kind):
+    def compiled(program):
+        return aot.Compiled(aot._memory(program.lowered.compile()), "")
+
+    monkeypatch.setattr(aot, "compile_program", compiled)
+    vqvae = VQVAEExperiment(
+        model=VQVAEConfig(downs=(2,), multipliers=(1,), width=8, depth=1, emb_width=4, codes=16),
+        samples=65_536, train=TrainConfig(batch=16),
+    )  # fmt: skip
+    experiment = PRIOR if kind == "prior" else vqvae
+    target = plans.Target(kind, experiment, here)
+    plan = plans.with_evaluation(target, {"what": "train"})
+    size = plan["evaluation"]
+    arguments = aot.lower_train(experiment, here).arguments
+    assert size["fits"] and size["peak"] == arguments + size["temporaries"]
+    assert plans.with_evaluation(target, plan) is plan
+    if kind == "vqvae":  # what a device rebuilds of all shown chunks, in float32
+        assert size["temporaries"] > 4 * 8 * 16 * experiment.samples
+    tiny = replace(here, chip=replace(here.chip, memory=arguments))
+    plan = plans.with_evaluation(replace(target, topology=tiny), {"what": "train"})
+    assert not plan["evaluation"]["fits"]
+    assert "DOES NOT FIT: --train.accumulate" in text._evaluation(plan["evaluation"], arguments)[0]
+    decode = replace(target, windows=1)
+    assert "evaluation" not in plans.with_evaluation(decode, {"what": "decode"})
