@@ -101,10 +101,10 @@ class Plan:
         songs = split.songs[split.starts[shard] : split.starts[shard + 1]]
         return ShardTask(self.out, name, shard, split.shards, songs, *decoding)
 
-    def seconds(self, index: int) -> float:
-        """Estimated length of all songs of a shard."""
+    def songs(self, index: int) -> int:
+        """How many songs a shard has."""
         _, split, shard = self._place(index)
-        return float(split.seconds[split.starts[shard] : split.starts[shard + 1]].sum())
+        return int(split.starts[shard + 1] - split.starts[shard])
 
     def _place(self, index: int) -> tuple[str, SplitPlan, int]:
         """The name and plan of a shard's split, and the shard's number there."""

@@ -151,10 +151,8 @@ def run_tasks(plan: Plan, workers: int, show_progress: bool) -> None:
       DataError: a process died.
     """
     pending = np.array([i for i, task in enumerate(plan) if task.finished() is None], np.int32)
-    total = sum(plan.seconds(i) for i in pending)
-    with tqdm(
-        total=total, unit="s", unit_scale=True, desc="prepare", disable=not show_progress
-    ) as bar:
+    total = sum(plan.songs(i) for i in pending)
+    with tqdm(total=total, unit="song", desc="prepare", disable=not show_progress) as bar:
         if workers == 1 or len(pending) < 2:
             for i in pending:
                 build_shard(plan[i], bar.update)
@@ -163,7 +161,7 @@ def run_tasks(plan: Plan, workers: int, show_progress: bool) -> None:
         for i, _ in zip(
             pending, results(build_shard, tasks, min(workers, len(pending))), strict=True
         ):
-            bar.update(plan.seconds(i))
+            bar.update(plan.songs(i))
 
 
 def finish(out: Path, plan: Plan, listed: Manifest, min_count: int = 1) -> Report:

@@ -8,7 +8,6 @@ import numpy as np
 
 from data_pipeline import audio, records
 from data_pipeline.contents import contents
-from data_pipeline.manifest import guess_seconds
 from data_pipeline.plan import ShardTask
 from jukejax.errors import DataError
 
@@ -16,14 +15,12 @@ IN_MEMORY = 64 << 20  # bytes of decoded sound: six minutes; longer songs wait i
 _FRAME = 4  # bytes of a stereo sample
 
 
-def build_shard(
-    task: ShardTask, progress: Callable[[float], object] = lambda done: None
-) -> dict[str, Any]:
+def build_shard(task: ShardTask, progress: Callable[[], object] = lambda: None) -> dict[str, Any]:
     """Decodes the songs of a shard and writes it, then its note; returns the note.
 
     Args:
       task: the shard.
-      progress: called after each song with its estimated seconds.
+      progress: called after each song.
 
     A song that cannot be decoded is listed in the note with the reason; the others are written.
     Songs that hold more than their headers declare are remarks of the note.
@@ -54,7 +51,7 @@ def build_shard(
                         pcm = np.frombuffer(data, np.int16).reshape(-1, 2)
                         example = {"id": song.id, "offset": offset, "n_samples": n_samples}
                         yield example | {"audio": pcm}
-            progress(guess_seconds(song))
+            progress()
 
     records.write_shard(task.path, examples())
     more = {"remarks": remarks} if remarks else {}

@@ -380,3 +380,16 @@ def test_two_builds_in_a_folder_are_refused(library, tmp_path):
         with pytest.raises(FolderInUse, match="out is being written by process"):
             build(library[0], tmp_path / "out")
         assert [path.name for path in (tmp_path / "out").iterdir()] == [locks.NAME]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_bar_counts_songs(tmp_path, capsys, workers):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(5):
+        write_song(folder / f"{number}.wav", 1.1, seed=number)
+    lines = [{"id": str(i), "audio": f"{i}.wav", "artist": str(i)} for i in range(5)]
+    manifest = write_lines(folder / "songs.jsonl", lines)
+    prepare.build(manifest, tmp_path / "out", workers=workers)
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert "prepare: 100%" in last and " 5/5 " in last and "song" in last
