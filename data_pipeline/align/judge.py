@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data_pipeline.align import sphinx
+from data_pipeline.align.voice import Sound
 
 SHUFFLES = 8
 LEAST_ADHERENCE = 0.4  # chosen on rendered songs (`jukejax benchmark alignment`)
@@ -28,6 +29,33 @@ class Scores:
     def aligned(self) -> bool:
         """Whether the words score clearly better than every shuffle."""
         return self.adherence >= LEAST_ADHERENCE
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Times of words, None for those without pronunciation, and how well they fit."""
+
+    times: tuple[tuple[float, float] | None, ...]
+    scores: Scores
+
+
+def place_words(sound: Sound, plain: Sequence[str]) -> Placed | str:
+    """Aligns and scores the words of a sound (N,) at 16 kHz; the reason where that fails.
+
+    Args:
+      plain: the words as of `jukejax.text.transliterate.spoken`.
+    """
+    known = sphinx.known(plain)
+    words = [word for word, is_known in zip(plain, known, strict=True) if is_known]
+    if not words:
+        return "no word could be pronounced"
+    samples = sphinx.pcm(sound)
+    path = sphinx.best_path(samples, words)
+    if path is None:
+        return "no path"
+    times = iter(path.times)
+    placed = tuple(next(times) if is_known else None for is_known in known)
+    return Placed(placed, score_words(samples, words, path.score))
 
 
 def score_words(samples: bytes, words: Sequence[str], score: float) -> Scores:

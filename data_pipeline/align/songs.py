@@ -26,6 +26,7 @@ from data_pipeline.align.voice import RATE, SEPARATORS, Sound, voice
 from data_pipeline.manifest import Song, read_manifest, write_manifest
 from jukejax import files
 from jukejax.errors import DataError
+from jukejax.text.transliterate import spoken
 from jukejax.text.word_times import Word
 
 ALIGNERS = ("pocketsphinx", *external.ALIGNERS)
@@ -76,7 +77,7 @@ def fallback(reason: str) -> Aligned:
 def align_song(song: Song, options: Options) -> Aligned:
     """Aligns one song; DataError if its sound cannot be read or a tool fails."""
     printed = text.lyric_words(song.lyrics)
-    plain = [text.spoken(word) for word in printed]
+    plain = [spoken(word) for word in printed]
     if song.lines:
         return _within_lines(song, options)
     if not any(plain):
@@ -106,7 +107,7 @@ def _within_lines(song: Song, options: Options) -> Aligned:
         return fallback(f"a line starts at {starts[-1]:g} s, but the song ends at {seconds:.1f} s")
     spans = list(zip(starts, [*starts[1:], seconds], strict=True))
     lines = [line.split() for line, _ in song.lines]
-    plain = [[text.spoken(word) for word in line] for line in lines]
+    plain = [[spoken(word) for word in line] for line in lines]
     every = [word for line in plain for word in line]
     if options.aligner == "pocketsphinx" or not any(every):
         placed = [_line_times(sound, *span, line) for span, line in zip(spans, plain, strict=True)]
@@ -139,20 +140,14 @@ def _line_times(sound: Sound, start: float, end: float, plain: Sequence[str]) ->
 def _with_sphinx(
     sound: Sound, plain: Sequence[str]
 ) -> tuple[external.Times | None, dict[str, Any]]:
-    known = sphinx.known(plain)
-    words = [word for word, is_known in zip(plain, known, strict=True) if is_known]
-    if not words:
-        return None, {"reason": "no word could be pronounced"}
-    samples = sphinx.pcm(sound)
-    path = sphinx.best_path(samples, words)
-    if path is None:
-        return None, {"reason": "no path"}
-    scored = judge.score_words(samples, words, path.score)
+    placed = judge.place_words(sound, plain)
+    if isinstance(placed, str):
+        return None, {"reason": placed}
+    scored = placed.scores
     scores = {"score": round(scored.score, 4), "adherence": round(scored.adherence, 4)}
     if not scored.aligned:
         return None, {"reason": "shuffled lyrics fit nearly as well", **scores}
-    times = iter(path.times)
-    return [next(times) if is_known else None for is_known in known], scores
+    return list(placed.times), scores
 
 
 def _with_tool(

@@ -61,6 +61,15 @@ def known(words: Sequence[str]) -> list[bool]:
     return out
 
 
+def phones(words: Sequence[str]) -> list[list[str]]:
+    """The phones of each word in the CMU dictionary's symbols; none where `known` is False."""
+    decoder = _decoder()
+    return [
+        decoder.lookup_word(word).split() if is_known else []
+        for word, is_known in zip(words, known(words), strict=True)
+    ]
+
+
 def pcm(sound: Sound) -> bytes:
     """Sound (N,) as little-endian int16, scaled to a fixed peak."""
     scaled = sound * (_PEAK / max(float(np.abs(sound).max()), 1e-9))

@@ -1,4 +1,4 @@
-"""Words of lyrics: as printed, as spoken, and their pronunciations."""
+"""Words of lyrics as printed, their pronunciations and the gaps between their times."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 
 from jukejax.errors import DataError
 from jukejax.text.lyric_files import LETTER_S, parse_lyrics, spread
-from jukejax.text.transliterate import to_ascii
 from jukejax.text.word_times import Word
 
 # espeak's IPA for American English in the phones of the CMU dictionary; longest first.
@@ -30,12 +29,6 @@ _SILENT = set("ˈˌːˑ .-_\u0361\u200d")
 def lyric_words(lyrics: str) -> list[str]:
     """The words of lyrics as printed, without headings such as "[Chorus]"."""
     return parse_lyrics(lyrics).text.split()
-
-
-def spoken(word: str) -> str:
-    """The word as in a dictionary, lower case; "" if it has no Latin letters."""
-    plain = re.sub(r"[^a-z']", "", to_ascii(word.replace("’", "'")).lower())
-    return plain.strip("'")
 
 
 def arpabet(ipa: str) -> str | None:

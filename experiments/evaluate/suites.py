@@ -61,6 +61,7 @@ class Evaluation:
 def run(asked: Evaluation) -> dict[str, Any]:
     """The results by suite; errors as of `jukejax.evaluation.suites.run`."""
     from experiments.evaluation_data import PreparedAudio, PreparedCodes
+    from experiments.word_aligner import WordAligner
     from jukejax.evaluation.subject import Generate, Subject
     from jukejax.evaluation.suites import run as run_suites
     from jukejax.model_dir import read_model_dir
@@ -75,6 +76,7 @@ def run(asked: Evaluation) -> dict[str, Any]:
         asked.batch,
         asked.samples,
         Generate(asked.generate, asked.generate_seconds, asked.embedder),
+        WordAligner,
     )
     return run_suites(asked.suites, subject)
 

@@ -7,6 +7,7 @@ piano from 27.5 Hz on. T frames.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from jukejax.evaluation.wheels import BASIC_PITCH
 
 RATE, HOP, WINDOW, EDGE = 22_050, 256, 43_844, 15  # EDGE: frames dropped at each end of a window
 ACTIVE, ONSET = 0.3, 0.5
+LOWEST = 21  # MIDI number of the first key
+Note = tuple[float, float, int]  # start and end in seconds, MIDI number
 _FILE = "basic_pitch/saved_models/icassp_2022/nmp.onnx"
 
 
@@ -46,6 +49,38 @@ def activations(sound: NDArray[Any], rate: int) -> tuple[NDArray[Any], NDArray[A
     return note, onset
 
 
+def _begins(onset: NDArray[Any]) -> NDArray[np.bool_]:
+    """Peaks over time (T, 88) of the probability of an onset, above 0.5."""
+    padded = np.pad(onset, ((1, 1), (0, 0)))
+    return (onset > ONSET) & (onset > padded[:-2]) & (onset >= padded[2:])
+
+
+def transcribe(sound: NDArray[Any], rate: int) -> list[Note]:
+    """The notes of a mono sound (S,), from a peak of the onset until the key no longer sounds."""
+    note, onset = activations(sound, rate)
+    begins, notes = _begins(onset), []
+    for key in range(88):
+        for frame in np.flatnonzero(begins[:, key]):
+            ended = (note[frame + 1 :, key] <= ACTIVE) | begins[frame + 1 :, key]
+            length = 1 + (int(ended.argmax()) if ended.any() else len(ended))
+            notes.append((frame * HOP / RATE, (frame + length) * HOP / RATE, LOWEST + key))
+    return sorted(notes)
+
+
+def note_f1(true: Sequence[Note], heard: Sequence[Note]) -> float:
+    """F1 of notes heard: right where the pitch is and the onset within 50 ms (mir_eval's COnP)."""
+    import mir_eval
+
+    if not true or not heard:
+        return 0.0
+    (a, of_a), (b, of_b) = ((np.array(x)[:, :2], np.array(x)[:, 2]) for x in (true, heard))
+    hertz = [mir_eval.util.midi_to_hz(pitch) for pitch in (of_a, of_b)]
+    scores = mir_eval.transcription.precision_recall_f1_overlap(
+        a, hertz[0], b, hertz[1], offset_ratio=None
+    )
+    return float(scores[2])
+
+
 def describe(sound: NDArray[Any], rate: int) -> dict[str, Any]:
     """ "pitch_classes" (12 shares from C on), "notes_per_second" and "polyphony" of a sound.
 
@@ -54,10 +89,9 @@ def describe(sound: NDArray[Any], rate: int) -> dict[str, Any]:
     """
     note, onset = activations(sound, rate)
     active = note > ACTIVE
-    padded = np.pad(onset, ((1, 1), (0, 0)))
-    begins = (onset > ONSET) & (onset > padded[:-2]) & (onset >= padded[2:])
+    begins = _begins(onset)
     keys = active.sum(axis=0)
-    classes = np.bincount((np.arange(88) + 21) % 12, weights=keys, minlength=12)
+    classes = np.bincount((np.arange(88) + LOWEST) % 12, weights=keys, minlength=12)
     count = active.sum(axis=1)
     return {
         "pitch_classes": (classes / max(1, keys.sum())).tolist(),

@@ -1,7 +1,8 @@
 """The suite `reconstruction`: how well does the VQ-VAE rebuild held-out songs?
 
-Spectral convergence and SI-SDR of whole songs (`fidelity`), codebook use, and excerpts compared
-with Opus and MP3 (`excerpts`), each by level.
+Spectral convergence and SI-SDR of whole songs (`fidelity`), codebook use, excerpts compared
+with Opus and MP3 (`excerpts`), and the words, notes and kind of sound that survive (`round_trip`),
+each by level.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import functools
 import jax
 from tqdm import tqdm
 
-from jukejax.evaluation import excerpts, fidelity
+from jukejax.evaluation import excerpts, fidelity, round_trip
 from jukejax.evaluation.pages import plots
 from jukejax.evaluation.results import Columns, Figure, Score, Table
 from jukejax.evaluation.subject import Lacking, Result, Subject, Suite, held_out_songs
@@ -37,6 +38,7 @@ def measure(subject: Subject) -> Result:
         result["counted"], counts = subject.codes.token_counts(level, vqvae.config.codes)
         result["levels"][level] |= fidelity.codebook_use(counts)
     result["seconds"] = result["samples"] / vqvae.config.sample_rate
+    result["round_trip"] = round_trip.measure(subject, songs)
     try:
         return result | {"beside": excerpts.measure(subject, list(songs))}
     except Lacking as error:
@@ -62,7 +64,11 @@ def tables(result: Result) -> list[Table]:
         "entropy bits": "{entropy_bits:.2f}",
         "perplexity": "{perplexity:.0f}",
     }
-    return [Table.of(title, columns, result["levels"]), *_codec_tables(result["beside"])]
+    return [
+        Table.of(title, columns, result["levels"]),
+        *_codec_tables(result["beside"]),
+        *round_trip.tables(result["round_trip"]),
+    ]
 
 
 def _codec_tables(beside: Result) -> list[Table]:
@@ -72,7 +78,7 @@ def _codec_tables(beside: Result) -> list[Table]:
         f"The same {beside['count']} excerpts ({beside['seconds']:.0f} s) by the VQ-VAE and by "
         "codecs at the nearest bitrate that they allow. kb/s: of codes log2(codebook) bits each; "
         "of codecs the size of the files. Mel and STFT distance as descript-audio-codec defines "
-        "them: lower is better."
+        "them, and log-spectral distance (LSD): lower is better."
     )
     columns: Columns = {
         "": "{system}",
@@ -81,6 +87,7 @@ def _codec_tables(beside: Result) -> list[Table]:
         "SI-SDR dB": "{si_sdr_db:.2f}",
         "mel": "{mel:.2f}",
         "STFT": "{stft:.2f}",
+        "LSD dB": "{log_spectral_db:.2f}",
     }
     return [Table.of(title, columns, beside["excerpts"])]
 
@@ -105,9 +112,9 @@ def figures(result: Result) -> list[Figure]:
 
 
 def scores(result: Result) -> list[Score]:
-    """Both figures of every level, by song; each song counts the same."""
+    """Figures of every level, by song where they are of songs."""
     kinds = (("spectral_convergence_db", "SC dB", "lower"), ("si_sdr_db", "SI-SDR dB", "higher"))
-    return [
+    by_level = [
         Score(
             f"level {row['level']}: {name}",
             row[key],
@@ -117,15 +124,20 @@ def scores(result: Result) -> list[Score]:
         for index, row in enumerate(result["levels"])
         for key, name, better in kinds
     ]
+    return by_level + round_trip.scores(result["round_trip"])
 
 
 SUITE = Suite(
     title="Reconstruction",
-    about="How well the VQ-VAE rebuilds held-out songs from the codes of each level.",
+    about=(
+        "How well the VQ-VAE rebuilds held-out songs from the codes of each level: their sound, "
+        "and the words and notes that can still be heard."
+    ),
     measure=measure,
     tables=tables,
     figures=figures,
     scores=scores,
     needs=("vqvae", "codes", "songs"),
-    definition=2,
+    source=lambda subject: {"round_trip": round_trip.measures(subject)},
+    definition=3,
 )

@@ -17,6 +17,7 @@ from jukejax.config import PriorConfig
 from jukejax.errors import CheckpointError, DataError
 from jukejax.evaluation.data import Codes, Song, Songs
 from jukejax.evaluation.results import Figure, Score, Table
+from jukejax.evaluation.words import Aligner
 from jukejax.model_dir import LoadedPrior, LoadedVQVAE, ModelDir, load_vqvae
 from jukejax.parallel.mesh import batch_ways
 from jukejax.text.labels import Vocabulary
@@ -52,6 +53,7 @@ class Subject:
         batch: int = 8,
         samples: tuple[Path, ...] = (),
         generate: Generate | None = None,
+        aligner: Callable[[], Aligner] | None = None,
     ) -> None:
         """Names what is evaluated.
 
@@ -60,11 +62,14 @@ class Subject:
           songs, codes: the same songs as sound and as codes of the model's VQ-VAE.
           batch: windows that a prior reads at once, rounded up to what the mesh divides.
           samples: sample directories.
+          aligner: makes the forced alignment that `reconstruction` judges words with; without it
+            nothing of `round_trip` is measured.
         """
         ways = batch_ways(mesh)
         self.directory, self.mesh, self.out = directory, mesh, out
         self.batch = -(-batch // ways) * ways
         self.samples, self.generate = samples, generate or Generate()
+        self.aligner = aligner
         self._songs, self._codes = songs, codes
         self.once: Callable[[str, Callable[[], Any]], Any] = lambda key, compute: compute()
         """`once(key, compute)`: the value of compute(), as JSON, kept until the suite is done, so

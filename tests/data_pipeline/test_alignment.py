@@ -10,6 +10,7 @@ from sounds import write_song
 from data_pipeline.align import external, text, voice
 from data_pipeline.manifest import Song
 from jukejax.errors import DataError
+from jukejax.text.transliterate import spoken
 
 # From the tools' documentation and their users' files: they have not been run here.
 AUTOLYRIX = "9.69 10.53 NO\n10.53 11.52 MORE\n11.52 12.03 BREATH*\n12.03 12.81 CARE\n"
@@ -67,7 +68,7 @@ def test_headings_are_not_sung():
     [("Bonnie,", "bonnie"), ("'Tis", "tis"), ("o’er", "o'er"), ("naïve", "naive"), ("--", "")],
 )
 def test_spoken_form(word, wanted):
-    assert text.spoken(word) == wanted
+    assert spoken(word) == wanted
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,23 @@ def test_distances_are_dacs_definitions_in_float64():
     found, truth = distances(x, y, RATE), wanted(x, y)
     for name in ("mel", "stft"):
         assert found[name] == pytest.approx(truth[name], rel=1e-5)
-    assert distances(x, x, RATE) == {"mel": 0.0, "stft": 0.0}
+    assert distances(x, x, RATE) == {"mel": 0.0, "stft": 0.0, "log_spectral_db": 0.0}
+
+
+def test_log_spectral_distance_of_another_loudness_is_that_in_decibels():
+    x = sound()
+    assert distances(x, 0.5 * x, RATE)["log_spectral_db"] == pytest.approx(6.0206, abs=1e-3)
+    a, b = x, 0.8 * sound(seed=1)
+    decibels = []
+    for signal in (a, b):
+        padded = np.pad(signal.astype(np.float64), 1024, mode="reflect")
+        _, _, z = scipy.signal.stft(
+            padded, nperseg=2048, noverlap=1536, boundary=None, padded=False
+        )
+        power = np.abs(z * scipy.signal.get_window("hann", 2048).sum())
+        decibels.append(20 * np.log10(np.maximum(power, 1e-5)))
+    wanted = np.sqrt(np.mean((decibels[0] - decibels[1]) ** 2, axis=0)).mean()
+    assert distances(a, b, RATE)["log_spectral_db"] == pytest.approx(wanted, rel=1e-4)
 
 
 @pytest.mark.parametrize(("codec", "kbps"), [("Opus", 48), ("MP3", 16)])

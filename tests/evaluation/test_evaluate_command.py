@@ -275,6 +275,8 @@ def test_scores_by_song_have_the_mean_that_the_table_shows(evaluated):
     for name in ("reconstruction", "likelihood"):
         result = json.loads((evaluated[0] / f"{name}.json").read_text())["result"]
         scores = SUITES[name].scores(result)
+        if result.get("round_trip"):  # where its weights are at hand
+            scores = [score for score in scores if score.name.endswith(" dB")]
         assert len(scores) == {"reconstruction": 6, "likelihood": 2}[name]
         for score in scores:
             values, weights = np.array(list(score.by_song.values())).T
