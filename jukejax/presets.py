@@ -144,10 +144,11 @@ def songs_vqvae() -> VQVAEExperiment:
             depth=5,
             dilation_growth=2,
             emb_width=32,
+            restart_threshold=0.2,
             normalized=True,
             frames=FramesConfig(),
             loss=ReconstructionLoss(
-                l2=0.0, linf=0.0, linf_k=1, multispectral=0.1, mel=1.0, frames=1.0, commit=0.05
+                l2=0.0, linf=0.0, linf_k=1, multispectral=0.0, mel=1.0, frames=1.0, commit=0.05
             ),
         ),
         samples=22_016,

@@ -111,7 +111,7 @@ def inverse(z: jax.Array, hop: int) -> jax.Array:
     x = by_device(lambda z: jnp.fft.irfft(z, n), z) * (_hann(n) * (2.0 / parts))
     x = x.reshape(*x.shape[:2], parts, hop)
     shifted = (jnp.pad(x[:, :, i], ((0, 0), (i, parts - 1 - i), (0, 0))) for i in range(parts))
-    y = sum(shifted, jnp.zeros(())).reshape(len(z), -1)
+    y = sum(shifted, jnp.zeros(())).reshape(z.shape[0], -1)
     border = (n - hop) // 2
     return y[:, border : border + frames * hop]
 

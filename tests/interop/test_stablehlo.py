@@ -23,6 +23,7 @@ from safetensors.numpy import load_file
 from experiments import convert as command
 from jukejax import presets
 from jukejax.config import (
+    FramesConfig,
     LabelsConfig,
     LyricsConfig,
     PriorConfig,
@@ -209,6 +210,28 @@ def test_a_vqvae_encodes_and_decodes_alike(autoencoder, vqvae_calls, level, size
     sound = own(vqvae.decode)(VQVAE, *autoencoder, codes, level)[..., 0]
     again = vqvae_calls[f"decode_level_{level}"](codes)
     np.testing.assert_allclose(again, sound, rtol=1e-5, atol=1e-6)
+    assert again.shape == audio.shape and np.std(again) > 1e-3
+
+
+def test_a_vqvae_of_frames_encodes_and_decodes_alike():
+    config = VQVAEConfig(
+        downs=(1,), multipliers=(1,), width=4, depth=1, emb_width=3, codes=CODES,
+        normalized=True, frames=FramesConfig(hop=4, bands=5, window=32, synthesis=16),
+    )  # fmt: skip
+    params = oracle.random_params(lambda key: vqvae.init_params(config, key), scale=1.0)
+    audio = np.random.default_rng(2).uniform(-1, 1, (2, 256)).astype(np.float32)
+    vectors = jax.jit(lambda x: vqvae.to_vectors(config, params, x, 0))(audio[..., None])
+    books = (restored_book(vectors[0, :CODES], 1),)
+    weights = flat({**params, "codebooks": {"0": books[0].codes}})
+    made = dict(stablehlo.vqvae_artefacts(config))
+    codes = revived(made["encode_level_0"])(weights, audio)
+    own = functools.partial(jax.jit, static_argnums=(0, 4))
+    expected = own(vqvae.encode)(config, params, books, audio[..., None], 0)
+    np.testing.assert_array_equal(codes, expected)
+    assert codes.shape == (2, 32) and len(np.unique(codes)) > 3
+    sound = own(vqvae.decode)(config, params, books, codes, 0)[..., 0]
+    again = revived(made["decode_level_0"])(weights, codes)
+    np.testing.assert_allclose(again, sound, rtol=1e-5, atol=1e-5)
     assert again.shape == audio.shape and np.std(again) > 1e-3
 
 
