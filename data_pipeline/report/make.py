@@ -8,7 +8,7 @@ from typing import Any
 
 from data_pipeline import songs
 from data_pipeline.report import collect, fingerprint, page, summary
-from jukejax import files, locks
+from jukejax import files, locks, stored
 from jukejax.errors import DataError
 
 
@@ -37,7 +37,14 @@ def make_report(
         pair["shift_seconds"] = round(pair.pop("shift_frames") * hop, 3)
     now = datetime.datetime.now().astimezone()
     made = f"{now.day} {now:%B %Y, %H:%M}"
-    report = {"data": data_dir.name, "made": made, "measured_now": measured, **figures}
+    left_out = stored.read_object(
+        data_dir / "report.json", {"skipped": list, "remarks": list}, "build the data set again"
+    )
+    report = {
+        **{"data": data_dir.name, "made": made, "measured_now": measured},
+        **{name: left_out[name] for name in ("skipped", "remarks")},
+        **figures,
+    }
     files.write_json(out / "report.json", report)
     files.write_text(out / "index.html", page.render(report))
     return report
@@ -55,6 +62,8 @@ def lines(report: dict[str, Any]) -> list[str]:
         f"{report['clipping']['songs']:,} clipped, "
         f"{report['silence_percent']['songs_mostly_silent']:,} mostly silent",
     ]
+    if report["skipped"]:
+        out.append(f"{len(report['skipped'])} songs were left out when the data were built")
     if twins["across_splits"]:
         first = " and ".join(twins["across_splits"][0])
         out.append(

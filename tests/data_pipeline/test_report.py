@@ -190,6 +190,26 @@ def test_the_page(signals, report):
     assert json.loads((signals[0] / "report" / "report.json").read_text()) == report
 
 
+def test_what_was_left_out_and_why(tmp_path):
+    write(tmp_path / "good.wav", excerpts().popitem()[1])
+    write(tmp_path / "silent.wav", np.zeros((RATE, 2)))
+    audio = np.random.default_rng(0).uniform(-0.3, 0.3, (RATE, 1))
+    write(tmp_path / "<i>.wav", np.concatenate([audio, -audio], 1))
+    names = ("good", "silent", "<i>")
+    data = prepared(tmp_path, [{"id": x, "audio": f"{x}.wav", "artist": x} for x in names])
+    report = make.make_report(data, tmp_path / "report", show_progress=False)
+    assert {song["id"] for song in report["skipped"]} == {"silent", "<i>"}
+    assert "2 songs were left out when the data were built" in make.lines(report)
+    found = Checked()
+    found.feed((tmp_path / "report" / "index.html").read_text())
+    assert not found.open and "Left out, and why" in found.text
+    for song in report["skipped"]:
+        assert song["id"] in found.text and song["reason"] in found.text
+    (data / "report.json").write_text('{"skipped": 1}')
+    with pytest.raises(DataError, match="field 'skipped' is 1, not a list; build the data set"):
+        make.make_report(data, tmp_path / "report", show_progress=False)
+
+
 def test_it_goes_on_where_it_was_killed(signals, report, tmp_path, monkeypatch):
     done = []
 
