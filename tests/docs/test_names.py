@@ -11,6 +11,7 @@ from pages import FENCE, PAGES, ROOT
 
 NAME = re.compile(r"`((?:jukejax|data_pipeline|experiments)(?:\.[A-Za-z]\w*)+)(?:\(\))?`")
 FILE = re.compile(r"`((?:jukejax|data_pipeline|experiments|tests|docs)/[\w./-]*\w)`")
+TEST_ID = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 TEST = re.compile(r"`(test_\w+\.py)`")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[\w-]*)?\)")
 SNIPPET = re.compile(r'--8<-- "([^":]+)')
@@ -54,8 +55,25 @@ def test_the_paper_page_names_an_object_for_every_fact() -> None:
     assert [row for row in rows if not NAME.search(row) and "not done" not in row] == []
 
 
+def is_test(file: str, name: str) -> bool:
+    """Whether a file of tests defines a test."""
+    path = ROOT / file
+    return path.is_file() and bool(re.search(rf"^def {name}\(", path.read_text(), re.M))
+
+
+def test_the_robustness_page_names_a_test_for_every_row() -> None:
+    text = (ROOT / "docs/robustness.md").read_text()
+    rows = re.findall(r"^\| (?!---|before)(.+) \|$", text, re.M)
+    assert len(rows) > 50
+    assert [row for row in rows if not TEST_ID.search(row.split(" | ")[2])] == []
+    assert [names for names in TEST_ID.findall(text) if not is_test(*names)] == []
+    assert text.count("::") == len(TEST_ID.findall(text))  # all were looked up
+
+
 def test_a_wrong_name_is_noticed() -> None:
     assert exists("jukejax.models.attention.attend")
     assert exists("jukejax.config.VQVAEConfig.codebook_decay")
     assert not exists("jukejax.models.attention.atend")
     assert not exists("jukejax.modles")
+    assert is_test("tests/docs/test_names.py", "test_a_wrong_name_is_noticed")
+    assert not is_test("tests/docs/test_names.py", "test_a_wrong_nam")

@@ -370,3 +370,14 @@ def test_a_second_run_in_a_workdir_is_refused_and_changes_nothing(mesh, uninterr
         with pytest.raises(FolderInUse, match=f"{workdir} is being written by process"):
             train(Run(EXPERIMENT, mesh, workdir, batches))
         assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_compiling_is_said_at_once():
+    said = []
+
+    def step(state, batch):
+        said.append("step")
+        return state + batch, {}
+
+    assert loop.first_step(step, 1, 2, said.append) == (3, {})
+    assert said[:2] == ["Compiling the training step ...", "step"] and "Compiled in" in said[2]
