@@ -176,8 +176,8 @@ class Model:
             {"notes": [("60", 0.0, 0.5)]} in seconds); seconds, total_seconds, count, seed;
             temperature, top_k, top_p, hop_fraction (a number, or one per level, bottom first);
             prompt (a sound that the songs begin with, as for `encode`) and prompt_rate (Hz);
-            levels, max_batch, parallel_segments, weights; continue_from and at, upsample and span,
-            item: see `jukejax.sampling.job.Options`.
+            levels, max_batch, parallel_segments, weights, guidance; continue_from and at, upsample
+            and span, item: see `jukejax.sampling.job.Options`.
 
         Raises:
           ConfigError: an option is not possible, or `folder` has samples of another request.

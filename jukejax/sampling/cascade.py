@@ -21,6 +21,7 @@ from jukejax.sampling.decode import Stream, music
 from jukejax.sampling.draw import INVALID, Control
 from jukejax.sampling.loop import Loop
 from jukejax.sampling.plan import Plan, Round, Window, positions
+from jukejax.tracks import ABSENT
 
 Describe = Callable[[int], dict[str, np.ndarray]]
 SECONDS = 2.0  # of work per chunk
@@ -83,12 +84,25 @@ _uniforms = jax.jit(uniforms, static_argnums=(2, 4))
 
 def by_chain(control: Control, songs: int, chains: int) -> Control:
     """The control of each row of a batch, from that of each song (scalars or (S, 1))."""
+    copies = rows_of_a_song(control)
 
     def rows(x: jax.Array) -> jax.Array:
-        return jnp.tile(jnp.broadcast_to(x, (songs, 1)), (chains, 1))
+        return jnp.repeat(jnp.tile(jnp.broadcast_to(x, (songs, 1)), (chains, 1)), copies, 0)
 
-    control = jax.tree.map(rows, control)
-    return control
+    return jax.tree.map(rows, control)
+
+
+def rows_of_a_song(control: Control) -> int:
+    """Rows that a song takes in each chain: with guidance another one, without its tracks."""
+    return 1 if control.guidance is None else 2
+
+
+def _rows(config: PriorConfig, batch: dict[str, Any], copies: int) -> dict[str, Any]:
+    """A batch of songs with `copies` rows each, the second without tracks."""
+    batch = {name: np.repeat(x, copies, 0) for name, x in batch.items()}
+    for name in config.tracks.arrays if config.tracks and copies > 1 else ():
+        batch[name][1::2] = ABSENT
+    return batch
 
 
 class _Pace:
@@ -124,14 +138,15 @@ def sample_level(
       CheckpointError: logits are NaN; what was yielded before is right.
     """
     config, codes, drawn = sampler.config, progress.codes.copy(), progress.drawn
-    pace = _Pace(seconds, chunk)
+    pace, copies = _Pace(seconds, chunk), rows_of_a_song(sampler.control)
     for number in range(progress.rounds, len(sampler.plan.rounds)):
         round = sampler.plan.rounds[number]
         first, last = positions(round)
         for stream, done in _fill_round(sampler, round, codes, drawn, upper, pace):
-            tokens = np.asarray(stream.tokens)[:, config.prefix_len + first :][:, : done - first]
+            tokens = np.asarray(stream.tokens)[::copies, config.prefix_len + first :]
+            tokens = tokens[:, : done - first]
             _check_drawn(sampler, round, tokens)
-            made = np.asarray(music(config, stream))
+            made = np.asarray(music(config, stream))[::copies]
             for window, rows in zip(round, np.split(made, len(round)), strict=True):
                 stop = max(window.given, min(window.stop, window.start + done))
                 here = slice(window.given - window.start, stop - window.start)
@@ -170,12 +185,16 @@ def _fill_round(
 ) -> Iterator[tuple[Stream, int]]:
     """Fills a round after the ids already `drawn`; yields after each chunk, with its end."""
     config, loop, (first, last) = sampler.config, sampler.loop, positions(round)
-    batches = (window_batch(config, window, codes, upper, sampler.describe) for window in round)
+    copies = rows_of_a_song(sampler.control)
+    batches = (
+        _rows(config, window_batch(config, window, codes, upper, sampler.describe), copies)
+        for window in round
+    )
     stream = loop.start_chains(sampler.params, batches, first)
     numbers = [_uniforms(sampler.seed, sampler.items, config.level, w.start, config.n_ctx)
                for w in round]  # fmt: skip
-    u = jnp.concatenate(numbers)
-    given = np.repeat([window.given - window.start for window in round], len(codes))
+    u = jnp.repeat(jnp.concatenate(numbers), copies, 0)
+    given = np.repeat([window.given - window.start for window in round], copies * len(codes))
 
     def advance(stream: Stream, start: int, stop: int, known: int) -> Stream:
         kept = np.maximum(given, known) if len(round) > 1 else known
@@ -184,7 +203,8 @@ def _fill_round(
     done = first + drawn.shape[1]
     if done > first:
         tokens = np.array(stream.tokens)
-        tokens[:, config.prefix_len + first :][:, : drawn.shape[1]] = drawn
+        known = np.repeat(drawn, copies, 0)
+        tokens[:, config.prefix_len + first :][:, : drawn.shape[1]] = known
         stream = stream._replace(tokens=jax.device_put(tokens, loop.formats[1].tokens))
         stream = advance(stream, first, done, done)
     while done < last:

@@ -16,12 +16,25 @@ INVALID = -1  # in place of a token: the logits are no numbers
 class Control(NamedTuple):
     """How tokens are drawn: scalars or (B, 1).
 
-    A filter that is None is not compiled; top_k 0 and top_p 1 keep every token.
+    A filter that is None is not compiled; top_k 0 and top_p 1 keep every token. With `guidance`
+    rows are pairs: a song with its tracks, and the same song without; see `guided`.
     """
 
     temperature: jax.Array
     top_k: jax.Array | None = None
     top_p: jax.Array | None = None
+    guidance: jax.Array | None = None
+
+
+def guided(logits: jax.Array, guidance: jax.Array) -> jax.Array:
+    """Logits (2 N, K) of pairs, moved away from the second of each: both get the same.
+
+    first + guidance * (first - second): classifier-free guidance (Ho and Salimans 2022, section 3).
+    """
+    pairs = logits.reshape(-1, 2, logits.shape[-1])
+    first, second = pairs[:, :1], pairs[:, 1:]
+    scale = jnp.reshape(jnp.broadcast_to(guidance, (len(logits), 1)), (-1, 2, 1))
+    return (first + scale * (first - second)).reshape(logits.shape)
 
 
 def keep_likely(
@@ -62,6 +75,8 @@ def choose(logits: jax.Array, u: jax.Array, control: Control) -> jax.Array:
     Returns:
       tokens int32; `INVALID` where a logit is NaN, or no token has a probability.
     """
+    if control.guidance is not None:
+        logits = guided(logits, control.guidance)
     likely = keep_likely(logits / control.temperature, control.top_k, control.top_p)
     p = jax.nn.softmax(likely)
     c = jnp.cumsum(p, -1)

@@ -61,6 +61,7 @@ class Job:
     given: tuple[int, ...] = ()  # codes per level, bottom first; none: 0 for all
     given_digest: str = ""
     weights: str = "float32"  # storage of matrices, one of WEIGHTS
+    guidance: float = 0.0  # of levels that read tracks; 0: none
 
     def __post_init__(self) -> None:
         for name, value in (("seconds", self.seconds), ("total_seconds", self.total_seconds)):
@@ -74,6 +75,8 @@ class Job:
             raise ConfigError(
                 f"weights is {self.weights!r}; it must be one of {', '.join(WEIGHTS)}."
             )
+        if not 0 <= self.guidance < math.inf:
+            raise ConfigError(f"guidance is {self.guidance}; it must be a number of 0 or more.")
         _check(self.temperature, self.top_k, self.top_p)
         for item in self.items:
             _check(item.temperature, item.top_k, item.top_p)
@@ -175,6 +178,9 @@ class Drawing:
     """Top-p (nucleus) per level, bottom first, applied after top-k; 1 = off."""
     hop_fraction: tuple[float, ...] = Job.hop_fraction
     """How far windows move, as a fraction of their length; per level, bottom first."""
+    guidance: float = 0.0
+    """How far to follow the tracks beyond what the prior would: it samples from logits +
+    GUIDANCE x (logits - logits without tracks), with two rows per song. 0: off."""
     weights: str = "float32"
     """Storage of the priors' matrices: float32, bfloat16 or int8; smaller ones are read faster."""
 

@@ -121,7 +121,7 @@ class Batch:
         assert conditions is not None
         items = np.arange(len(job.items))[self.songs]
         control = by_chain(self.level.controls[self.number], len(items), plan.chains)
-        rows = len(items) * plan.chains
+        rows = len(control.temperature)
         loop = make_loop(config, mesh, prior.params, rows, control, plan.chains)
         prior = dataclasses.replace(prior, params=loop.place(prior.params))
         describe = conditions.songs(self.songs)

@@ -32,6 +32,7 @@ class Level:
       controls: how codes are drawn, per batch.
       weights: what identifies the weights that sample it.
       storage: of their matrices, one of `job.WEIGHTS`.
+      guided: whether a song takes a second row, without its tracks.
     """
 
     config: PriorConfig
@@ -41,6 +42,7 @@ class Level:
     controls: tuple[Control, ...] = ()
     weights: str = ""
     storage: str = "float32"
+    guided: bool = False
 
     @property
     def level(self) -> int:
@@ -57,7 +59,8 @@ class Level:
         return max(batch.stop - batch.start for batch in self.batches)
 
     def memory(self, mesh: Mesh) -> Memory:
-        return level_memory(self.config, mesh, self.largest, self.storage, self.plan.chains)
+        rows = self.largest * (1 + self.guided)
+        return level_memory(self.config, mesh, rows, self.storage, self.plan.chains)
 
 
 def level_name(level: int, levels: int) -> str:
@@ -87,7 +90,7 @@ def check_levels(job: Job, count: int) -> list[int]:
     return sorted(set(job.levels or range(count)), reverse=True)
 
 
-def control(job: Job, items: tuple[Item, ...], level: int) -> Control:
+def control(job: Job, items: tuple[Item, ...], level: int, guided: bool = False) -> Control:
     """How the codes of a batch are drawn: as each item says, or else as the job does."""
 
     def column(name: str, none: Any, dtype: Any) -> Any:
@@ -100,6 +103,7 @@ def control(job: Job, items: tuple[Item, ...], level: int) -> Control:
         column("temperature", 1.0, jnp.float32),
         column("top_k", 0, jnp.int32),
         column("top_p", 1.0, jnp.float32),
+        jnp.full((len(items), 1), job.guidance, jnp.float32) if guided else None,
     )
 
 
@@ -122,7 +126,8 @@ def resolve_shapes(job: Job, vqvae: VQVAEConfig, priors: dict[int, PriorConfig])
         config = on_device(priors[number])
         plan = plan_level(job, config, samples)
         batches = tuple(job.batches(plan.chains))
-        levels.append(Level(config, plan, batches, storage=job.weights))
+        guided = config.tracks is not None and job.guidance > 0
+        levels.append(Level(config, plan, batches, storage=job.weights, guided=guided))
     return levels
 
 
@@ -142,7 +147,10 @@ def resolve(request: Request, model: LoadedModel) -> list[Level]:
     }
     levels = []
     configs = {number: config for number, (config, _) in priors.items()}
-    for level in resolve_shapes(job, vqvae.config, configs):
+    every = resolve_shapes(job, vqvae.config, configs)
+    if job.guidance and not any(level.guided for level in every):
+        raise ConfigError("guidance is for priors that read tracks; no level to sample has one.")
+    for level in every:
         config, note = level.config, priors[level.level][1]
         if config.labels:
             vocabulary = Vocabulary.load(directory.labels(config.level))
@@ -150,7 +158,9 @@ def resolve(request: Request, model: LoadedModel) -> list[Level]:
         else:
             vocabulary = Vocabulary.build([], [])
         conditions = job_conditions(config, vocabulary, job, samples)
-        controls = tuple(control(job, job.items[x], config.level) for x in level.batches)
+        controls = tuple(
+            control(job, job.items[x], config.level, level.guided) for x in level.batches
+        )
         mark = weights_name(vqvae, note)
         levels.append(
             dataclasses.replace(level, conditions=conditions, controls=controls, weights=mark)

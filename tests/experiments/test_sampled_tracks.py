@@ -9,8 +9,11 @@ import tiny_model
 import jukejax
 from jukejax.config import Track, TracksConfig
 from jukejax.errors import ConfigError, DataError
+from jukejax.model_dir import load_prior
+from jukejax.models.prior import Prior
 from jukejax.sampling.resolve import resolve
 from jukejax.sampling.sample_dir import read_job
+from jukejax.tracks import ABSENT
 
 ALONG = TracksConfig(
     (Track("notes", ("60", "61", "62"), places=2), Track("phones", ("aa", "b"))),
@@ -58,6 +61,31 @@ def test_a_song_that_is_continued_keeps_its_tracks(model, loaded, tmp_path):
         loaded.request(continue_from=part, tracks=TUNE)
 
 
+def test_guidance_draws_from_logits_moved_away_from_those_without_tracks(loaded):
+    """The likeliest code at every position of a window, by the full pass over the window."""
+    options = SONG | {"seconds": 0.032, "top_k": 1}  # a window of 16 codes
+    guided = loaded.sample(tracks=TUNE, guidance=30.0, **options)
+    request = loaded.request(tracks=TUNE, **options)
+    level, directory = resolve(request, loaded.loaded)[0], loaded.loaded.directory
+    prior = load_prior(directory.prior(2), loaded.loaded.mesh)
+    batch = {"codes": guided.codes[2][None], **level.conditions(0)}
+    without = batch | {name: np.full_like(batch[name], ABSENT) for name in ALONG.arrays}
+    model = Prior(level.config)
+    first, second = (model.apply({"params": prior.params}, x)[0][0] for x in (batch, without))
+    expected = np.argmax(first + 30.0 * (first - second), -1)
+    np.testing.assert_array_equal(guided.codes[2], expected)
+    assert (expected != np.argmax(first, -1)).any()
+
+
+def test_guided_songs_of_a_batch_with_chains_are_those_sampled_alone(loaded, tmp_path):
+    options = SONG | {"levels": (2, 1), "tracks": TUNE, "guidance": 1.0, "parallel_segments": 2}
+    alone = loaded.sample(**options)
+    first, second = loaded.samples(count=2, **options)
+    for level in (2, 1):
+        np.testing.assert_array_equal(alone.codes[level], first.codes[level])
+        assert (first.codes[level] != second.codes[level]).any()
+
+
 def test_what_the_model_does_not_know_is_a_sentence(loaded, tmp_path):
     plain = jukejax.load(tiny_model.write(tmp_path))
     for model, given, words in (
@@ -67,6 +95,8 @@ def test_what_the_model_does_not_know_is_a_sentence(loaded, tmp_path):
     ):
         with pytest.raises(DataError, match=words):
             model.sample(tracks=given, **SONG)
+    with pytest.raises(ConfigError, match="guidance is for priors that read tracks"):
+        plain.sample(guidance=1.0, **SONG)
 
 
 def test_a_window_is_conditioned_on_the_tracks_of_its_own_time(loaded):
