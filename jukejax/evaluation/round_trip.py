@@ -1,9 +1,9 @@
 """What survives the round trip through each level's codes: words, notes, and the kind of sound.
 
 Of excerpts of held-out songs, the original and what each level rebuilds: word and phoneme errors,
-adherence and onset errors (`words`); F1 of the notes that basic-pitch hears (`melody`) beside
-another song's; and the Fréchet audio distance of musicnn's embeddings (`frechet`) from the
-originals. Part of the suite `reconstruction`. S samples, mono.
+adherence and onset errors (`words`); F1 of the notes that basic-pitch hears (`melody`) with those
+of the original and of the score; and the Fréchet audio distance of musicnn's embeddings
+(`frechet`) from the originals. Part of the suite `reconstruction`. S samples, mono.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from jukejax.evaluation import bootstrap, fidelity, frechet, melody, wheels, wor
 from jukejax.evaluation.data import Song
 from jukejax.evaluation.fidelity import Sound
 from jukejax.evaluation.musicnn import Musicnn
-from jukejax.evaluation.results import Columns, Score, Table, spread
+from jukejax.evaluation.results import Score, Table, spread
 from jukejax.evaluation.subject import Result, Subject, evenly
 from jukejax.evaluation.whisper import Whisper
 
 SONGS, SECONDS = 24, 24.0  # at most: songs, those with word times first; of an excerpt
 NOTE_SECONDS = 12.0  # of an excerpt
-ORIGINAL = "original"
+ORIGINAL, SCORE, OTHER = "original", "score", "another song"
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,16 @@ def excerpt(song: Song) -> Excerpt:
     stop = min(song.n_samples, round((inside[-1][2] + 0.1) * rate)) if inside else round(end * rate)
     text = words.Sung([word for word, *_ in inside], [at - start / rate for _, at, _ in inside])
     return Excerpt(song, start, stop, text if words.plain_words(" ".join(text.printed)) else None)
+
+
+def score_notes(part: Excerpt) -> list[melody.Note]:
+    """The notes that begin in an excerpt, of the song's track "notes" (MIDI numbers)."""
+    begin, seconds = part.start / part.rate, (part.stop - part.start) / part.rate
+    return [
+        (start - begin, end - begin, int(what))
+        for what, start, end in part.song.tracks.get("notes", ())
+        if begin <= start < min(end, begin + min(NOTE_SECONDS, seconds))
+    ]
 
 
 def chosen(songs: Sequence[Song]) -> list[Excerpt]:
@@ -148,7 +158,8 @@ def measure(subject: Subject, songs: Sequence[Song]) -> Result | None:
             rows[name][part.song.id] = row
     return {
         "words": _transposed(rows.get("words", {})),
-        "notes": _transposed(_note_scores(rows.get("notes", {}))),
+        "notes": _transposed(_note_scores(rows.get("notes", {}), ORIGINAL)),
+        "score_notes": _transposed(_note_scores(rows.get("notes", {}), SCORE)),
         "fad": _distances(rows.get("fad", {})),
     }
 
@@ -167,8 +178,11 @@ def _listeners(subject: Subject, names: Sequence[str]) -> dict[str, Listener]:
         )
     if "notes" in names:
         listeners["notes"] = lambda part, sounds: {
-            name: melody.transcribe(sound[: round(NOTE_SECONDS * part.rate)], part.rate)
-            for name, sound in sounds.items()
+            SCORE: score_notes(part),
+            **{
+                name: melody.transcribe(sound[: round(NOTE_SECONDS * part.rate)], part.rate)
+                for name, sound in sounds.items()
+            },
         }
     if "fad" in names:
         embedder = Musicnn()
@@ -193,17 +207,18 @@ def _transposed(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
     return {v: {song: row[v] for song, row in rows.items() if v in row} for v in versions}
 
 
-def _note_scores(notes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """By song, F1 of the notes of each version with those of the original.
+def _note_scores(notes: Mapping[str, Mapping[str, Any]], truth: str) -> dict[str, Any]:
+    """By song, F1 of the notes heard in each version with those of `truth`, where there are any.
 
-    The notes of the next song, "another song", show what chance scores.
+    The notes heard in the next song show what chance scores.
     """
-    audible = {song: row for song, row in notes.items() if row[ORIGINAL]}
-    others = [*audible.values()][1:] + [*audible.values()][:1]
+    known = {song: row for song, row in notes.items() if row[truth]}
+    others = [*known.values()][1:] + [*known.values()][:1]
     scores = {}
-    for (song, row), other in zip(audible.items(), others, strict=True):
-        heard = {**row, **({"another song": other[ORIGINAL]} if len(audible) > 1 else {})}
-        scores[song] = {name: melody.note_f1(row[ORIGINAL], y) for name, y in heard.items()}
+    for (song, row), other in zip(known.items(), others, strict=True):
+        heard = {**row, OTHER: other[ORIGINAL]} if len(known) > 1 else dict(row)
+        del heard[SCORE]
+        scores[song] = {name: melody.note_f1(row[truth], y) for name, y in heard.items()}
     return scores
 
 
@@ -228,6 +243,11 @@ def _rate(rows: Mapping[str, Any], errors: str, of: str) -> bootstrap.BySong:
     return {song: (row[errors] / row[of], row[of]) for song, row in rows.items() if row[of]}
 
 
+def _equally(values: Mapping[str, float]) -> bootstrap.BySong:
+    """Values of songs that count the same."""
+    return {song: (value, 1.0) for song, value in values.items()}
+
+
 def _mean(by_song: bootstrap.BySong) -> float:
     return sum(x * weight for x, weight in by_song.values()) / sum(w for _, w in by_song.values())
 
@@ -243,8 +263,14 @@ def tables(result: Result | None) -> list[Table]:
     """Tables of what was measured; none of results without round trips."""
     if result is None:
         return []
-    parts = (("words", _words), ("notes", _notes), ("fad", _fad))
-    return [table(result[name]) for name, table in parts if result[name]]
+    shown = []
+    if result["words"]:
+        shown.append(_words(result["words"]))
+    if result["notes"]:
+        shown.append(_notes(result["notes"], result["score_notes"]))
+    if result["fad"]:
+        shown.append(_fad(result["fad"]))
+    return shown
 
 
 def _words(versions: Result) -> Table:
@@ -263,14 +289,12 @@ def _words(versions: Result) -> Table:
         name, rows = item
         of_fits = [rows[song] for song in fits]
         gaps = [x["onset_error"] for x in of_fits if x["onset_error"] is not None]
-        adherence = {
-            s: (x["adherence"], 1.0) for s, x in rows.items() if x["adherence"] is not None
-        }
+        placed = {s: x["adherence"] for s, x in rows.items() if x["adherence"] is not None}
         return [
             name,
             _shown(_rate(rows, "word_errors", "words")),
             _shown(_rate(rows, "phone_errors", "phones")),
-            _shown(adherence),
+            _shown(_equally(placed)),
             f"{sum(x['fits'] for x in of_fits)} of {len(rows if name == ORIGINAL else fits)}",
             f"{np.median(gaps):.3f}" if gaps else "–",
         ]
@@ -279,18 +303,16 @@ def _words(versions: Result) -> Table:
     return Table(title, header, [row(item) for item in versions.items()])
 
 
-def _notes(versions: Result) -> Table:
+def _notes(versions: Result, of_score: Result) -> Table:
     title = (
         f"Notes that basic-pitch hears in {len(versions[ORIGINAL])} excerpts of up to "
-        f"{NOTE_SECONDS:.0f} s: F1 with those of the original (pitch, and onset within 50 ms) with "
-        "95 % interval over songs, higher is better."
+        f"{NOTE_SECONDS:.0f} s: F1 (pitch, and onset within 50 ms) with those heard in the "
+        f"original, and with the track `notes` of the {len(of_score.get(ORIGINAL, ()))} songs that "
+        "have one, with 95 % interval over songs, higher is better."
     )
-    columns: Columns = {"": "{name}", "note F1": "{f1}"}
-    rows = [
-        {"name": name, "f1": _shown({song: (x, 1.0) for song, x in rows.items()})}
-        for name, rows in versions.items()
-    ]
-    return Table.of(title, columns, rows)
+    kinds = (versions, of_score)
+    rows = [(name, *(_shown(_equally(kind.get(name, {}))) for kind in kinds)) for name in versions]
+    return Table(title, ("", "of the original", "of the score"), rows)
 
 
 def _fad(versions: Result) -> Table:
@@ -325,7 +347,7 @@ def scores(result: Result | None) -> list[Score]:
                 out.append(Score(f"{name}: {kind}", _mean(by_song), "lower", by_song))
     for name, rows in result["notes"].items():
         if name.startswith("level"):
-            by_song = {song: (x, 1.0) for song, x in rows.items()}
+            by_song = _equally(rows)
             out.append(Score(f"{name}: note F1", _mean(by_song), "higher", by_song))
     for name, row in result["fad"].items():
         if name.startswith("level"):

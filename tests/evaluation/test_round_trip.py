@@ -87,6 +87,7 @@ class Song:
     n_samples: int = 44_100
     sample_rate: int = 44_100
     words: tuple = ()
+    tracks: dict = dataclasses.field(default_factory=dict)
 
 
 def test_an_excerpt_holds_complete_words_alone(monkeypatch):
@@ -101,6 +102,13 @@ def test_an_excerpt_holds_complete_words_alone(monkeypatch):
     monkeypatch.setattr(round_trip, "SECONDS", 0.5)
     part = round_trip.excerpt(Song())
     assert (part.start, part.stop, part.text) == (11_025, 33_075, None)
+
+
+def test_notes_of_the_score_are_those_that_begin_in_the_excerpt():
+    events = (("60", 0.9, 2), ("61", 1.0, 1.5), ("62", 2.4, 9), ("63", 2.5, 3), ("64", 2, 2))
+    part = round_trip.Excerpt(Song(tracks={"notes": events}), 44_100, 110_250, None)
+    assert round_trip.score_notes(part) == [(0.0, 0.5, 61), (pytest.approx(1.4), 8.0, 62)]
+    assert round_trip.score_notes(round_trip.excerpt(Song())) == []
 
 
 def test_songs_with_words_come_first(monkeypatch):
@@ -134,7 +142,8 @@ class Songs(PreparedAudio):
 
     def split(self, name):
         first, *others = super().split(name)
-        return [dataclasses.replace(first, words=WORDS[:3]), *others]
+        tracks = {"notes": (("60", 0.2, 0.4), ("61", 0.4, 0.4), ("62", 5.0, 6.0))}
+        return [dataclasses.replace(first, words=WORDS[:3], tracks=tracks), *others]
 
 
 @pytest.fixture
@@ -207,7 +216,9 @@ def test_what_survives_each_level(subject, listeners):
     heard, notes, fad = result["words"], result["notes"], result["fad"]
     names = ["level 0", "level 1", "level 2"]
     assert [*heard] == ["original", "shuffled words", *names]
-    assert {*notes} == {"original", "another song", *names} and [*fad] == ["original", *names]
+    assert {*notes} == {"original", "another song", *names}
+    assert {*result["score_notes"]} == {"original", *names}  # of one song
+    assert {*result["score_notes"]["original"]} == {songs[0].id} and [*fad] == ["original", *names]
     assert all([*rows] == [songs[0].id] for rows in heard.values())
     assert set(notes["original"].values()) == {1.0} and len(notes["original"]) == 2
     assert fad["original"]["value"] == pytest.approx(0, abs=1e-9)
@@ -232,7 +243,12 @@ def test_intervals_are_over_songs_weighted_by_words():
                 "fits": False, "adherence": None, "onset_error": None}  # fmt: skip
 
     by_song = {"a": row(1, 10), "b": row(20, 30)}
-    result = {"words": {"original": by_song, "level 0": by_song}, "notes": {}, "fad": {}}
+    result = {
+        "words": {"original": by_song, "level 0": by_song},
+        "notes": {},
+        "score_notes": {},
+        "fad": {},
+    }
     (table,) = round_trip.tables(result)
     assert table.rows[1][1] == "0.53 [0.10, 0.67]"  # 21 of 40; one song alone, or the other
     assert round_trip.scores(result)[0].value == pytest.approx(21 / 40)
@@ -251,7 +267,7 @@ def test_what_is_missing_is_named(subject, capsys, monkeypatch, tmp_path):
         result = round_trip.measure(subject, subject.songs.split("test"))
     finally:
         round_trip._missing.cache_clear()
-    assert result == {"words": {}, "notes": {}, "fad": {}}
+    assert result == {"words": {}, "notes": {}, "score_notes": {}, "fad": {}}
     assert round_trip.tables(result) == round_trip.scores(result) == []
     printed = capsys.readouterr().out
     assert "faster_whisper missing: pip install 'jukejax[evaluate]'" in printed
