@@ -1,6 +1,7 @@
-"""Levels, fades, reverberation, Vorbis files and manifest rows for the demo music.
+"""Levels, fades, reverberation, Vorbis files and manifest rows of rendered music.
 
-Sound is float64 (N, 2) at RATE; levels are RMS over the two channels, 1.0 = full scale.
+Sound is float64 (N, C) at RATE, or at the rate given; levels are RMS over the
+channels, 1.0 = full scale.
 """
 
 from __future__ import annotations
@@ -23,44 +24,46 @@ class MissingTool(RuntimeError):
     """A program, package or file that rendering needs is not installed."""
 
 
-def rms(sound: np.ndarray, gate: float = 0.1) -> float:
+def rms(sound: np.ndarray, gate: float = 0.1, rate: int = RATE) -> float:
     """RMS of sound (N, C) over its 50 ms blocks louder than `gate` times the loudest block."""
-    size = RATE // 20
+    size = rate // 20
     mono = np.mean(sound**2, axis=-1)
     blocks = mono[: len(mono) // size * size].reshape(-1, size).mean(1)
     loud = blocks > gate**2 * blocks.max()
     return float(np.sqrt(blocks[loud].mean()))
 
 
-def level(sound: np.ndarray) -> np.ndarray:
+def level(sound: np.ndarray, rate: int = RATE) -> np.ndarray:
     """Brings sound (N, C) to TARGET_RMS; samples past PEAK are bent smoothly below 1."""
-    sound = sound * (TARGET_RMS / max(rms(sound), 1e-9))
+    sound = sound * (TARGET_RMS / max(rms(sound, rate=rate), 1e-9))
     knee = 0.6
     size = np.abs(sound)
     bent = knee + (PEAK - knee) * np.tanh((size - knee) / (PEAK - knee))
     return np.where(size > knee, np.sign(sound) * bent, sound)
 
 
-def fade(sound: np.ndarray, fade_in: float, fade_out: float) -> np.ndarray:
+def fade(sound: np.ndarray, fade_in: float, fade_out: float, rate: int = RATE) -> np.ndarray:
     """Raised-cosine fades (seconds) at both ends of sound (N, C)."""
     out = sound.copy()
     for seconds, side in ((fade_in, slice(None)), (fade_out, slice(None, None, -1))):
-        n = min(int(seconds * RATE), len(out))
+        n = min(int(seconds * rate), len(out))
         if n:
             ramp = 0.5 - 0.5 * np.cos(np.pi * np.arange(n) / n)
             out[side][:n] *= ramp[:, None]
     return out
 
 
-def reverberate(voice: np.ndarray, seconds: float = 1.3, wet: float = 0.22) -> np.ndarray:
+def reverberate(
+    voice: np.ndarray, seconds: float = 1.3, wet: float = 0.22, rate: int = RATE
+) -> np.ndarray:
     """A voice (N,) in a small hall: (N, 2), the dry voice in the middle, decaying noise around."""
-    n = int(seconds * RATE)
+    n = int(seconds * rate)
     rng = np.random.default_rng(1)
     decay = 10.0 ** (-3.0 * np.arange(n) / n)  # 60 dB over `seconds`
     tail = rng.standard_normal((n, 2)) * decay[:, None]
     kernel = np.ones(6) / 6.0  # walls swallow the treble
     tail = np.stack([np.convolve(tail[:, c], kernel)[:n] for c in range(2)], axis=1)
-    tail[: int(0.02 * RATE)] = 0.0  # pre-delay
+    tail[: int(0.02 * rate)] = 0.0  # pre-delay
     tail /= np.sqrt((tail**2).sum(0))
     size = 1 << (len(voice) + n - 1).bit_length()
     spectrum = np.fft.rfft(voice, size)[:, None] * np.fft.rfft(tail, size, axis=0)

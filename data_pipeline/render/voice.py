@@ -12,9 +12,10 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,10 +58,10 @@ def spoken_form(word: str) -> str:
 
 @dataclass(frozen=True)
 class SpokenWord:
-    """An analysed word: phones, envelope (F, Q), aperiodicity (F, Q) and voicing (F,)."""
+    """An analysed word: phones, log power envelope and aperiodicity (F, Q), voicing (F,)."""
 
     phones: tuple[Phone, ...]
-    envelope: np.ndarray
+    log_envelope: np.ndarray
     aperiodicity: np.ndarray
     voiced: np.ndarray
 
@@ -83,14 +84,16 @@ def speak(word: str, voice: str, phones: str | None = None) -> tuple[np.ndarray,
     return samples, parse_durations(done.stdout)
 
 
-def analyse(samples: np.ndarray, phones: Sequence[Phone]) -> SpokenWord:
-    """Analyses a spoken word (N,) with WORLD, and evens out the loudness of its vowels."""
+def analyse(samples: np.ndarray, phones: Sequence[Phone], fast: bool = False) -> SpokenWord:
+    """Analyses a spoken word (N,) with WORLD, and evens out the loudness of its vowels.
+
+    Pitch is tracked by Harvest, or by DIO where `fast`: 40 times quicker, a word in 0.07 s.
+    """
     import pyworld as world
 
     frame_ms = 1000 * FRAME_S
-    pitch, times = world.harvest(
-        samples, VOICE_RATE, f0_floor=65.0, f0_ceil=400.0, frame_period=frame_ms
-    )
+    track: Callable[..., Any] = world.dio if fast else world.harvest
+    pitch, times = track(samples, VOICE_RATE, f0_floor=65.0, f0_ceil=400.0, frame_period=frame_ms)
     pitch = world.stonemask(samples, pitch, times, VOICE_RATE)
     envelope = world.cheaptrick(samples, pitch, times, VOICE_RATE)
     aperiodicity = world.d4c(samples, pitch, times, VOICE_RATE, threshold=0.0)
@@ -106,7 +109,7 @@ def analyse(samples: np.ndarray, phones: Sequence[Phone]) -> SpokenWord:
             aperiodicity[span] = aperiodicity[nearest]
     power = envelope[vowel].mean() if vowel.any() else envelope.mean()
     envelope = envelope * (VOWEL_POWER / max(power, 1e-16)) ** 0.9
-    return SpokenWord(tuple(phones), envelope, aperiodicity, voiced)
+    return SpokenWord(tuple(phones), np.log(np.maximum(envelope, 1e-16)), aperiodicity, voiced)
 
 
 def _read(frames: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -157,7 +160,7 @@ def sing_frames(
     segments: Sequence[Segment], words: Sequence[SpokenWord], pitch: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """WORLD's view of the song: pitch (F,), envelope and aperiodicity (F, Q), 1 = all noise."""
-    n_frames, n_bins = len(pitch), words[0].envelope.shape[1]
+    n_frames, n_bins = len(pitch), words[0].log_envelope.shape[1]
     log_env = np.full((n_frames, n_bins), np.log(SILENCE))
     noise = np.ones((n_frames, n_bins))
     voiced = np.zeros(n_frames, bool)
@@ -171,7 +174,7 @@ def sing_frames(
         times = np.arange(first, last) * FRAME_S
         rows = source_times(segment, times) / FRAME_S
         word = words[segment.word]
-        log_env[first:last] = _read(np.log(np.maximum(word.envelope, 1e-16)), rows)
+        log_env[first:last] = _read(word.log_envelope, rows)
         noise[first:last] = _read(word.aperiodicity, rows)
         if segment.phone in VOWELS or segment.phone in SONORANTS:
             voiced[first:last] = True
@@ -218,20 +221,29 @@ def sing(
     pronounce: dict[str, str] | None = None,
 ) -> tuple[np.ndarray, list[Segment]]:
     """Sings `words` on `syllables`: samples (N,) at VOICE_RATE, and the place of every phone."""
-    import pyworld as world
-
     known: dict[str, SpokenWord] = {}
     for word in map(spoken_form, words):
         if word not in known:
             samples, phones = speak(word, voice, (PRONOUNCE | (pronounce or {})).get(word))
             known[word] = analyse(samples, phones)
-    spoken = [known[spoken_form(word)] for word in words]
     try:
-        segments = place_phones(syllables, [word.phones for word in spoken])
+        return sing_spoken([known[spoken_form(word)] for word in words], syllables, seconds)
     except ValueError as error:
         raise ValueError(f"voice {voice}, words {list(words)}: {error}") from error
-    n_frames = round(seconds / FRAME_S)
-    pitch = pitch_contour(syllables, n_frames)
+
+
+def sing_spoken(
+    spoken: Sequence[SpokenWord], syllables: Sequence[Syllable], seconds: float, seed: int = 0
+) -> tuple[np.ndarray, list[Segment]]:
+    """As `sing`, of words that are analysed; `seed` is that of the small drifts of the pitch.
+
+    Raises:
+      ValueError: a word has other syllables than `syllables` give it.
+    """
+    import pyworld as world
+
+    segments = place_phones(syllables, [word.phones for word in spoken])
+    pitch = pitch_contour(syllables, round(seconds / FRAME_S), seed)
     frames = sing_frames(segments, spoken, pitch)
     samples = world.synthesize(*map(np.ascontiguousarray, frames), VOICE_RATE, 1000 * FRAME_S)
     return even_loudness(high_pass(samples)), segments
