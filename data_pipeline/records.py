@@ -21,6 +21,7 @@ from data_pipeline.songs import CODES, PreparedSong, PreparedSongs, prepared_son
 from jukejax import files
 from jukejax.errors import DataError
 from jukejax.files import file_size
+from jukejax.temporaries import remove_temporaries
 
 SEGMENT = 16_384  # samples in an audio record
 DATASET = "songs"
@@ -184,7 +185,7 @@ def remove_leftovers(out: Path, shards: Mapping[str, int]) -> None:
                 split, index, count = match[1], int(match[2]), int(match[3])
                 if count != shards.get(split, 0) or index >= count:
                     os.unlink(path)
-        files.remove_temporaries(folder)
+        remove_temporaries(folder)
 
 
 class Source:

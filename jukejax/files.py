@@ -7,14 +7,12 @@ within a folder is atomic, so a run killed at any moment leaves complete files.
 import contextlib
 import json
 import os
-import re
-import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jukejax import locks
+from jukejax import locks, temporaries
 from jukejax.disk_space import PathLike, checked_space
 
 
@@ -53,8 +51,7 @@ def atomic_path(path: PathLike, needed: int = 0) -> Iterator[Path]:
       FileNotFoundError: the block removed the file.
     """
     target = Path(path)
-    name = f".{target.stem[:32]}.{secrets.token_hex(6)}.tmp{target.suffix}"
-    temporary = target.parent / name
+    temporary = temporaries.temporary(target)
     with checked_space(target, needed):
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
@@ -109,9 +106,6 @@ def write_json(path: PathLike, value: Any, indent: int | None = 2) -> None:
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-_TEMPORARY = re.compile(r"\..{1,32}\.[0-9a-f]{12}\.tmp.*")  # the names that atomic_path gives
-
-
 def read_json(path: Path) -> Any:
     """The value of a UTF-8 JSON file; None if the file is missing or not JSON."""
     try:
@@ -124,13 +118,6 @@ def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     """Writes a JSON object a line in UTF-8, atomically; returns their number."""
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         return sum(1 for row in rows if file.write(json.dumps(row, ensure_ascii=False) + "\n"))
-
-
-def remove_temporaries(folder: Path) -> None:
-    """Removes temporary files that killed runs left in `folder` (by `atomic_path`'s names)."""
-    for path in folder.glob(".*.tmp*"):
-        if _TEMPORARY.fullmatch(path.name):
-            path.unlink(missing_ok=True)
 
 
 def file_size(path: Path) -> int:

@@ -22,6 +22,7 @@ from typing import Any
 
 from jukejax.disk_space import checked_space
 from jukejax.errors import FolderInUse
+from jukejax.temporaries import remove_temporaries
 
 NAME = ".lock"
 BEAT = 10.0  # seconds between two renewals
@@ -33,6 +34,8 @@ POLL = 1.0  # seconds between two looks at the lock of another machine
 def writing(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Locks a folder that this process writes to; the folder is made if absent.
 
+    Temporary files that a killed writer left there are removed.
+
     Raises:
       DiskFull: a library found no space there.
       FolderInUse: another process, or another thread of this one, writes there.
@@ -41,6 +44,7 @@ def writing(folder: str | os.PathLike[str]) -> Iterator[None]:
     is_new = not folder.exists()
     try:
         with checked_space(folder), _hold(folder / NAME, folder):
+            remove_temporaries(folder)
             yield
     finally:
         if is_new:
@@ -52,11 +56,14 @@ def writing(folder: str | os.PathLike[str]) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[None]:
     """Locks a file, or a folder, that appears when it is complete: by a file beside it.
 
+    Temporary files of it that a killed writer left are removed.
+
     Raises:
       DiskFull: a library found no space for it.
       FolderInUse: another process, or another thread of this one, writes it.
     """
     with checked_space(path), _hold(path.with_name(f".{path.name}{NAME}"), path):
+        remove_temporaries(path.parent, path)
         yield
 
 

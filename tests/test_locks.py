@@ -158,3 +158,20 @@ def test_a_folder_that_appears_complete_has_one_writer(tmp_path: Path) -> None:
         with pytest.raises(FolderInUse), files.atomic_folder(tmp_path / "out"):
             pass
     assert sorted(os.listdir(tmp_path)) == ["out"] and os.listdir(tmp_path / "out") == ["kept"]
+
+
+def test_what_a_killed_writer_left_is_removed_once_the_lock_is_held(tmp_path: Path) -> None:
+    left = [f".{name}.0123456789ab.tmp.json" for name in ("songs", "songs.old", "b" * 32)]
+    theirs = ["songs.json", ".songs.tmp.json", ".songs.0123.tmp.json", "mine.tmp"]
+    for name in (*left, *theirs):
+        (tmp_path / name).touch()
+    with locks.replacing(tmp_path / "songs.json"):
+        assert {x.name for x in tmp_path.glob("*")} >= {*left[1:], *theirs}
+        assert not (tmp_path / left[0]).exists()
+        with (
+            files.atomic_path(tmp_path / "songs.json") as live,
+            locks.replacing(tmp_path / "other.json"),
+        ):
+            assert live.exists()
+    with locks.writing(tmp_path):
+        assert {x.name for x in tmp_path.glob("*")} == {*theirs, locks.NAME}
