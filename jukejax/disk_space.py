@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from jukejax.errors import DiskFull
 
@@ -14,23 +15,37 @@ PathLike = str | os.PathLike[str]
 
 @contextlib.contextmanager
 def checked_space(target: PathLike, needed: int = 0) -> Iterator[None]:
-    """Raises DiskFull, with bytes needed and free, where a library finds no space for `target`.
+    """Raises DiskFull, with bytes needed and free, where there is no space for `target`.
+
+    That is before the block if fewer than `needed` bytes are free, else where a library in the
+    block reports a full disk.
 
     Args:
       needed: bytes that are to be written; 0: not known.
     """
+    path = Path(target)
+    disk = _disk(path)
+    if disk.total and disk.free < needed:  # total is 0 where a file system does not tell
+        raise _full(path, needed)
     try:
         yield
     except Exception as error:
-        free = _free(Path(target))
-        if isinstance(error, DiskFull) or not _means_full(error, free):
+        if isinstance(error, DiskFull) or not _means_full(error, _disk(path).free):
             raise
-        wanted = f"{needed / 1e6:,.1f} MB are needed, " if needed else ""
-        raise DiskFull(
-            f"{target} cannot be written: no space is left on its disk ({wanted}{free / 1e6:,.1f} "
-            "MB are free). Free some and run the same command again; all that was complete before "
-            "is kept."
-        ) from error
+        raise _full(path, needed) from error
+
+
+def _full(path: Path, needed: int) -> DiskFull:
+    wanted = f"{_size(needed)} are needed, " if needed else ""
+    return DiskFull(
+        f"{path} cannot be written: no space is left on its disk ({wanted}"
+        f"{_size(_disk(path).free)} are free). Free some and run the same command again; all that "
+        "was complete before is kept."
+    )
+
+
+def _size(n: int) -> str:
+    return f"{n / 1e6:,.1f} MB" if n >= 1e6 else f"{n / 1e3:.0f} kB"
 
 
 def _means_full(error: Exception, free: int) -> bool:
@@ -46,7 +61,7 @@ def _means_full(error: Exception, free: int) -> bool:
     return nearly or any(word in str(error) for word in words)
 
 
-def _free(path: Path) -> int:
-    """Free bytes on the disk of a file or folder, which may not exist yet."""
+def _disk(path: Path) -> Any:
+    """Total, used and free bytes of the disk of a file or folder, which may not exist yet."""
     parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    return shutil.disk_usage(parent).free
+    return shutil.disk_usage(parent)

@@ -255,7 +255,9 @@ class SampleDir:
         import soundfile
 
         mode, rate = ("w", self.record["sample_rate"]) if first else ("r+", None)
-        size = round(2 * self.record["seconds"] * self.record["sample_rate"])  # 16-bit mono
+        size = 2 * piece.shape[1]  # 16-bit mono
+        if first:
+            size = round(2 * self.record["seconds"] * self.record["sample_rate"])
         for target, sound in zip(self.sounds(level), piece, strict=True):
             target.parent.mkdir(parents=True, exist_ok=True)
             with (

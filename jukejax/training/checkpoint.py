@@ -32,6 +32,7 @@ logging.getLogger("absl").setLevel(logging.CRITICAL)  # what Orbax logs as error
 Array = np.ndarray[Any, Any]
 LeafPath = tuple[str, ...]  # keys from the root of a tree to a leaf
 TREES = ("params", "ema", "opt_state", "extra")
+_BLOCK = 4096  # bytes in which most file systems allot space
 _EXPERIMENTS: dict[str, type] = {k.__name__: k for k in (VQVAEExperiment, PriorExperiment)}
 
 
@@ -74,7 +75,7 @@ class Checkpoints:
         )
         self.path = directory(workdir)
         _check_metrics(self.path)
-        self._saving, self._bytes = 0, 0  # the step that is being saved, and its arrays' size
+        self._saving = 0  # the step that is being saved
         self._whole: set[tuple[int, str]] = set()  # steps and items that fit their digests
         self._manager = ocp.CheckpointManager(
             self.path,
@@ -117,8 +118,8 @@ class Checkpoints:
         items["config"] = ocp.args.JsonSave(config)
         if metrics is not None and not np.isfinite(metrics["loss"]):
             metrics = None
-        self._bytes = sum(x.nbytes for x in jax.tree.leaves(trees))
-        with checked_space(self.path, self._bytes):
+        # before Orbax begins: where it finds no space, its threads print hundreds of stack traces
+        with checked_space(self.path, _most_bytes(trees)):
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
     def _write_digests(self) -> None:
@@ -244,11 +245,11 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Waits until all saves are on disk."""
-        with checked_space(self.path, self._bytes):
+        with checked_space(self.path):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        with checked_space(self.path, self._bytes):
+        with checked_space(self.path):
             self._manager.close()
 
     def __enter__(self) -> Checkpoints:
@@ -282,6 +283,13 @@ def _at(tree: Any, path: Sequence[str]) -> Any:
     for part in path:
         tree = tree[part]
     return tree
+
+
+def _most_bytes(trees: Any) -> int:
+    """Bytes on disk of a checkpoint of trees, at most: arrays, and blocks of each shard's files."""
+    leaves = jax.tree.leaves(trees)
+    shards = sum(len(getattr(leaf, "addressable_shards", "1")) for leaf in leaves)
+    return sum(leaf.nbytes for leaf in leaves) + _BLOCK * (3 * len(leaves) + shards + 16)
 
 
 def _frugal_handlers() -> dict[str, Any]:
