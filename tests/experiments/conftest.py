@@ -1,5 +1,6 @@
 """What tests of the sampling command share."""
 
+import commands
 import pytest
 import tiny_model
 
@@ -18,3 +19,13 @@ def quick():
         patch.setattr(sample_page, "write_page", lambda out: out)
         tiny_model.read_once(patch)
         yield
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """Runs every command that writes, on tiny inputs."""
+    folder = tmp_path_factory.mktemp("commands")
+    commands.write_inputs(folder)
+    server = commands.Server(folder, tmp_path_factory.mktemp("compiled"))
+    yield server
+    server.close()
