@@ -96,6 +96,9 @@ class VQVAEConfig:
     restart_threshold: float = 1.0  # EMA count under which a code restarts
     # encoder outputs l2-normalised, to a root mean square of 1 (ViT-VQGAN, arXiv 2110.04627)
     normalized: bool = False
+    # share of a microbatch's examples that training decodes without quantising (Mimi, arXiv
+    # 2410.00037, section 3.3), so that the decoder's gradient is not confined to the codes' span
+    unquantized: float = 0.0
     frames: FramesConfig | None = None  # None: encoders read samples and decoders emit samples
     loss: ReconstructionLoss = field(default_factory=ReconstructionLoss)
     dtype: str = "float32"
@@ -108,6 +111,8 @@ class VQVAEConfig:
                 f"downs {self.downs} and multipliers {self.multipliers} name different numbers of "
                 "levels; give one number per level in each."
             )
+        if not 0.0 <= self.unquantized < 1.0:
+            raise ConfigError(f"unquantized is {self.unquantized}; it must be in [0, 1).")
         if self.loss.frames and self.frames is None:
             raise ConfigError(
                 f"loss.frames is {self.loss.frames}, but the model has no frames; configure "

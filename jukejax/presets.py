@@ -144,8 +144,10 @@ def songs_vqvae() -> VQVAEExperiment:
             depth=5,
             dilation_growth=2,
             emb_width=32,
+            codebook_decay=0.9,
             restart_threshold=0.2,
             normalized=True,
+            unquantized=0.5,
             frames=FramesConfig(),
             loss=ReconstructionLoss(
                 l2=0.0, linf=0.0, linf_k=1, multispectral=0.0, mel=1.0, frames=1.0, commit=0.05

@@ -125,6 +125,7 @@ def test_priors_of_files_without_layers_are_tuned():
     ("make", "words"),
     [
         (lambda: VQVAEConfig(downs=(3, 2)), ["downs", "multipliers", "levels"]),
+        (lambda: VQVAEConfig(unquantized=1.0), ["unquantized is 1.0", "[0, 1)"]),
         (lambda: FramesConfig(hop=0), ["hop is 0"]),
         (lambda: FramesConfig(hop=64, window=32), ["frames.window 32", "frames.hop 64"]),
         (lambda: FramesConfig(hop=32, synthesis=96), ["frames.synthesis is 96", "64"]),

@@ -92,7 +92,11 @@ def vqvae_loss(
     for level in range(config.levels):
         x = to_vectors(config, params, audio, level)
         quantized = quantize(books[level], x)
-        y, mel = reconstruct(config, params, quantized.vectors, level)
+        vectors = quantized.vectors
+        if config.unquantized:
+            coded = jnp.arange(len(x)) >= round(config.unquantized * len(x))
+            vectors = jnp.where(coded[:, None, None], vectors, x)
+        y, mel = reconstruct(config, params, vectors, level)
         losses = {**reconstruction(config, audio, y, width), "commit": quantized.commitment}
         if config.frames and weights.frames:
             target = log_mel(config.frames, config.sample_rate, audio)

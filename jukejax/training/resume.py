@@ -18,7 +18,9 @@ from jukejax.training.checkpoint import directory, load_experiment, open_existin
 
 Log = Callable[[str], None]
 # fields that change how a model is trained, not what it computes: a new run may change them
-TRAINING_ONLY = ("dtype", "remat", "layers", "loss", "codebook_decay", "restart_threshold")
+TRAINING_ONLY = (
+    "dtype", "remat", "layers", "loss", "codebook_decay", "restart_threshold", "unquantized",
+)  # fmt: skip
 # fields of the optimizer that a run may change when it continues: its state does not depend on them
 SCHEDULE = ("learning_rate", "warmup_steps", "decay", "decay_start", "decay_steps", "gamma")
 

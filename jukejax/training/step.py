@@ -170,7 +170,7 @@ def jit_eval_step(task: Task, experiment: Experiment) -> jax.stages.Wrapped:
 
     def step(state: TrainState, batch: Batch) -> Metrics:
         def metrics(part: Batch) -> Metrics:
-            return task.loss(widen(state.ema), state.extra, part)[1][0]
+            return task.evaluate(widen(state.ema), state.extra, part)
 
         with nn.logical_axis_rules(list(COMPUTE)):
             if parts == 1:

@@ -6,6 +6,7 @@ A task's `extra` is state without gradients: codebooks and loudness for the VQ-V
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -60,6 +61,7 @@ class Task(NamedTuple):
     extra: Callable[[jax.Array, Any, Batch], Any]  # key, parameters, first batch -> extra
     adopt: Callable[[Any, Batch], Any]  # another run's extra, first batch -> extra
     loss: Callable[[Any, Any, Batch], tuple[jax.Array, tuple[Metrics, Any]]]
+    evaluate: Callable[[Any, Any, Batch], Metrics]  # of held-out batches
     update: Callable[[jax.Array, Any, Any], tuple[Any, Metrics]]  # key, extra, aux -> extra
 
 
@@ -105,6 +107,10 @@ def vqvae_task(config: VQVAEConfig, samples: int, parts: int = 1) -> Task:
     def loss(params: Any, state: VQVAEExtra, batch: Batch) -> Any:
         return vqvae_loss(config, params, state.books, state.width, batch["audio"])
 
+    def evaluate(params: Any, state: VQVAEExtra, batch: Batch) -> Metrics:
+        quantized = replace(config, unquantized=0.0)
+        return vqvae_loss(quantized, params, state.books, state.width, batch["audio"])[1][0]
+
     def update(key: jax.Array, state: VQVAEExtra, assigned: Any) -> tuple[VQVAEExtra, Metrics]:
         books: list[Codebook] = []
         metrics: Metrics = {}
@@ -121,6 +127,7 @@ def vqvae_task(config: VQVAEConfig, samples: int, parts: int = 1) -> Task:
         extra=extra,
         adopt=adopt,
         loss=loss,
+        evaluate=evaluate,
         update=update,
     )
 
@@ -138,6 +145,7 @@ def prior_task(config: PriorConfig) -> Task:
         extra=lambda key, params, batch: {},
         adopt=lambda other, batch: {},
         loss=loss,
+        evaluate=lambda params, extra, batch: prior.prior_loss(config, params, batch)[1],
         update=lambda key, extra, aux: (extra, {}),
     )
 

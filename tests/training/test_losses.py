@@ -14,6 +14,7 @@ from jukejax.models import spectral, vqvae
 from jukejax.models.bottleneck import Codebook
 from jukejax.training import losses
 from jukejax.training.losses import Bandwidth
+from jukejax.training.tasks import VQVAEExtra, vqvae_task
 
 S = 1280
 LOSS = ReconstructionLoss(l1=0.7, l2=1.3, linf=0.02, linf_k=50, spectral=0.5, multispectral=0.9)
@@ -118,6 +119,29 @@ def test_frames_is_the_difference_of_the_emitted_log_mel_frames(audio):
     expected = np.abs(emitted - spectral.log_mel(audio[..., 0], 44_100, 32, 4, 5)).mean()
     assert float(metrics["level_0/frames"]) == pytest.approx(expected, rel=1e-4)
     assert float(loss) == pytest.approx(0.6 * expected, rel=1e-4)
+
+
+def test_unquantized_examples_are_decoded_from_encoder_outputs(state, audio):
+    """Of two examples half: the first is decoded before quantising; held-out batches never are."""
+    params, books = state
+    config = dataclasses.replace(CONFIG, unquantized=0.5)
+    task = vqvae_task(config, S)
+    extra = VQVAEExtra(books, WIDTH)
+    _, (metrics, _) = task.loss(params, extra, {"audio": audio})
+    for level in range(2):
+        x = vqvae.to_vectors(config, params, audio, level)
+        y = [vqvae.reconstruct(config, params, x[:1], level)[0]]
+        y.append(
+            vqvae.decode(
+                config, params, books, vqvae.encode(config, params, books, audio[1:], level), level
+            )
+        )
+        expected = published(audio[..., 0], np.concatenate(y)[..., 0], WIDTH)["l2"]
+        assert float(metrics[f"level_{level}/l2"]) == pytest.approx(expected, rel=1e-4)
+    held_out = task.evaluate(params, extra, {"audio": audio})
+    _, (quantized, _) = losses.vqvae_loss(CONFIG, params, books, WIDTH, audio)
+    assert float(held_out["loss"]) == pytest.approx(float(quantized["loss"]), rel=1e-6)
+    assert abs(float(held_out["loss"]) - float(metrics["loss"])) > 1e-3
 
 
 @pytest.fixture(scope="module")
