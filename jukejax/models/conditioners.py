@@ -65,9 +65,9 @@ def timing_bins(
 
 
 def bag_sum(rows: jax.Array, ids: jax.Array) -> jax.Array:
-    """Sums of the rows (n, W) at ids (..., G), where -1 is no row: (..., W)."""
+    """Sums of the rows (n, W) at ids (..., G), where -1 is no row: (..., 1, W)."""
     chosen = jnp.where((ids >= 0)[..., None], rows[jnp.maximum(ids, 0)], 0.0)  # (..., G, W)
-    return chosen.sum(-2)
+    return chosen.sum(-2, keepdims=True)
 
 
 class Labels(nn.Module):
@@ -88,8 +88,10 @@ class Labels(nn.Module):
         for kind in labels.kinds:
             rows = self.param(kind.name, table(getattr(labels, kind.table), c.width, std))
             ids = batch[kind.field]
-            embed = bag_sum if kind.most else look_up
-            embedded.append(with_whole(embed, rows, ids)[:, None])
+            if kind.most:
+                embedded.append(with_whole(bag_sum, rows, ids))
+            else:
+                embedded.append(with_whole(look_up, rows, ids)[:, None])
         start = functools.reduce(jnp.add, embedded)  # (B, 1, W)
         if not c.timing:
             return start, None
@@ -153,7 +155,7 @@ class Tracks(nn.Module):
             what = jnp.where(ids == ABSENT, none, ids // tracks.parts)
             part = jnp.where(ids < 0, EMPTY, ids % tracks.parts)
             embedded += [with_whole(bag_sum, events, what), with_whole(bag_sum, parts, part)]
-        x = functools.reduce(jnp.add, embedded)  # (B, T, tracks.width)
+        x = functools.reduce(jnp.add, embedded)[..., 0, :]  # (B, T, tracks.width)
         x = Resnet1D(
             tracks.width, tracks.depth, tracks.dilation_growth, tracks.dilation_cycle,
             name="convolutions",
