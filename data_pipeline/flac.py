@@ -14,6 +14,20 @@ _HEADER = 26
 _BITS = (1 << 36) - 1
 _LAST = 1 << 17  # bytes at the end of a file that its last frame is searched in
 _SIZES = (0, 192, *(576 << n for n in range(4)), 0, 0, *(256 << n for n in range(8)))
+_RATES = (
+    0,
+    88_200,
+    176_400,
+    192_000,
+    8_000,
+    16_000,
+    22_050,
+    24_000,
+    32_000,
+    44_100,
+    48_000,
+    96_000,
+)
 _ID3V1 = 128
 _READ = 1 << 20
 
@@ -44,11 +58,13 @@ def count(file: BinaryIO, start: int, size: int) -> tuple[list[bytes | range], s
 
     Returns:
       What to read in place of the file (empty: the file as it is), a note of what differs, and a
-      reason why the file cannot be read, always "".
+      reason why the file cannot be read; "" for none.
     """
     file.seek(start)
     header = bytearray(file.read(_HEADER))
-    total = _samples(file, int.from_bytes(header[8:10], "big"), start, size)
+    total, rate = _last_frame(file, int.from_bytes(header[8:10], "big"), start, size)
+    if rate and rate != int.from_bytes(header[18:21], "big") >> 4:
+        return [], "", f"is damaged: its header declares another sample rate than {rate} Hz"
     fields = int.from_bytes(header[_TOTAL], "big")
     declared = fields & _BITS
     if not header.startswith(_STREAM) or total <= declared:  # the reader reports missing samples
@@ -58,8 +74,10 @@ def count(file: BinaryIO, start: int, size: int) -> tuple[list[bytes | range], s
     return [bytes(header), range(start + _HEADER, size)], note if declared else "", ""
 
 
-def _samples(file: BinaryIO, block: int, start: int, size: int) -> int:
-    """Samples up to the end of the last frame, where that is complete; 0 otherwise.
+def _last_frame(file: BinaryIO, block: int, start: int, size: int) -> tuple[int, int]:
+    """Samples up to the end of the last frame and its sample rate, 0 if it does not say.
+
+    0 and 0 where it is not complete.
 
     Args:
       block: samples in every frame but the last, of a file with blocks of one size.
@@ -73,9 +91,9 @@ def _samples(file: BinaryIO, block: int, start: int, size: int) -> int:
         frame = data[place:]
         header = _frame_header(frame)
         if header and _crc(frame, 16, 0x8005) == 0:
-            number, samples = header
-            return number * (1 if frame[1] & 1 else block) + samples
-    return 0
+            number, samples, rate = header
+            return number * (1 if frame[1] & 1 else block) + samples, rate
+    return 0, 0
 
 
 def _syncs(data: bytes) -> Iterator[int]:
@@ -87,8 +105,11 @@ def _syncs(data: bytes) -> Iterator[int]:
         place = data.rfind(b"\xff", 0, place)
 
 
-def _frame_header(frame: bytes) -> tuple[int, int] | None:
-    """The number of a frame, or of its first sample, and its samples; None if it is no frame."""
+def _frame_header(frame: bytes) -> tuple[int, int, int] | None:
+    """The number of a frame, or of its first sample, its samples and its sample rate.
+
+    A rate of 0: it is that of the file's header. None if it is no frame.
+    """
     if len(frame) < 16:
         return None
     ones = 8 - (frame[4] ^ 0xFF).bit_length()  # coded as UTF-8: the bytes, if more than one
@@ -98,8 +119,12 @@ def _frame_header(frame: bytes) -> tuple[int, int] | None:
     size, rate = frame[2] >> 4, frame[2] & 15
     given = {6: 1, 7: 2}.get(size, 0)  # bytes after the number
     samples = int.from_bytes(frame[place : place + given], "big") + 1 if given else _SIZES[size]
-    place += given + {12: 1, 13: 2, 14: 2}.get(rate, 0)
-    return (number, samples) if samples and _crc(frame[: place + 1], 8, 0x07) == 0 else None
+    place += given
+    written = {12: 1, 13: 2, 14: 2}.get(rate, 0)  # bytes of the rate, in kHz, Hz and tens of Hz
+    hertz = int.from_bytes(frame[place : place + written], "big") * {12: 1000, 14: 10}.get(rate, 1)
+    hertz, place = _RATES[rate] if rate < len(_RATES) else hertz, place + written
+    valid = samples and _crc(frame[: place + 1], 8, 0x07) == 0
+    return (number, samples, hertz) if valid else None
 
 
 def _crc(data: bytes, bits: int, polynomial: int) -> int:

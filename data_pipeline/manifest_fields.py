@@ -15,6 +15,10 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _is_path(value: Any) -> bool:
+    return _is_text(value) and bool(value.strip()) and "\0" not in value
+
+
 def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
@@ -54,19 +58,20 @@ def _is_list(valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _is_stems(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_text, value.values()))
+    return isinstance(value, dict) and all(map(_is_path, value.values()))
 
 
+_PATH = (_is_path, "the path of a file")
 _TEXT = (_is_text, "text in quotes")
 _TEXTS = (_is_texts, 'a list of texts, such as ["rock", "folk"]')
 _YEAR = (lambda value: type(value) is int, "a whole number, such as 1969")
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "id": (lambda value: _is_text(value) and bool(value.strip()), "a text that is not empty"),
-    "audio": (lambda value: _is_text(value) and bool(value.strip()), "the path of a sound file"),
+    "audio": (_is_path, "the path of a sound file"),
     **{kind.field: _TEXTS if kind.most else _YEAR if kind.decades else _TEXT for kind in KINDS},
     "album": _TEXT,
     "lyrics": (lambda value: _is_text(value) and "\0" not in value, "text without NUL characters"),
-    "lyrics_file": _TEXT,
+    "lyrics_file": _PATH,
     "words": (
         _is_list(_is_word),
         'a list of ["text", start_seconds, end_seconds] with start <= end',
@@ -77,8 +82,8 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         'a list of ["name", start_seconds, end_seconds] with start <= end, or null for each',
     ),
     "stems": (_is_stems, 'an object of paths, such as {"vocals": "vocals.wav"}'),
-    "tracks_file": _TEXT,
-    "midi": _TEXT,
+    "tracks_file": _PATH,
+    "midi": _PATH,
     "licence": _TEXT,
     "group": _TEXT,
     "split": (lambda value: value in SPLITS, 'either "train" or "test"'),

@@ -36,20 +36,20 @@ def from_dict(cls: type[T], data: dict[str, Any], where: str = "config") -> T:
       ConfigError: on a wrong "type", an unknown field (names the nearest) or a wrong type.
     """
     if not isinstance(data, dict):
-        raise ConfigError(f"{where} is {data!r}, expected a {cls.__name__} as an object.")
+        raise ConfigError(f"{where} is {data!r:.80}, expected a {cls.__name__} as an object.")
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     old = {f.name: f.metadata["if_missing"] for f in fields if "if_missing" in f.metadata}
     data = old | data
     name = data.pop("type", cls.__name__)
     if name != cls.__name__:
-        raise ConfigError(f"{where} is a {name}, expected a {cls.__name__}.")
+        raise ConfigError(f"{where} is a {name!s:.80}, expected a {cls.__name__}.")
     hints = typing.get_type_hints(cls)
     known = [f.name for f in fields]
     for key in data:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
-            raise ConfigError(f"{where} has no field {key!r}; {hint}")
+            raise ConfigError(f"{where} has no field {key!r:.80}; {hint}")
     needed = {
         f.name
         for f in fields
@@ -70,10 +70,10 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         return from_dict(typing.cast(type, hint), value, where)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where} is {value!r}, expected a list.")
+            raise ConfigError(f"{where} is {value!r:.80}, expected a list.")
         return tuple(_typed(args[0], v, where) for v in value)
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
-        raise ConfigError(f"{where} is {value!r}, expected {hint.__name__}.")
+        raise ConfigError(f"{where} is {value!r:.80}, expected {hint.__name__}.")
     return value

@@ -213,6 +213,9 @@ def read_model_dir(path: str | Path) -> ModelDir:
         labels = value["labels"]
         if not isinstance(labels, dict):
             labels = dict.fromkeys(value["priors"], labels)
+        paths = [value["vqvae"], *value["priors"].values(), *labels.values()]
+        if any(b"\0" in path.encode() for path in paths):
+            raise ValueError("a path has a NUL character")
         return ModelDir(
             folder,
             folder / value["vqvae"],
@@ -223,7 +226,7 @@ def read_model_dir(path: str | Path) -> ModelDir:
         raise CheckpointError(
             f"{path} is not a model directory (no {NAME}); make one with `jukejax model make`."
         ) from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
         raise CheckpointError(

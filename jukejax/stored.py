@@ -6,6 +6,7 @@ The sentence names the file, the field and the remedy.
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from jukejax.errors import DataError
 
 Types = type | tuple[type, ...]
+NUMBER = (int, float)
 _WORDS = {dict: "an object", list: "a list", str: "text", int: "a whole number"}
 
 
@@ -33,7 +35,7 @@ def read_object(path: Path, fields: Mapping[str, Types], remedy: str) -> dict[st
       DataError: it cannot be read, or a field is missing or of another type.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise
     except (ValueError, RecursionError, OSError) as error:
@@ -42,16 +44,48 @@ def read_object(path: Path, fields: Mapping[str, Types], remedy: str) -> dict[st
     return dict(value)
 
 
-def check_fields(value: Any, fields: Mapping[str, Types], where: str, remedy: str) -> None:
-    """Raises DataError unless `value`, read from `where`, is an object with the given fields."""
+def parse(text: str | bytes) -> Any:
+    """The value of a JSON text whose numbers are finite and fit into 64 bits.
+
+    Raises:
+      ValueError, RecursionError: it is not such a text.
+    """
+    return json.loads(text, parse_float=_finite, parse_int=_whole, parse_constant=_finite)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"it has the number {text:.20}")
+    return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > 20 or not -(2**63) <= (number := int(text)) < 2**63:
+        raise ValueError(f"it has the number {text:.25}")
+    return number
+
+
+def check_fields(
+    value: Any,
+    fields: Mapping[str, Types],
+    where: str,
+    remedy: str,
+    optional: Mapping[str, Types] | None = None,
+) -> None:
+    """Raises DataError unless `value`, read from `where`, is an object with the given fields.
+
+    `optional` fields may also be missing or null.
+    """
     if not isinstance(value, dict):
         raise DataError(f"{where} is damaged: it is not a JSON object; {remedy}")
-    for name, types in fields.items():
+    given = {name: t for name, t in (optional or {}).items() if value.get(name) is not None}
+    for name, types in {**fields, **given}.items():
         if name not in value:
             raise DataError(f"{where} is damaged: it has no field {name!r}; {remedy}")
         kinds = types if isinstance(types, tuple) else (types,)
         if not isinstance(value[name], kinds) or isinstance(value[name], bool):
-            expected = " or ".join(_WORDS.get(kind, kind.__name__) for kind in kinds)
+            words = [_WORDS.get(kind, kind.__name__) for kind in kinds]
+            expected = "a number" if kinds == NUMBER else " or ".join(words)
             raise DataError(
                 f"{where} is damaged: its field {name!r} is {value[name]!r:.60}, not {expected}; "
                 f"{remedy}"

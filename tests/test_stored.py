@@ -75,6 +75,9 @@ def test_turned_bytes_give_no_stack_trace(tmp_path, name, job_text):
         ("model.json", "vqvae", 3),
         ("model.json", "priors", ["p"]),
         ("model.json", "labels", None),
+        ("model.json", "vqvae", "a\0b"),
+        ("model.json", "vqvae", "\ud800"),
+        ("labels.json", "artists", ["\ud800"]),
         ("labels.json", "artists", "a"),
         ("codes.json", "hops", 8),
         ("codes.json", "hops", ["8"]),
@@ -86,6 +89,10 @@ def test_turned_bytes_give_no_stack_trace(tmp_path, name, job_text):
         ("job.json", "levels", [{}]),
         ("job.json", "levels", 2),
         ("job.json", "sample_rate", "44100"),
+        ("job.json", "items", [3]),
+        ("job.json", "seconds", "long"),
+        ("job.json", "origin", {"continues": "a", "items": [0]}),
+        ("job.json", "origin", {"continues": "a", "items": [], "at": 1.0}),
     ],
 )
 def test_a_field_of_another_type_is_named(tmp_path, name, field, value, job_text):
@@ -94,9 +101,26 @@ def test_a_field_of_another_type_is_named(tmp_path, name, field, value, job_text
     optional = name == "job.json" and field != "request"  # a job by hand has only a request
     for changed in ({**content, field: value}, *([] if optional else [without])):
         (tmp_path / name).write_text(json.dumps(changed))
-        with pytest.raises(JukejaxError, match=field) as error:
+        sentence = (
+            r"has no field|be by level|labels must be" if field in ("vqvae", "artists") else field
+        )
+        with pytest.raises(JukejaxError, match=f"{field}|{sentence}") as error:
             READERS[name](tmp_path)
         assert name in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999", "-Infinity", "9" * 30, "9" * 5000])
+def test_a_number_out_of_range_is_refused(tmp_path, number):
+    (tmp_path / "codes.json").write_text(json.dumps(CODES).replace("64", number))
+    with pytest.raises(JukejaxError, match=r"codes.json is damaged: .*number"):
+        codes_info(tmp_path)
+
+
+def test_a_folder_that_was_begun_needs_all_of_its_job(tmp_path, job_text):
+    (tmp_path / "job.json").write_text(json.dumps({"request": json.loads(job_text)["request"]}))
+    read_job(tmp_path / "job.json")
+    with pytest.raises(JukejaxError, match=r"job.json is damaged: it has no field 'items'"):
+        SampleDir.open(tmp_path)
 
 
 def test_a_turned_bit_in_arrays_is_refused_or_does_no_harm(tmp_path):

@@ -147,8 +147,8 @@ def read(path: Path) -> Settings:
     kind = value.get("model_type") if isinstance(value, dict) else None
     if kind != "jukebox":
         raise InteropError(
-            f"{path} has model_type {kind!r}, expected 'jukebox': name the directory of a whole "
-            "JukeboxModel, with its VQ-VAE and priors."
+            f"{path} has model_type {kind!r:.80}, expected 'jukebox': name the directory of a "
+            "whole JukeboxModel, with its VQ-VAE and priors."
         )
     return value
 
@@ -156,7 +156,7 @@ def read(path: Path) -> Settings:
 def _complete(where: str, given: Any, table: Table) -> Settings:
     """The settings of a table, of the right types, with the port's defaults."""
     if not isinstance(given, dict):
-        raise InteropError(f"{where} is {given!r}, expected an object.")
+        raise InteropError(f"{where} is {given!r:.80}, expected an object.")
     settings: Settings = {name: given.get(name, d) for name, (_, d) in table.items()}
     for name, value in settings.items():
         kind = _NULLABLE.get(name) or type(table[name][1])
@@ -166,7 +166,7 @@ def _complete(where: str, given: Any, table: Table) -> Settings:
         if kind is list:
             valid = valid and all(type(x) is int for x in value)
         if not valid and (value is not None or name not in _NULLABLE):
-            raise InteropError(f"{where}: {name} is {value!r}, expected {kind.__name__}.")
+            raise InteropError(f"{where}: {name} is {value!r:.80}, expected {kind.__name__}.")
     return settings
 
 
@@ -249,7 +249,7 @@ def _order(where: str, settings: Settings) -> int:
     require(where, settings, act_fn="quick_gelu")
     if settings["attention_pattern"] not in _PATTERNS:
         raise InteropError(
-            f"{where}: attention_pattern {settings['attention_pattern']!r} is none of "
+            f"{where}: attention_pattern {settings['attention_pattern']!r:.80} is none of "
             f"{', '.join(_PATTERNS)}."
         )
     return _PATTERNS[settings["attention_pattern"]]

@@ -73,7 +73,7 @@ def require(where: str, settings: Settings, **wanted: Any) -> None:
     for name, value in wanted.items():
         if settings.get(name, value) != value:
             raise InteropError(
-                f"{where} says {name} = {settings[name]!r}; only {value!r} is supported."
+                f"{where} says {name} = {settings[name]!r:.80}; only {value!r} is supported."
             )
 
 

@@ -221,8 +221,8 @@ def read(stream: Any, where: str, storages: dict[str, Storage] | None = None) ->
         raise
     except (LookupError, ValueError, TypeError, OverflowError, MemoryError) as error:
         raise InteropError(
-            f"{where} cannot be read as a PyTorch file ({error!r}); it is cut short, damaged or "
-            "something else. Download it again and compare its SHA-256."
+            f"{where} cannot be read as a PyTorch file ({error!r:.200}); it is cut short, damaged "
+            "or something else. Download it again and compare its SHA-256."
         ) from error
     machine.refuse("its pickle has no end")
 

@@ -13,6 +13,7 @@ import math
 import mmap
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from jukejax.interop.tensors import Checkpoint, Source
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
+_BUFFER = 1 << 20  # bytes read at once
 _PICKLE_LIMIT = 64 << 20  # bytes; the published files have under 1 MiB
 
 
@@ -188,7 +190,10 @@ def _read_zip(path: Path, file: BinaryIO) -> tuple[Any, dict[Storage, int]]:
 
 
 def _start(path: Path, file: BinaryIO, info: zipfile.ZipInfo) -> int:
-    """The byte where a member's data begins; members must be uncompressed."""
+    """The byte where a member's data begins.
+
+    Members must be uncompressed, and their data must fit their checksum.
+    """
     if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
         raise InteropError(
             f"{path}: {info.filename} is compressed, which PyTorch never does; do not use the file."
@@ -201,6 +206,14 @@ def _start(path: Path, file: BinaryIO, info: zipfile.ZipInfo) -> int:
     start = info.header_offset + 30 + name + extra
     if header[:4] != b"PK\x03\x04" or start + info.file_size > path.stat().st_size:
         raise InteropError(f"{path}: {info.filename} is outside the file. Download the file again.")
+    file.seek(start)
+    crc, left = 0, info.file_size
+    while left and (part := file.read(min(_BUFFER, left))):
+        crc, left = zlib.crc32(part, crc), left - len(part)
+    if crc != info.CRC:
+        raise InteropError(
+            f"{path} is damaged: the checksum of {info.filename} differs. Download the file again."
+        )
     return start
 
 

@@ -20,10 +20,20 @@ import numpy as np
 from jukejax import files, locks, stored
 from jukejax.config import ConfigError, from_dict, to_dict
 from jukejax.disk_space import checked_space
+from jukejax.errors import DataError
 from jukejax.sampling.job import Job
 
 _REMOVE = "remove it to continue."  # what it had is sampled again
-_FIELDS = {"items": list, "levels": list, "sample_rate": int}
+_REMEDY = "restore a copy of it, or sample again into another folder."
+_FIELDS: dict[str, stored.Types] = {"items": list, "levels": list, "sample_rate": int}
+_DETAILS: dict[str, stored.Types] = {
+    "title": str, "model": str, "created": str, "seed": int, "seconds": stored.NUMBER,
+    "origin": dict,
+}  # fmt: skip
+_ITEM: dict[str, stored.Types] = {"artist": str, "genres": list, "lyrics": str}
+_LEVEL: dict[str, stored.Types] = {
+    "name": str, "hop": int, "tokens": int, "steps": int, "seconds_to_sample": stored.NUMBER,
+}  # fmt: skip
 
 
 def read_job(path: Path) -> tuple[dict[str, Any], Job]:
@@ -32,18 +42,42 @@ def read_job(path: Path) -> tuple[dict[str, Any], Job]:
     Raises:
       ConfigError, DataError: there is no such file, or it is damaged.
     """
-    remedy = "restore a copy of it, or sample again into another folder."
     try:
-        record = stored.read_object(path, {"request": dict}, remedy)
+        record = stored.read_object(path, {"request": dict}, _REMEDY)
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path} does not exist; name a folder that `jukejax sample` made."
         ) from error
-    present = {name: kind for name, kind in _FIELDS.items() if name in record}
-    stored.check_fields(record, present, str(path), remedy)  # a job by hand has only a request
-    for number, entry in enumerate(record.get("levels", [])):
-        stored.check_fields(entry, {"level": int}, f"{path}: levels[{number}]", remedy)
+    check_record(record, path)
     return record, from_dict(Job, record["request"], str(path))
+
+
+def check_record(record: dict[str, Any], path: Path) -> None:
+    """Checks what a job.json says beside its request; a job written by hand has no more than that.
+
+    Raises:
+      DataError: a field has another type.
+    """
+    present = {name: types for name, types in _FIELDS.items() if name in record}
+    stored.check_fields(record, present, str(path), _REMEDY, _DETAILS)
+    for number, entry in enumerate(record.get("items", [])):
+        stored.check_fields(entry, {}, f"{path}: items[{number}]", _REMEDY, _ITEM)
+    for number, entry in enumerate(record.get("levels", [])):
+        where = f"{path}: levels[{number}]"
+        stored.check_fields(entry, {"level": int}, where, _REMEDY, _LEVEL)
+    origin = record.get("origin") or {}
+    if source := {"continues", "upsamples"} & set(origin):
+        fields: dict[str, stored.Types] = {"items": list, "at": stored.NUMBER, source.pop(): str}
+        stored.check_fields(origin, fields, f"{path}: origin", _REMEDY)
+    if not record.get("sample_rate", 1) >= 1 or origin.get("items", [0]) == []:
+        raise DataError(f"{path} is damaged: its sample rate or origin is empty; {_REMEDY}")
+
+
+def _read_complete(path: Path) -> tuple[dict[str, Any], Job]:
+    """As `read_job`, of a job.json that a sample directory was begun with."""
+    record, job = read_job(path)
+    stored.check_fields(record, _FIELDS, str(path), _REMEDY)
+    return record, job
 
 
 def check_folder(path: Path, wanted: Mapping[str, Any]) -> None:
@@ -144,13 +178,13 @@ class SampleDir:
           ConfigError: there is none.
         """
         sample = cls.__new__(cls)
-        sample.path, (sample.record, _) = path, read_job(path / "job.json")
+        sample.path, (sample.record, _) = path, _read_complete(path / "job.json")
         return sample
 
     def _continue(self, file: Path, job: Job, levels: list[dict]) -> None:
         for left in self.path.glob("level_*/.*.tmp.*"):  # by a run killed while writing
             left.unlink()
-        self.record, kept = read_job(file)
+        self.record, kept = _read_complete(file)
         # the weights decide about the model, see below; levels may be added
         if dataclasses.replace(kept, model=job.model, levels=job.levels) != job:
             raise _another_job(self.path)
@@ -237,7 +271,7 @@ class SampleDir:
         for entry in self.record["levels"]:
             if entry["level"] == level:
                 entry["steps"] = (entry.get("steps") or 0) + steps
-                entry["seconds_to_sample"] = (entry["seconds_to_sample"] or 0.0) + seconds
+                entry["seconds_to_sample"] = (entry.get("seconds_to_sample") or 0.0) + seconds
         self.save_job()
 
     def sounds(self, level: int) -> list[Path]:

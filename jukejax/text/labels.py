@@ -279,7 +279,8 @@ class Vocabulary:
             for kind in _PUBLISHED:
                 ids = range(len(tables[kind.table]))
                 good = good and all(i in ids for i in getattr(read, _alias_field(kind)).values())
-        except (AttributeError, TypeError):
+            json.dumps(value, ensure_ascii=False).encode()  # no half of a surrogate pair
+        except (AttributeError, TypeError, UnicodeEncodeError):
             good = False
         if not good:
             raise DataError(f"{_SHAPE}; prepare or import again")
@@ -321,7 +322,7 @@ def _read_ids(path: Path, count: int) -> list[tuple[str, int]]:
             pairs.append((match[1], int(match[2])))
         elif line.strip():
             raise DataError(
-                f"{path}, line {number}: {line!r} is no name;id with an id below {count}, the "
+                f"{path}, line {number}: {line!r:.80} is no name;id with an id below {count}, the "
                 "size of the model's table; check that the file is this model's"
             )
     return pairs

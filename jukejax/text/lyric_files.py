@@ -115,15 +115,14 @@ def parse_lyrics(text: str) -> Lyrics:
     lines = text.splitlines()
     if any(_LINE_STAMPS.match(line) for line in lines):
         return _parse_lrc(lines)
-    chords = _has_chords(lines)
+    lines, chords = _cleaned(lines)
     sung, sections, left_out = [], [], False
     for line in lines:
         name = _heading(line)
-        line = _INLINE_CHORD.sub("", line) if chords else line
         if name and not _NOTE.match(line):
             sections.append((name, None, None))
         if name is None and not _HEADER.match(line) and not _is_note(line, chords):
-            sung.append(_SITE_END.sub("", line))
+            sung.append(line)
         else:
             left_out = True
     plain = "\n".join(sung) + "\n" * (bool(sung) and text[-1:] in "\r\n")
@@ -163,6 +162,13 @@ def _is_note(line: str, chords: bool) -> bool:
     return chords and bool(_CHORD_LINE.match(line))
 
 
+def _cleaned(lines: Sequence[str]) -> tuple[list[str], bool]:
+    """Lines without a site's mark at the end and chords in brackets, and whether it has chords."""
+    lines = [_SITE_END.sub("", line) for line in lines]
+    chords = _has_chords(lines)
+    return [_INLINE_CHORD.sub("", line) if chords else line for line in lines], chords
+
+
 def _has_chords(lines: Sequence[str]) -> bool:
     """Whether lines of chord names are chords and not letters that are sung ("A B C")."""
     return any(len(line) <= _LONGEST_NOTE and _tells_chords(line) for line in lines)
@@ -188,7 +194,7 @@ class _Timed:
 
     @property
     def sung(self) -> bool:
-        return bool(self.text) and _heading(self.text) is None
+        return bool(self.text) and _heading(self.text) is None and not _HEADER.match(self.text)
 
     @property
     def longest_end(self) -> float:
@@ -198,7 +204,8 @@ class _Timed:
 def _parse_lrc(lines: Sequence[str]) -> Lyrics:
     offset = next((int(match[1]) / 1000 for x in lines if (match := _OFFSET.match(x))), 0.0)
     clock = _Clock(lines, offset)
-    timed = [x for x in _timed_lines(lines, clock) if not _is_note(x.text, False)]
+    lines, chords = _cleaned(lines)
+    timed = [x for x in _timed_lines(lines, clock) if not _is_note(x.text, chords)]
     timed.sort(key=lambda x: x.seconds)  # stable
     if not any(x.sung for x in timed):
         return Lyrics()

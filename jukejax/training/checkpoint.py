@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import type_handlers
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from jukejax import stored
 from jukejax.config import Experiment, PriorExperiment, VQVAEExperiment, from_dict
 from jukejax.disk_space import checked_space
 from jukejax.errors import CheckpointError, DamagedCheckpoint
@@ -33,6 +34,8 @@ Array = np.ndarray[Any, Any]
 LeafPath = tuple[str, ...]  # keys from the root of a tree to a leaf
 TREES = ("params", "ema", "opt_state", "extra")
 _BLOCK = 4096  # bytes in which most file systems allot space
+_COPY = "replace the checkpoint by a copy."
+_NOTE: dict[str, stored.Types] = {"fingerprint": str, "run": str}
 _EXPERIMENTS: dict[str, type] = {k.__name__: k for k in (VQVAEExperiment, PriorExperiment)}
 
 
@@ -175,7 +178,13 @@ class Checkpoints:
         step = self._require() if step is None else step
         self._check(step, ["config"])
         args = ocp.args.Composite(config=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=args)["config"]
+        try:
+            return self._manager.restore(step, args=args)["config"]
+        except ValueError as error:
+            where = self.path / str(step)
+            raise DamagedCheckpoint(
+                f"The config of {where} is damaged ({error}); {_COPY}"
+            ) from error
 
     def restore(self, abstract: dict[str, Any], step: int | None = None) -> dict[str, Any]:
         """The trees named in `abstract`, each with the shapes and shardings it gives.
@@ -340,6 +349,11 @@ def open_existing(workdir: str | Path, frugal: bool = False) -> Checkpoints:
 def load_experiment(workdir: str | Path) -> tuple[Experiment, dict[str, Any]]:
     """The experiment of a run's latest checkpoint, and the note saved beside it with its step."""
     with open_existing(workdir) as checkpoints:
-        note = {**checkpoints.config(), "step": checkpoints.latest}
+        note, step = checkpoints.config(), checkpoints.latest
+    where = f"The config of {workdir}, step {step},"
+    stored.check_fields(note, {"experiment": dict}, where, _COPY, _NOTE)
+    note = {**note, "step": step}
     data = note.pop("experiment")
+    if (kind := str(data.get("type"))) not in _EXPERIMENTS:
+        raise CheckpointError(f"{workdir} is the run of a {kind:.80}; {_COPY}")
     return from_dict(_EXPERIMENTS[data["type"]], data, f"{workdir}: config"), note

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from jukejax import files
+from jukejax import files, stored
 from jukejax.errors import DataError
 from jukejax.formatting import format_seconds
 
@@ -42,13 +42,15 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """A line of a metrics file, or None if it is incomplete or has no step."""
+    """A line of a metrics file; None if it is incomplete, has no step or other than numbers."""
     try:
-        record = json.loads(line)
-    except ValueError:
+        record = stored.parse(line)
+    except (ValueError, RecursionError):
         return None
-    is_record = isinstance(record, dict) and isinstance(record.get("step"), int)
-    return record if is_record else None
+    if not isinstance(record, dict) or type(record.get("step")) is not int:
+        return None
+    numbers = all(type(v) in (int, float) or v in NOT_FINITE for v in record.values())
+    return record if numbers else None
 
 
 def _trim(path: Path, last_step: int | None) -> None:

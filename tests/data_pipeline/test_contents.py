@@ -219,6 +219,18 @@ def test_flac_cut_short_whatever_it_declares(tmp_path):
             decoded(path)
 
 
+@pytest.mark.parametrize("rate", [8000, 11_025, 44_100, 48_000, 96_000, 12_340])
+def test_flac_whose_header_declares_another_rate_than_its_frames(tmp_path, rate):
+    path = tmp_path / "a.flac"
+    data = bytearray(flac(sound(9.0), rate=rate))
+    path.write_bytes(data)
+    decoded(path)
+    data[20] ^= 1 << 5  # of the sample rate
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=f"another sample rate than {rate} Hz"):
+        decoded(path)
+
+
 @pytest.mark.parametrize("suffix", ["flac", "ogg"])
 def test_joined_flac_or_ogg_files_are_refused(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"

@@ -45,6 +45,8 @@ GOOD = {"id": "good", "audio": "a.wav"}
         ({"id": "x", "audio": "a.wav", "stems": ["v.wav"]}, ["'stems'", "object"]),
         ({"id": "x", "audio": "a.wav", "lyrics": "a", "lyrics_file": "b"}, ["both", "keep one"]),
         ({"id": "x", "audio": "a.wav", "lyrics_file": "no.txt"}, ["no.txt", "cannot be read"]),
+        ({"id": "x", "audio": "a.wav", "lyrics_file": "a\0b"}, ["'lyrics_file'", "path"]),
+        ({"id": "x", "audio": "a.wav", "stems": {"v": "a\0b"}}, ["'stems'", "paths"]),
         ('{"id": "x", "audio": ', ["not JSON"]),
         ('["x", "a.wav"]', ["not a JSON object"]),
         ('{"id": "\\ud83d", "audio": "a.wav"}', ["\\u"]),

@@ -231,6 +231,22 @@ def test_damage_anywhere_is_refused_or_harmless(tmp_path, kind):
     assert count > 1000
 
 
+def test_a_turned_bit_in_a_zip_file_is_refused_or_harmless(tmp_path):
+    whole, file, refused = zipped(pickles.write(GOOD), {"0": NUMBERS}), tmp_path / "file", 0
+    for place in range(len(whole)):
+        data = bytearray(whole)
+        data[place] ^= 1 << place % 8
+        file.write_bytes(data)
+        try:
+            found = torch_files.read(file)
+            np.testing.assert_array_equal(found.tensors["w"].read(), NUMBERS.reshape(2, 3))
+            assert found.step == 7
+        except InteropError:
+            refused += 1
+    assert refused > len(whole) / 2
+    assert_refused(tmp_path, whole.replace(NUMBERS.tobytes(), (NUMBERS + 1).tobytes()), "checksum")
+
+
 def test_zip_bombs_are_refused(tmp_path):
     bomb = zipped(pickles.write(GOOD), {"0": np.zeros(10**6, "<f4")}, zipfile.ZIP_DEFLATED)
     assert_refused(tmp_path, bomb, "unpacks to more than")

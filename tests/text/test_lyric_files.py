@@ -94,6 +94,20 @@ def test_chords_are_not_sung_and_letters_are():
         assert parse_lyrics(text).text == text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[00:01.00]Am7  G  C\n[00:02.00]la [G]la12Embed\n[00:03.00][ti:x]\n[00:04.00]C G\n",
+        "[G][Chorus]\nla\nAm7 G7Embed\n[Am](x2)\n",
+        "(x2)7Embed\nla [G]la\n[Am]\n",
+    ],
+)
+def test_the_text_that_is_sung_is_parsed_as_itself(text):
+    sung = parse_lyrics(text).text
+    assert sung.split()[:2] == ["la", *(["la"] if "la [G]la" in text else [])]
+    assert parse_lyrics(sung).text == sung
+
+
 def test_all_ends_of_lines():
     ends = ["\n", "\r\n", "\r", "\u2028", "\u2029", "\x85", "\x0b", "\x0c"]
     for end in ends:

@@ -7,9 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from jukejax.errors import DamagedCheckpoint
+from jukejax.errors import DamagedCheckpoint, JukejaxError
 from jukejax.training import digests
-from jukejax.training.checkpoint import Checkpoints, directory, open_existing, save_mapped
+from jukejax.training.checkpoint import (
+    Checkpoints,
+    directory,
+    load_experiment,
+    open_existing,
+    save_mapped,
+)
 
 ARRAY = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
 SHAPES = {"params": {"w": jax.ShapeDtypeStruct(ARRAY.shape, ARRAY.dtype)}}
@@ -173,3 +179,13 @@ def test_weights_that_are_exported_are_compared(tmp_path):
         checkpoints.ema_reader() as read,
     ):
         read([("w",)])
+
+
+@pytest.mark.parametrize("text", ["[", "\0", "[]", "{}", '{"experiment": {"type": []}}'])
+def test_a_damaged_config_without_digests_is_a_sentence(run, text):
+    """Of a checkpoint of an earlier version."""
+    (directory(run) / "3" / digests.NAME).unlink()
+    (directory(run) / "3/config/metadata").write_text(text)
+    with pytest.raises(JukejaxError, match="replace the checkpoint by a copy") as error:
+        load_experiment(run)
+    assert str(run) in str(error.value)

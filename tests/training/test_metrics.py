@@ -71,6 +71,14 @@ def test_damage_inside_the_file_is_an_error(tmp_path: Path) -> None:
         MetricsWriter(tmp_path, resume_step=1)
 
 
+@pytest.mark.parametrize("value", ['"high"', "[1]", "true", "NaN", "null", "1e999"])
+def test_a_value_that_is_no_number_is_damage(tmp_path: Path, value: str) -> None:
+    text = f'{{"step": 1, "time": 1, "loss": {value}}}\n{{"step": 2, "time": 1, "loss": "nan"}}\n'
+    (tmp_path / "metrics.jsonl").write_text(text)
+    with pytest.raises(ValueError, match="Line 1 of"):
+        MetricsWriter(tmp_path, resume_step=2)
+
+
 def test_missing_file_reads_as_empty(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "metrics.jsonl") == []
 

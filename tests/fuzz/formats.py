@@ -1,0 +1,5 @@
+"""All formats that are fuzzed."""
+
+from tests.fuzz import sounds, texts, weights
+
+FORMATS = [*texts.FORMATS, *sounds.FORMATS, *weights.FORMATS]
