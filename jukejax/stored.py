@@ -19,6 +19,15 @@ from jukejax.errors import DataError
 
 Types = type | tuple[type, ...]
 NUMBER = (int, float)
+JOB_FIELDS: dict[str, Types] = {"items": list, "levels": list, "sample_rate": int}
+_DETAILS: dict[str, Types] = {
+    "title": str, "model": str, "created": str, "seed": int, "seconds": NUMBER,
+    "origin": dict,
+}  # fmt: skip
+_ITEM: dict[str, Types] = {"artist": str, "genres": list, "lyrics": str}
+_LEVEL: dict[str, Types] = {
+    "name": str, "hop": int, "tokens": int, "steps": int, "seconds_to_sample": NUMBER,
+}  # fmt: skip
 _WORDS = {dict: "an object", list: "a list", str: "text", int: "a whole number"}
 
 
@@ -90,6 +99,27 @@ def check_fields(
                 f"{where} is damaged: its field {name!r} is {value[name]!r:.60}, not {expected}; "
                 f"{remedy}"
             )
+
+
+def check_job_record(record: dict[str, Any], path: Path, remedy: str) -> None:
+    """Checks what a job.json says beside its request; a job written by hand has no more than that.
+
+    Raises:
+      DataError: a field has another type.
+    """
+    present = {name: types for name, types in JOB_FIELDS.items() if name in record}
+    check_fields(record, present, str(path), remedy, _DETAILS)
+    for number, entry in enumerate(record.get("items", [])):
+        check_fields(entry, {}, f"{path}: items[{number}]", remedy, _ITEM)
+    for number, entry in enumerate(record.get("levels", [])):
+        where = f"{path}: levels[{number}]"
+        check_fields(entry, {"level": int}, where, remedy, _LEVEL)
+    origin = record.get("origin") or {}
+    if source := {"continues", "upsamples"} & set(origin):
+        fields: dict[str, Types] = {"items": list, "at": NUMBER, **dict.fromkeys(source, str)}
+        check_fields(origin, fields, f"{path}: origin", remedy)
+    if not record.get("sample_rate", 1) >= 1 or origin.get("items", [0]) == []:
+        raise DataError(f"{path} is damaged: its sample rate or origin is empty; {remedy}")
 
 
 def read_arrays(path: Path, required: tuple[str, ...], remedy: str) -> dict[str, NDArray[Any]]:

@@ -20,20 +20,10 @@ import numpy as np
 from jukejax import files, locks, stored
 from jukejax.config import ConfigError, from_dict, to_dict
 from jukejax.disk_space import checked_space
-from jukejax.errors import DataError
 from jukejax.sampling.job import Job
 
 _REMOVE = "remove it to continue."  # what it had is sampled again
 _REMEDY = "restore a copy of it, or sample again into another folder."
-_FIELDS: dict[str, stored.Types] = {"items": list, "levels": list, "sample_rate": int}
-_DETAILS: dict[str, stored.Types] = {
-    "title": str, "model": str, "created": str, "seed": int, "seconds": stored.NUMBER,
-    "origin": dict,
-}  # fmt: skip
-_ITEM: dict[str, stored.Types] = {"artist": str, "genres": list, "lyrics": str}
-_LEVEL: dict[str, stored.Types] = {
-    "name": str, "hop": int, "tokens": int, "steps": int, "seconds_to_sample": stored.NUMBER,
-}  # fmt: skip
 
 
 def read_job(path: Path) -> tuple[dict[str, Any], Job]:
@@ -48,35 +38,14 @@ def read_job(path: Path) -> tuple[dict[str, Any], Job]:
         raise ConfigError(
             f"{path} does not exist; name a folder that `jukejax sample` made."
         ) from error
-    check_record(record, path)
+    stored.check_job_record(record, path, _REMEDY)
     return record, from_dict(Job, record["request"], str(path))
-
-
-def check_record(record: dict[str, Any], path: Path) -> None:
-    """Checks what a job.json says beside its request; a job written by hand has no more than that.
-
-    Raises:
-      DataError: a field has another type.
-    """
-    present = {name: types for name, types in _FIELDS.items() if name in record}
-    stored.check_fields(record, present, str(path), _REMEDY, _DETAILS)
-    for number, entry in enumerate(record.get("items", [])):
-        stored.check_fields(entry, {}, f"{path}: items[{number}]", _REMEDY, _ITEM)
-    for number, entry in enumerate(record.get("levels", [])):
-        where = f"{path}: levels[{number}]"
-        stored.check_fields(entry, {"level": int}, where, _REMEDY, _LEVEL)
-    origin = record.get("origin") or {}
-    if source := {"continues", "upsamples"} & set(origin):
-        fields: dict[str, stored.Types] = {"items": list, "at": stored.NUMBER, source.pop(): str}
-        stored.check_fields(origin, fields, f"{path}: origin", _REMEDY)
-    if not record.get("sample_rate", 1) >= 1 or origin.get("items", [0]) == []:
-        raise DataError(f"{path} is damaged: its sample rate or origin is empty; {_REMEDY}")
 
 
 def _read_complete(path: Path) -> tuple[dict[str, Any], Job]:
     """As `read_job`, of a job.json that a sample directory was begun with."""
     record, job = read_job(path)
-    stored.check_fields(record, _FIELDS, str(path), _REMEDY)
+    stored.check_fields(record, stored.JOB_FIELDS, str(path), _REMEDY)
     return record, job
 
 

@@ -16,7 +16,6 @@ from typing import Any
 from jukejax import stored
 from jukejax.evaluation.pages import player, templates
 from jukejax.formatting import format_seconds
-from jukejax.sampling.sample_dir import check_record
 
 JOB_DEFAULTS: dict[str, Any] = {
     "model": "", "seed": None, "seconds": None, "sample_rate": 44_100, "created": "",
@@ -43,7 +42,7 @@ def read_job(sample_dir: Path) -> dict[str, Any]:
     fields: dict[str, stored.Types] = {"title": str, "items": list, "levels": list}
     remedy = "sample again."
     job = stored.read_object(path, fields, remedy)
-    check_record(job, path)
+    stored.check_job_record(job, path, remedy)
     levels = [LEVEL_DEFAULTS | {"name": f"level {lv['level']}"} | lv for lv in job["levels"]]
     levels.sort(key=lambda level: -int(level["level"]))
     return JOB_DEFAULTS | job | {"levels": levels}
