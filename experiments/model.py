@@ -35,10 +35,11 @@ class Make:
 
     vqvae: Path
     """Workdir of the VQ-VAE's run."""
-    priors: tuple[Path, ...]
-    """Workdirs of the priors' runs, in any order: the runs say which level they are of."""
     out: Path
     """Gets model.json, with paths relative to it."""
+    priors: tuple[Path, ...] = ()
+    """Workdirs of the priors' runs, in any order: the runs say which level they are of; none for a
+    VQ-VAE alone, which can be evaluated."""
     labels: tuple[str, ...] = ()
     """The labels.json of the codes that the priors were trained on; where levels have different
     ones, a file each: --labels 2=new.json 1=old.json."""
@@ -59,13 +60,11 @@ def by_level(priors: tuple[Path, ...]) -> dict[int, Path]:
     """The workdirs of priors by the level that each run was of.
 
     Raises:
-      ConfigError: there is none, one is a VQ-VAE's, or two are of one level.
+      ConfigError: one is a VQ-VAE's, or two are of one level.
       CheckpointError: one is not a training run.
     """
     from jukejax.model_dir import load_experiment
 
-    if not priors:
-        raise ConfigError("--priors names no run; give the workdir of at least one prior.")
     levels: dict[int, Path] = {}
     for run in priors:
         experiment, _ = load_experiment(run)

@@ -8,6 +8,7 @@ import pytest
 import tiny_model
 
 from experiments import model as command
+from experiments import sample
 from jukejax.config import PriorExperiment
 from jukejax.model_dir import NAME, read_model_dir
 from jukejax.text.labels import Vocabulary
@@ -60,7 +61,15 @@ def test_two_priors_of_a_level_and_a_vqvae_among_them(parts):
     shutil.copytree(parts / "prior_1", parts / "twin", dirs_exist_ok=True)
     assert "are both priors of level 1" in refused(parts, priors=(1, 2, parts / "twin"))
     assert "is the run of a VQ-VAE" in refused(parts, priors=(parts / "vqvae",))
-    assert "--priors names no run" in refused(parts, priors=())
+
+
+def test_a_vqvae_alone_can_be_evaluated_and_not_sampled(parts, capsys):
+    made = make(parts, priors=(), labels=(), out="alone")
+    assert "no prior for levels 0, 1, 2" in capsys.readouterr().out
+    assert (read_model_dir(made).priors, read_model_dir(made).label_files) == ({}, {})
+    with pytest.raises(SystemExit) as stop:
+        sample.main([f"--model={made}", f"--out={parts / 'song'}", "--seconds=1"])
+    assert "no prior" in stop.value.code
 
 
 def test_every_part_that_does_not_fit_has_its_sentence(parts):
