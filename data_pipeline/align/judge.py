@@ -49,6 +49,7 @@ def place_words(sound: Sound, plain: Sequence[str]) -> Placed | str:
     words = [word for word, is_known in zip(plain, known, strict=True) if is_known]
     if not words:
         return "no word could be pronounced"
+    sphinx.begin_song()
     samples = sphinx.pcm(sound)
     path = sphinx.best_path(samples, words)
     if path is None:

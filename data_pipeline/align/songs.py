@@ -110,6 +110,7 @@ def _within_lines(song: Song, options: Options) -> Aligned:
     plain = [[spoken(word) for word in line] for line in lines]
     every = [word for line in plain for word in line]
     if options.aligner == "pocketsphinx" or not any(every):
+        sphinx.begin_song()
         placed = [_line_times(sound, *span, line) for span, line in zip(spans, plain, strict=True)]
     else:
         times = iter(_with_tool(sound, every, options)[0] or [None] * len(every))

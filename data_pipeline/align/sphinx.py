@@ -48,6 +48,14 @@ def _decoder() -> Any:
     return pocketsphinx.Decoder(lm=None, **how, **_NO_BEAMS)
 
 
+def begin_song() -> None:
+    """Forgets the cepstral mean of earlier sounds: a song's path must not depend on them.
+
+    In a process that continues an interrupted run, they are other sounds.
+    """
+    _decoder().reinit_feat()
+
+
 def known(words: Sequence[str]) -> list[bool]:
     """Whether each word has a pronunciation; adds espeak's to the dictionary."""
     decoder = _decoder()

@@ -180,6 +180,21 @@ def test_shuffles_are_tried_until_one_does_as_well(monkeypatch):
     assert judge.score_words(b"", words, -3.0).shuffled == (-6.0,) * judge.SHUFFLES
 
 
+def test_a_song_is_aligned_as_if_it_were_the_first():
+    """Else a run that continues after an interruption would find other times."""
+    pytest.importorskip("pocketsphinx")
+    rate, rng = 16_000, np.random.default_rng(0)
+    tremolo = np.sin(4 * np.pi * np.arange(2 * rate) / rate)
+    first, other = (
+        (0.3 * np.sin(2 * np.pi * hertz * np.arange(2 * rate) / rate) * tremolo)
+        + 0.05 * rng.normal(size=2 * rate)
+        for hertz in (660, 220)
+    )
+    alone = judge.place_words(first, ["la", "la"])
+    judge.place_words(other, ["la", "la"])
+    assert judge.place_words(first, ["la", "la"]) == alone
+
+
 @pytest.mark.slow
 def test_pocketsphinx_finds_the_words_that_are_sung_and_no_others(tmp_path):
     """A bundled song, voice over music, with its own lyrics and with another song's."""
