@@ -30,6 +30,7 @@ _PLACE = r"(\d{5,})-of-(\d{5,})"
 _SHARD = re.compile(rf"{DATASET}-(train|test)\.array_record-{_PLACE}")
 _NOTE = re.compile(rf"(train|test)-{_PLACE}\.json")  # of a shard, in shards/
 _OPTIONS = "group_size:1,uncompressed"  # a record is one read; PCM hardly compresses
+_BLOCK = 65_536  # bytes; ArrayRecord fills up the last block, and adds one with the index
 _OPEN_SHARDS = 1024  # files that a split keeps open
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -116,7 +117,8 @@ def write_shard(path: Path, examples: Iterable[Mapping[str, Any]], size: int = 0
     from array_record.python.array_record_module import ArrayRecordWriter
 
     count = 0
-    with files.atomic_path(path, size) as temporary:
+    on_disk = (size // _BLOCK + 2) * _BLOCK if size else 0
+    with files.atomic_path(path, on_disk) as temporary:
         writer = ArrayRecordWriter(os.fspath(temporary), _OPTIONS)
         try:
             for example in examples:
