@@ -6,6 +6,7 @@ gives the same bytes. DIR gets
 
 - `songs.jsonl`: the manifest, rewritten every 20 songs, of complete songs alone;
 - `audio/ID.flac`: 22.05 kHz mono; with --stems `stems/ID-vocals.flac` and `-band.flac`;
+- `tracks/ID.json`: phones, sung notes and chords with their seconds, as priors read them;
 - `midi/ID.mid`: band and sung melody;
 - `truth/ID.json`: phones and sung notes with their seconds, chords, key, tempo, SHA-256 of the
   files. It is written last: a song without it is rendered again;
@@ -131,7 +132,9 @@ class Renderer:
         if truth is None or not self._complete(truth):
             truth = self._render(plan) | {"made": self.made | {"index": index}}
             files.write_json(path, truth, indent=None)
-        return truth
+        name = f"tracks/{plan.id}.json"
+        files.write_json(self.folder / name, tracks_of(truth), indent=None)
+        return truth | {"song": truth["song"] | {"tracks_file": name}}
 
     def _complete(self, truth: dict[str, Any]) -> bool:
         """Whether all files of a song are there, bit for bit."""
@@ -224,6 +227,17 @@ def _row(plan: Plan, words: Sequence[str], times: Sequence[tuple[float, float]])
         "licence": LICENCE,
         "group": plan.group,
         "split": "train" if plan.album == "Rendered songs" else "test",
+    }
+
+
+def tracks_of(truth: dict[str, Any]) -> dict[str, list[tuple[str, float, float]]]:
+    """The tracks of a song: phones, sung notes by MIDI number, chords."""
+    ends = np.cumsum([beats for _, beats in truth["chords"]]) * 60.0 / truth["tempo"]
+    spans = zip(truth["chords"], [0.0, *ends[:-1]], ends, strict=True)
+    return {
+        "phones": [(name, start, end) for name, start, end, _ in truth["phones"]],
+        "notes": [(str(round(midi)), start, end) for midi, start, end in truth["notes"]],
+        "chords": [(symbol, *_rounded(start, end)) for (symbol, _), start, end in spans],
     }
 
 

@@ -205,6 +205,11 @@ def test_truth_agrees_with_manifest_midi_and_sound(tmp_path, small):
         np.testing.assert_allclose(
             [n[1:] for n in melody], [n[1:] for n in truth["notes"]], atol=3e-3
         )
+        assert [[float(what), *span] for what, *span in song.tracks["notes"]] == truth["notes"]
+        assert [what for what, *_ in song.tracks["phones"]] == phones
+        ends = [end for _, _, end in song.tracks["chords"]]
+        assert [start for _, start, _ in song.tracks["chords"]] == [0.0, *ends[:-1]]
+        assert ends[-1] == pytest.approx(truth["seconds"] - corpus.TAIL_S, abs=2e-3)
         mix, rate = soundfile.read(song.audio)
         assert rate == corpus.RATE
         assert len(mix) / rate == pytest.approx(truth["seconds"], abs=1e-3)
