@@ -301,7 +301,14 @@ def open_split(folder: str | Path, split: str) -> Source:
 
 @functools.lru_cache(maxsize=8)
 def _open_split(folder: Path, split: str, changed: int) -> Source:
-    splits = _tfds().builder_from_directory(folder).info.splits
+    try:
+        splits = _tfds().builder_from_directory(folder).info.splits
+    except Exception as error:  # of protobuf, JSON and TFDS
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"{folder}/dataset_info.json or features.json is damaged ({reason:.200}); run the "
+            "command that wrote the folder again"
+        ) from error
     if split not in splits:
         raise DataError(
             f"{folder} has no split {split!r}, only {sorted(splits)}; prepare it "

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from data_pipeline import lines
 from data_pipeline.lines import Lines
-from jukejax import files
+from jukejax import files, stored
 from jukejax.errors import DataError
 from jukejax.label_kinds import KINDS
 from jukejax.text.lyric_files import Section
@@ -54,6 +54,11 @@ class PreparedSong:
     sample_rate: int = SAMPLE_RATE
 
 
+_FIELDS: dict[str, stored.Types] = {
+    **dict.fromkeys(("index", "shard", "first_record", "records", "n_samples", "sample_rate"), int),
+    **dict.fromkeys(("id", "split", "audio", "artist", "album", "lyrics", "licence", "group"), str),
+}
+_OPTIONAL: dict[str, stored.Types] = {"year": int, "alignment": dict}
 # In memory for every song: 36 bytes, and 12 of its line's place in the file.
 _COLUMNS = np.dtype(
     [
@@ -89,13 +94,18 @@ class PreparedSongs(Lines[PreparedSong]):
     def _read_columns(self) -> npt.NDArray[Any]:
         columns = np.zeros(len(self), _COLUMNS)
         for row in range(len(self)):
+            where, remedy = f"line {row + 1} of {self.path}", "prepare the songs again"
             try:
                 song = self[row]
-            except (ValueError, TypeError, KeyError) as error:
-                raise DataError(
-                    f"line {row + 1} of {self.path} is damaged ({error}); prepare the songs again"
-                ) from error
-            columns[row] = tuple(getattr(song, str(name)) for name in _COLUMNS.names or ())
+                stored.check_fields(vars(song), _FIELDS, where, remedy, _OPTIONAL)
+                columns[row] = tuple(getattr(song, str(name)) for name in _COLUMNS.names or ())
+                if song.index != row or min(song.n_samples, song.records, song.sample_rate) < 1:
+                    raise ValueError("its index or lengths are not those of a song")
+            except DataError:
+                raise
+            except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError,
+                    RecursionError) as error:  # fmt: skip
+                raise DataError(f"{where} is damaged ({error}); {remedy}") from error
         return columns
 
     def column(self, name: str) -> npt.NDArray[Any]:
@@ -167,12 +177,24 @@ def _read(path: Path, changed: int) -> PreparedSongs:
 
 def _parse(line: bytes) -> PreparedSong:
     row = json.loads(line)
-    row |= {kind.field: tuple(row[kind.field]) for kind in KINDS if kind.most}
-    row["words"] = tuple((text, a, b) for text, a, b in row["words"])
-    row["sections"] = tuple((name, a, b) for name, a, b in row.get("sections", ()))
+    row |= {kind.field: _texts(row[kind.field]) for kind in KINDS if kind.most}
+    row["words"] = tuple((_text(text), a + 0, b + 0) for text, a, b in row["words"])
+    row["sections"] = tuple((_text(name), a, b) for name, a, b in row.get("sections", ()))
     tracks = row.get("tracks", {}).items()
     row["tracks"] = {name: tuple((what, a, b) for what, a, b in events) for name, events in tracks}
     return PreparedSong(**row)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r:.60} is not a list")
+    return tuple(map(_text, value))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.60} is not text")
+    return value
 
 
 @functools.lru_cache(maxsize=4)

@@ -167,7 +167,7 @@ class Encoder:
         seconds: float,
         per_device: int = 1,
     ) -> None:
-        """Puts the parameters on the devices.
+        """Puts the parameters on the devices; CheckpointError if one of them is not finite.
 
         Args:
           config, params, books: the VQ-VAE.
@@ -182,8 +182,13 @@ class Encoder:
         self.batch = per_device * mesh.size
         self._mesh = mesh
         whole = replicated(mesh)
-        weights = (params, [book.codes for book in books])
-        self._weights = jax.device_put(jax.tree.map(np.asarray, weights), whole)
+        weights = jax.tree.map(np.asarray, (params, [book.codes for book in books]))
+        if not all(np.isfinite(x).all() for x in jax.tree.leaves(weights)):
+            raise CheckpointError(
+                "The VQ-VAE has weights that are not finite, with which every sound is encoded as "
+                "code 0. Train or import it again, or use an earlier checkpoint."
+            )
+        self._weights = jax.device_put(weights, whole)
         self._encode = jax.jit(self._program)
 
     @property

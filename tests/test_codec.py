@@ -199,6 +199,18 @@ def test_sound_that_is_not_finite_is_refused(model):
         Decoder(CONFIG, params, broken, 1, 64).decode(codes, codec.Piece(0, 40, 0, 40))
 
 
+def test_weights_that_are_not_finite_encode_nothing(model):
+    params, books = model
+    for wrong in (jnp.nan, jnp.inf):
+        flat, tree = jax.tree.flatten(params)
+        broken = jax.tree.unflatten(tree, [*flat[:-1], jnp.full_like(flat[-1], wrong)])
+        with pytest.raises(CheckpointError, match="weights that are not finite"):
+            encoder((broken, books))
+        codes = books[0].codes.at[3, 1].set(wrong)
+        with pytest.raises(CheckpointError, match="weights that are not finite"):
+            encoder((params, (books[0]._replace(codes=codes), *books[1:])))
+
+
 def test_too_short_a_receptive_field_would_show(model):
     codes = np.random.default_rng(0).integers(0, 64, (1, 64))
     decoder = Decoder(CONFIG, *model, 0, samples=12)

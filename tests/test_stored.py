@@ -90,6 +90,7 @@ def test_turned_bytes_give_no_stack_trace(tmp_path, name, job_text):
         ("job.json", "levels", 2),
         ("job.json", "sample_rate", "44100"),
         ("job.json", "items", [3]),
+        ("job.json", "title", 3),
         ("job.json", "seconds", "long"),
         ("job.json", "origin", {"continues": "a", "items": [0]}),
         ("job.json", "origin", {"continues": "a", "items": [], "at": 1.0}),
@@ -156,3 +157,15 @@ def test_codes_outside_the_codebook_are_refused():
     for wrong in (16, -1):
         with pytest.raises(JukejaxError, match=r"here has codes from .* the codebook has 0 to 15"):
             check_codes(np.array([3, wrong]), 16, "here", "sample again")
+
+
+def test_an_impossible_job_is_refused_with_the_name_of_its_file(tmp_path, job_text):
+    (tmp_path / "job.json").write_text(job_text.replace('"redraws": 0', '"redraws": -1'))
+    with pytest.raises(JukejaxError, match=r"job\.json: redraws is -1"):
+        read_job(tmp_path / "job.json")
+
+
+def test_a_job_with_half_of_a_character_is_refused(tmp_path, job_text):
+    (tmp_path / "job.json").write_text(job_text.replace('"a"', '"\\ud800"'))
+    with pytest.raises(JukejaxError, match=r"job.json has a half of a surrogate pair"):
+        read_job(tmp_path / "job.json")

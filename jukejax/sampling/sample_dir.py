@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +40,15 @@ def read_job(path: Path) -> tuple[dict[str, Any], Job]:
             f"{path} does not exist; name a folder that `jukejax sample` made."
         ) from error
     stored.check_job_record(record, path, _REMEDY)
-    return record, from_dict(Job, record["request"], str(path))
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{path} has a half of a surrogate pair; {_REMEDY}") from error
+    try:
+        return record, from_dict(Job, record["request"], str(path))
+    except ConfigError as error:
+        where = "" if str(path) in str(error) else f"{path}: "
+        raise ConfigError(f"{where}{error}") from error
 
 
 def _read_complete(path: Path) -> tuple[dict[str, Any], Job]:

@@ -1,11 +1,14 @@
 """Every line of a manifest is checked, and every problem is reported with its line."""
 
+import json
+
 import pytest
 import soundfile
 from sounds import RATE, sound, write_lines, write_song
 
 from data_pipeline.manifest import read_manifest, write_manifest
 from data_pipeline.scan import scan_folder
+from data_pipeline.songs import PreparedSong, prepared_songs, write_songs
 from experiments.prepare import Scan, scan
 from jukejax.errors import DataError
 
@@ -172,3 +175,22 @@ def test_scan_leaves_out_hidden_folders_and_says_other_kinds(folder, capsys):
     (folder / "a.wav").unlink()
     with pytest.raises(DataError, match=r"convert files of other kinds \(\.aiff, \.mp4\) or give"):
         scan_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("n_samples", "9"), ("n_samples", 0), ("n_samples", 2**70), ("index", 5),
+        ("genres", "jazz"), ("genres", [1]), ("words", [[1, 0, 1]]), ("words", [["a", "b", 1]]),
+        ("id", None), ("year", "1969"), ("tracks", []), ("more", 1),
+    ],
+)  # fmt: skip
+def test_a_damaged_line_of_prepared_songs_is_a_sentence(tmp_path, field, value):
+    song = PreparedSong(0, "a", "train", 0, 0, 1, 100, "a.wav")
+    write_songs(tmp_path, [song])
+    assert list(prepared_songs(tmp_path)) == [song]
+    row = json.loads((tmp_path / "songs.jsonl").read_text()) | {field: value}
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/songs.jsonl").write_text(json.dumps(row))
+    with pytest.raises(DataError, match=r"line 1 of .*songs\.jsonl is damaged.*; prepare the"):
+        prepared_songs(tmp_path / "damaged")

@@ -1,5 +1,5 @@
 """All formats that are fuzzed."""
 
-from tests.fuzz import sounds, texts, weights
+from tests.fuzz import datasets, sounds, texts, weights
 
-FORMATS = [*texts.FORMATS, *sounds.FORMATS, *weights.FORMATS]
+FORMATS = [*texts.FORMATS, *sounds.FORMATS, *weights.FORMATS, *datasets.FORMATS]
