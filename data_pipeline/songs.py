@@ -105,7 +105,7 @@ class PreparedSongs(Lines[PreparedSong]):
                 raise
             except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError,
                     RecursionError) as error:  # fmt: skip
-                raise DataError(f"{where} is damaged ({error}); {remedy}") from error
+                raise DataError(f"{where} is damaged ({error!s:.200}); {remedy}") from error
         return columns
 
     def column(self, name: str) -> npt.NDArray[Any]:

@@ -38,7 +38,7 @@ _NO_ARTIST = ("various artists", "various", "va", "v.a.")  # of an album, not of
 def read_tags(path: Path) -> tuple[dict[str, Any], Lyrics]:
     """The album and the labels in a file's tags, and the lyrics; empty if they cannot be read."""
     tags = _texts(path)
-    lyrics = parse_lyrics(tags["lyrics"][0]) if tags.get("lyrics") else Lyrics()
+    lyrics = parse_lyrics(tags["lyrics"][0].replace("\0", "")) if tags.get("lyrics") else Lyrics()
     tags = {key: _names(texts) for key, texts in tags.items()}
     of_album = [x for x in tags.get("albumartist", []) if x.casefold() not in _NO_ARTIST]
     tags["artist"] = tags.get("artist") or of_album
