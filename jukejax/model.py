@@ -10,10 +10,10 @@ import html
 import io
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -42,6 +42,44 @@ def load(path: str | Path, mesh: MeshConfig | None = None) -> Model:
       CheckpointError: there is no model directory, or its VQ-VAE is missing or damaged.
     """
     return Model(load_model(path, make_mesh(mesh or MeshConfig())))
+
+
+Each = float | Sequence[float]
+"""A number for every level, or one per level, bottom first."""
+
+
+class Keywords(TypedDict, total=False):
+    """What may be asked of `Model.sample`: the fields of `jukejax.sampling.job.Options`, and more.
+
+    Some are a single name or number where `Options` has a tuple.
+    """
+
+    artist: str
+    genre: str | Sequence[str]
+    year: int
+    tags: str | Sequence[str]
+    lyrics: str
+    tracks: Tracks | None  # of the whole song: {"notes": [("60", 0.0, 0.5)]}, in seconds
+    prompt: np.ndarray | None  # a sound that the songs begin with, as for `Model.encode`
+    prompt_rate: int | None  # Hz
+    seconds: float
+    total_seconds: float
+    count: int
+    seed: int
+    temperature: Each
+    top_k: int | Sequence[int]
+    top_p: Each
+    hop_fraction: Each
+    weights: str
+    guidance: float
+    levels: int | Sequence[int]
+    max_batch: int
+    parallel_segments: int
+    continue_from: str | Path | None
+    at: float
+    upsample: str | Path | None
+    span: tuple[float, float]
+    item: int | Sequence[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,23 +186,34 @@ class Model:
         """
         return sound.decode(self.loaded.vqvae, codes, level)
 
-    def sample(self, **options: Any) -> Song:
+    def sample(
+        self,
+        *,
+        folder: str | Path | None = None,
+        progress: bool = False,
+        **options: Unpack[Keywords],
+    ) -> Song:
         """Samples one song: the same codes as `jukejax sample` with these options.
 
             model.sample(artist="...", genre="...", lyrics="...", seconds=20, seed=0, progress=True)
 
         Args:
-          options: the keywords of `samples`, except `count`.
+          folder, progress: as of `samples`.
+          options: `Keywords`, except `count`.
 
         Raises:
           ConfigError, DataError, CheckpointError: as of `samples`.
         """
         if options.get("count", 1) != 1:
             raise ConfigError("sample makes one song; for several use samples(count=...).")
-        return self.samples(**options)[0]
+        return self.samples(folder=folder, progress=progress, **options)[0]
 
     def samples(
-        self, *, folder: str | Path | None = None, progress: bool = False, **options: Any
+        self,
+        *,
+        folder: str | Path | None = None,
+        progress: bool = False,
+        **options: Unpack[Keywords],
     ) -> list[Song]:
         """Samples songs as one batch.
 
@@ -172,12 +221,7 @@ class Model:
           folder: gets what the command writes, page included, and is continued from where an
             interrupted call with the same options stopped; None: a temporary folder.
           progress: show the memory needed and a progress bar per level.
-          options: artist, genre, lyrics (text), year, tags, tracks (of the whole song, such as
-            {"notes": [("60", 0.0, 0.5)]} in seconds); seconds, total_seconds, count, seed;
-            temperature, top_k, top_p, hop_fraction (a number, or one per level, bottom first);
-            prompt (a sound that the songs begin with, as for `encode`) and prompt_rate (Hz);
-            levels, max_batch, parallel_segments, weights, guidance; continue_from and at, upsample
-            and span, item: see `jukejax.sampling.job.Options`.
+          options: `Keywords`; `jukejax.sampling.job.Options` says what each does.
 
         Raises:
           ConfigError: an option is not possible, or `folder` has samples of another request.
@@ -194,7 +238,11 @@ class Model:
         return _songs(out, self.levels, temporary)
 
     def stream(
-        self, *, folder: str | Path | None = None, progress: bool = False, **options: Any
+        self,
+        *,
+        folder: str | Path | None = None,
+        progress: bool = False,
+        **options: Unpack[Keywords],
     ) -> Iterator[np.ndarray]:
         """Samples one song and yields its sound while it is being made: pieces (n,) float32.
 
@@ -216,20 +264,14 @@ class Model:
         if not done:  # a finished folder: its sound is there already
             yield _songs(out, self.levels, None)[0].audio
 
-    def request(
-        self,
-        *,
-        lyrics: str = "",
-        prompt: np.ndarray | None = None,
-        prompt_rate: int | None = None,
-        tracks: Tracks | None = None,
-        **options: Any,
-    ) -> Request:
+    def request(self, **options: Unpack[Keywords]) -> Request:
         """What `samples` with these options samples, checked as far as no prior is needed."""
+        rest: dict[str, Any] = dict(options)
+        lyrics, tracks = rest.pop("lyrics", ""), rest.pop("tracks", None)
+        prompt, rate = rest.pop("prompt", None), rest.pop("prompt_rate", None)
         if prompt is not None:
-            prompt = sound.to_mono(prompt, prompt_rate or self.sample_rate, self.sample_rate)
-        chosen = options_from(self.levels, options)
-        return make_request(self.loaded, chosen, lyrics, prompt, tracks)
+            prompt = sound.to_mono(prompt, rate or self.sample_rate, self.sample_rate)
+        return make_request(self.loaded, options_from(self.levels, rest), lyrics, prompt, tracks)
 
     def make(
         self, request: Request, folder: Path, stream: bool = False, progress: bool = False

@@ -1,6 +1,7 @@
 """The library: what `import jukejax` gives, and that it samples what the command samples."""
 
 import base64
+import dataclasses
 import io
 import subprocess
 import sys
@@ -16,8 +17,10 @@ import jukejax
 from experiments.sample import Command, run
 from jukejax.config import ConfigError, PriorExperiment
 from jukejax.errors import CheckpointError, DataError
+from jukejax.model import Keywords
 from jukejax.model_dir import write_model_dir
 from jukejax.models import vqvae
+from jukejax.sampling.job import Options
 from jukejax.sampling.run import sample_into
 
 SECONDS = 0.0751
@@ -185,3 +188,9 @@ def test_a_prior_of_another_vq_vae_is_refused(model, tmp_path):
     with pytest.raises(CheckpointError, match="learned codes of VQ-VAE 0123456789abcdef, but"):
         mixed.sample(folder=tmp_path / "song", **OPTIONS)
     assert not (tmp_path / "song").exists()
+
+
+def test_keywords_are_the_fields_of_the_options_and_four_more():
+    more = {"lyrics", "tracks", "prompt", "prompt_rate"}
+    fields = {field.name for field in dataclasses.fields(Options)}
+    assert set(Keywords.__annotations__) == fields | more

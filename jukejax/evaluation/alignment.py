@@ -18,7 +18,7 @@ from jukejax.evaluation.pages.player import find_words
 from jukejax.evaluation.pages.plots import png, subplots
 from jukejax.evaluation.results import Columns, Figure, Score, Table
 from jukejax.evaluation.subject import Lacking, Result, Subject, Suite, evenly
-from jukejax.models.transformer import KEEP_LYRICS
+from jukejax.models.transformer import COLLECT_LYRICS
 from jukejax.sampling import alignment
 from jukejax.sampling.alignment import Found, Head
 from jukejax.sampling.conditions import conditions_of
@@ -57,7 +57,7 @@ class Aligner:
     def __init__(self, subject: Subject, level: int) -> None:
         prior = subject.load_prior(level)
         self.subject, self.config = subject, prior.config
-        self.read: Reader = make_reader(prior.config, prior.params, subject.mesh, KEEP_LYRICS)
+        self.read: Reader = make_reader(prior.config, prior.params, subject.mesh, COLLECT_LYRICS)
         self.names = subject.label_names(prior.config)
 
     def align(self, song: Song, heads: list[Head]) -> dict[Head, Found]:

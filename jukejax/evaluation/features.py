@@ -33,7 +33,7 @@ from jukejax.evaluation.labels import sklearn
 from jukejax.evaluation.pages.plots import png, subplots
 from jukejax.evaluation.results import Figure, Score, Table
 from jukejax.evaluation.subject import Lacking, Result, Subject, Suite
-from jukejax.models.transformer import KEEP_MEAN
+from jukejax.models.transformer import COLLECT_MEAN
 from jukejax.parallel.distributed import together
 from jukejax.sampling.inside import Reader, make_reader
 from jukejax.text.labels import unknown_ids
@@ -97,7 +97,7 @@ def rows_of(subject: Subject, level: int, songs: list[Song]) -> NDArray[np.float
     """
     prior = subject.load_prior(level)
     config = prior.config
-    read = make_reader(config, prior.params, subject.mesh, KEEP_MEAN)
+    read = make_reader(config, prior.params, subject.mesh, COLLECT_MEAN)
     ids = [song.id for song in songs]
     source = [SUITE.sources(subject), ids, layer_of(config)]
     mark = hashlib.sha256(json.dumps(source).encode()).hexdigest()[:16]

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from jukejax.config import PriorConfig
 from jukejax.errors import CheckpointError
 from jukejax.models.prior import token_bits
-from jukejax.parallel.mesh import COMPUTE, host_rows, put_batch, replicated
+from jukejax.parallel.mesh import COMPUTE, HostBatch, host_rows, put_batch, replicated
 
-HostBatch = dict[str, np.ndarray]
 Scorer = Callable[[HostBatch], NDArray[np.float64]]
 CountBits = Callable[[NDArray[Any]], Mapping[str, NDArray[np.float64]]]
 EXTRA = ("valid", "song", "place", "counted")

@@ -290,10 +290,3 @@ def nested(leaves: Mapping[Path, Any]) -> dict[str, Any]:
 def as_float32(tree: Any) -> Any:
     """A tree in the dtype that models load their parameters in."""
     return jax.tree.map(lambda x: np.asarray(x, np.float32), tree)
-
-
-def at(tree: Any, path: Path) -> Any:
-    """The leaf of a tree of dicts at `path`."""
-    for part in path:
-        tree = tree[part]
-    return tree

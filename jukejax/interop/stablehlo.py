@@ -33,6 +33,7 @@ from jukejax.sampling import decode
 from jukejax.sampling.conditions import check_labels
 from jukejax.sampling.decode import Stream
 from jukejax.text.labels import Vocabulary
+from jukejax.training import checkpoint
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 MANIFEST = "manifest.json"
@@ -205,7 +206,7 @@ def export_model(model: Path, out: Path) -> None:
         books = {str(i): book.codes for i, book in enumerate(loaded.books)}
         tree = {**loaded.params, openai.BOOKS: books}
         weights = "vqvae.safetensors"
-        _write_weights(loaded.config, lambda leaf: openai.at(tree, leaf), written / weights)
+        _write_weights(loaded.config, lambda leaf: checkpoint.at(tree, leaf), written / weights)
         entries = _write_artefacts(written, weights, vqvae_artefacts(loaded.config))
         for level, (config, names) in priors.items():
             if names:

@@ -62,7 +62,7 @@ def dense(p: Params, x: jax.Array) -> jax.Array:
     return (y + p["bias"]).astype(x.dtype)
 
 
-def moments(x: jax.Array, eps: float = 1e-5) -> tuple[jax.Array, jax.Array]:
+def mean_and_scale(x: jax.Array, eps: float = 1e-5) -> tuple[jax.Array, jax.Array]:
     """Mean and 1/deviation over the last axis, (..., 1) float32, in one pass over x."""
     x = x.astype(jnp.float32)
     mean = jnp.mean(x, -1, keepdims=True)
@@ -72,7 +72,7 @@ def moments(x: jax.Array, eps: float = 1e-5) -> tuple[jax.Array, jax.Array]:
 
 def layer_norm(p: Params, x: jax.Array) -> jax.Array:
     """Layer norm of the last axis (Ba et al. 2016): computed in float32, returned in x's dtype."""
-    mean, scale = moments(x)
+    mean, scale = mean_and_scale(x)
     return ((x.astype(jnp.float32) - mean) * scale * p["scale"] + p["bias"]).astype(x.dtype)
 
 

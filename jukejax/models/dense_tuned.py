@@ -28,7 +28,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from jukejax.models.dense import ATTENDED, NARROW, QKV, WIDE, moments
+from jukejax.models.dense import ATTENDED, NARROW, QKV, WIDE, mean_and_scale
 from jukejax.models.layers import Params
 from jukejax.parallel.gathering import ROWS, Axes, gathered, ways
 
@@ -137,7 +137,7 @@ def _normed_affine(
     (x - mean) scale kernel = scale (x kernel - mean sums): the product reads x as it is, and its
     output is standardised.
     """
-    return _standardised_product(x, kernel, bias, sums, *moments(x))
+    return _standardised_product(x, kernel, bias, sums, *mean_and_scale(x))
 
 
 def _standardised_product(
@@ -163,7 +163,7 @@ def _row_major(x: jax.Array) -> jax.Array:
 def _normed_affine_forward(
     x: jax.Array, kernel: jax.Array, bias: jax.Array, sums: jax.Array, name: str
 ) -> tuple[jax.Array, Any]:
-    of_x = checkpoint_name(moments(x), NORM)
+    of_x = checkpoint_name(mean_and_scale(x), NORM)
     z = _standardised_product(lax.optimization_barrier(x), kernel, bias, sums, *of_x)
     z = checkpoint_name(z, name)
     # attention reshapes queries, keys and values into rows of tokens

@@ -100,12 +100,14 @@ class Prior(nn.Module):
         kernel = self.token.T if self.config.tied_output else self.output
         return h.astype(jnp.float32) @ kernel
 
-    def hidden(self, batch: Batch, conditions: Conditions, keep: str = "") -> tuple[jax.Array, Any]:
+    def hidden(
+        self, batch: Batch, conditions: Conditions, collect: str = ""
+    ) -> tuple[jax.Array, Any]:
         """Hidden states (B, L, W), and what the stack returns beside them (`transformer.Stack`)."""
         x = with_whole(look_up, self.token, self.sequence(batch))
         x = shift_right(x, conditions.start) + conditions.add
-        x, kept = self.stack(x, conditions.encoded, keep)
-        return x if conditions.output_add is None else x + conditions.output_add, kept
+        x, collected = self.stack(x, conditions.encoded, collect)
+        return x if conditions.output_add is None else x + conditions.output_add, collected
 
     def __call__(self, batch: Batch) -> tuple[jax.Array, Conditions]:
         """Logits (B, L, K) of every position given those before it, and the conditioning."""
@@ -115,12 +117,12 @@ class Prior(nn.Module):
         return self.head(h), conditions
 
 
-def kept(config: PriorConfig, params: Any, batch: Batch, keep: str) -> list[Any]:
-    """What `transformer.Stack` returns of every layer for a `keep`, in order of layers."""
+def collected(config: PriorConfig, params: Any, batch: Batch, collect: str) -> list[Any]:
+    """What `transformer.Stack` returns of every layer for a `collect`, in order of layers."""
     model: Any = Prior(config)
     variables = {"params": params}
     conditions = model.apply(variables, batch, method="conditions")
-    _, runs = model.apply(variables, batch, conditions, keep, method="hidden")
+    _, runs = model.apply(variables, batch, conditions, collect, method="hidden")
     return [
         jax.tree.map(lambda x, i=i: x[i], of_layer)
         for (repeats, _), run in zip(config.runs, runs, strict=True)

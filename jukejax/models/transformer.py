@@ -30,7 +30,7 @@ from jukejax.models.layers import Init, Params, quick_gelu
 from jukejax.patterns import CROSS, PRIME
 
 # What a stack returns of every layer beside its output (see `Stack`).
-KEEP_KV, KEEP_LYRICS, KEEP_MEAN = "kv", "lyrics", "mean"
+COLLECT_KV, COLLECT_LYRICS, COLLECT_MEAN = "kv", "lyrics", "mean"
 
 
 def layer(
@@ -47,12 +47,12 @@ def layer(
       ops: `dense`, or `dense_tuned` with parameters that it has prepared.
     """
     qkv = ops.normed_dense(p["norm_0"], p["qkv"], x, QKV)  # (B, T, 3A)
-    mixed, kept = attend(qkv)  # (B, T, A)
+    mixed, collected = attend(qkv)  # (B, T, A)
     a = ops.dense(p["attn_out"], ops.keep(mixed, ATTENDED))  # (B, T, W)
     h = ops.keep(x + a, AFTER_ATTENTION)  # (B, T, W)
     inner = quick_gelu(ops.normed_dense(p["norm_1"], p["mlp_in"], h, MLP_IN))  # (B, T, M)
     m = ops.dense(p["mlp_out"], inner)  # (B, T, W)
-    return (h + m if residual == 1 else x + (residual * (a + m)).astype(x.dtype)), kept
+    return (h + m if residual == 1 else x + (residual * (a + m)).astype(x.dtype)), collected
 
 
 def layer_params(c: PriorConfig, pattern: str) -> dict[str, Init]:
@@ -72,11 +72,11 @@ def layer_params(c: PriorConfig, pattern: str) -> dict[str, Init]:
 
 
 class Layer(nn.Module):
-    """One layer over a whole window: x (B, T, W) -> (B, T, W), and what `keep` asks for."""
+    """One layer over a whole window: x (B, T, W) -> (B, T, W), and what `collect` asks for."""
 
     config: PriorConfig
     pattern: str
-    keep: str
+    collect: str
 
     @nn.compact
     def __call__(self, x: jax.Array, encoded: jax.Array | None) -> tuple[jax.Array, Any]:
@@ -96,15 +96,15 @@ class Layer(nn.Module):
             q_h, k_h, v_h = (a.reshape(*a.shape[:2], c.heads, -1) for a in (q, k, v))  # (B,T,H,D)
             out = attention.attend(self.pattern, q_h, k_h, v_h, c.blocks, c.prime_visible)
             out = out.reshape(q.shape)  # (B, T, A)
-            if self.keep == KEEP_LYRICS and self.pattern in (CROSS, PRIME):
+            if self.collect == COLLECT_LYRICS and self.pattern in (CROSS, PRIME):
                 seen = c.prime_visible if self.pattern == PRIME else k.shape[1]
                 return out, (q[:, c.prefix_len :], k[:, :seen])
-            return out, ((k, v) if self.keep == KEEP_KV else None)
+            return out, ((k, v) if self.collect == COLLECT_KV else None)
 
-        x, kept = layer(p, x, c.residual, attend, ops)
-        if self.keep == KEEP_MEAN:
-            kept = x[:, c.prefix_len :].astype(jnp.float32).mean(1)
-        return x, kept
+        x, collected = layer(p, x, c.residual, attend, ops)
+        if self.collect == COLLECT_MEAN:
+            collected = x[:, c.prefix_len :].astype(jnp.float32).mean(1)
+        return x, collected
 
 
 # PriorConfig.remat -> names of a layer's intermediates that are stored for the backward pass
@@ -120,7 +120,7 @@ class Run(nn.Module):
 
     config: PriorConfig
     patterns: tuple[str, ...]
-    keep: str
+    collect: str
 
     @nn.compact
     def __call__(self, x: jax.Array, encoded: jax.Array | None) -> tuple[jax.Array, Any]:
@@ -128,15 +128,15 @@ class Run(nn.Module):
         if self.config.remat != "none":
             policy = jax.checkpoint_policies.save_only_these_names(*_STORED[self.config.remat])
             cls = nn.remat(Layer, policy=policy, prevent_cse=False)
-        kept = []
+        collected = []
         for i, pattern in enumerate(self.patterns):
-            x, found = cls(self.config, pattern, self.keep, name=f"layer_{i}")(x, encoded)
-            kept.append(found)
-        return x, tuple(kept)
+            x, found = cls(self.config, pattern, self.collect, name=f"layer_{i}")(x, encoded)
+            collected.append(found)
+        return x, tuple(collected)
 
 
 class Stack(nn.Module):
-    """All layers. Returns x (B, T, W), and of every layer what `keep` names.
+    """All layers. Returns x (B, T, W), and of every layer what `collect` names.
 
     That is a tuple over runs of tuples over the run's pattern; arrays begin with an axis of the
     run's repeats. The attention width A is not split into heads.
@@ -151,11 +151,11 @@ class Stack(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, encoded: jax.Array | None = None, keep: str = ""
+        self, x: jax.Array, encoded: jax.Array | None = None, collect: str = ""
     ) -> tuple[jax.Array, Any]:
         dtype = x.dtype
         x = x.astype(self.config.dtype)
-        kept = []
+        collected = []
         for i, (repeats, patterns) in enumerate(self.config.runs):
             scan = nn.scan(
                 Run,
@@ -165,6 +165,6 @@ class Stack(nn.Module):
                 length=repeats,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            x, found = scan(self.config, patterns, keep, name=f"run_{i}")(x, encoded)
-            kept.append(found)
-        return x.astype(dtype), tuple(kept)
+            x, found = scan(self.config, patterns, collect, name=f"run_{i}")(x, encoded)
+            collected.append(found)
+        return x.astype(dtype), tuple(collected)

@@ -20,6 +20,8 @@ from jax.sharding import PartitionSpec as P
 
 from jukejax.config import ConfigError, MeshConfig, TrainConfig
 
+HostBatch = dict[str, np.ndarray]
+"""A process's rows of a batch, as arrays of the host."""
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")
 
@@ -146,7 +148,12 @@ def host_rows(mesh: Mesh, batch: int) -> np.ndarray[Any, Any]:
     return np.unique(np.concatenate([np.arange(batch)[index] for index in shares]))
 
 
-def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+def abstract(x: Any, sharding: jax.sharding.Sharding) -> Any:
+    """The `jax.ShapeDtypeStruct` of an array, with a sharding."""
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+
+def put_batch(mesh: Mesh, batch: HostBatch) -> dict[str, jax.Array]:
     """Global arrays, sharded along the batch axis, from this process's rows of a batch."""
     sharding = NamedSharding(mesh, P(BATCH))
     ways = batch_ways(mesh)

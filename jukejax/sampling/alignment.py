@@ -42,7 +42,7 @@ class Head(NamedTuple):
     head: int
 
 
-class Song(NamedTuple):
+class SongCodes(NamedTuple):
     """A song to align: its codes (n,), windows, conditioning and number of lyric tokens.
 
     `describe` maps a window's offset in samples to its conditioning arrays, of one row each, and
@@ -124,7 +124,7 @@ def kendall(weights: NDArray[Any]) -> float:
 
 
 def align(
-    config: PriorConfig, read: Reader, song: Song, heads: Sequence[Head], batch: int
+    config: PriorConfig, read: Reader, song: SongCodes, heads: Sequence[Head], batch: int
 ) -> dict[Head, Found]:
     """The attention of heads over a full song and its lyrics.
 
@@ -173,7 +173,7 @@ def align(
 
 
 def _read_windows(
-    config: PriorConfig, read: Reader, song: Song, batch: int
+    config: PriorConfig, read: Reader, song: SongCodes, batch: int
 ) -> Iterator[tuple[Sequence[Window], list[Any], NDArray[np.float32]]]:
     """Batches of windows, what layers keep of them, and the frames of the tokens they sampled.
 

@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec as P
 from jukejax.config import PriorConfig
 from jukejax.models.layers import Params
 from jukejax.models.prior import Batch, Prior
-from jukejax.models.transformer import KEEP_KV, layer
+from jukejax.models.transformer import COLLECT_KV, layer
 from jukejax.patterns import COLUMN, CROSS, DENSE, PREVIOUS_ROW, PRIME, ROW
 from jukejax.sampling.draw import Control, choose
 
@@ -72,7 +72,7 @@ def prefill(config: PriorConfig, params: Any, batch: Batch, given: jax.Array) ->
     position = given + config.prefix_len
 
     def read() -> Any:
-        _, kept = model.apply(variables, batch, conditions, KEEP_KV, method="hidden")
+        _, kept = model.apply(variables, batch, conditions, COLLECT_KV, method="hidden")
         return tuple(
             tuple(
                 (_to_cache(config, pattern, k, position), _to_cache(config, pattern, v, position))

@@ -27,7 +27,7 @@ from jax.sharding import PartitionSpec as P
 
 from jukejax.config import PriorConfig
 from jukejax.models.prior import Batch, example_batch
-from jukejax.parallel.mesh import BATCH, COMPUTE, batch_ways, replicated
+from jukejax.parallel.mesh import BATCH, COMPUTE, abstract, batch_ways, replicated
 from jukejax.sampling import decode
 from jukejax.sampling.decode import Stream
 from jukejax.sampling.draw import Control
@@ -74,10 +74,6 @@ def apart(mesh: Mesh, params: Any, large: int = LARGE) -> Any:
     return {**params, "stack": {name: repeats(run) for name, run in params["stack"].items()}}
 
 
-def _abstract(x: Any, sharding: Any) -> Any:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-
 def _rows(mesh: Mesh, windows: int) -> NamedSharding:
     """Windows are split over the mesh where their number divides by it."""
     return NamedSharding(mesh, P(BATCH if windows % batch_ways(mesh) == 0 else None))
@@ -94,14 +90,14 @@ def abstract_stream(config: PriorConfig, mesh: Mesh, params: Any, windows: int) 
     def cache(x: Any) -> Any:
         last = "tensor" if x.shape[-1] % mesh.shape["tensor"] == 0 else None
         spec = P(None, *rows.spec, *(None,) * (x.ndim - 3), last)
-        return _abstract(x, NamedSharding(mesh, spec))
+        return abstract(x, NamedSharding(mesh, spec))
 
     def conditions(x: Any) -> Any:  # (L, W) is shared by all windows
-        return _abstract(x, rows if x.ndim == 3 else replicated(mesh))
+        return abstract(x, rows if x.ndim == 3 else replicated(mesh))
 
     placed: Stream = jax.tree.map(conditions, stream._replace(tokens=None, caches=None))
     return placed._replace(
-        tokens=_abstract(stream.tokens, rows), caches=jax.tree.map(cache, stream.caches)
+        tokens=abstract(stream.tokens, rows), caches=jax.tree.map(cache, stream.caches)
     )
 
 
@@ -120,12 +116,12 @@ def abstract_arguments(
     number = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
     uniforms = jax.ShapeDtypeStruct((windows, config.n_ctx), jnp.float32)
     return (
-        jax.tree.map(lambda x: _abstract(x, x.sharding), params),
+        jax.tree.map(lambda x: abstract(x, x.sharding), params),
         abstract_stream(config, mesh, params, windows),
-        _abstract(uniforms, _rows(mesh, windows)),
+        abstract(uniforms, _rows(mesh, windows)),
         number,
         number,
-        jax.tree.map(lambda x: _abstract(x, everywhere), control),
+        jax.tree.map(lambda x: abstract(x, everywhere), control),
         jax.ShapeDtypeStruct((windows,) if chains > 1 else (), jnp.int32, sharding=everywhere),
     )
 
@@ -238,7 +234,7 @@ def make_loop(
       windows, chains: see `abstract_arguments`.
       large: see `apart`.
     """
-    shapes = jax.tree.map(lambda x: _abstract(x, x.sharding), params)
+    shapes = jax.tree.map(lambda x: abstract(x, x.sharding), params)
     leaves, tree = jax.tree.flatten((shapes, jax.eval_shape(lambda: control)))
     return _make_loop(config, mesh, windows, chains, large, tree, tuple(leaves))
 

@@ -145,6 +145,17 @@ class Batch:
         return self.level.plan.steps(progress.rounds) + progress.drawn.shape[1]
 
 
+def resident(
+    priors: dict[int, LoadedPrior], level: int, load: Callable[[int], LoadedPrior], stream: bool
+) -> LoadedPrior:
+    """The prior of a level, loaded if it is not in memory; without `stream` it is there alone."""
+    if level not in priors:
+        if not stream:
+            priors.clear()
+        priors[level] = load(level)
+    return priors[level]
+
+
 def make(
     board: Board, levels: list[Level], load: Callable[[int], LoadedPrior], mesh: Mesh,
     stream: bool, progress: bool, chunk: int,
@@ -161,21 +172,18 @@ def make(
     unfinished = [level.level for level in levels]
     priors: dict[int, LoadedPrior] = {}
     bars: dict[int, tqdm] = {}
-    while unfinished:
+    while True:
         for level in [level for level in unfinished if board.finished(level)]:
             unfinished.remove(level)
             if level in bars:
                 bars.pop(level).close()
             yield level, priors
+        if not unfinished:
+            return
         waiting = [batch for batch in batches if not batch.finished]
-        if not waiting:
-            continue
         batch = next(x for x in (reversed(waiting) if stream else waiting) if x.ready)
         level = batch.level.level
-        if level not in priors:
-            if not stream:
-                priors.clear()
-            priors[level] = load(level)
+        resident(priors, level, load, stream)
         if level not in bars and progress:
             print(f"level {level}: compiling ...", flush=True)
         began, before = time.perf_counter(), batch.made

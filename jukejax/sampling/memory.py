@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jukejax.config import PriorConfig
 from jukejax.models.prior import Prior, example_batch, init_params
-from jukejax.models.transformer import KEEP_KV
+from jukejax.models.transformer import COLLECT_KV
 from jukejax.parallel.mesh import Mesh, local_bytes, storage_shardings
 from jukejax.patterns import COLUMN, CROSS, DENSE, PRIME
 from jukejax.sampling.loop import abstract_stream
@@ -62,7 +62,7 @@ def level_memory(
     def keys_and_values(params: Any, inputs: Any) -> Any:
         variables = {"params": params}
         conditions = model.apply(variables, inputs, method="conditions")
-        return model.apply(variables, inputs, conditions, KEEP_KV, method="hidden")
+        return model.apply(variables, inputs, conditions, COLLECT_KV, method="hidden")
 
     kept = jax.eval_shape(keys_and_values, params, inputs)
     head = params["token"] if config.tied_output else params["output"]

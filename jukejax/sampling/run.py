@@ -14,7 +14,7 @@ from jukejax.config import ConfigError, VQVAEConfig
 from jukejax.model_dir import LoadedModel, LoadedPrior
 from jukejax.sampling import sound
 from jukejax.sampling.job import Job
-from jukejax.sampling.making import Board, make
+from jukejax.sampling.making import Board, make, resident
 from jukejax.sampling.planning import check_memory, plan_text
 from jukejax.sampling.request import Request
 from jukejax.sampling.resolve import Level, level_name, resolve
@@ -104,8 +104,9 @@ def _sample(
         finished = board.finished(number)
         sung = with_words(levels[number]) if finished else []
         if sung and not is_aligned(sample, number, sung):
-            priors[number] = priors.get(number) or load(number)
-            align_sample(sample, job, levels[number], priors[number], mesh)
+            prior = resident(priors, number, load, stream)
+            align_sample(sample, job, levels[number], prior, mesh)
+            del prior  # the next level's may take its place
         yield Step(number, piece, finished)
 
 

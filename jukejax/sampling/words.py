@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from jukejax import files
 from jukejax.config import PriorConfig
 from jukejax.model_dir import LoadedPrior
-from jukejax.models.transformer import KEEP_LYRICS
+from jukejax.models.transformer import COLLECT_LYRICS
 from jukejax.parallel.mesh import batch_ways
 from jukejax.sampling import alignment
-from jukejax.sampling.alignment import Found, Head, Song
+from jukejax.sampling.alignment import Found, Head, SongCodes
 from jukejax.sampling.conditions import Conditions
 from jukejax.sampling.inside import make_reader
 from jukejax.sampling.job import Job
@@ -30,10 +30,12 @@ from jukejax.sampling.sample_dir import SampleDir
 from jukejax.text import lyrics as text
 
 
-def sung(conditions: Conditions, codes: NDArray[np.integer], windows: Sequence[Window]) -> Song:
+def sung(
+    conditions: Conditions, codes: NDArray[np.integer], windows: Sequence[Window]
+) -> SongCodes:
     """A song to align: its conditions (of this song alone), and its codes (T,) of their level."""
     characters = len(conditions.tokens[0])
-    return Song(codes, windows, conditions, conditions.first_token, characters)
+    return SongCodes(codes, windows, conditions, conditions.first_token, characters)
 
 
 def of_text(weights: alignment.Weights, lyrics: str, alphabet: str) -> alignment.Weights:
@@ -87,7 +89,7 @@ def align_sample(
         item: sung(conditions.songs(slice(item, item + 1)), codes[item], windows)
         for item in with_words(level)
     }
-    read = make_reader(config, prior.params, mesh, KEEP_LYRICS)
+    read = make_reader(config, prior.params, mesh, COLLECT_LYRICS)
     batch, heads = batch_ways(mesh), alignment.lyric_heads(config)
     scores = most_monotone(alignment.align(config, read, x, heads, batch) for x in songs.values())
     head = next(iter(scores), None)

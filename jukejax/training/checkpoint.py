@@ -227,10 +227,10 @@ class Checkpoints:
             def read(paths: Sequence[LeafPath]) -> list[Array]:
                 wanted = jax.tree.map(lambda _: ocp.PLACEHOLDER, tree)
                 for *parents, last in paths:
-                    _at(wanted, parents)[last] = 0
+                    at(wanted, parents)[last] = 0
                 args = ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy)
                 ema = checkpointer.restore(folder, args=args)
-                arrays = [_at(ema, path) for path in paths]
+                arrays = [at(ema, path) for path in paths]
                 return [a.astype(np.float32) if a.dtype.name == "bfloat16" else a for a in arrays]
 
             yield read
@@ -288,7 +288,8 @@ def _loss(metrics: dict[str, float]) -> float:
     return metrics["loss"]
 
 
-def _at(tree: Any, path: Sequence[str]) -> Any:
+def at(tree: Any, path: Sequence[str]) -> Any:
+    """The leaf, or tree, of a tree of dicts at `path`."""
     for part in path:
         tree = tree[part]
     return tree

@@ -20,7 +20,7 @@ from jukejax.config import Experiment, to_dict
 from jukejax.errors import Interrupted, Preempted
 from jukejax.formatting import format_seconds
 from jukejax.parallel import distributed
-from jukejax.parallel.mesh import put_batch
+from jukejax.parallel.mesh import HostBatch, put_batch
 from jukejax.training.checkpoint import Checkpoints, open_existing
 from jukejax.training.clock import Clock, Trace
 from jukejax.training.growing import restore_grown
@@ -35,8 +35,6 @@ from jukejax.training.step import (
 )
 from jukejax.training.stopping import Skips, StopSignal
 from jukejax.training.tasks import make_task
-
-HostBatch = dict[str, np.ndarray]
 
 
 class Hook(NamedTuple):

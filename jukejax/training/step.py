@@ -14,7 +14,14 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jukejax.config import Experiment
-from jukejax.parallel.mesh import BATCH, COMPUTE, create_sharded, replicated, storage_shardings
+from jukejax.parallel.mesh import (
+    BATCH,
+    COMPUTE,
+    abstract,
+    create_sharded,
+    replicated,
+    storage_shardings,
+)
 from jukejax.training.optimizer import make_optimizer, schedule, updates_done
 from jukejax.training.rounding import narrow, stored, widen
 from jukejax.training.tasks import Batch, Metrics, Task, joined, microbatches
@@ -72,22 +79,18 @@ def abstract_state(task: Task, experiment: Experiment, mesh: Mesh) -> TrainState
     key = jax.random.key(0)
     boxed = jax.eval_shape(lambda k: _init(task, experiment, k), key)
     shardings = storage_shardings(mesh, boxed)
-    trees = jax.tree.map(_sharded, nn.unbox(boxed), shardings)
+    trees = jax.tree.map(abstract, nn.unbox(boxed), shardings)
     first = jax.eval_shape(lambda: task.example(experiment.train.accumulate))
     extra = jax.eval_shape(task.extra, key, trees["params"], first)
     step = jax.ShapeDtypeStruct((), jnp.int32)
-    step, extra = jax.tree.map(lambda x: _sharded(x, replicated(mesh)), (step, extra))
+    step, extra = jax.tree.map(lambda x: abstract(x, replicated(mesh)), (step, extra))
     return TrainState(step=step, extra=extra, **trees)
 
 
 def abstract_batch(task: Task, experiment: Experiment, mesh: Mesh) -> Batch:
     """Shapes and shardings of a global batch."""
     shapes = jax.eval_shape(lambda: task.example(experiment.train.batch))
-    return jax.tree.map(lambda x: _sharded(x, NamedSharding(mesh, P(BATCH))), shapes)
-
-
-def _sharded(x: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> Any:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+    return jax.tree.map(lambda x: abstract(x, NamedSharding(mesh, P(BATCH))), shapes)
 
 
 def gradients(

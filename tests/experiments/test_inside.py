@@ -17,7 +17,7 @@ from jukejax.evaluation import alignment as of_suite
 from jukejax.evaluation import features, labels, memorisation
 from jukejax.evaluation.pages import player, sample_page, templates
 from jukejax.evaluation.subject import Lacking
-from jukejax.models.prior import init_params, kept
+from jukejax.models.prior import collected, init_params
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling import alignment
 from jukejax.sampling.alignment import Found, Head
@@ -159,7 +159,7 @@ def test_features_are_means_over_complete_windows_without_conditions():
     songs = [rng.integers(0, config.codes, n) for n in (16, 40, 48)]
     found = features.pooled(config, read, songs, 2, batch=8)
     assert found.shape == (3, config.width) and found.dtype == np.float32
-    one = jax.jit(kept, static_argnums=(0, 3))
+    one = jax.jit(collected, static_argnums=(0, 3))
     for song, row in zip(songs, found, strict=True):
         windows = song[: len(song) // 16 * 16].reshape(-1, 16)
         layers = [

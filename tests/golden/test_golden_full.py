@@ -37,6 +37,7 @@ from jukejax.sampling import cascade
 from jukejax.sampling.draw import Control
 from jukejax.sampling.loop import make_loop
 from jukejax.sampling.plan import plan_rounds
+from jukejax.training import checkpoint
 from jukejax.training.losses import Bandwidth, vqvae_loss
 from jukejax.training.optimizer import make_optimizer, schedule
 
@@ -108,7 +109,7 @@ def check_gradients(case, entries, grads, data, prefix):
     for entry in entries:
         if entry.path[0] == openai.BOOKS:
             continue
-        leaf = np.asarray(openai.at(grads, entry.path), np.float64)
+        leaf = np.asarray(checkpoint.at(grads, entry.path), np.float64)
         for i, name in enumerate(entry.names):
             wanted = float(data[prefix + name])
             found = np.linalg.norm(openai.scatter(entry, leaf, i).ravel())

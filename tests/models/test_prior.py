@@ -8,7 +8,7 @@ import oracle
 import pytest
 
 from jukejax.config import LabelsConfig, LyricsConfig, PriorConfig, UpperConfig
-from jukejax.models.prior import Prior, init_params, kept, prior_loss, token_bits
+from jukejax.models.prior import Prior, collected, init_params, prior_loss, token_bits
 from jukejax.sampling.alignment import head_weights
 
 T, ROWS, WIDTH, CODES, E = 12, 4, 8, 7, 4
@@ -229,7 +229,7 @@ def test_attention_to_lyrics_is_the_softmax_of_queries_and_keys(run, kind):
         q, k = oracle.dense(p["qkv"], h), np.split(oracle.dense(p["encoder_kv"], encoded), 2, -1)[0]
     else:
         q, k, _ = np.split(oracle.dense(p["qkv"], h), 3, axis=-1)
-    kept_layers = jax.jit(kept, static_argnums=(0, 3))(config, params, some, "lyrics")
+    kept_layers = jax.jit(collected, static_argnums=(0, 3))(config, params, some, "lyrics")
     assert [found is None for found in kept_layers] == [True] * len(before) + [False]
     width = q.shape[-1] // 2
     for head in range(2):
@@ -250,7 +250,7 @@ def test_kept_means_are_of_the_layers_outputs_over_music(run, kind):
     params, batch, *_ = run(kind)
     some = {name: x[:2] for name, x in batch.items()}
     layers, x, visible, encoded, *_ = expected_stack(kind, params, some)
-    found = jax.jit(kept, static_argnums=(0, 3))(config, params, some, "mean")
+    found = jax.jit(collected, static_argnums=(0, 3))(config, params, some, "mean")
     assert len(found) == len(layers)
     for depth in (1, len(layers)):
         h, _ = oracle.stack(layers[:depth], x, 2, ROWS, visible, encoded)

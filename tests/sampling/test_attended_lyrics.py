@@ -12,10 +12,10 @@ from hypothesis.extra import numpy as arrays
 from jukejax.config import LyricsConfig, MeshConfig, PriorConfig
 from jukejax.errors import CheckpointError
 from jukejax.models.prior import init_params
-from jukejax.models.transformer import KEEP_LYRICS
+from jukejax.models.transformer import COLLECT_LYRICS
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling import alignment
-from jukejax.sampling.alignment import FLOOR, Head, Song, align, head_weights, lyric_heads
+from jukejax.sampling.alignment import FLOOR, Head, SongCodes, align, head_weights, lyric_heads
 from jukejax.sampling.inside import make_reader
 from jukejax.sampling.plan import plan_windows
 
@@ -59,12 +59,12 @@ def song(tokens, hop_fraction=0.5, characters=20):
         return {"lyrics": np.full((1, E), 1 + lyric(offset), np.int32)}
 
     windows = plan_windows(tokens, T, hop_fraction, 1)
-    return Song(np.zeros(tokens, int), windows, describe, lyric, characters)
+    return SongCodes(np.zeros(tokens, int), windows, describe, lyric, characters)
 
 
 @pytest.fixture(scope="module")
 def read():
-    return make_reader(CONFIG, diagonal(4.0), make_mesh(MeshConfig()), KEEP_LYRICS)
+    return make_reader(CONFIG, diagonal(4.0), make_mesh(MeshConfig()), COLLECT_LYRICS)
 
 
 def test_lyric_layers_are_those_that_look_at_lyrics():
@@ -124,7 +124,7 @@ def test_align_adds_up_the_weights_of_the_window_that_made_a_token(read):
 
 def test_attention_that_is_not_finite_is_refused():
     params = diagonal(np.nan)
-    broken = make_reader(CONFIG, params, make_mesh(MeshConfig()), KEEP_LYRICS)
+    broken = make_reader(CONFIG, params, make_mesh(MeshConfig()), COLLECT_LYRICS)
     with pytest.raises(CheckpointError, match="not finite"):
         align(CONFIG, broken, song(32), lyric_heads(CONFIG), batch=8)
 

@@ -9,7 +9,7 @@ from jukejax import presets
 from jukejax.config import LabelsConfig, LyricsConfig, MeshConfig, PriorConfig, UpperConfig
 from jukejax.models.prior import example_batch, init_params
 from jukejax.parallel.mesh import make_mesh, replicated
-from jukejax.sampling import loop
+from jukejax.sampling import loop, making
 from jukejax.sampling.decode import prefill
 from jukejax.sampling.draw import Control
 from jukejax.sampling.memory import bandwidth, free_memory, level_memory
@@ -60,3 +60,19 @@ def test_a_published_prior_is_estimated_without_its_weights():
 def test_the_machine_is_measured():
     assert 1e8 < bandwidth(8) < 1e14
     assert free_memory() > 2**20
+
+
+def test_priors_that_alignments_need_are_in_memory_one_at_a_time():
+    priors, loaded = {}, []
+
+    def load(level):
+        assert not priors  # the last one's arrays are free
+        loaded.append(level)
+        return f"prior {level}"
+
+    for level in (2, 2, 1, 0, 1):
+        assert making.resident(priors, level, load, stream=False) == f"prior {level}"
+        assert list(priors) == [level]
+    assert loaded == [2, 1, 0, 1]
+    making.resident(priors, 2, lambda level: "both", stream=True)
+    assert sorted(priors) == [1, 2]

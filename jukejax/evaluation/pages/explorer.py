@@ -54,7 +54,7 @@ class Source:
     prompt: str
     files: list[Path]
     wavs: dict[str, Path]
-    make: Callable[[], tuple[player.Song, player.Alignment | None]]
+    make: Callable[[], tuple[player.PlayerSong, player.Alignment | None]]
     job: Path | None = None
     place: str = ""
 
@@ -125,7 +125,7 @@ def sample_sources(file: Path) -> list[Source]:
 
 def _sample(
     folder: Path, job: dict[str, Any], index: int
-) -> tuple[player.Song, player.Alignment | None]:
+) -> tuple[player.PlayerSong, player.Alignment | None]:
     song = sample_page.describe(folder, job, index)
     lyrics, alignment = sample_page.align(folder, job, index)
     own = dict(job) | {"items": [job["items"][index]]}
@@ -153,7 +153,7 @@ def reconstruction_sources(file: Path) -> list[Source]:
             player.Track("original", "original", "original.wav", "original.webp"),
             *(player.Track(str(key), names[key], f"level_{key}.wav", "") for key, _ in levels),
         ]
-        song = player.Song(
+        song = player.PlayerSong(
             artist=str(entry.get("artist") or entry["id"]),
             genres=[str(genre) for genre in entry.get("genres") or []],
             tracks=tracks,

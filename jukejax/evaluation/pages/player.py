@@ -75,7 +75,7 @@ class Alignment:
 
 
 @dataclass(frozen=True)
-class Song:
+class PlayerSong:
     """What a player plays; its files are in `folder` of the page: empty, or a name and a slash.
 
     `commands` are lines to copy that continue from this song.
@@ -170,7 +170,7 @@ def draw_attention(alignment: Alignment, seconds: float, picture: Path) -> None:
         matplotlib.image.imsave(temporary, image, cmap="magma", vmin=0.0, vmax=1.0)
 
 
-def draw(folder: Path, song: Song, alignment: Alignment | None = None) -> Song:
+def draw(folder: Path, song: PlayerSong, alignment: Alignment | None = None) -> PlayerSong:
     """The song with its sounds described; draws its pictures in `folder`.
 
     Raises:

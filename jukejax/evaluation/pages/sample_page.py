@@ -61,7 +61,7 @@ def _details(job: dict[str, Any], level: dict[str, Any], exists: bool) -> str:
     return " · ".join(facts)
 
 
-def describe(sample_dir: Path, job: dict[str, Any], item: int) -> player.Song:
+def describe(sample_dir: Path, job: dict[str, Any], item: int) -> player.PlayerSong:
     """An item of a sample directory before its sounds are read; levels top first."""
     tracks = []
     for level in job["levels"]:
@@ -77,7 +77,7 @@ def describe(sample_dir: Path, job: dict[str, Any], item: int) -> player.Song:
             )
         )
     entry = job["items"][item]
-    return player.Song(
+    return player.PlayerSong(
         artist=str(entry.get("artist") or f"Song {item + 1}"),
         genres=[str(genre) for genre in entry.get("genres") or []],
         tracks=tracks,
