@@ -294,7 +294,7 @@ def to_entry(song: Song, folder: Path) -> dict[str, Any]:
     entry: dict[str, Any] = {}
     for field in dataclasses.fields(song):
         value = getattr(song, field.name)
-        if value in (None, "", (), {}) or field.name == "tracks":
+        if value in (None, "", ()) or field.name == "tracks":
             continue
         if field.name == "lyrics" and song.lyrics_file:
             continue

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from jukejax import alphabets
+from jukejax.config_checks import DTYPES as DTYPES
+from jukejax.config_checks import require_dtype, require_positive
 from jukejax.config_json import from_dict as from_dict
 from jukejax.config_json import to_dict as to_dict
 from jukejax.errors import ConfigError
@@ -19,115 +20,12 @@ from jukejax.label_kinds import LabelsConfig as LabelsConfig
 from jukejax.patterns import CROSS, PRIME, layer_patterns, prime_visible, segments
 from jukejax.track_config import Track as Track
 from jukejax.track_config import TracksConfig as TracksConfig
+from jukejax.vqvae_config import FramesConfig as FramesConfig
+from jukejax.vqvae_config import ReconstructionLoss as ReconstructionLoss
+from jukejax.vqvae_config import VQVAEConfig as VQVAEConfig
 
 REMATS = ("none", "dots", "attention", "layer")  # from the most memory to the most recomputation
-DTYPES = ("float32", "bfloat16")  # in float16 gradients vanish and decoding overflows
 LAYERS = ("plain", "tuned")
-
-
-def _require_positive(config: Any, *names: str) -> None:
-    """Raises ConfigError unless the integers called `names` are all 1 or more."""
-    for name in names:
-        if getattr(config, name) < 1:
-            raise ConfigError(f"{name} is {getattr(config, name)}; it must be 1 or more.")
-
-
-def _require_dtype(dtype: str) -> None:
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
-
-
-@dataclass(frozen=True)
-class ReconstructionLoss:
-    """Weights of the VQ-VAE's losses (paper section 3 and appendix B)."""
-
-    l1: float = 0.0
-    l2: float = 1.0
-    linf: float = 0.02
-    linf_k: int = 2048  # largest squared residuals per example that `linf` averages
-    spectral: float = 0.0
-    multispectral: float = 1.0
-    mel: float = 0.0  # log-mel spectra of the sound at three resolutions, mean |difference|
-    frames: float = 0.0  # the log-mel frames that the decoders emit (`FramesConfig`)
-    commit: float = 0.02
-
-
-@dataclass(frozen=True)
-class FramesConfig:
-    """Short-time spectra at the encoders' input and the decoders' output, in place of samples.
-
-    Encoders read log-mel frames. Decoders emit, for each frame, magnitudes and phases of which an
-    inverse short-time Fourier transform makes the sound, and log-mel values for the loss
-    `ReconstructionLoss.frames`. All layers run at the rate of the frames or below.
-    """
-
-    hop: int = 32  # samples per frame
-    bands: int = 80
-    window: int = 1024  # samples that a log-mel frame is computed from
-    synthesis: int = 256  # samples that a frame of the inverse transform adds to the sound
-
-    def __post_init__(self) -> None:
-        _require_positive(self, "hop", "bands", "window", "synthesis")
-        if self.window < self.hop or self.window % 2 or self.hop % 2:
-            raise ConfigError(
-                f"frames.window {self.window} and frames.hop {self.hop} must be even, and the hop "
-                "at most the window."
-            )
-        if self.synthesis % (2 * self.hop):
-            raise ConfigError(
-                f"frames.synthesis is {self.synthesis}; it must be a multiple of twice frames.hop "
-                f"({2 * self.hop}), so that overlapping windows add up to a constant."
-            )
-
-
-@dataclass(frozen=True)
-class VQVAEConfig:
-    """Three separate autoencoders, one per level; level 0 is the bottom (finest) one."""
-
-    sample_rate: int = 44_100
-    downs: tuple[int, ...] = (3, 2, 2)  # stride-2 stages of each level block
-    multipliers: tuple[int, ...] = (2, 1, 1)  # of width and depth, by level
-    width: int = 32
-    depth: int = 4
-    dilation_growth: int = 3
-    emb_width: int = 64
-    codes: int = 2048
-    codebook_decay: float = 0.99
-    restart_threshold: float = 1.0  # EMA count under which a code restarts
-    # encoder outputs l2-normalised, to a root mean square of 1 (ViT-VQGAN, arXiv 2110.04627)
-    normalized: bool = False
-    # share of a microbatch's examples that training decodes without quantising (Mimi, arXiv
-    # 2410.00037, section 3.3), so that the decoder's gradient is not confined to the codes' span
-    unquantized: float = 0.0
-    frames: FramesConfig | None = None  # None: encoders read samples and decoders emit samples
-    loss: ReconstructionLoss = field(default_factory=ReconstructionLoss)
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        _require_positive(self, "sample_rate", "width", "depth", "emb_width", "codes")
-        _require_dtype(self.dtype)
-        if len(self.downs) != len(self.multipliers):
-            raise ConfigError(
-                f"downs {self.downs} and multipliers {self.multipliers} name different numbers of "
-                "levels; give one number per level in each."
-            )
-        if not 0.0 <= self.unquantized < 1.0:
-            raise ConfigError(f"unquantized is {self.unquantized}; it must be in [0, 1).")
-        if self.loss.frames and self.frames is None:
-            raise ConfigError(
-                f"loss.frames is {self.loss.frames}, but the model has no frames; configure "
-                "frames, or set loss.frames to 0."
-            )
-
-    @property
-    def levels(self) -> int:
-        return len(self.downs)
-
-    @property
-    def hops(self) -> tuple[int, ...]:
-        """Samples per code at each level, bottom first: (8, 32, 128) as published."""
-        first = self.frames.hop if self.frames else 1
-        return tuple(first * 2 ** sum(self.downs[: level + 1]) for level in range(self.levels))
 
 
 @dataclass(frozen=True)
@@ -219,10 +117,10 @@ class PriorConfig:
     layers: str = field(default="plain", metadata={"if_missing": "tuned"})
 
     def __post_init__(self) -> None:
-        _require_positive(
+        require_positive(
             self, "hop", "sample_rate", "codes", "n_ctx", "width", "depth", "heads", "blocks"
         )
-        _require_dtype(self.dtype)
+        require_dtype(self.dtype)
         if self.n_ctx % self.blocks or self.seq_len % self.blocks:
             raise ConfigError(
                 f"blocks {self.blocks} does not divide the context ({self.seq_len} tokens); "
@@ -372,7 +270,7 @@ class TrainConfig:
     max_skipped: int = 10  # consecutive steps without a finite gradient that end the run
 
     def __post_init__(self) -> None:
-        _require_positive(
+        require_positive(
             self, "steps", "batch", "accumulate", "log_every", "evaluate_every",
             "evaluate_batches", "checkpoint_every", "keep", "max_skipped",
         )  # fmt: skip
@@ -397,7 +295,7 @@ class MeshConfig:
     def __post_init__(self) -> None:
         for name in ("data", "fsdp", "tensor"):
             if getattr(self, name) != -1:
-                _require_positive(self, name)
+                require_positive(self, name)
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,11 @@ def from_dict(cls: type[T], data: dict[str, Any], where: str = "config") -> T:
     }
     if missing := sorted(needed - set(data)):
         raise ConfigError(f"{where} has no field {missing[0]!r}, which every {name} has.")
-    return cls(**{k: _typed(hints[k], v, f"{where}.{k}") for k, v in data.items()})
+    typed = {k: _typed(hints[k], v, f"{where}.{k}") for k, v in data.items()}
+    try:
+        return cls(**typed)
+    except ConfigError as error:  # of values that are not possible together
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jukejax.config_checks import require_positive
 from jukejax.errors import ConfigError
 
 
@@ -72,9 +73,7 @@ class TracksConfig:
     dilation_cycle: int = 6
 
     def __post_init__(self) -> None:
-        for name in ("width", "depth", "dilation_growth", "dilation_cycle"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"tracks.{name} is {getattr(self, name)}; give 1 or more.")
+        require_positive(self, "width", "depth", "dilation_growth", "dilation_cycle")
         if self.parts < 2:
             raise ConfigError(f"tracks.parts is {self.parts}; give 2 or more.")
         names = [track.name for track in self.tracks]
