@@ -20,7 +20,7 @@ from jukejax.evaluation import bootstrap, conditions, counting, scoring
 from jukejax.evaluation.data import Song
 from jukejax.evaluation.pages import plots
 from jukejax.evaluation.results import Columns, Figure, Score, Table, spread
-from jukejax.evaluation.subject import Result, Subject, Suite
+from jukejax.evaluation.subject import Lacking, Result, Subject, Suite
 
 ORDERS = (3, 5)  # of Kneser-Ney n-grams
 NGRAM_TOKENS = 2**23  # tokens that they count, a level; whole songs are drawn up to about this many
@@ -85,8 +85,11 @@ def chosen_windows(subject: Subject, config: PriorConfig, split: str) -> conditi
     return _stack(_rows(batches))
 
 
-def lender_windows(subject: Subject, config: PriorConfig) -> conditions.Windows:
-    """The first window of some training songs, sung ones where the prior reads lyrics."""
+def lender_windows(subject: Subject, config: PriorConfig) -> conditions.Windows | None:
+    """The first window of some training songs, sung ones where the prior reads lyrics.
+
+    None where no such song fills a window.
+    """
     songs, seen = subject.codes.listed(), set[int]()
     sung = config.lyrics and any(song.lyrics for song in subject.codes.split("train"))
 
@@ -98,7 +101,8 @@ def lender_windows(subject: Subject, config: PriorConfig) -> conditions.Windows:
 
     names = subject.label_names(config)
     rows = _rows(subject.codes.windows(config, names, "train", subject.batch))
-    return _stack(itertools.islice(filter(is_new, rows), LENDERS))
+    lenders = list(itertools.islice(filter(is_new, rows), LENDERS))
+    return _stack(lenders) if lenders else None
 
 
 def _rows(batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -122,11 +126,11 @@ def worth(
     few = len(np.unique(windows["song"])) < 2
     if config.lyrics and not few:
         few = len(np.unique(windows["song"][(windows["lyrics"] != 0).any(1)])) < 2
-    if few:
-        lenders = lender_windows(subject, config)
+    lenders = lender_windows(subject, config) if few else None
+    if lenders:
         windows = {name: np.concatenate([windows[name], lenders[name]]) for name in windows}
     rows = conditions.differences(subject, config, scorer, split, windows, count, upper_unigram)
-    return [row | {"lent_by_training_songs": few} for row in rows]
+    return [row | {"lent_by_training_songs": lenders is not None} for row in rows]
 
 
 # --- the suite ------------------------------------------------------------------------------------
@@ -138,6 +142,11 @@ def score_test_split(
     """`scoring.sums` of all held-out windows."""
     songs = subject.codes.split("test")
     windows = sum(subject.codes.length(song, config.level) // config.n_ctx for song in songs)
+    if not windows:
+        raise Lacking(
+            f"No held-out song fills a window of the prior of level {config.level} "
+            f"({config.window_samples / config.sample_rate:.1f} s)."
+        )
     count = -(-windows // subject.batch)
     batches = subject.codes.windows(config, subject.label_names(config), "test", subject.batch)
     bar = tqdm(batches, f"likelihood of level {config.level}", count, unit="batch", disable=None)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -19,7 +20,8 @@ from jukejax.config import (
     UpperConfig,
 )
 from jukejax.errors import CheckpointError
-from jukejax.evaluation import conditions, scoring
+from jukejax.evaluation import conditions, likelihood, scoring
+from jukejax.evaluation.subject import Lacking
 from jukejax.models import prior
 from jukejax.parallel.mesh import make_mesh
 
@@ -156,3 +158,22 @@ def test_a_replacement_changes_one_condition_alone():
     assert found["another song's notes"].rows.tolist() == [2, 3]  # song 0 has no such track
     assert found["another song's notes"].windows["track_notes"][:, 0, 0].tolist() == [2, 3]
     assert (found["no notes"].windows["track_notes"] == -2).all()
+
+
+def test_no_song_that_fills_a_window_is_said():
+    codes = SimpleNamespace(split=lambda name: [None, None], length=lambda song, level: 15)
+    with pytest.raises(Lacking, match="No held-out song fills a window of the prior of level 1"):
+        likelihood.score_test_split(SimpleNamespace(codes=codes), TINY, None, None)
+
+
+def test_no_sung_song_that_fills_a_window_lends_nothing():
+    lyrics = LyricsConfig(tokens=4, width=4, depth=1, heads=1, blocks=2)
+    songs = [SimpleNamespace(lyrics=text) for text in ("", "short and sung")]
+    window = {"codes": np.zeros((1, 16)), "song": np.array([0]), "valid": np.array([True])}
+    codes = SimpleNamespace(
+        listed=lambda: songs, split=lambda name: songs, windows=lambda *_: iter([dict(window)])
+    )
+    subject = SimpleNamespace(codes=codes, batch=1, label_names=lambda config: None)
+    config = dataclasses.replace(TINY, lyrics=lyrics)
+    assert likelihood.lender_windows(subject, config) is None
+    assert likelihood.lender_windows(subject, TINY)["song"].tolist() == [0]
