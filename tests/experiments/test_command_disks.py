@@ -14,7 +14,7 @@ import pytest
 from experiments import cli
 
 pytestmark = pytest.mark.slow
-SIZES = int(os.environ.get("JUKEJAX_SIZES", "3"))
+SIZES = int(os.environ.get("JUKEJAX_SIZES", "2"))
 ROOM = 256 << 20
 NAMES = (
     "prepare build", "encode", "train vqvae", "train prior", "sample", "convert import",
