@@ -28,7 +28,7 @@ KINDS = {"convert": "--format", "launch": "--on"}  # options that decide which o
 # options of other programs, and one that no help lists
 OF_OTHERS = {
     "--two-stems", "--clean", "--single-speaker", "--no-deps", "--project", "--region",
-    "--temp-location", "--help-all",
+    "--temp-location", "--help-all", "--stems",
 }  # fmt: skip
 
 

@@ -66,7 +66,7 @@ def test_a_request_takes_every_option():
     drawn = {
         "seconds": 3.0, "total_seconds": 9.0, "seed": 7, "temperature": (0.5, 0.6),
         "hop_fraction": (0.25, 1.0), "top_k": (0, 5), "top_p": (0.9, 1.0), "levels": (1,),
-        "max_batch": 4, "weights": "int8", "parallel_segments": 2,
+        "max_batch": 4, "weights": "int8", "parallel_segments": 2, "guidance": 1.5,
     }  # fmt: skip
     labels = {"artist": "A", "genre": ("g", "h"), "year": 1959, "tags": ("t",)}
     others = {"continue_from", "at", "upsample", "span", "item"}  # see test_sampling.py

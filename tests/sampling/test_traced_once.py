@@ -49,11 +49,11 @@ def test_the_same_shapes_are_traced_once(monkeypatch):
 def test_a_reader_is_traced_once(monkeypatch):
     traced = []
 
-    def kept(*arguments, was=inside.kept):
+    def collected(*arguments, was=inside.collected):
         traced.append(arguments)
         return was(*arguments)
 
-    monkeypatch.setattr(inside, "kept", kept)
+    monkeypatch.setattr(inside, "collected", collected)
     params = oracle.random_params(lambda key: init_params(CONFIG, key))
     mesh, params = windows.on_one_device(params)
     batch = {"codes": np.zeros((2, 16), np.int32)}
