@@ -130,7 +130,7 @@ def small_vqvae() -> VQVAEExperiment:
 
 
 def songs_vqvae() -> VQVAEExperiment:
-    """A tokenizer that keeps sung words, for sound of 22,050 Hz: one level, 344.5 codes a second.
+    """A tokenizer for sung words, of sound of 22,050 Hz: one level, 344.5 codes a second.
 
     The published top level's rate (3.8 kb/s). It reads and emits short-time spectra, so that codes
     need not describe phase; two CPU cores train it. Losses on samples are off.
