@@ -99,7 +99,8 @@ class PreparedSongs(Lines[PreparedSong]):
                 song = self[row]
                 stored.check_fields(vars(song), _FIELDS, where, remedy, _OPTIONAL)
                 columns[row] = tuple(getattr(song, str(name)) for name in _COLUMNS.names or ())
-                if song.index != row or min(song.n_samples, song.records, song.sample_rate) < 1:
+                lengths = song.n_samples, song.records, song.sample_rate
+                if song.index != row or min(lengths) < 1 or min(song.first_record, song.shard) < 0:
                     raise ValueError("its index or lengths are not those of a song")
             except DataError:
                 raise
@@ -180,8 +181,10 @@ def _parse(line: bytes) -> PreparedSong:
     row |= {kind.field: _texts(row[kind.field]) for kind in KINDS if kind.most}
     row["words"] = tuple((_text(text), a + 0, b + 0) for text, a, b in row["words"])
     row["sections"] = tuple((_text(name), a, b) for name, a, b in row.get("sections", ()))
-    tracks = row.get("tracks", {}).items()
-    row["tracks"] = {name: tuple((what, a, b) for what, a, b in events) for name, events in tracks}
+    row["tracks"] = {
+        name: tuple((_text(what), a + 0, b + 0) for what, a, b in events)
+        for name, events in row.get("tracks", {}).items()
+    }
     return PreparedSong(**row)
 
 

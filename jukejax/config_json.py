@@ -76,7 +76,7 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{where} is {value!r:.80}, expected a list.")
         return tuple(_typed(args[0], v, where) for v in value)
-    if hint is float and type(value) is int:
+    if hint is float and type(value) is int and abs(value) < 2**1023:  # else no float holds it
         return float(value)
     if type(value) is not hint:
         raise ConfigError(f"{where} is {value!r:.80}, expected {hint.__name__}.")
