@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import sys
 import types
 import typing
 from typing import Any, TypeVar
@@ -76,7 +77,7 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{where} is {value!r:.80}, expected a list.")
         return tuple(_typed(args[0], v, where) for v in value)
-    if hint is float and type(value) is int and abs(value) < 2**1023:  # else no float holds it
+    if hint is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     if type(value) is not hint:
         raise ConfigError(f"{where} is {value!r:.80}, expected {hint.__name__}.")

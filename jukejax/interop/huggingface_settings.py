@@ -19,6 +19,7 @@ both formats are checked alike. Where the port differs:
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -161,7 +162,7 @@ def _complete(where: str, given: Any, table: Table) -> Settings:
         kind = _NULLABLE.get(name) or type(table[name][1])
         valid = type(value) in ((int, float) if kind is float else (kind,))
         if kind is float:
-            valid = valid and abs(value) < 2**1023  # false for NaN and infinity
+            valid = valid and abs(value) <= sys.float_info.max  # false for NaN
         if kind is list:
             valid = valid and all(type(x) is int for x in value)
         if not valid and (value is not None or name not in _NULLABLE):
