@@ -10,8 +10,9 @@ import pytest
 import tiny_model
 
 from experiments import sample
+from jukejax import locks
 from jukejax.config import ConfigError
-from jukejax.errors import DataError, JukejaxError
+from jukejax.errors import DataError, FolderInUse, JukejaxError
 from jukejax.model_dir import LoadedModel, LoadedVQVAE, ModelDir
 from jukejax.sampling.job import Item, Job, Options
 from jukejax.sampling.making import Board
@@ -212,3 +213,8 @@ def test_codes_outside_the_codebook_are_refused(tmp_path):
     directory.save(0, np.full((2, 8), 16), np.array([8, 8]))
     with pytest.raises(DataError, match=r"level_0/codes.npz has codes from 16 to 16, .*; remove"):
         Board(directory, JOB, [8], levels)
+
+
+def test_a_folder_in_use_is_found_before_the_model_is_loaded(tmp_path):
+    with locks.writing(tmp_path), pytest.raises(FolderInUse, match="is being written by process"):
+        tiny_model.sample(tmp_path, model="nowhere")
