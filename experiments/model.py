@@ -3,6 +3,7 @@
 jukejax model make --vqvae runs/vqvae --priors runs/top runs/middle runs/bottom \\
     --labels data/codes/labels.json --out runs/model
 jukejax model show runs/model
+jukejax model ship runs/model --card card.md --out small-songs
 """
 
 from __future__ import annotations
@@ -54,6 +55,22 @@ class Show:
 
     model: tyro.conf.Positional[Path]
     """A model directory."""
+
+
+@dataclass(frozen=True)
+class Ship:
+    """Pack a model into one folder that is complete in itself, priors in bfloat16.
+
+    Example: jukejax model ship runs/model --card card.md --out small-songs
+    """
+
+    model: tyro.conf.Positional[Path]
+    """A model directory."""
+    out: Path
+    """The folder to write: weights, label names, model card, and model.json with their SHA-256. In
+    jukejax/shipped it is found by its name."""
+    card: Path
+    """The model card in Markdown: data, licences, compute, figures, limits."""
 
 
 def by_level(priors: tuple[Path, ...]) -> dict[int, Path]:
@@ -135,8 +152,8 @@ def lines(directory: ModelDir, vqvae: LoadedVQVAE) -> Iterator[str]:
         yield f"no prior for level{'s' if len(absent) > 1 else ''} {', '.join(absent)}"
 
 
-def run(command: Make | Show) -> None:
-    """Makes or shows a model directory.
+def run(command: Make | Show | Ship) -> None:
+    """Makes, shows or packs a model directory.
 
     Raises:
       ConfigError: what does not belong together, a sentence each.
@@ -151,7 +168,8 @@ def run(command: Make | Show) -> None:
         directory = model_dir.ModelDir(command.out, command.vqvae, priors, labels)
     else:
         directory = model_dir.read_model_dir(command.model)
-    vqvae = model_dir.load_vqvae(directory.vqvae, make_mesh(MeshConfig()))
+    mesh = make_mesh(MeshConfig())
+    vqvae = model_dir.load_vqvae(directory.vqvae, mesh)
     wrong = list(mistakes(directory, vqvae))
     if wrong:
         raise ConfigError("\n  ".join([f"{directory.path} does not fit together:", *wrong]))
@@ -159,17 +177,21 @@ def run(command: Make | Show) -> None:
         shared = len(set(labels.values())) == 1 and labels.keys() == priors.keys()
         names: Any = labels[min(labels)] if shared else labels
         model_dir.write_model_dir(command.out, command.vqvae, priors, names)
+    if isinstance(command, Ship):
+        directory = model_dir.ship(directory, command.out, command.card, mesh)
+        size = sum(path.stat().st_size for path in command.out.iterdir())
+        print(f"{len(list(command.out.iterdir()))} files, {size / 1e6:.1f} MB")
     print("\n".join([f"{directory.path}", *(f"  {line}" for line in lines(directory, vqvae))]))
 
 
-ACTIONS = {"make": Make, "show": Show}
+ACTIONS = {"make": Make, "show": Show, "ship": Ship}
 
 
 @cli.command
 def main(arguments: list[str]) -> None:
     about = {name: (kind.__doc__ or "").splitlines()[0] for name, kind in ACTIONS.items()}
-    action, rest = cli.choose(about, arguments, "jukejax model make|show ...")
-    command: Make | Show = cli.parse(ACTIONS[action], rest, f"jukejax model {action}")
+    action, rest = cli.choose(about, arguments, "jukejax model make|show|ship ...")
+    command: Make | Show | Ship = cli.parse(ACTIONS[action], rest, f"jukejax model {action}")
     lock = locks.writing(command.out) if isinstance(command, Make) else contextlib.nullcontext()
     with lock:
         run(command)

@@ -91,12 +91,15 @@ def parse(preset: str, arguments: list[str], program: str = "") -> Training[Any]
 
 
 def _run_settings(workdir: str) -> Any:
-    """The experiment of the run in a workdir, or None where there is no run."""
-    if not Path(workdir).is_dir():
+    """The experiment of the run in a workdir or packed file, or None where there is no run."""
+    path = Path(workdir)
+    if not path.is_dir() and not (path.is_file() and path.suffix == ".safetensors"):
         return None
     from jukejax.training.checkpoint import directory, load_experiment
 
-    return load_experiment(workdir)[0] if directory(workdir).is_dir() else None
+    if path.is_dir() and not directory(path).is_dir():
+        return None
+    return load_experiment(path)[0]
 
 
 def train(training: Training[Any], log: Log = say) -> TrainState:

@@ -5,13 +5,19 @@
 "labels" may name a file a level instead, as "priors" does: {"2": "labels_v3.json", ...}. Paths are
 relative to the file and lead to workdirs of runs; the averaged weights of the latest checkpoint are
 what is loaded.
+
+A packed model is a model directory that is complete in itself: files of `jukejax.training.packed`
+in place of workdirs, label names, a model card, and in `model.json` "files", the SHA-256 of each.
+Those in `SHIPPED`, which come with the package, are found by name.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +29,7 @@ from jax.sharding import Mesh
 
 from jukejax import files, stored
 from jukejax.config import (
+    Experiment,
     PriorConfig,
     PriorExperiment,
     VQVAEConfig,
@@ -30,13 +37,16 @@ from jukejax.config import (
     model_kind,
     to_dict,
 )
-from jukejax.errors import CheckpointError, DataError
+from jukejax.errors import CheckpointError, ConfigError, JukejaxError
 from jukejax.models.bottleneck import Codebook
+from jukejax.training import packed
 from jukejax.training.checkpoint import load_experiment, open_existing
 from jukejax.training.step import abstract_state
 from jukejax.training.tasks import make_task
 
-NAME = "model.json"
+NAME = packed.MODEL
+CARD = "README.md"
+SHIPPED = Path(__file__).parent / "shipped"
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,12 @@ def _load(workdir: str | Path, mesh: Mesh, kind: type) -> tuple[Any, dict[str, A
         raise CheckpointError(
             f"{workdir} is the run of {model_kind(type(experiment))}, not of {model_kind(kind)}."
         )
+    trees, step = _averaged(workdir, experiment, mesh)
+    return experiment.model, note, trees, step
+
+
+def _averaged(workdir: str | Path, experiment: Experiment, mesh: Mesh) -> tuple[Any, int]:
+    """`ema` and `extra` of a run's latest checkpoint, and its step."""
     # models are float32, whatever the storage in training
     wide = replace(experiment, train=replace(experiment.train, state_dtype="float32"))
     state = abstract_state(make_task(experiment), wide, mesh)
@@ -82,7 +98,15 @@ def _load(workdir: str | Path, mesh: Mesh, kind: type) -> tuple[Any, dict[str, A
         step = checkpoints.latest
         trees = checkpoints.restore({"ema": state.ema, "extra": state.extra})
     assert step is not None
-    return experiment.model, note, trees, step
+    return trees, step
+
+
+def pack_run(workdir: str | Path, path: Path, mesh: Mesh, dtype: str) -> None:
+    """Writes the averaged weights of a run as a file of a packed model."""
+    experiment, note = load_experiment(workdir)
+    trees, step = _averaged(workdir, experiment, mesh)
+    config = {"experiment": to_dict(experiment), **note, "step": step}
+    packed.write(path, trees, config, dtype)
 
 
 def weights_name(vqvae: LoadedVQVAE, note: dict[str, Any]) -> str:
@@ -202,14 +226,19 @@ def write_model_dir(
 def read_model_dir(path: str | Path) -> ModelDir:
     """Reads a model directory.
 
+    Args:
+      path: the folder, or the name of a model that comes with the package.
+
     Raises:
-      CheckpointError, DataError: there is no `model.json`, or it is damaged.
+      CheckpointError, DataError: there is no `model.json`, or it or a packed file is damaged.
     """
-    folder = Path(path).resolve()
+    folder = _folder(path)
     try:
         fields: dict[str, stored.Types] = {"vqvae": str, "priors": dict, "labels": (str, dict)}
         remedy = "make it again with `jukejax model make`."
         value = stored.read_object(folder / NAME, fields, remedy)
+        for name in value.get(packed.FILES, ()):
+            packed.check_file(folder / name)
         labels = value["labels"]
         if not isinstance(labels, dict):
             labels = dict.fromkeys(value["priors"], labels)
@@ -224,15 +253,76 @@ def read_model_dir(path: str | Path) -> ModelDir:
         )
     except FileNotFoundError:
         raise CheckpointError(
-            f"{path} is not a model directory (no {NAME}); make one with `jukejax model make`."
+            f"{path} is not a model directory (no {NAME}); make one with `jukejax model make`"
+            f"{_names_near(str(path))}."
         ) from None
     except (ValueError, TypeError, AttributeError) as error:
-        if isinstance(error, DataError):
+        if isinstance(error, JukejaxError):
             raise
         raise CheckpointError(
             f"{folder / NAME} is damaged: priors and labels must be by level, with text as paths "
             f"({error}); {remedy}"
         ) from error
+
+
+def shipped() -> list[str]:
+    """The names of the models that come with the package."""
+    return sorted(file.parent.name for file in SHIPPED.glob(f"*/{NAME}"))
+
+
+def _folder(model: str | Path) -> Path:
+    """The folder of a model directory, or else of the shipped model of that name."""
+    if not Path(model).exists() and str(model) in shipped():
+        return SHIPPED / model
+    return Path(model).resolve()
+
+
+def _names_near(name: str) -> str:
+    """What a message says of shipped models where there is none called `name`."""
+    if not (names := shipped()):
+        return ""
+    near = difflib.get_close_matches(name, names, 1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f", or name a model that comes with jukejax: {', '.join(names)}{hint}"
+
+
+def ship(directory: ModelDir, out: Path, card: Path, mesh: Mesh) -> ModelDir:
+    """Packs a model directory: its averaged weights, label names and model card, in one folder.
+
+    Priors are stored in bfloat16, and read as float32 again. The VQ-VAE stays float32: its codes
+    and its fingerprint are those that the priors learned.
+
+    Args:
+      out: the folder to write; may not exist, or is empty.
+      card: a text in Markdown: data, licences, figures, limits.
+      mesh: where weights are loaded.
+
+    Raises:
+      ConfigError: `out` is not empty, or there is no card.
+      CheckpointError, DataError: a part of the model is missing or damaged.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out} is not empty; give another --out for the packed model.")
+    if not card.is_file():
+        raise ConfigError(f"--card {card}: there is no such file; write the model card first.")
+    sources = set(directory.label_files.values())
+    labels = {
+        str(level): "labels.json" if len(sources) == 1 else f"labels_{level}.json"
+        for level in directory.label_files
+    }
+    priors = {str(level): f"prior_{level}.safetensors" for level in sorted(directory.priors)}
+    vqvae = "vqvae.safetensors"
+    with files.atomic_folder(out) as folder:
+        pack_run(directory.vqvae, folder / vqvae, mesh, "float32")
+        for level, name in priors.items():
+            pack_run(directory.prior(int(level)), folder / name, mesh, "bfloat16")
+        for level, name in labels.items():
+            shutil.copyfile(directory.labels(int(level)), folder / name)
+        shutil.copyfile(card, folder / CARD)
+        digests = {path.name: packed.sha256(path) for path in sorted(folder.iterdir())}
+        value = {"vqvae": vqvae, "priors": priors, "labels": labels, packed.FILES: digests}
+        files.write_json(folder / NAME, value)
+    return read_model_dir(out)
 
 
 def load_model(path: str | Path, mesh: Mesh) -> LoadedModel:

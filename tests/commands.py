@@ -54,6 +54,7 @@ LINES = {
         "model make --vqvae %/vqvae --priors %/prior_2 %/prior_1 %/prior_0 --labels %/labels.json "
         "--out @/model"
     ],
+    "model ship": ["model ship %/model --card %/card.md --out @/shipped"],
     "sample": [f"sample --model %/model --out @/song {_LABELS} --seconds 0.1 --count 2 {_DRAWN}"],
     "sample segments": [
         f"sample --model %/model --out @/song {_LABELS} --seconds 0.3 {_DRAWN} "
@@ -100,6 +101,7 @@ def write_inputs(folder):
     lines = [json.dumps(entry | {"lyrics": "la la"}) + "\n" for entry in entries[:3]]
     (folder / "sung.jsonl").write_text("".join(lines))
     tiny_model.write(folder)
+    (folder / "card.md").write_text("# Tiny\n")
     options = Options(min_seconds=0, sample_rate=RATE)
     prepare.build(folder / "songs.jsonl", folder / "songs", options=options, show_progress=False)
     vqvae = VQVAEConfig(

@@ -27,6 +27,7 @@ from jukejax.disk_space import checked_space
 from jukejax.errors import CheckpointError, DamagedCheckpoint
 from jukejax.parallel.distributed import together
 from jukejax.training import digests
+from jukejax.training.packed import Packed
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # what Orbax logs as errors, it raises
 
@@ -333,12 +334,16 @@ def save_mapped(
         checkpoints.wait()
 
 
-def open_existing(workdir: str | Path, frugal: bool = False) -> Checkpoints:
+def open_existing(workdir: str | Path, frugal: bool = False) -> Checkpoints | Packed:
     """The checkpoints of an existing run, for reading (`frugal`: one GB at a time).
+
+    A file of a packed model in place of a workdir has the same reading methods.
 
     Raises:
       CheckpointError: there are none.
     """
+    if Path(workdir).is_file():
+        return Packed(workdir)
     if not directory(workdir).is_dir():
         raise CheckpointError(
             f"{workdir} is not a training run (no folder checkpoints); "

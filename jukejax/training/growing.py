@@ -15,12 +15,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jukejax.label_kinds import KINDS
 from jukejax.training.checkpoint import Checkpoints
+from jukejax.training.packed import Packed
 
 LABELS = "labels"  # the key of a prior's tables of label names among its parameters
 TABLES = tuple(kind.name for kind in KINDS)
 
 
-def restore_grown(checkpoints: Checkpoints, abstract: dict[str, Any]) -> dict[str, Any]:
+def restore_grown(checkpoints: Checkpoints | Packed, abstract: dict[str, Any]) -> dict[str, Any]:
     """`Checkpoints.restore`, but stored tables of label names may be smaller or missing.
 
     Args:

@@ -14,7 +14,7 @@ from jukejax.config import Experiment, LabelsConfig, PriorConfig, model_kind
 from jukejax.errors import CheckpointError
 from jukejax.label_kinds import KINDS
 from jukejax.text.labels import TABLES, Vocabulary, labels_digest
-from jukejax.training.checkpoint import directory, load_experiment, open_existing
+from jukejax.training.checkpoint import Checkpoints, directory, load_experiment
 
 Log = Callable[[str], None]
 # fields that change how a model is trained, not what it computes: a new run may change them
@@ -41,7 +41,7 @@ def check_continues(
     """
     if not directory(workdir).is_dir():
         return
-    with open_existing(workdir) as checkpoints:
+    with Checkpoints(workdir) as checkpoints:
         checkpoints.set_aside_damaged(log, ["config"])
         if checkpoints.latest is None:
             return

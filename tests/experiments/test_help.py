@@ -14,8 +14,8 @@ FURTHER = [
     "prepare scan", "prepare build", "prepare report", "train vqvae", "train prior_5b_lyrics",
     "compile vqvae", "compile prior_5b", "compile plans", "compile shardings",
     "compose begin", "compose extend", "compose upsample",
-    "compose tree", "model make", "model show", "labels grow", "labels show", "convert import",
-    "convert import --format openai", "convert export --format stablehlo",
+    "compose tree", "model make", "model show", "model ship", "labels grow", "labels show",
+    "convert import", "convert import --format openai", "convert export --format stablehlo",
     "launch prior_5b", "launch prior_5b --on slurm", "evaluate compare", "evaluate explorer",
 ]  # fmt: skip
 LINES = [*COMMANDS, *FURTHER]

@@ -7,6 +7,7 @@ import struct
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from jukejax.config import MeshConfig, VQVAEExperiment
@@ -15,8 +16,9 @@ from jukejax.interop import safetensors_files as safetensors
 from jukejax.interop import torch_files as torch
 from jukejax.interop.pickles import Storage, TensorRecord
 from jukejax.interop.tensors import Source
-from jukejax.model_dir import load_vqvae
+from jukejax.model_dir import NAME, load_vqvae, read_model_dir, ship
 from jukejax.parallel.mesh import make_mesh
+from jukejax.text.labels import Vocabulary
 from jukejax.training.checkpoint import load_experiment
 from tests.fuzz.harness import Format, require
 from tests.fuzz.mutations import any_json, damaged, flipped
@@ -71,6 +73,42 @@ def checkpoint_config(state, folder, rng):
     found, note = load_experiment(folder / "run")
     require(type(found) is VQVAEExperiment and note["step"] == truth.step, "another run", found)
     return "unchanged" if found.model == truth.config else "other"
+
+
+def make_packed(folder):
+    import tiny_model
+
+    mesh, card = make_mesh(MeshConfig()), folder / "card.md"
+    card.write_text("# Tiny\n")
+    model = ship(read_model_dir(tiny_model.write(folder)), folder / "packed", card, mesh)
+    return model.path, *weights_of(model.path, mesh), mesh
+
+
+def weights_of(model, mesh):
+    """The fingerprint of a model's VQ-VAE, and the arrays of its top prior."""
+    directory = read_model_dir(model)
+    vqvae = load_vqvae(directory.vqvae, mesh)
+    prior = directory.load_prior(mesh, vqvae, 2)
+    labels = Vocabulary.load(directory.labels(2))
+    return vqvae.fingerprint, jax.tree.map(np.asarray, prior.params), labels
+
+
+def packed_model(state, folder, rng):
+    model, *truth, mesh = state
+    paths = sorted(path.relative_to(model) for path in model.iterdir())
+    path = paths[rng.integers(len(paths))]
+    data = (model / path).read_bytes()
+    if path.name == NAME and rng.random() < 0.5:
+        data = any_json(json.loads(data), rng)
+    else:
+        data = flipped(data, rng) if rng.random() < 0.6 else damaged(data, rng)
+    link(model, folder / "packed", path, data)
+    fingerprint, params, labels = weights_of(folder / "packed", mesh)
+    same = jax.tree.map(np.array_equal, params, truth[1])
+    require(fingerprint == truth[0], "another VQ-VAE silently", path)
+    require(all(jax.tree.leaves(same)), "other weights silently", path)
+    require(labels == truth[2], "other labels silently", path)
+    return "unchanged"
 
 
 # --- files of other projects ----------------------------------------------------------------------
@@ -192,6 +230,7 @@ def huggingface_config(config, folder, rng):
 FORMATS = [
     Format("checkpoint", 150, make_run, checkpoint),
     Format("checkpoint config", 250, make_run, checkpoint_config),
+    Format("packed model", 150, make_packed, packed_model),
     Format("PyTorch zip", 500, make_zip, torch_zip),
     Format("PyTorch legacy", 500, lambda _: None, torch_legacy),
     Format("safetensors", 400, make_safetensors, safetensors_file),
