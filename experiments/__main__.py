@@ -19,6 +19,7 @@ COMMANDS = {
     "convert": "import and export models of other projects",
     "labels": "list label names, and add those of new songs",
     "compile": "plan memory and speed on TPUs and GPUs without having them",
+    "scaling": "train priors of growing size, fit a scaling law, forecast the largest",
     "launch": "train on many processes or hosts, and restart what fails",
     "benchmark": "measure what the documentation says",
 }

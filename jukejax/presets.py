@@ -21,6 +21,8 @@ from jukejax.config import (
     PriorConfig,
     PriorExperiment,
     ReconstructionLoss,
+    Track,
+    TracksConfig,
     TrainConfig,
     UpperConfig,
     VQVAEConfig,
@@ -160,6 +162,42 @@ def songs_vqvae() -> VQVAEExperiment:
         train=TrainConfig(
             steps=4000, batch=16, ema_decay=0.995, log_every=20, evaluate_every=500,
             evaluate_batches=4, checkpoint_every=100, keep=2,
+        ),
+    )  # fmt: skip
+
+
+def songs_prior() -> PriorExperiment:
+    """A prior over `songs_vqvae`, of artist, genre, timing, phones and notes; 5.9 s of context.
+
+    The largest of the ladder of `experiments.scaling`, which makes it narrower and shallower and
+    says how long to train; 132M tokens here. About 6.5M parameters, by the names of the data.
+    """
+    steps = 16_000
+    return PriorExperiment(
+        model=PriorConfig(
+            level=0,
+            hop=64,
+            sample_rate=22_050,
+            n_ctx=2048,
+            width=320,
+            depth=12,
+            heads=5,
+            blocks=32,
+            attn_ratio=0.5,
+            init_scale=2.8,  # standard deviations of 1 / sqrt(width)
+            layers="tuned",
+            labels=LabelsConfig(timing_bins=16, min_seconds=1.0, max_seconds=150.0, max_genres=1),
+            tracks=TracksConfig((Track("phones"), Track("notes", places=2)), width=80),
+        ),
+        label_dropout=0.1,
+        track_dropout=0.1,
+        optimizer=OptimizerConfig(
+            learning_rate=2e-3, b2=0.95, warmup_steps=steps // 20, decay="linear",
+            decay_steps=steps,
+        ),
+        train=TrainConfig(
+            steps=steps, batch=4, ema_decay=0.99, log_every=50, evaluate_every=1000,
+            evaluate_batches=8, checkpoint_every=250, keep=2,
         ),
     )  # fmt: skip
 
@@ -304,6 +342,7 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
         prior_1b_lyrics,
         small_vqvae,
         songs_vqvae,
+        songs_prior,
         small_prior,
         small_labelled_prior,
         small_single_enc_dec_prior,

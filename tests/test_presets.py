@@ -14,7 +14,7 @@ from jukejax.training.tasks import make_task
 def test_priors_of_presets_have_tuned_layers():
     experiments = [make() for make in presets.PRESETS.values()]
     priors = [e.model for e in experiments if not isinstance(e, VQVAEExperiment)]
-    assert len(priors) == 13
+    assert len(priors) == 14
     assert {prior.layers for prior in priors} == {"tuned"}
 
 

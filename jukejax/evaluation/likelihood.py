@@ -17,13 +17,13 @@ from tqdm import tqdm
 
 from jukejax.config import PriorConfig
 from jukejax.evaluation import bootstrap, conditions, counting, scoring
-from jukejax.evaluation.data import Song
+from jukejax.evaluation.data import Codes, Song
 from jukejax.evaluation.pages import plots
 from jukejax.evaluation.results import Columns, Figure, Score, Table, spread
 from jukejax.evaluation.subject import Lacking, Result, Subject, Suite
 
 ORDERS = (3, 5)  # of Kneser-Ney n-grams
-NGRAM_TOKENS = 2**23  # tokens that they count, a level; whole songs are drawn up to about this many
+NGRAM_TOKENS = 2**23  # tokens that they count, a level
 KEPT_BATCHES = 64  # an interrupted run repeats at most this many
 CONDITION_WINDOWS = 128  # of a split, evenly over it, whose conditions are replaced
 LENDERS = 16  # training songs that lend conditions where the held-out ones are too few
@@ -43,18 +43,21 @@ BitsBySong = dict[str, tuple[float, float]]  # id -> (bits per token, tokens)
 class Counted:
     """Counts of the training codes of several levels, from one pass over the songs."""
 
-    def __init__(self, subject: Subject, levels: Iterable[int], codes: int) -> None:
-        songs = subject.codes.split("train")
+    def __init__(
+        self, source: Codes, levels: Iterable[int], codes: int, most: int = NGRAM_TOKENS
+    ) -> None:
+        """Counts the training songs; n-grams those of songs drawn up to about `most` tokens."""
+        songs = source.split("train")
         self.codes, chosen = codes, {}
         for level in levels:
-            lengths = [subject.codes.length(song, level) for song in songs]
+            lengths = [source.length(song, level) for song in songs]
             order = np.random.default_rng(0).permutation(len(songs))
             before = np.cumsum(np.take(lengths, order)) - np.take(lengths, order)
-            chosen[level] = {songs[int(i)].id for i in order[before < NGRAM_TOKENS]}
+            chosen[level] = {songs[int(i)].id for i in order[before < most]}
         self.counts = {level: counting.empty_counts(codes) for level in chosen}
         self.sequences: dict[int, list[Any]] = {level: [] for level in chosen}
         for song in tqdm(songs, "counting training codes", unit="song", disable=None):
-            read = subject.codes.read(song)
+            read = source.read(song)
             for level in chosen:
                 counting.count(self.counts[level], read[level])
                 if song.id in chosen[level]:
@@ -234,7 +237,7 @@ def measure(subject: Subject) -> Result:
     configs = {level: subject.prior_config(level) for level in levels}
     subject.codes.split("test")  # an error of it comes before minutes of counting
     needed = {level + 1 for level in levels if configs[level].upper} | set(levels)
-    counted = Counted(subject, sorted(needed), configs[levels[0]].codes)
+    counted = Counted(subject.codes, sorted(needed), configs[levels[0]].codes)
     return {"levels": [of_level(subject, level, counted) for level in levels]}
 
 

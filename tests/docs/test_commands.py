@@ -22,7 +22,7 @@ from jukejax.evaluation.suites import SUITES
 from jukejax.presets import PRESETS
 
 OF_PRESETS = ("train", "launch", "compile")  # commands whose first word is a preset or a run
-OF_VERBS = ("prepare", "compose", "convert", "labels", "model", "benchmark")
+OF_VERBS = ("prepare", "compose", "convert", "labels", "model", "benchmark", "scaling")
 KINDS = {"convert": "--format", "launch": "--on"}  # options that decide which others there are
 
 # options of other programs, and one that no help lists
