@@ -69,7 +69,8 @@ def main(arguments: list[str]) -> None:
     )
     action, rest = cli.choose(ACTIONS, arguments, usage, "Actions:")
     kinds = {"plan": Plan, "sweep": Sweep, "run": Run}
-    about = None if action in kinds else f"{ACTIONS[action].capitalize()}."
+    example = f"Example: jukejax scaling {action} --data runs/songs/codes"
+    about = None if action in kinds else f"{ACTIONS[action].capitalize()}.\n\n{example}"
     kind = kinds.get(action, Ladder)
     asked = cli.parse(kind, rest, f"jukejax scaling {action}", description=about)
     if action == "plan":
