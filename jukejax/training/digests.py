@@ -4,13 +4,13 @@ Orbax's format has no checksum of the arrays themselves, so a bit that a disk or
 be read as a weight. `digests.json` in the folder of a step has, for each file of each item (params,
 ema, config...), its size and the CRC-32 of each piece of 64 MiB: a CRC finds every single turned
 bit, and pieces let all cores share one large file. A checkpoint of an earlier version of jukejax
-has no such file and is not checked. Several processes each read a share of the pieces.
+has no such file and is not checked. Several processes each read a share of the pieces. The CRC-32
+is that of zlib; ISA-L computes it three times as fast, since a restore waits for it.
 """
 
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from isal import isal_zlib
 from jax.experimental import multihost_utils
 
 from jukejax import files
@@ -97,11 +98,11 @@ def _first_wrong(step_folder: Path, pieces: list[Piece], processes: int) -> int:
 
 def _crc(path: Path, start: int) -> int:
     """The CRC-32 of the piece of a file that begins at byte `start`."""
-    crc, left = 0, PIECE
+    crc, left, buffer = 0, PIECE, memoryview(bytearray(_BUFFER))
     with open(path, "rb", buffering=0) as file:
         file.seek(start)
-        while left > 0 and (part := file.read(min(_BUFFER, left))):
-            crc, left = zlib.crc32(part, crc), left - len(part)
+        while left > 0 and (size := file.readinto(buffer[: min(_BUFFER, left)])):
+            crc, left = isal_zlib.crc32(buffer[:size], crc), left - size
     return crc
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zlib
 
 import jax
 import numpy as np
@@ -55,6 +56,17 @@ def change(path, at, kind):
 def restored(run):
     with open_existing(run) as checkpoints:
         return np.asarray(checkpoints.restore(SHAPES)["params"]["w"])
+
+
+def test_digests_are_the_crc_32_of_each_piece(tmp_path, monkeypatch):
+    monkeypatch.setattr(digests, "PIECE", 5 << 20)
+    data = np.random.default_rng(0).bytes((12 << 20) + 7)
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params" / "w").write_bytes(data)
+    digests.write_digests(tmp_path)
+    pieces = [data[k : k + digests.PIECE] for k in range(0, len(data), digests.PIECE)]
+    written = json.loads((tmp_path / digests.NAME).read_text())
+    assert written == {"params/w": {"bytes": len(data), "crc32": list(map(zlib.crc32, pieces))}}
 
 
 def test_a_whole_checkpoint_is_restored(run):
