@@ -11,7 +11,7 @@ from data_pipeline import records, windows
 from data_pipeline.song_files import FileReader, SongFiles
 from data_pipeline.songs import require_audio
 from data_pipeline.windows import Ints, Windows
-from jukejax.config import VQVAEExperiment
+from jukejax.config import RendererExperiment, VQVAEExperiment
 from jukejax.errors import DataError
 
 Batch = dict[str, npt.NDArray[Any]]
@@ -20,7 +20,7 @@ DOWNMIXES = ("random", "mean")
 
 def audio_batches(
     data_dir: str | Path | SongFiles,
-    experiment: VQVAEExperiment,
+    experiment: VQVAEExperiment | RendererExperiment,
     *,
     split: str,
     start_step: int = 0,

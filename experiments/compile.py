@@ -32,7 +32,7 @@ import tyro
 
 from experiments import cli
 from jukejax import presets
-from jukejax.config import ConfigError, VQVAEExperiment
+from jukejax.config import ConfigError, PriorExperiment
 from jukejax.sampling.job import Weights
 
 USAGE = """jukejax compile PRESET|plans|shardings --topology v5e:16x16 [--section.field value ...]
@@ -70,7 +70,7 @@ def parse(preset: str, arguments: list[str]) -> Command[Any]:
     experiment: Any = presets.get(preset)
     missing: Any = tyro.MISSING
     cls: Any = Command
-    what = "" if isinstance(experiment, VQVAEExperiment) else " --what decode --windows 4"
+    what = " --what decode --windows 4" if isinstance(experiment, PriorExperiment) else ""
     example = f"jukejax compile {preset} --topology v5e:2x2{what}"
     return cli.parse(
         cls[type(experiment)], arguments, f"jukejax compile {preset}", COMMON,

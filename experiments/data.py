@@ -17,7 +17,6 @@ from jukejax.config import (
     PriorExperiment,
     Track,
     TracksConfig,
-    VQVAEExperiment,
 )
 from jukejax.label_kinds import KINDS
 from jukejax.text import lyrics
@@ -175,16 +174,16 @@ def batches(
 
     Args:
       experiment: the sizes and the seed of the batches, and what is drawn at random for training.
-      data: songs for a VQ-VAE, codes for a prior.
+      data: codes for a prior, songs for other models.
       split: "train" or "test".
-      vocabulary: label names; a VQ-VAE needs none.
+      vocabulary: label names of a prior.
       rows: of the global batch; None: all.
     """
     from data_pipeline.code_loader import code_batches
     from data_pipeline.loader import audio_batches
 
     def from_step(step: int) -> Iterator[HostBatch]:
-        if isinstance(experiment, VQVAEExperiment):
+        if not isinstance(experiment, PriorExperiment):
             return audio_batches(data, experiment, split=split, start_step=step, rows=rows)
         source = code_batches(data, experiment, vocabulary, split=split, start_step=step, rows=rows)
         return (prior_inputs(experiment.model, batch) for batch in source)

@@ -1,4 +1,4 @@
-"""Model directories: a VQ-VAE, its priors and their label names, as one model to sample from.
+"""Model directories: a VQ-VAE, its priors, a renderer and label names, as one model to sample from.
 
 jukejax model make --vqvae runs/vqvae --priors runs/top runs/middle runs/bottom \\
     --labels data/codes/labels.json --out runs/model
@@ -19,7 +19,7 @@ import tyro
 
 from experiments import cli
 from jukejax import locks
-from jukejax.config import MeshConfig, PriorExperiment
+from jukejax.config import MeshConfig, PriorExperiment, model_kind
 from jukejax.errors import ConfigError, JukejaxError
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Make:
     priors: tuple[Path, ...] = ()
     """Workdirs of the priors' runs, in any order: the runs say which level they are of; none for a
     VQ-VAE alone, which can be evaluated."""
+    renderer: Path | None = None
+    """Workdir of the run of a renderer of the VQ-VAE's codes, for `jukejax sample --render`."""
     labels: tuple[str, ...] = ()
     """The labels.json of the codes that the priors were trained on; where levels have different
     ones, a file each: --labels 2=new.json 1=old.json."""
@@ -77,7 +79,7 @@ def by_level(priors: tuple[Path, ...]) -> dict[int, Path]:
     """The workdirs of priors by the level that each run was of.
 
     Raises:
-      ConfigError: one is a VQ-VAE's, or two are of one level.
+      ConfigError: one is not of a prior, or two are of one level.
       CheckpointError: one is not a training run.
     """
     from jukejax.model_dir import load_experiment
@@ -86,7 +88,9 @@ def by_level(priors: tuple[Path, ...]) -> dict[int, Path]:
     for run in priors:
         experiment, _ = load_experiment(run)
         if not isinstance(experiment, PriorExperiment):
-            raise ConfigError(f"{run} is the run of a VQ-VAE; give it as --vqvae.")
+            kind = model_kind(type(experiment))
+            option = kind.split()[-1].replace("-", "").lower()
+            raise ConfigError(f"{run} is the run of {kind}; give it as --{option}.")
         level = experiment.model.level
         if level in levels:
             raise ConfigError(
@@ -130,6 +134,11 @@ def mistakes(directory: ModelDir, vqvae: LoadedVQVAE) -> Iterator[str]:
                 check_labels(config, note, Vocabulary.load(directory.labels(level)), directory)
         except JukejaxError as error:
             yield str(error)
+    if directory.renderer:
+        try:
+            directory.checked_renderer(vqvae)
+        except JukejaxError as error:
+            yield str(error)
 
 
 def lines(directory: ModelDir, vqvae: LoadedVQVAE) -> Iterator[str]:
@@ -150,6 +159,9 @@ def lines(directory: ModelDir, vqvae: LoadedVQVAE) -> Iterator[str]:
     absent = [str(i) for i in range(config.levels) if i not in directory.priors]
     if absent:
         yield f"no prior for level{'s' if len(absent) > 1 else ''} {', '.join(absent)}"
+    if directory.renderer:
+        renderer, note = directory.checked_renderer(vqvae)
+        yield f"renderer of level {renderer.level}: {directory.renderer}, step {note['step']}"
 
 
 def run(command: Make | Show | Ship) -> None:
@@ -159,13 +171,15 @@ def run(command: Make | Show | Ship) -> None:
       ConfigError: what does not belong together, a sentence each.
       CheckpointError: there is no such run or model directory.
     """
-    from jukejax import model_dir
+    from jukejax import model_dir, packing
     from jukejax.parallel.mesh import make_mesh
 
     if isinstance(command, Make):
         priors = by_level(command.priors)
         labels = label_files(command.labels, priors)
-        directory = model_dir.ModelDir(command.out, command.vqvae, priors, labels)
+        directory = model_dir.ModelDir(
+            command.out, command.vqvae, priors, labels, renderer=command.renderer
+        )
     else:
         directory = model_dir.read_model_dir(command.model)
     mesh = make_mesh(MeshConfig())
@@ -176,9 +190,9 @@ def run(command: Make | Show | Ship) -> None:
     if isinstance(command, Make):
         shared = len(set(labels.values())) == 1 and labels.keys() == priors.keys()
         names: Any = labels[min(labels)] if shared else labels
-        model_dir.write_model_dir(command.out, command.vqvae, priors, names)
+        model_dir.write_model_dir(command.out, command.vqvae, priors, names, command.renderer)
     if isinstance(command, Ship):
-        directory = model_dir.ship(directory, command.out, command.card, mesh)
+        directory = packing.ship(directory, command.out, command.card, mesh)
         size = sum(path.stat().st_size for path in command.out.iterdir())
         print(f"{len(list(command.out.iterdir()))} files, {size / 1e6:.1f} MB")
     print("\n".join([f"{directory.path}", *(f"  {line}" for line in lines(directory, vqvae))]))

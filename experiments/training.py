@@ -19,7 +19,14 @@ from data_pipeline.codes import codes_info
 from data_pipeline.songs import prepared_songs
 from experiments import cli, data
 from jukejax import presets
-from jukejax.config import ConfigError, Experiment, VQVAEExperiment, model_kind
+from jukejax.config import (
+    ConfigError,
+    Experiment,
+    PriorExperiment,
+    RendererExperiment,
+    VQVAEExperiment,
+    model_kind,
+)
 from jukejax.errors import DataError
 from jukejax.text.labels import Vocabulary, labels_digest
 
@@ -30,7 +37,7 @@ if TYPE_CHECKING:
 Log = Callable[[str], None]
 say: Log = functools.partial(print, flush=True)  # a line of a log file at once
 E = TypeVar("E")
-COMMON = ("data", "workdir", "start_from", "labels", "evaluate", "evaluate_every")
+COMMON = ("data", "workdir", "vqvae", "start_from", "labels", "evaluate", "evaluate_every")
 
 
 @dataclass(frozen=True)
@@ -38,10 +45,12 @@ class Training(Generic[E]):
     """Train a preset. The same command continues from the last checkpoint of the workdir."""
 
     data: Path
-    """Songs (`jukejax prepare`) for a VQ-VAE, codes (`jukejax encode`) for a prior."""
+    """Codes (`jukejax encode`) for a prior, songs (`jukejax prepare`) for other models."""
     workdir: Path
     """Gets checkpoints, metrics.jsonl and TensorBoard files."""
     experiment: Annotated[E, tyro.conf.arg(name="")]  # --model.width, not --experiment.model.width
+    vqvae: Path | None = None
+    """The run of the VQ-VAE whose codes a renderer reads; it stays as it is."""
     start_from: Path | None = None
     """A run, also an imported one, from whose averaged weights a new run starts."""
     labels: Path | None = None
@@ -73,11 +82,11 @@ def parse(preset: str, arguments: list[str], program: str = "") -> Training[Any]
     experiment: Any = _run_settings(preset) or presets.get(preset)
     missing: Any = tyro.MISSING
     kind: Any = Training
-    folders = (
-        "--data data/songs --workdir runs/vqvae"
-        if isinstance(experiment, VQVAEExperiment)
-        else "--data data/codes --workdir runs/prior"
-    )
+    folders = {
+        VQVAEExperiment: "--data data/songs --workdir runs/vqvae",
+        PriorExperiment: "--data data/codes --workdir runs/prior",
+        RendererExperiment: "--data data/songs --vqvae runs/vqvae --workdir runs/renderer",
+    }[type(experiment)]
     parsed: Training[Any] = cli.parse(
         kind[type(experiment)], arguments, program or f"jukejax train {preset}", COMMON,
         description=f"{Training.__doc__}\n\nExample: jukejax train {preset} {folders}",
@@ -129,7 +138,7 @@ def training_run(training: Training[Any], log: Log = print) -> Run:
         from jukejax.evaluation.in_training import check_suites
 
         check_suites(training.evaluate, training.evaluate_every)
-    experiment, vocabulary, note = _fitted(training)
+    experiment, vocabulary, note, frozen = _fitted(training)
     check_shared(training.workdir)
     check_continues(experiment, note, training.workdir, log)
     if training.start_from is not None:
@@ -140,7 +149,7 @@ def training_run(training: Training[Any], log: Log = print) -> Run:
     source = functools.partial(data.batches, experiment, training.data, vocabulary=vocabulary)
     run = Run(
         experiment, mesh, training.workdir, source("train", rows=rows), note=note,
-        start_from=training.start_from, log=log, profile=training.profile,
+        extra=frozen, start_from=training.start_from, log=log, profile=training.profile,
     )  # fmt: skip
     songs = prepared_songs(training.data)
     train_songs, test_songs = (len(songs.of_split(name)) for name in ("train", "test"))
@@ -150,7 +159,7 @@ def training_run(training: Training[Any], log: Log = print) -> Run:
         held_out = source("test", rows=rows)
         _check_held_out(held_out, training.data)
         run = dataclasses.replace(run, held_out=lambda: held_out(0))
-        if isinstance(experiment, VQVAEExperiment):
+        if not isinstance(experiment, PriorExperiment):
             rows_shown = range(shown_chunks(experiment))  # the same on every host
             shown = next(source("test", rows=rows_shown)(0))["audio"]
             hooks.append(_reconstructions(run, shown))
@@ -163,23 +172,54 @@ def training_run(training: Training[Any], log: Log = print) -> Run:
 
 def _fitted(
     training: Training[Any],
-) -> tuple[Experiment, Vocabulary | None, dict[str, Any]]:
-    """An experiment fitted to its data, a prior's label names, and the note of checkpoints."""
+) -> tuple[Experiment, Vocabulary | None, dict[str, Any], Any]:
+    """An experiment fitted to its data, and what goes with it.
+
+    A prior's label names, the note of checkpoints, what is frozen of a renderer.
+    """
     experiment, folder = training.experiment, training.data
-    if isinstance(experiment, VQVAEExperiment):
+    if training.vqvae and not isinstance(experiment, RendererExperiment):
+        raise ConfigError(f"--vqvae {training.vqvae} is for renderers; leave it out.")
+    if not isinstance(experiment, PriorExperiment):
         if training.labels:
-            raise ConfigError(f"--labels {training.labels} is for priors; a VQ-VAE has no labels.")
+            raise ConfigError(f"--labels {training.labels} is for priors; leave it out.")
         if training.tracks:
             raise ConfigError(f"--tracks {training.tracks[0]} is for priors; leave it out.")
+        note: dict[str, Any] = {}
+        frozen = None
+        if isinstance(experiment, RendererExperiment):
+            experiment, note, frozen = _with_vqvae(experiment, training)
         data.check_rate(experiment.model.sample_rate, folder)
-        return experiment, None, {}
+        return experiment, None, note, frozen
     vocabulary = Vocabulary.load(_label_file(training))
     info = codes_info(folder)
     data.check_codes(experiment.model, info, folder)
     experiment = data.fit_alphabet(data.fit_labels(experiment, vocabulary), folder)
     experiment = data.fit_tracks(experiment, folder, training.tracks)
     digest = labels_digest(vocabulary, experiment.model.labels)
-    return experiment, vocabulary, {"fingerprint": info.fingerprint, "labels": digest}
+    return experiment, vocabulary, {"fingerprint": info.fingerprint, "labels": digest}, None
+
+
+def _with_vqvae(
+    experiment: RendererExperiment, training: Training[Any]
+) -> tuple[RendererExperiment, dict[str, Any], Any]:
+    """A renderer fitted to the VQ-VAE of `--vqvae`, the note of checkpoints, what is frozen."""
+    from jukejax.model_dir import load_vqvae
+    from jukejax.models.renderer import freeze
+    from jukejax.parallel.mesh import make_mesh
+
+    if training.evaluate:
+        raise ConfigError(
+            f"--evaluate {training.evaluate[0]} is for VQ-VAEs and priors; measure a renderer with "
+            "`jukejax evaluate`, of a model directory that names it."
+        )
+    if training.vqvae is None:
+        raise ConfigError("A renderer reads the codes of a VQ-VAE; name its run: --vqvae DIR.")
+    vqvae = load_vqvae(training.vqvae, make_mesh(experiment.mesh))
+    model = dataclasses.replace(experiment.model, vqvae=vqvae.config)
+    experiment = dataclasses.replace(experiment, model=model)
+    frozen = freeze(model, vqvae.params, vqvae.books)
+    return experiment, {"fingerprint": vqvae.fingerprint}, frozen
 
 
 def _label_file(training: Training[Any]) -> Path:

@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
-from jukejax.config import VQVAEConfig
+from jukejax.config import RendererConfig, VQVAEConfig
 from jukejax.errors import CheckpointError
-from jukejax.models import bottleneck, vqvae
+from jukejax.models import bottleneck, renderer, vqvae
 from jukejax.models.bottleneck import Codebook
 from jukejax.parallel.mesh import put_batch, replicated
 
@@ -68,6 +68,19 @@ def decoder_reach(config: VQVAEConfig, level: int) -> int:
     return -(-reach // hop)
 
 
+def renderer_reach(config: RendererConfig) -> int:
+    """Receptive field of a rendered sample, in codes, on either side of its own code."""
+    step = config.hop
+    block = sum(config.dilation_growth ** (i % config.dilation_cycle) for i in range(config.depth))
+    reach = (config.synthesis - step) // 2 + step  # the inverse transform; convolution, kernel 3
+    for _ in range(config.stages):
+        reach += step * block  # residual blocks
+        step *= 2
+        reach += step  # transposed convolution, kernel 4
+    reach += config.code_hop * (block + 1)  # residual blocks; the first convolution, kernel 3
+    return -(-reach // config.code_hop)
+
+
 class Piece(NamedTuple):
     """A window [start, stop) of a song, and the part [first, last) of the window to keep."""
 
@@ -102,6 +115,7 @@ def pieces(length: int, size: int, reach: int) -> list[Piece]:
 
 
 _decode = jax.jit(vqvae.decode, static_argnums=(0, 4))
+_render = jax.jit(renderer.render, static_argnums=0)
 
 
 class Decoder:
@@ -114,10 +128,11 @@ class Decoder:
         self, config: VQVAEConfig, params: Any, books: Sequence[Codebook], level: int, samples: int
     ) -> None:
         """Args: the VQ-VAE, the level, and the samples of a piece (rounded down to whole codes)."""
+        self.name = f"The VQ-VAE decodes codes of level {level}"  # in errors
         self.hop, self.reach = config.hops[level], decoder_reach(config, level)
         self.size = max(1, samples // self.hop)  # codes of a piece
-        self._model = config, params, tuple(books)
-        self._level = level
+        model = config, params, tuple(books)
+        self._sound = lambda codes: _decode(*model, codes, level)
 
     def pieces(self, total: int) -> list[Piece]:
         """The pieces of a song of `total` codes."""
@@ -130,18 +145,28 @@ class Decoder:
           CheckpointError: the sound has NaN or infinite samples.
         """
         window = codes[:, piece.start : piece.stop].astype(np.int32)
-        sound = np.asarray(_decode(*self._model, window, self._level))[..., 0]
+        sound = np.asarray(self._sound(window))[..., 0]
         if not np.isfinite(sound).all():
             raise CheckpointError(
-                f"The VQ-VAE decodes codes of level {self._level} to sound that is not finite: its "
-                "weights are damaged, or its activations overflow. Train or import it again, or "
-                "use an earlier checkpoint."
+                f"{self.name} to sound that is not finite: its weights are damaged, or its "
+                "activations overflow. Train or import it again, or use an earlier checkpoint."
             )
         return sound[:, piece.first * self.hop : piece.last * self.hop]
 
     def __call__(self, codes: npt.NDArray[Any]) -> Iterator[npt.NDArray[np.float32]]:
         """The sound of codes (B, T) in consecutive pieces (B, N), not clipped."""
         return (self.decode(codes, piece) for piece in self.pieces(codes.shape[1]))
+
+
+class Renderer(Decoder):
+    """Renders the codes of its level, in the place of that level's decoder."""
+
+    def __init__(self, config: RendererConfig, params: Any, book: jax.Array, samples: int) -> None:
+        """Args: the renderer, the codes (K, E) of its level, and the samples of a piece."""
+        self.name = f"The renderer decodes codes of level {config.level}"
+        self.hop, self.reach = config.code_hop, renderer_reach(config)
+        self.size = max(1, samples // self.hop)
+        self._sound = lambda codes: _render(config, params, book, codes)
 
 
 # --- sound to codes -------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """All settings of a model and of a run, as frozen dataclasses. Standard library only.
 
-A preset (`jukejax.presets`) is an instance of `VQVAEExperiment` or `PriorExperiment`; the demo, the
-tests and the 5B run differ only in its values. `to_dict` and `from_dict` convert to and
+A preset (`jukejax.presets`) is a `VQVAEExperiment`, `PriorExperiment` or `RendererExperiment`; the
+demo, the tests and the 5B run differ only in its values. `to_dict` and `from_dict` convert to and
 from the JSON of checkpoints and job files.
 """
 
@@ -18,6 +18,8 @@ from jukejax.config_json import to_dict as to_dict
 from jukejax.errors import ConfigError
 from jukejax.label_kinds import LabelsConfig as LabelsConfig
 from jukejax.patterns import CROSS, PRIME, layer_patterns, prime_visible, segments
+from jukejax.renderer_config import RendererConfig as RendererConfig
+from jukejax.renderer_config import RendererLoss as RendererLoss
 from jukejax.track_config import Track as Track
 from jukejax.track_config import TracksConfig as TracksConfig
 from jukejax.vqvae_config import FramesConfig as FramesConfig
@@ -328,9 +330,32 @@ class PriorExperiment:
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
 
-Experiment = VQVAEExperiment | PriorExperiment
+@dataclass(frozen=True)
+class RendererExperiment:
+    """A renderer and how it is trained on songs.
+
+    Renderer and discriminators have an optimizer each, both with the settings of `optimizer`.
+    """
+
+    model: RendererConfig = field(default_factory=RendererConfig)
+    samples: int = 65_536  # of a training chunk
+    downmix: str = "random"  # as of `VQVAEExperiment`
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+    def __post_init__(self) -> None:
+        if self.samples % self.model.code_hop:
+            raise ConfigError(
+                f"samples {self.samples} is not a multiple of the {self.model.code_hop} samples of "
+                f"a code of level {self.model.level}."
+            )
+
+
+Experiment = VQVAEExperiment | PriorExperiment | RendererExperiment
 
 
 def model_kind(of: type) -> str:
-    """What messages call a type of config or experiment: "a VQ-VAE" or "a prior"."""
-    return "a VQ-VAE" if of in (VQVAEConfig, VQVAEExperiment) else "a prior"
+    """What messages call a type of config or experiment."""
+    kinds = {"VQVAE": "a VQ-VAE", "Prior": "a prior", "Renderer": "a renderer"}
+    return kinds[of.__name__.removesuffix("Config").removesuffix("Experiment")]

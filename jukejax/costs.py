@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from jukejax.config import Experiment, PriorConfig, VQVAEConfig, VQVAEExperiment
+from jukejax.config import (
+    Experiment,
+    PriorConfig,
+    RendererConfig,
+    RendererExperiment,
+    VQVAEConfig,
+    VQVAEExperiment,
+)
 from jukejax.patterns import COLUMN, CROSS, DENSE, PREVIOUS_ROW, PRIME, ROW, layer_patterns
 
 GIB = 2**30
@@ -134,6 +141,32 @@ def decoder(config: VQVAEConfig, level: int, samples: int) -> list[Convolution]:
     return [*found, Convolution(3, c.emb_width, out, length)]
 
 
+def renderer(config: RendererConfig, samples: int) -> list[Convolution]:
+    """The convolutions of a renderer."""
+    c, length = config, samples // config.code_hop
+    found = [Convolution(3, c.vqvae.emb_width, c.width, length)]
+    for stage in range(c.stages + 1):
+        if stage:
+            length *= 2
+            found.append(Convolution(4, c.width, c.width, length, transposed=True))
+        found += _resnet(c.width, c.depth, length)
+    return [*found, Convolution(3, c.width, c.synthesis + 2, length)]
+
+
+def discriminators(config: RendererConfig, samples: int) -> list[tuple[Convolution, bool]]:
+    """The 2-D convolutions of a renderer's discriminators, and which are the first of one.
+
+    They have gains in addition, one for each channel of their output.
+    """
+    found, c = [], config.channels
+    for window in config.discriminators if config.loss.adversarial else ():
+        places = samples // (window // 4) * (window // 2)  # of a spectrum: time and frequency
+        found.append((Convolution(27, 2, c, places), True))
+        found += [(Convolution(15, 2 * c, c, places // 2**i), False) for i in (1, 2, 3)]
+        found += [(Convolution(9, c, n, places // 8), False) for n in (c, 1)]
+    return found
+
+
 def mel_flops(config: VQVAEConfig, samples: int) -> int:
     """The product of spectra and mel filters at every level's input; FFTs are not counted."""
     if not (f := config.frames):
@@ -220,6 +253,11 @@ def parameters(experiment: Experiment) -> int:
             for level in range(v.levels)
             for conv in (*encoder(v, level, 1), *decoder(v, level, v.hops[level]))
         )
+    if isinstance(experiment, RendererExperiment):
+        r = experiment.model
+        return sum(x.parameters for x in renderer(r, r.code_hop)) + sum(
+            x.parameters + x.n_out for x, _ in discriminators(r, 1)
+        )
     c = experiment.model
     rows = c.vocabulary + c.seq_len + (0 if c.tied_output else c.codes)
     if c.labels:
@@ -253,6 +291,16 @@ def forward_flops(experiment: Experiment) -> dict[str, int]:
             "bottlenecks": 2 * codes * v.emb_width * v.codes,
             "decoders": sum(x.flops for level in levels for x in decoder(v, level, samples)),
         }
+    if isinstance(experiment, RendererExperiment):
+        r, samples = experiment.model, experiment.samples
+        codes = samples // r.code_hop
+        return {
+            "encoder": mel_flops(r.vqvae, samples) // r.vqvae.levels
+            + sum(x.flops for x in encoder(r.vqvae, r.level, samples)),
+            "bottleneck": 2 * codes * r.vqvae.emb_width * r.vqvae.codes,
+            "renderer": sum(x.flops for x in renderer(r, samples)),
+            "discriminators": 2 * sum(x.flops for x, _ in discriminators(r, samples)),
+        }
     c = experiment.model
     parts = {
         "stack": sum(x.flops for x in stack(c)),
@@ -273,22 +321,29 @@ def train_flops(experiment: Experiment) -> int:
     """FLOPs of forward and backward pass for one example, recomputation not counted.
 
     The backward pass costs twice the forward one, except where no gradient is needed: the input of
-    a VQ-VAE's encoders, and the search for the nearest code.
+    a VQ-VAE's encoders, the search for the nearest code, and all that is frozen of a renderer. Each
+    of its discriminators has three backward passes, of which one gives no gradient of its weights.
     """
     forward = forward_flops(experiment)
+    if isinstance(experiment, RendererExperiment):
+        r, samples = experiment.model, experiment.samples
+        firsts = sum(x.flops for x, first in discriminators(r, samples) if first)
+        backward = 2 * forward["renderer"] - renderer(r, samples)[0].flops
+        backward += 5 * forward["discriminators"] // 2 - 2 * firsts
+        return sum(forward.values()) + backward
     total = 3 * sum(forward.values())
     if isinstance(experiment, VQVAEExperiment):
         v = experiment.model
-        firsts = (encoder(v, level, experiment.samples)[0] for level in range(v.levels))
-        total -= 2 * forward["bottlenecks"] + sum(x.flops for x in firsts)
+        inputs = (encoder(v, level, experiment.samples)[0] for level in range(v.levels))
+        total -= 2 * forward["bottlenecks"] + sum(x.flops for x in inputs)
         total -= 2 * mel_flops(v, experiment.samples)
     return total
 
 
 def tokens(experiment: Experiment) -> int:
-    """Tokens of a training example: codes of a prior's window; samples of a VQ-VAE's chunk."""
-    is_vqvae = isinstance(experiment, VQVAEExperiment)
-    return experiment.samples if is_vqvae else experiment.model.n_ctx  # type: ignore[union-attr]
+    """Tokens of a training example: codes of a prior's window; samples of a chunk of sound."""
+    is_sound = isinstance(experiment, VQVAEExperiment | RendererExperiment)
+    return experiment.samples if is_sound else experiment.model.n_ctx  # type: ignore[union-attr]
 
 
 # --- decoding -------------------------------------------------------------------------------------

@@ -72,6 +72,7 @@ class Keywords(TypedDict, total=False):
     hop_fraction: Each
     weights: str
     guidance: float
+    render: bool
     levels: int | Sequence[int]
     max_batch: int
     parallel_segments: int
@@ -185,6 +186,16 @@ class Model:
           ConfigError: there is no such level, or the codes are not of it.
         """
         return sound.decode(self.loaded.vqvae, codes, level)
+
+    def render(self, codes: np.ndarray) -> np.ndarray:
+        """Codes (T,) of the renderer's level to sound (S,), as by `decode`.
+
+        Raises:
+          ConfigError: the codes are not of this model.
+          CheckpointError: the model has no renderer.
+        """
+        renderer = self.loaded.renderer
+        return sound.decode(self.loaded.vqvae, codes, renderer.config.level, renderer)
 
     def sample(
         self,

@@ -1,10 +1,11 @@
 """Model directories: a `model.json` that names a VQ-VAE, its priors by level, and label names.
 
-    {"vqvae": "../vqvae", "priors": {"2": "../prior", ...}, "labels": "labels.json"}
+    {"vqvae": "../vqvae", "priors": {"2": "../prior", ...}, "labels": "labels.json",
+     "renderer": "../renderer"}
 
-"labels" may name a file a level instead, as "priors" does: {"2": "labels_v3.json", ...}. Paths are
-relative to the file and lead to workdirs of runs; the averaged weights of the latest checkpoint are
-what is loaded.
+"renderer" may be missing, and "labels" may name a file a level instead, as "priors" does:
+{"2": "labels_v3.json", ...}. Paths are relative to the file and lead to workdirs of runs; the
+averaged weights of the latest checkpoint are what is loaded.
 
 A packed model is a model directory that is complete in itself: files of `jukejax.training.packed`
 in place of workdirs, label names, a model card, and in `model.json` "files", the SHA-256 of each.
@@ -14,12 +15,12 @@ Those in `SHIPPED`, which come with the package, are found by name.
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +33,22 @@ from jukejax.config import (
     Experiment,
     PriorConfig,
     PriorExperiment,
+    RendererConfig,
+    RendererExperiment,
     VQVAEConfig,
     VQVAEExperiment,
     model_kind,
     to_dict,
 )
-from jukejax.errors import CheckpointError, ConfigError, JukejaxError
+from jukejax.errors import CheckpointError, JukejaxError
 from jukejax.models.bottleneck import Codebook
 from jukejax.training import packed
+from jukejax.training.adversarial import RENDERER
 from jukejax.training.checkpoint import load_experiment, open_existing
 from jukejax.training.step import abstract_state
 from jukejax.training.tasks import make_task
 
 NAME = packed.MODEL
-CARD = "README.md"
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -71,12 +74,28 @@ class LoadedPrior:
 
 
 @dataclass(frozen=True)
+class LoadedRenderer:
+    """A renderer in memory, and the codes that it renders."""
+
+    config: RendererConfig
+    params: Any
+    book: jax.Array  # (K, E) the codes of its level
+    step: int
+    weights: str  # of `weights_name`
+
+
+@dataclass(frozen=True)
 class LoadedModel:
-    """A model directory with its VQ-VAE in memory; priors are loaded when they are needed."""
+    """A model directory with its VQ-VAE in memory; the rest is loaded when it is needed."""
 
     directory: ModelDir
     vqvae: LoadedVQVAE
     mesh: Mesh
+
+    @functools.cached_property
+    def renderer(self) -> LoadedRenderer:
+        """The renderer, checked as by `ModelDir.checked_renderer`."""
+        return self.directory.load_renderer(self.mesh, self.vqvae)
 
 
 def _load(workdir: str | Path, mesh: Mesh, kind: type) -> tuple[Any, dict[str, Any], Any, int]:
@@ -85,11 +104,11 @@ def _load(workdir: str | Path, mesh: Mesh, kind: type) -> tuple[Any, dict[str, A
         raise CheckpointError(
             f"{workdir} is the run of {model_kind(type(experiment))}, not of {model_kind(kind)}."
         )
-    trees, step = _averaged(workdir, experiment, mesh)
+    trees, step = averaged(workdir, experiment, mesh)
     return experiment.model, note, trees, step
 
 
-def _averaged(workdir: str | Path, experiment: Experiment, mesh: Mesh) -> tuple[Any, int]:
+def averaged(workdir: str | Path, experiment: Experiment, mesh: Mesh) -> tuple[Any, int]:
     """`ema` and `extra` of a run's latest checkpoint, and its step."""
     # models are float32, whatever the storage in training
     wide = replace(experiment, train=replace(experiment.train, state_dtype="float32"))
@@ -99,14 +118,6 @@ def _averaged(workdir: str | Path, experiment: Experiment, mesh: Mesh) -> tuple[
         trees = checkpoints.restore({"ema": state.ema, "extra": state.extra})
     assert step is not None
     return trees, step
-
-
-def pack_run(workdir: str | Path, path: Path, mesh: Mesh, dtype: str) -> None:
-    """Writes the averaged weights of a run as a file of a packed model."""
-    experiment, note = load_experiment(workdir)
-    trees, step = _averaged(workdir, experiment, mesh)
-    config = {"experiment": to_dict(experiment), **note, "step": step}
-    packed.write(path, trees, config, dtype)
 
 
 def weights_name(vqvae: LoadedVQVAE, note: dict[str, Any]) -> str:
@@ -128,6 +139,13 @@ def load_prior(workdir: str | Path, mesh: Mesh) -> LoadedPrior:
     return LoadedPrior(config, trees["ema"], step, note.get("fingerprint", ""))
 
 
+def load_renderer(workdir: str | Path, mesh: Mesh, vqvae: LoadedVQVAE) -> LoadedRenderer:
+    """The renderer trained in `workdir` on the codes of a VQ-VAE."""
+    config, note, trees, step = _load(workdir, mesh, RendererExperiment)
+    book = vqvae.books[config.level].codes
+    return LoadedRenderer(config, trees["ema"][RENDERER], book, step, weights_name(vqvae, note))
+
+
 def fingerprint(config: VQVAEConfig, params: Any, books: tuple[Codebook, ...]) -> str:
     """16 hexadecimal digits of the SHA-256 of a VQ-VAE's config, weights and codes."""
     digest = hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode())
@@ -144,6 +162,7 @@ class ModelDir:
     vqvae: Path
     priors: dict[int, Path]
     label_files: dict[int, Path]
+    renderer: Path | None = field(default=None, kw_only=True)
 
     def prior(self, level: int) -> Path:
         """The workdir of a level's prior; CheckpointError where none is named."""
@@ -198,12 +217,44 @@ class ModelDir:
         self.checked_config(vqvae, level)
         return load_prior(self.prior(level), mesh)
 
+    def checked_renderer(self, vqvae: LoadedVQVAE) -> tuple[RendererConfig, dict[str, Any]]:
+        """The config of the renderer and the note saved beside it; no weights are read.
+
+        Raises:
+          CheckpointError: none is named, or one trained on codes of another VQ-VAE.
+        """
+        if self.renderer is None:
+            raise CheckpointError(
+                f"{self.path} names no renderer; train one and name its run in `jukejax model "
+                "make --renderer`."
+            )
+        experiment, note = load_experiment(self.renderer)
+        if not isinstance(experiment, RendererExperiment):
+            raise CheckpointError(
+                f"{self.renderer}, which {self.path} names, is not the run of a renderer."
+            )
+        learned = note.get("fingerprint", "")
+        if learned != vqvae.fingerprint:
+            raise CheckpointError(
+                f"The renderer in {self.renderer} was trained on codes of VQ-VAE {learned}, but "
+                f"{self.path} names VQ-VAE {vqvae.fingerprint}; train it with --vqvae of this one, "
+                "or name the other."
+            )
+        return experiment.model, note
+
+    def load_renderer(self, mesh: Mesh, vqvae: LoadedVQVAE) -> LoadedRenderer:
+        """The renderer, checked as by `checked_renderer`."""
+        self.checked_renderer(vqvae)
+        assert self.renderer is not None
+        return load_renderer(self.renderer, mesh, vqvae)
+
 
 def write_model_dir(
     path: str | Path,
     vqvae: str | Path,
     priors: Mapping[int, str | Path],
     labels: str | Path | Mapping[int, str | Path],
+    renderer: str | Path | None = None,
 ) -> None:
     """Writes `path`/model.json with paths relative to it; `labels` is one file, or one a level."""
     folder = Path(path).resolve()
@@ -219,6 +270,7 @@ def write_model_dir(
         "vqvae": relative(vqvae),
         "priors": by_level(priors),
         "labels": by_level(labels) if isinstance(labels, Mapping) else relative(labels),
+        **({"renderer": relative(renderer)} if renderer is not None else {}),
     }
     files.write_json(folder / NAME, value)
 
@@ -239,10 +291,12 @@ def read_model_dir(path: str | Path) -> ModelDir:
         value = stored.read_object(folder / NAME, fields, remedy)
         for name in value.get(packed.FILES, ()):
             packed.check_file(folder / name)
+        stored.check_fields(value, {}, str(folder / NAME), remedy, {"renderer": str})
         labels = value["labels"]
         if not isinstance(labels, dict):
             labels = dict.fromkeys(value["priors"], labels)
-        paths = [value["vqvae"], *value["priors"].values(), *labels.values()]
+        renderer = value.get("renderer")
+        paths = [value["vqvae"], *value["priors"].values(), *labels.values(), renderer or ""]
         if any(b"\0" in path.encode() for path in paths):
             raise ValueError("a path has a NUL character")
         return ModelDir(
@@ -250,6 +304,7 @@ def read_model_dir(path: str | Path) -> ModelDir:
             folder / value["vqvae"],
             {int(level): folder / p for level, p in value["priors"].items()},
             {int(level): folder / p for level, p in labels.items()},
+            renderer=folder / renderer if renderer else None,
         )
     except FileNotFoundError:
         raise CheckpointError(
@@ -284,45 +339,6 @@ def _names_near(name: str) -> str:
     near = difflib.get_close_matches(name, names, 1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     return f", or name a model that comes with jukejax: {', '.join(names)}{hint}"
-
-
-def ship(directory: ModelDir, out: Path, card: Path, mesh: Mesh) -> ModelDir:
-    """Packs a model directory: its averaged weights, label names and model card, in one folder.
-
-    Priors are stored in bfloat16, and read as float32 again. The VQ-VAE stays float32: its codes
-    and its fingerprint are those that the priors learned.
-
-    Args:
-      out: the folder to write; may not exist, or is empty.
-      card: a text in Markdown: data, licences, figures, limits.
-      mesh: where weights are loaded.
-
-    Raises:
-      ConfigError: `out` is not empty, or there is no card.
-      CheckpointError, DataError: a part of the model is missing or damaged.
-    """
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out} is not empty; give another --out for the packed model.")
-    if not card.is_file():
-        raise ConfigError(f"--card {card}: there is no such file; write the model card first.")
-    sources = set(directory.label_files.values())
-    labels = {
-        str(level): "labels.json" if len(sources) == 1 else f"labels_{level}.json"
-        for level in directory.label_files
-    }
-    priors = {str(level): f"prior_{level}.safetensors" for level in sorted(directory.priors)}
-    vqvae = "vqvae.safetensors"
-    with files.atomic_folder(out) as folder:
-        pack_run(directory.vqvae, folder / vqvae, mesh, "float32")
-        for level, name in priors.items():
-            pack_run(directory.prior(int(level)), folder / name, mesh, "bfloat16")
-        for level, name in labels.items():
-            shutil.copyfile(directory.labels(int(level)), folder / name)
-        shutil.copyfile(card, folder / CARD)
-        digests = {path.name: packed.sha256(path) for path in sorted(folder.iterdir())}
-        value = {"vqvae": vqvae, "priors": priors, "labels": labels, packed.FILES: digests}
-        files.write_json(folder / NAME, value)
-    return read_model_dir(out)
 
 
 def load_model(path: str | Path, mesh: Mesh) -> LoadedModel:

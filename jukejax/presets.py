@@ -21,6 +21,8 @@ from jukejax.config import (
     PriorConfig,
     PriorExperiment,
     ReconstructionLoss,
+    RendererConfig,
+    RendererExperiment,
     Track,
     TracksConfig,
     TrainConfig,
@@ -202,6 +204,40 @@ def songs_prior() -> PriorExperiment:
     )  # fmt: skip
 
 
+def _renderer(vqvae: VQVAEExperiment, **model: object) -> RendererExperiment:
+    """A renderer of a VQ-VAE's top level, trained with the decay of rates of EnCodec's recipe."""
+    config = {"vqvae": vqvae.model, "level": vqvae.model.levels - 1, **model}
+    return RendererExperiment(
+        model=RendererConfig(**config),  # type: ignore[arg-type]
+        optimizer=OptimizerConfig(
+            learning_rate=3e-4, b1=0.5, b2=0.9, warmup_steps=100, decay="cosine",
+            decay_steps=100_000,
+        ),
+    )  # fmt: skip
+
+
+def renderer() -> RendererExperiment:
+    """A renderer of the published top level (hop 128): 14.3M parameters."""
+    return _renderer(vqvae())
+
+
+def songs_renderer() -> RendererExperiment:
+    """A renderer of `songs_vqvae`: 3.6M parameters, all layers at the codes' rate.
+
+    With narrow discriminators, so that two CPU cores can train it.
+    """
+    e = _renderer(songs_vqvae(), width=256, hop=64, synthesis=512, channels=16)
+    return replace(
+        e,
+        samples=22_016,
+        optimizer=replace(e.optimizer, decay_steps=20_000),
+        train=TrainConfig(
+            steps=20_000, batch=16, ema_decay=0.995, log_every=20, evaluate_every=500,
+            evaluate_batches=4, checkpoint_every=100, keep=2,
+        ),
+    )  # fmt: skip
+
+
 def _small(**model: object) -> PriorExperiment:
     config: dict[str, object] = {
         "level": 1,
@@ -272,6 +308,20 @@ def demo_vqvae() -> VQVAEExperiment:
     )  # fmt: skip
 
 
+def demo_renderer() -> RendererExperiment:
+    """A renderer of the demo's top level (hop 128)."""
+    e = _renderer(
+        demo_vqvae(), width=64, depth=4, hop=64, synthesis=512, discriminators=(1024, 512),
+        channels=8,
+    )  # fmt: skip
+    return replace(
+        e,
+        samples=16_384,
+        optimizer=replace(e.optimizer, learning_rate=1e-3, decay_steps=500),
+        train=replace(demo_vqvae().train, batch=8),
+    )
+
+
 def _demo_prior(level: int, **model: object) -> PriorExperiment:
     return PriorExperiment(
         model=PriorConfig(
@@ -334,7 +384,9 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
         demo_prior,
         demo_upsampler_level_1,
         demo_upsampler_level_0,
+        demo_renderer,
         vqvae,
+        renderer,
         upsampler_level_0,
         upsampler_level_1,
         prior_5b,
@@ -343,6 +395,7 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
         small_vqvae,
         songs_vqvae,
         songs_prior,
+        songs_renderer,
         small_prior,
         small_labelled_prior,
         small_single_enc_dec_prior,

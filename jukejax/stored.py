@@ -26,7 +26,8 @@ _DETAILS: dict[str, Types] = {
 }  # fmt: skip
 _ITEM: dict[str, Types] = {"artist": str, "genres": list, "lyrics": str}
 _LEVEL: dict[str, Types] = {
-    "name": str, "hop": int, "tokens": int, "steps": int, "seconds_to_sample": NUMBER,
+    "name": str, "renderer": str, "hop": int, "tokens": int, "steps": int,
+    "seconds_to_sample": NUMBER,
 }  # fmt: skip
 _WORDS = {dict: "an object", list: "a list", str: "text", int: "a whole number"}
 

@@ -1,5 +1,7 @@
 """Songs encoded and decoded piece by piece against whole songs; receptive fields."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +12,9 @@ from hypothesis import strategies as st
 
 from jukejax import codec
 from jukejax.codec import Decoder, Encoder, Sound
-from jukejax.config import FramesConfig, MeshConfig, VQVAEConfig
+from jukejax.config import FramesConfig, MeshConfig, RendererConfig, VQVAEConfig
 from jukejax.errors import CheckpointError
-from jukejax.models import vqvae
+from jukejax.models import renderer, vqvae
 from jukejax.models.bottleneck import Codebook
 from jukejax.parallel.mesh import make_mesh
 
@@ -209,6 +211,52 @@ def test_weights_that_are_not_finite_encode_nothing(model):
         codes = books[0].codes.at[3, 1].set(wrong)
         with pytest.raises(CheckpointError, match="weights that are not finite"):
             encoder((params, (books[0]._replace(codes=codes), *books[1:])))
+
+
+@pytest.fixture(scope="module")
+def rendering():
+    """Renderers of both levels, one with a stage, and their weights."""
+    out = []
+    for level, hop in ((0, HOPS[0]), (1, HOPS[1] // 2)):
+        config = RendererConfig(
+            vqvae=CONFIG, level=level, width=4, depth=3, dilation_growth=2, dilation_cycle=2,
+            hop=hop, synthesis=4 * hop,
+        )  # fmt: skip
+        init = functools.partial(renderer.init_params, config)
+        out.append((config, oracle.random_params(init, scale=0.4)))
+    return out
+
+
+@pytest.mark.parametrize("level", [0, 1])
+@pytest.mark.parametrize("length", [1, 31, 64])
+def test_rendering_in_pieces_is_rendering_the_whole(model, rendering, level, length):
+    codes = np.random.default_rng(length).integers(0, 64, (2, length)).astype(np.uint16)
+    config, params = rendering[level]
+    book = model[1][level].codes
+    pieces = codec.Renderer(config, params, book, samples=3 * HOPS[level])
+    parts = list(pieces(codes))
+    assert (len(parts) > 1) == (length > 2 * pieces.reach + 3)
+    render = jax.jit(renderer.render, static_argnums=0)
+    expected = render(config, params, book, codes.astype(np.int32))[..., 0]
+    np.testing.assert_allclose(np.concatenate(parts, 1), expected, atol=1e-5)
+    assert np.abs(expected).max() > 0.1
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_renderer_reach(rendering, level):
+    config, params = rendering[level]
+    reach, hop, p = codec.renderer_reach(config), HOPS[level], positive(params)
+    middle = reach + 2
+
+    def influence(vectors, sample):
+        return renderer.apply(config, p, vectors)[0, middle * hop + sample, 0]
+
+    gradient = jax.jit(jax.grad(influence))
+    beyond = 0
+    for sample in (0, hop - 1):
+        felt = np.flatnonzero(gradient(jnp.ones((1, 2 * reach + 5, 3)), sample).any(-1))
+        beyond = max(beyond, middle - felt[0], felt[-1] - middle)
+    assert beyond <= reach <= beyond + 2
 
 
 def test_too_short_a_receptive_field_would_show(model):

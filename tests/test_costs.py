@@ -16,13 +16,16 @@ from jukejax.config import (
     PriorConfig,
     PriorExperiment,
     ReconstructionLoss,
+    RendererConfig,
+    RendererExperiment,
+    RendererLoss,
     Track,
     TracksConfig,
     UpperConfig,
     VQVAEConfig,
     VQVAEExperiment,
 )
-from jukejax.models import transformer
+from jukejax.models import spectral, transformer
 from jukejax.patterns import layer_patterns
 from jukejax.planning import hlo_counts
 from jukejax.sampling import decode
@@ -70,7 +73,7 @@ def gradient(experiment):
 @pytest.mark.parametrize("name", presets.PRESETS)
 def test_parameters_are_those_of_the_model(name):
     experiment = presets.get(name)
-    if name.startswith("demo") and not isinstance(experiment, VQVAEExperiment):
+    if name.startswith("demo") and isinstance(experiment, PriorExperiment):
         labels = replace(experiment.model.labels, artists=7, genres=5)
         experiment = replace(experiment, model=replace(experiment.model, labels=labels))
     tree = nn.unbox(jax.eval_shape(make_task(experiment).init, jax.random.key(0)))
@@ -148,7 +151,9 @@ def _zeros(experiment):
 
     Each of its outputs is made of three taps, one of which is zero.
     """
-    if isinstance(experiment, VQVAEExperiment):
+    if isinstance(experiment, RendererExperiment):
+        convolutions = costs.renderer(experiment.model, experiment.samples)
+    elif isinstance(experiment, VQVAEExperiment):
         convolutions = [
             c
             for level in range(experiment.model.levels)
@@ -176,6 +181,34 @@ def test_flops_of_a_vqvae_of_frames():
     # each level's loss computes the frames that the encoder read once more
     wanted += costs.mel_flops(model, experiment.samples)
     assert wanted == pytest.approx(total.flops, rel=0.005)
+
+
+def test_flops_of_a_renderer():
+    model = RendererConfig(
+        vqvae=VQVAE.model, level=1, width=64, depth=2, hop=4, synthesis=128,
+        discriminators=(512, 256), channels=8,
+    )  # fmt: skip
+    experiment = RendererExperiment(model=model, samples=16 * 4096)
+    total, _ = hlo_counts.count(gradient(experiment).as_text("hlo"), 1)
+    wanted = costs.train_flops(experiment) + _zeros(experiment)
+    # the rendered sound's third pass, which XLA shares with the second
+    wanted += costs.forward_flops(experiment)["discriminators"] // 2
+    wanted += _mel_loss(experiment.samples)
+    assert wanted == pytest.approx(total.flops, rel=0.02)
+    alone = replace(model, loss=RendererLoss(adversarial=0.0, features=0.0))
+    experiment = replace(experiment, model=alone)
+    total, _ = hlo_counts.count(gradient(experiment).as_text("hlo"), 1)
+    wanted = costs.train_flops(experiment) + _zeros(experiment)
+    wanted += _mel_loss(experiment.samples)
+    assert wanted == pytest.approx(total.flops, rel=0.01)
+
+
+def _mel_loss(samples):
+    """FLOPs of the products with mel filters: of two sounds, and of one's gradient."""
+    return sum(
+        3 * 2 * (samples // hop) * (window // 2 + 1) * bands
+        for window, hop, bands in spectral.MEL_RESOLUTIONS
+    )
 
 
 def test_figures_of_the_5b_model():

@@ -7,13 +7,13 @@ import jax
 import pytest
 
 from jukejax import presets
-from jukejax.config import ConfigError, VQVAEExperiment
+from jukejax.config import ConfigError, PriorExperiment, RendererExperiment
 from jukejax.training.tasks import make_task
 
 
 def test_priors_of_presets_have_tuned_layers():
     experiments = [make() for make in presets.PRESETS.values()]
-    priors = [e.model for e in experiments if not isinstance(e, VQVAEExperiment)]
+    priors = [e.model for e in experiments if isinstance(e, PriorExperiment)]
     assert len(priors) == 14
     assert {prior.layers for prior in priors} == {"tuned"}
 
@@ -55,6 +55,8 @@ def count(tree):
         ("prior_1b_lyrics", {(): 942_643_200, ("stack",): 907_112_448}),
         ("small_vqvae", {(): 586_050}),
         ("songs_vqvae", {(): 772_946}),
+        ("renderer", {("renderer",): 14_270_978, ("discriminators",): 311_142}),
+        ("songs_renderer", {("renderer",): 3_571_970, ("discriminators",): 79_542}),
         ("small_prior", {(): 160_814_080}),
         ("small_labelled_prior", {(): 161_122_304}),
         ("small_single_enc_dec_prior", {(): 159_499_264}),
@@ -127,17 +129,28 @@ def test_hops_of_vqvaes(name, hops):
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in presets.PRESETS if not isinstance(presets.get(n), VQVAEExperiment)]
+    "name", [n for n in presets.PRESETS if isinstance(presets.get(n), PriorExperiment)]
 )
 def test_priors_read_codes_of_their_vqvae(name):
     family = name.split("_")[0]
-    vqvae = presets.get(f"{family}_vqvae" if family in ("demo", "small") else "vqvae").model
+    vqvae = presets.get(
+        f"{family}_vqvae" if family in ("demo", "small", "songs") else "vqvae"
+    ).model
     model, top = presets.get(name).model, vqvae.levels - 1
     assert (model.codes, model.sample_rate) == (vqvae.codes, vqvae.sample_rate)
     assert model.hop == vqvae.hops[model.level]
     assert (model.upper is None) == (model.level == top)
     if model.upper:
         assert model.upper.ratio * model.hop == vqvae.hops[model.level + 1]
+
+
+@pytest.mark.parametrize("name", ["demo", "songs", ""])
+def test_renderers_read_the_top_level_of_their_vqvae(name):
+    experiment = presets.get(f"{name}_renderer".removeprefix("_"))
+    vqvae = presets.get(f"{name}_vqvae".removeprefix("_")).model
+    assert isinstance(experiment, RendererExperiment)
+    assert experiment.model.vqvae == vqvae
+    assert experiment.model.level == vqvae.levels - 1
 
 
 def test_unknown_preset_names_the_nearest():

@@ -37,7 +37,7 @@ class Command:
 
 def write_random(preset: str, path: Path) -> None:
     """A file in OpenAI's layout with the preset's settings and random numbers."""
-    experiment = presets.get(preset)
+    experiment = openai.published(presets.get(preset), preset)
     config = experiment.model
     block = np.random.default_rng(0).standard_normal(1 << 20, dtype=np.float32)
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jukejax.config import ConfigError, PriorConfig, PriorExperiment
+from jukejax.config import ConfigError, PriorConfig, PriorExperiment, VQVAEExperiment
 from jukejax.errors import CheckpointError, DataError
 from jukejax.evaluation.data import Codes, Songs
 from jukejax.evaluation.subject import Lacking, Subject
@@ -83,6 +83,7 @@ class InTraining(Subject):
             if self.asked.vqvae is None:
                 raise Lacking("A prior in training needs its VQ-VAE for this: --evaluate-vqvae.")
             return load_vqvae(self.asked.vqvae, self.mesh)
+        assert isinstance(e, VQVAEExperiment)
         gather = jax.jit(lambda trees: trees, out_shardings=replicated(self.mesh))
         params, books = gather((state.ema, state.extra.books))  # every host encodes with all of it
         mark = fingerprint(e.model, params, books)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from jukejax import files
-from jukejax.config import Experiment, MeshConfig, VQVAEExperiment
+from jukejax.config import MeshConfig, VQVAEExperiment
 from jukejax.interop import openai, openai_settings, torch_files
 from jukejax.interop.importing import check_out
-from jukejax.interop.openai import BOOKS, Entry
+from jukejax.interop.openai import BOOKS, Entry, Published
 from jukejax.interop.tensors import Array, Source
 from jukejax.model_dir import read_model_dir
 from jukejax.parallel.mesh import make_mesh
@@ -31,7 +31,7 @@ _TOGETHER = 1 << 28  # bytes of leaves that are read at once: each read costs a 
 class Exported:
     """A run's averaged weights by OpenAI's names; each source reads its leaf when asked."""
 
-    experiment: Experiment
+    experiment: Published
     sources: dict[str, Source]
     shared: dict[str, str]  # names of the same tensor as another
     hps: dict[str, Any]
@@ -73,6 +73,7 @@ def open_leaves(
 def open_run(workdir: str | Path) -> Iterator[Exported]:
     """A run's weights. An imported run has the dtypes and settings that it came with."""
     experiment, note = load_experiment(workdir)
+    experiment = openai.published(experiment, workdir)
     origin = note.get("origin") or {}
     hps = _tuples(origin["hps"]) if origin.get("hps") else openai_settings.settings(experiment)
     config = experiment.model
@@ -95,7 +96,7 @@ def open_run(workdir: str | Path) -> Iterator[Exported]:
         yield Exported(experiment, sources, shared, hps, note["step"] or 0, origin)
 
 
-def _books(workdir: str | Path, experiment: Experiment) -> list[Array]:
+def _books(workdir: str | Path, experiment: Published) -> list[Array]:
     state = abstract_state(make_task(experiment), experiment, make_mesh(MeshConfig()))
     with checkpoint.open_existing(workdir) as checkpoints:
         extra = checkpoints.restore({"extra": state.extra})["extra"]

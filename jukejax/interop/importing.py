@@ -21,7 +21,6 @@ from tqdm import tqdm
 from jukejax import files, presets
 from jukejax.config import (
     ConfigError,
-    Experiment,
     PriorConfig,
     PriorExperiment,
     VQVAEConfig,
@@ -30,7 +29,7 @@ from jukejax.config import (
 )
 from jukejax.errors import InteropError
 from jukejax.interop import openai, openai_settings, torch_files
-from jukejax.interop.openai import BOOKS, Entry
+from jukejax.interop.openai import BOOKS, Entry, Published
 from jukejax.interop.tensors import Checkpoint
 from jukejax.model_dir import NAME, fingerprint, write_model_dir
 from jukejax.models.bottleneck import restored_book
@@ -52,7 +51,7 @@ class Opened:
     """A checked file: its model, and the table that reads it."""
 
     file: Checkpoint
-    experiment: Experiment
+    experiment: Published
     entries: list[Entry]
 
     @property
@@ -93,7 +92,10 @@ def _settings(file: Checkpoint) -> dict[str, Any]:
     if file.hps is not None:
         return file.hps
     tensors = {name: tensor.shape for name, tensor in file.tensors.items()}
-    sized = [name for name in presets.PRESETS if openai.has_sizes(presets.get(name).model)]
+    known = {name: presets.get(name) for name in presets.PRESETS}
+    sized = [
+        name for name, e in known.items() if isinstance(e, Published) and openai.has_sizes(e.model)
+    ]
     alike = [name for name in sized if openai.preset_tensors(name) == tensors]
     hint = f"its tensors match {' or '.join(alike)}" if alike else "its tensors match no preset"
     raise InteropError(f"{file.path} has no settings; name its preset ({hint}).")
@@ -117,7 +119,7 @@ def shapes(
         raise InteropError(f"The settings in {where} describe no model: {first}") from error
 
 
-def _opened(file: Checkpoint, experiment: Experiment) -> Opened:
+def _opened(file: Checkpoint, experiment: Published) -> Opened:
     config, blocks = experiment.model, openai_settings.blocks_name(file.hps or {})
     tensors = {name: tensor.shape for name, tensor in file.tensors.items()}
     openai.check(str(file.path), shapes(config, str(file.path), blocks), tensors)

@@ -25,13 +25,20 @@ import jax
 import numpy as np
 
 from jukejax import presets
-from jukejax.config import PriorConfig, VQVAEConfig
+from jukejax.config import (
+    Experiment,
+    PriorConfig,
+    PriorExperiment,
+    VQVAEConfig,
+    VQVAEExperiment,
+)
 from jukejax.errors import InteropError
 from jukejax.interop.tensors import Array, Tensor
 from jukejax.models import prior, vqvae
 from jukejax.patterns import CROSS
 
 Path = tuple[str, ...]
+Published = VQVAEExperiment | PriorExperiment
 BOOKS = "codebooks"  # first part of the path of a codebook, which is no parameter
 
 
@@ -222,10 +229,24 @@ def has_sizes(config: VQVAEConfig | PriorConfig) -> bool:
     return labels is None or labels.sized
 
 
+def published(experiment: Experiment, where: str | pathlib.Path) -> Published:
+    """An experiment of a kind that OpenAI published.
+
+    Raises:
+      InteropError: it is a renderer's.
+    """
+    if not isinstance(experiment, Published):
+        raise InteropError(
+            f"{where} is a renderer, which formats of other projects do not support; convert the "
+            "VQ-VAE and the priors."
+        )
+    return experiment
+
+
 @functools.cache
 def preset_tensors(name: str) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a preset's file."""
-    config = presets.get(name).model
+    config = published(presets.get(name), name).model
     return expected(config, table(config))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jukejax.config import Experiment, PriorConfig, VQVAEConfig, VQVAEExperiment, from_dict
+from jukejax.config import PriorConfig, PriorExperiment, VQVAEConfig, VQVAEExperiment, from_dict
 from jukejax.errors import InteropError
 
 Settings = Mapping[str, Any]
@@ -172,7 +172,7 @@ def _give(config: Any, names: Mapping[str, str]) -> dict[str, Any]:
     return {theirs: getattr(config, ours) for theirs, ours in names.items()}
 
 
-def settings(experiment: Experiment) -> dict[str, Any]:
+def settings(experiment: VQVAEExperiment | PriorExperiment) -> dict[str, Any]:
     """Settings that are read back as the same model."""
     if isinstance(experiment, VQVAEExperiment):
         return vqvae_settings(experiment.model, experiment.samples)

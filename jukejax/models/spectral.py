@@ -66,18 +66,32 @@ def magnitudes(audio: jax.Array, n_fft: int, hop: int, window: int) -> jax.Array
     """
     frames = 1 + audio.shape[1] // hop
     x = jnp.pad(audio, ((0, 0), (n_fft // 2, n_fft // 2)), mode="reflect")
-    return _magnitudes(x[:, (n_fft - window) // 2 :], frames, n_fft, hop, window)
+    return _magnitude(_transformed(x[:, (n_fft - window) // 2 :], frames, n_fft, hop, window))
 
 
-def _magnitudes(x: jax.Array, frames: int, n_fft: int, hop: int, window: int) -> jax.Array:
-    """|DFT| of windows of x (B, S) that start at multiples of the hop: (B, F, n_fft/2 + 1)."""
+def _transformed(x: jax.Array, frames: int, n_fft: int, hop: int, window: int) -> jax.Array:
+    """DFT of windows of x (B, S) that start at multiples of the hop: (B, F, n_fft/2 + 1)."""
     parts = -(-window // hop)  # hops that a window spans
     x = x[:, : (frames + parts - 1) * hop]
     x = jnp.pad(x, ((0, 0), (0, (frames + parts - 1) * hop - x.shape[1])))
     x = x.reshape(x.shape[0], frames + parts - 1, hop)
     x = jnp.concatenate([x[:, i : i + frames] for i in range(parts)], -1)[..., :window]
-    z = by_device(lambda x: jnp.fft.rfft(x, n_fft), x * _hann(window))
+    return by_device(lambda x: jnp.fft.rfft(x, n_fft), x * _hann(window))
+
+
+def _magnitude(z: jax.Array) -> jax.Array:
     return safe_sqrt(z.real**2 + z.imag**2)
+
+
+def stft(audio: jax.Array, window: int, hop: int) -> jax.Array:
+    """Short-time Fourier transform of audio (B, S): complex (B, S // hop, window/2 + 1).
+
+    A frame for every complete hop, centred on it; outside the audio is silence. Periodic Hann
+    window, unnormalised.
+    """
+    border = (window - hop) // 2
+    x = jnp.pad(audio, ((0, 0), (border, border)))
+    return _transformed(x, audio.shape[1] // hop, window, hop, window)
 
 
 def _hann(window: int) -> NDArray[np.float32]:
@@ -90,11 +104,9 @@ def log_mel(audio: jax.Array, rate: int, window: int, hop: int, bands: int) -> j
     """Log-mel spectrum of audio (B, S), a frame for every complete hop: (B, S // hop, bands).
 
     (ln(m + 1e-4) + 4) / 2 of magnitudes m through `mel_filters`, which has about zero mean and unit
-    variance for music. Frames are centred on their hops; outside the audio is silence.
+    variance for music. Frames are those of `stft`.
     """
-    border = (window - hop) // 2
-    x = jnp.pad(audio, ((0, 0), (border, border)))
-    spectrum = _magnitudes(x, audio.shape[1] // hop, window, hop, window)
+    spectrum = _magnitude(stft(audio, window, hop))
     filters = mel_filters(rate, window, bands).T.astype(np.float32)
     return (jnp.log(spectrum @ filters + 1e-4) + 4.0) / 2.0
 

@@ -98,7 +98,7 @@ class VQVAE(nn.Module):
         x = self.decoders[level](vectors.astype(self.config.dtype)).astype(jnp.float32)
         frames = self.config.frames
         n = frames.synthesis + 2 if frames else 1
-        return sound(frames, x[..., :n]) if frames else x, x[..., n:]
+        return sound(frames.hop, x[..., :n]) if frames else x, x[..., n:]
 
     def __call__(self, audio: jax.Array) -> list[jax.Array]:
         """Every level through its autoencoder without quantising, to initialise all parameters."""
@@ -110,8 +110,8 @@ def log_mel(frames: FramesConfig, rate: int, audio: jax.Array) -> jax.Array:
     return spectral.log_mel(audio[..., 0], rate, frames.window, frames.hop, frames.bands)
 
 
-def sound(frames: FramesConfig, x: jax.Array) -> jax.Array:
-    """Log-magnitudes, then phases (B, F, synthesis + 2) -> audio (B, S, 1).
+def sound(hop: int, x: jax.Array) -> jax.Array:
+    """Log-magnitudes, then phases (B, F, synthesis + 2) -> audio (B, F * hop, 1).
 
     The head of Vocos (Siuzdak 2023, section 3): phases are free numbers, of which only cosine and
     sine are used; magnitudes are clipped.
@@ -119,7 +119,7 @@ def sound(frames: FramesConfig, x: jax.Array) -> jax.Array:
     log_magnitudes, phases = jnp.split(x, 2, -1)
     magnitudes = jnp.exp(jnp.minimum(log_magnitudes, 5.0))
     z = jax.lax.complex(magnitudes * jnp.cos(phases), magnitudes * jnp.sin(phases))
-    return spectral.inverse(z, frames.hop)[..., None]
+    return spectral.inverse(z, hop)[..., None]
 
 
 def init_params(config: VQVAEConfig, key: jax.Array) -> Any:

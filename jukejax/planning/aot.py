@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jukejax import costs
-from jukejax.config import ConfigError, Experiment, PriorExperiment, VQVAEExperiment
+from jukejax.config import ConfigError, Experiment, PriorExperiment
 from jukejax.parallel.mesh import check_batch, local_bytes, make_mesh, replicated
 from jukejax.planning import hlo_counts
 from jukejax.planning.topologies import CUDA, Topology
@@ -29,7 +29,7 @@ from jukejax.planning.topologies import topology as topology
 from jukejax.sampling import loop
 from jukejax.sampling.draw import Control
 from jukejax.sampling.weights import converted
-from jukejax.training.reconstruction import jit_rebuild, shown_chunks
+from jukejax.training.reconstruction import OfSound, jit_rebuild, shown_chunks
 from jukejax.training.step import abstract_batch, abstract_state, jit_eval_step, jit_train_step
 from jukejax.training.tasks import make_task
 
@@ -80,7 +80,7 @@ def lower_train(experiment: Experiment, topology: Topology) -> Program:
 
 
 def lower_evaluation(experiment: Experiment, topology: Topology) -> list[Program]:
-    """What a run computes between its steps: the held-out loss, and a VQ-VAE's reconstructions.
+    """What a run computes between its steps: the held-out loss, and reconstructed sounds.
 
     The arguments are the whole state of the run and the batch, which stay on the device.
     """
@@ -90,11 +90,11 @@ def lower_evaluation(experiment: Experiment, topology: Topology) -> list[Program
     batch = abstract_batch(task, experiment, mesh)
     with jax.set_mesh(mesh):
         programs = [jit_eval_step(task, experiment).lower(state, batch)]
-        if isinstance(experiment, VQVAEExperiment):
+        if isinstance(experiment, OfSound):
             samples = shown_chunks(experiment) * experiment.samples
             joined = jax.ShapeDtypeStruct((1, samples, 1), jnp.float32, sharding=replicated(mesh))
-            rebuild = jit_rebuild(experiment.model, mesh)
-            programs.append(rebuild.lower(state.ema, state.extra.books, joined))
+            rebuild = jit_rebuild(experiment, mesh)
+            programs.append(rebuild.lower(state.ema, state.extra, joined))
     resident = local_bytes((state, batch))
     return [Program(lowered, resident, topology) for lowered in programs]
 

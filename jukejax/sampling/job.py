@@ -62,6 +62,7 @@ class Job:
     given_digest: str = ""
     weights: str = "float32"  # storage of matrices, one of WEIGHTS
     guidance: float = 0.0  # of levels that read tracks; 0: none
+    render: bool = False  # the model's renderer makes the sound of its level
 
     def __post_init__(self) -> None:
         for name, value in (("seconds", self.seconds), ("total_seconds", self.total_seconds)):
@@ -197,6 +198,8 @@ class Options(Drawing, Labels):
     """Songs to sample with these labels, or from each item."""
     levels: tuple[int, ...] = ()
     """Levels to sample, 0 is the bottom; none given: all."""
+    render: bool = False
+    """Make the sound by the model's renderer: the levels below its own are not sampled."""
     max_batch: int = 0
     """Songs (times chains) per batch; 0: all in one batch."""
     parallel_segments: int = 1

@@ -90,11 +90,15 @@ def make_request(
         raise ConfigError(f"count is {options.count}; ask for at least one song.")
     if not all(map(math.isfinite, (options.at, *options.span))):
         raise ConfigError(f"at is {options.at} and span {options.span}; they must be numbers.")
+    if options.render:
+        options = dataclasses.replace(options, levels=rendered(model, options.levels))
     if options.continue_from is not None:
         _kept(options, lyrics, tracks, "continue-from")
         return _continued(model, options, options.continue_from)
     if options.upsample is not None:
         _kept(options, lyrics, tracks, "upsample")
+        why = "samples no lower levels; give --continue-from, or leave out one of the two"
+        only(options, Options(), "render", why=why)
         return _upsampled(model, options, options.upsample)
     only(options, Options(), "item", "at", "span", why="needs --continue-from or --upsample")
     labels: dict[str, Any] = {kind.field: getattr(options, kind.option) for kind in KINDS}
@@ -104,6 +108,22 @@ def make_request(
         return Request(job, [])
     given = [np.repeat(z[None], options.count, 0) for z in sound.encode(model.vqvae, prompt)]
     return _begin(model, job, given, {"prompt": "sound"})
+
+
+def rendered(model: LoadedModel, levels: tuple[int, ...]) -> tuple[int, ...]:
+    """The levels to sample for a renderer: those given, or its own and all above.
+
+    Raises:
+      ConfigError: the renderer's level is not the lowest one.
+      CheckpointError: the model has no renderer.
+    """
+    level = model.directory.checked_renderer(model.vqvae)[0].level
+    if levels and min(levels) != level:
+        raise ConfigError(
+            f"levels has {min(levels)} as the lowest, but the renderer makes sound of level "
+            f"{level}; leave out --levels, or --render."
+        )
+    return levels or tuple(range(level, model.vqvae.config.levels))
 
 
 def new_job(options: Options, items: tuple[Item, ...], model: str) -> Job:
@@ -138,7 +158,9 @@ def request_again(model: LoadedModel, file: Path, levels: tuple[int, ...] = ()) 
       ConfigError: it is not a job.json, or its codes are not the ones it began with.
     """
     record, job = read_job(file)
-    job = dataclasses.replace(job, model=str(model.directory.path), levels=levels or job.levels)
+    levels = levels or job.levels
+    levels = rendered(model, levels) if job.render else levels
+    job = dataclasses.replace(job, model=str(model.directory.path), levels=levels)
     if not any(job.given):
         return Request(job, [])
     folder = SampleDir.open(file.parent)

@@ -11,7 +11,7 @@ import numpy as np
 
 from jukejax import locks
 from jukejax.config import ConfigError, VQVAEConfig
-from jukejax.model_dir import LoadedModel, LoadedPrior
+from jukejax.model_dir import LoadedModel, LoadedPrior, LoadedRenderer
 from jukejax.sampling import sound
 from jukejax.sampling.job import Job
 from jukejax.sampling.making import Board, make, resident
@@ -72,7 +72,8 @@ def _sample(
     if progress:
         print(memory)
     samples = job.samples(config.sample_rate, config.hops[-1])
-    records = [_record(level, job, config) for level in levels.values()]
+    renderer = model.renderer if job.render else None
+    records = [_record(level, job, config, renderer) for level in levels.values()]
     given = request.given or [np.zeros((len(job.items), 0), np.int32)] * config.levels
     sample = SampleDir(out, job, config.sample_rate, records, given, request.notes)
     board = Board(sample, job, [samples // hop for hop in config.hops], list(levels.values()))
@@ -86,7 +87,11 @@ def _sample(
     n_samples = round(job.seconds * config.sample_rate)
     sounds = {
         number: sound.GrowingSounds(
-            model.vqvae, sample, number, board.codes[number], n_samples, piece_seconds
+            sound.decoder(model.vqvae, number, piece_seconds, renderer),
+            sample,
+            number,
+            board.codes[number],
+            n_samples,
         )
         for number in levels
         if not (board.finished(number) and sample.has_sound(number))
@@ -110,16 +115,20 @@ def _sample(
         yield Step(number, piece, finished)
 
 
-def _record(level: Level, job: Job, config: VQVAEConfig) -> dict[str, Any]:
+def _record(
+    level: Level, job: Job, config: VQVAEConfig, renderer: LoadedRenderer | None
+) -> dict[str, Any]:
     """What job.json says of a level."""
     number = level.level
+    rendered = renderer is not None and renderer.config.level == number
     return {
         "level": number,
-        "name": level_name(number, config.levels),
+        "name": level_name(number, config.levels) + (", rendered" if rendered else ""),
         "hop": config.hops[number],
         "tokens": level.plan.total,
         "temperature": job.temperature[number],
         "hop_fraction": job.hop_fraction[number],
         "seconds_to_sample": None,
         "weights": level.weights,
+        **({"renderer": renderer.weights} if renderer and rendered else {}),
     }

@@ -168,12 +168,13 @@ class SampleDir:
             raise _another_job(self.path)
         before = {entry["level"]: entry for entry in self.record["levels"]}
         for entry in levels:
-            was, now = before.get(entry["level"], entry).get("weights"), entry.get("weights")
-            if was != now:
-                raise ConfigError(
-                    f"{self.path} was begun with other weights ({was}, now {now}); choose another "
-                    "--out, or remove it to restart from scratch."
-                )
+            for kind in ("weights", "renderer"):
+                was, now = before.get(entry["level"], entry).get(kind), entry.get(kind)
+                if was != now:
+                    raise ConfigError(
+                        f"{self.path} was begun with other weights ({was}, now {now}); choose "
+                        "another --out, or remove it to restart from scratch."
+                    )
         merged = {entry["level"]: entry for entry in levels} | before
         self.record["levels"] = [merged[level] for level in sorted(merged, reverse=True)]
         both = {*kept.levels, *job.levels} if kept.levels and job.levels else ()  # (): all

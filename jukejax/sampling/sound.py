@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from jukejax.codec import Decoder, Encoder, Sound
+from jukejax.codec import Decoder, Encoder, Renderer, Sound
 from jukejax.config import ConfigError, MeshConfig
-from jukejax.model_dir import LoadedVQVAE
+from jukejax.model_dir import LoadedRenderer, LoadedVQVAE
 from jukejax.parallel.mesh import make_mesh
 from jukejax.sampling.sample_dir import SampleDir
 
@@ -62,8 +62,10 @@ def to_mono(sound: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     return resampled
 
 
-def decode(vqvae: LoadedVQVAE, codes: np.ndarray, level: int) -> np.ndarray:
-    """Sound (S,) float32 in [-1, 1] of codes (T,) of a level, decoded piece by piece.
+def decode(
+    vqvae: LoadedVQVAE, codes: np.ndarray, level: int, renderer: LoadedRenderer | None = None
+) -> np.ndarray:
+    """Sound (S,) float32 in [-1, 1] of codes (T,) of a level, as by `decoder`, piece by piece.
 
     Raises:
       ConfigError: there is no such level, or the codes are not of it.
@@ -80,27 +82,33 @@ def decode(vqvae: LoadedVQVAE, codes: np.ndarray, level: int) -> np.ndarray:
             f"The codes are from {codes.min()} to {codes.max()}; this model's are 0 to "
             f"{config.codes - 1}."
         )
-    sound = np.concatenate(list(decoder(vqvae, level)(codes[None])), 1)[0]
+    sound = np.concatenate(list(decoder(vqvae, level, renderer=renderer)(codes[None])), 1)[0]
     return np.clip(sound, -1.0, 1.0)
 
 
-def decoder(model: LoadedVQVAE, level: int, seconds: float = PIECE_SECONDS) -> Decoder:
-    """The decoder of a level, in pieces of these seconds."""
-    samples = round(seconds * model.config.sample_rate)
-    return Decoder(model.config, model.params, model.books, level, samples)
+def decoder(
+    vqvae: LoadedVQVAE,
+    level: int,
+    seconds: float = PIECE_SECONDS,
+    renderer: LoadedRenderer | None = None,
+) -> Decoder:
+    """The decoder of a level in pieces of these seconds; the renderer, where it is of the level."""
+    samples = round(seconds * vqvae.config.sample_rate)
+    if renderer is not None and renderer.config.level == level:
+        return Renderer(renderer.config, renderer.params, renderer.book, samples)
+    return Decoder(vqvae.config, vqvae.params, vqvae.books, level, samples)
 
 
 class GrowingSounds:
     """The sounds of a level, written while its codes are sampled; one piece is in memory."""
 
     def __init__(
-        self, model: LoadedVQVAE, sample: SampleDir, level: int, codes: np.ndarray, n_samples: int,
-        piece_seconds: float = PIECE_SECONDS,
-    ) -> None:  # fmt: skip
+        self, decoder: Decoder, sample: SampleDir, level: int, codes: np.ndarray, n_samples: int
+    ) -> None:
         """Starts from scratch; `codes` (N, T) is read while it is filled."""
         self.sample, self.level, self.codes = sample, level, codes
         self.left = n_samples
-        self.decoder = decoder(model, level, piece_seconds)
+        self.decoder = decoder
         self.waiting = self.decoder.pieces(codes.shape[1])
         self.begun = False
 

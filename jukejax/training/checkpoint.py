@@ -1,9 +1,10 @@
 """Orbax checkpoints: one Composite a step, of separate items.
 
-Items: `params`, `ema`, `opt_state`, `extra` (a VQ-VAE's codebooks and loudness), `data` (the step,
-which is all that step-addressable data needs) and `config` (the experiment, the name of the run,
-the fingerprint of the codes). Separate items let a reader take the parameters alone. Orbax writes
-to a temporary directory and renames it, so an interrupted save is never taken for a checkpoint.
+Items: `params`, `ema`, `opt_state`, `extra` (a VQ-VAE's codebooks and loudness, a renderer's frozen
+encoder), `data` (the step, which is all that step-addressable data needs) and `config` (the
+experiment, the name of the run, the fingerprint of the codes). Separate items let a reader take the
+parameters alone. Orbax writes to a temporary directory and renames it, so an interrupted save is
+never taken for a checkpoint.
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ from orbax.checkpoint import type_handlers
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from jukejax import stored
-from jukejax.config import Experiment, PriorExperiment, VQVAEExperiment, from_dict
+from jukejax.config import (
+    Experiment,
+    PriorExperiment,
+    RendererExperiment,
+    VQVAEExperiment,
+    from_dict,
+)
 from jukejax.disk_space import checked_space
 from jukejax.errors import CheckpointError, DamagedCheckpoint
 from jukejax.parallel.distributed import together
@@ -37,7 +44,9 @@ TREES = ("params", "ema", "opt_state", "extra")
 _BLOCK = 4096  # bytes in which most file systems allot space
 _COPY = "replace the checkpoint by a copy."
 _NOTE: dict[str, stored.Types] = {"fingerprint": str, "run": str}
-_EXPERIMENTS: dict[str, type] = {k.__name__: k for k in (VQVAEExperiment, PriorExperiment)}
+_EXPERIMENTS: dict[str, type] = {
+    k.__name__: k for k in (VQVAEExperiment, PriorExperiment, RendererExperiment)
+}
 
 
 def directory(workdir: str | Path) -> Path:

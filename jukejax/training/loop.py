@@ -56,6 +56,8 @@ class Run:
       held_out: this host's batches to evaluate the averaged parameters on.
       hooks: called on the way.
       note: saved beside the experiment in each checkpoint's config.
+      extra: the state without gradients that a new run starts with, where its data does not give
+        it: what is frozen of a renderer.
       start_from: workdir of a run whose averaged parameters a new run starts from; tables of label
         names that are smaller there are grown.
       log: takes a line of progress, on process 0.
@@ -69,6 +71,7 @@ class Run:
     held_out: Callable[[], Iterator[HostBatch]] | None = None
     hooks: Sequence[Hook] = ()
     note: Mapping[str, Any] = field(default_factory=dict)
+    extra: Any = None
     start_from: str | Path | None = None
     log: Callable[[str], None] = print
     profile: bool = False
@@ -177,7 +180,7 @@ def begin(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Iterator[Host
     head = next(source)
     source, first = itertools.chain([head], source), put_batch(mesh, head)
     if run.start_from is None:
-        return create_state(task, experiment, mesh, first), source
+        return create_state(task, experiment, mesh, first, run.extra), source
     with open_existing(run.start_from) as other:
         trees = restore_grown(other, {"ema": abstract.ema, "extra": abstract.extra})
     return adopt_state(task, experiment, mesh, first, **trees), source

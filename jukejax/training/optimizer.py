@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jukejax.config import OptimizerConfig
+from jukejax.config import Experiment, OptimizerConfig, RendererExperiment
 
 
 def schedule(config: OptimizerConfig) -> optax.Schedule:
@@ -31,6 +31,14 @@ def schedule(config: OptimizerConfig) -> optax.Schedule:
 def updates_done(state: optax.OptState) -> jax.Array:
     """The number of updates that an optimizer has made; skipped steps do not count."""
     return optax.tree.get_all_with_path(state, "count")[0][1]
+
+
+def optimizer_of(experiment: Experiment, params: optax.Params) -> optax.GradientTransformation:
+    """The optimizer of a run's parameters; renderer and discriminators have one each."""
+    rule = make_optimizer(experiment.optimizer)
+    if not isinstance(experiment, RendererExperiment):
+        return rule
+    return optax.partition(dict.fromkeys(params, rule), {name: name for name in params})
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:

@@ -1,4 +1,4 @@
-"""Sounds of held-out chunks and of their reconstructions in TensorBoard, while a VQ-VAE trains."""
+"""Sounds of held-out chunks and of their reconstructions in TensorBoard, while a model trains."""
 
 from __future__ import annotations
 
@@ -9,28 +9,35 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jukejax.config import VQVAEConfig, VQVAEExperiment
-from jukejax.models import vqvae
+from jukejax.config import RendererExperiment, VQVAEExperiment
+from jukejax.models import renderer, vqvae
 from jukejax.parallel.mesh import replicated
+from jukejax.training.adversarial import RENDERER
 from jukejax.training.loop import Hook, Run
 from jukejax.training.metrics import MetricsWriter
 from jukejax.training.step import TrainState
 
 SHOWN_SECONDS = 60.0
+OfSound = VQVAEExperiment | RendererExperiment  # models of which sounds are shown
 
 
-def shown_chunks(experiment: VQVAEExperiment) -> int:
+def shown_chunks(experiment: OfSound) -> int:
     """How many chunks of a batch are shown: joined, each device rebuilds them in one piece."""
     fitting = int(SHOWN_SECONDS * experiment.model.sample_rate) // experiment.samples
     return min(experiment.train.batch, max(fitting, 1))
 
 
-def jit_rebuild(config: VQVAEConfig, mesh: Mesh) -> jax.stages.Wrapped:
-    """The jitted (params, books, audio (B, S, 1)) -> its reconstruction by level, replicated."""
+def jit_rebuild(experiment: OfSound, mesh: Mesh) -> jax.stages.Wrapped:
+    """The jitted (params, extra, audio (B, S, 1)) -> its reconstruction by level, replicated."""
 
-    def rebuild(params: Any, books: Any, x: jax.Array) -> list[jax.Array]:
-        codes = [vqvae.encode(config, params, books, x, i) for i in range(config.levels)]
-        return [vqvae.decode(config, params, books, z, i) for i, z in enumerate(codes)]
+    def rebuild(params: Any, extra: Any, x: jax.Array) -> dict[int, jax.Array]:
+        if isinstance(experiment, RendererExperiment):
+            r = experiment.model
+            vectors = renderer.to_vectors(r, extra, x)
+            return {r.level: renderer.apply(r, params[RENDERER], vectors)}
+        config = experiment.model
+        codes = [vqvae.encode(config, params, extra.books, x, i) for i in range(config.levels)]
+        return {i: vqvae.decode(config, params, extra.books, z, i) for i, z in enumerate(codes)}
 
     return jax.jit(rebuild, out_shardings=replicated(mesh))
 
@@ -41,16 +48,16 @@ def reconstruction_hook(
     """Writes the sound and a picture of chunks and of their reconstructions at every evaluation.
 
     Args:
-      run: of a VQ-VAE.
+      run: of a VQ-VAE or a renderer.
       audio: chunks (B, S, 1) in [-1, 1], the same on every host; shown one after the other.
       picture: a sound (S,) and its sample rate -> pixels, uint8 (H, W, 3).
     """
-    assert isinstance(run.experiment, VQVAEExperiment)
+    assert isinstance(run.experiment, OfSound)
     config = run.experiment.model
     joined = audio.reshape(1, -1, 1)
     original_shown = False
 
-    rebuild = jit_rebuild(config, run.mesh)
+    rebuild = jit_rebuild(run.experiment, run.mesh)
 
     def show(writer: MetricsWriter, step: int, name: str, sound: np.ndarray) -> None:
         writer.audio(step, name, sound, config.sample_rate)
@@ -61,7 +68,7 @@ def reconstruction_hook(
         if not original_shown:
             show(writer, step, "held_out/original", joined[0, :, 0])
             original_shown = True
-        for level, y in enumerate(rebuild(state.ema, state.extra.books, joined)):
+        for level, y in rebuild(state.ema, state.extra, joined).items():
             show(writer, step, f"held_out/level_{level}", np.asarray(y)[0, :, 0])
 
     return Hook(run.experiment.train.evaluate_every, write)

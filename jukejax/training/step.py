@@ -22,7 +22,7 @@ from jukejax.parallel.mesh import (
     replicated,
     storage_shardings,
 )
-from jukejax.training.optimizer import make_optimizer, schedule, updates_done
+from jukejax.training.optimizer import optimizer_of, schedule, updates_done
 from jukejax.training.rounding import narrow, stored, widen
 from jukejax.training.tasks import Batch, Metrics, Task, joined, microbatches
 
@@ -34,26 +34,37 @@ class TrainState(NamedTuple):
     params: Any
     ema: Any  # exponential moving average of params
     opt_state: Any
-    extra: Any  # a VQ-VAE's codebooks and loudness; {} for a prior
+    extra: Any  # a VQ-VAE's codebooks and loudness; a renderer's frozen encoder; {} for a prior
 
 
 def _init(task: Task, experiment: Experiment, key: jax.Array) -> dict[str, Any]:
     """Parameters, their average and the optimizer's state, all with their logical axes (boxed)."""
     params = task.init(jax.random.fold_in(key, 0))
     ema = jax.tree.map(jnp.copy, params)
-    opt_state = make_optimizer(experiment.optimizer).init(params)
+    opt_state = optimizer_of(experiment, params).init(params)
     state = {"params": params, "ema": ema, "opt_state": opt_state}
     return stored(state, experiment.train.state_dtype)
 
 
-def create_state(task: Task, experiment: Experiment, mesh: Mesh, first: Batch) -> TrainState:
-    """A new state, created sharded; `first` is the first batch, from which codebooks are drawn."""
+def create_state(
+    task: Task, experiment: Experiment, mesh: Mesh, first: Batch, extra: Any = None
+) -> TrainState:
+    """A new state, created sharded.
+
+    Args:
+      first: the first batch, from which codebooks are drawn.
+      extra: in place of that of `Task.extra`.
+    """
     key = jax.random.key(experiment.train.seed)
     trees = create_sharded(mesh, lambda k: _init(task, experiment, k), key)
     with jax.set_mesh(mesh):
-        extra = jax.jit(task.extra, out_shardings=replicated(mesh))(
-            jax.random.fold_in(key, 1), trees["params"], first
-        )
+        if extra is None:
+            extra = jax.jit(task.extra, out_shardings=replicated(mesh))(
+                jax.random.fold_in(key, 1), trees["params"], first
+            )
+        else:  # the steps donate the state, so that it must have arrays of its own
+            copy = jax.jit(lambda x: jax.tree.map(jnp.copy, x), out_shardings=replicated(mesh))
+            extra = copy(extra)
         step = jax.device_put(jnp.zeros((), jnp.int32), replicated(mesh))
     return TrainState(step=step, extra=extra, **trees)
 
@@ -63,12 +74,12 @@ def adopt_state(
 ) -> TrainState:
     """A new state from another run's averaged parameters and extra (`Task.adopt`)."""
     shardings = jax.tree.map(lambda x: x.sharding, abstract_state(task, experiment, mesh))
-    optimizer = make_optimizer(experiment.optimizer)
 
     def adopt(ema: Any, extra: Any, first: Batch) -> TrainState:
         params = jax.tree.map(jnp.copy, ema)
         step = jnp.zeros((), jnp.int32)
-        return TrainState(step, params, ema, optimizer.init(params), task.adopt(extra, first))
+        opt_state = optimizer_of(experiment, params).init(params)
+        return TrainState(step, params, ema, opt_state, task.adopt(extra, first))
 
     with jax.set_mesh(mesh):
         return jax.jit(adopt, out_shardings=shardings, donate_argnums=0)(ema, extra, first)
@@ -124,7 +135,6 @@ def jit_train_step(task: Task, experiment: Experiment, mesh: Mesh) -> jax.stages
     parameters with `train.ema_decay`; "skipped" is 1 where the update was skipped.
     """
     config, decay = experiment.optimizer, experiment.train.ema_decay
-    optimizer = make_optimizer(config)
     # the new state is sharded as the old one, or the second call would compile again
     shardings = jax.tree.map(lambda x: x.sharding, abstract_state(task, experiment, mesh))
 
@@ -135,6 +145,7 @@ def jit_train_step(task: Task, experiment: Experiment, mesh: Mesh) -> jax.stages
             grads, (metrics, aux) = gradients(task, state, batch, parts, shardings.params)
             key = jax.random.fold_in(jax.random.key(experiment.train.seed), state.step + 2)
             extra, more = task.update(key, state.extra, aux)
+        optimizer = optimizer_of(experiment, state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = jax.tree.map(lambda e, p: e * decay + p * (1 - decay), state.ema, params)

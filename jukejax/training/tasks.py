@@ -1,6 +1,7 @@
-"""VQ-VAE and prior as tasks: the pure functions that one training loop calls.
+"""VQ-VAE, prior and renderer as tasks: the pure functions that one training loop calls.
 
-A task's `extra` is state without gradients: codebooks and loudness for the VQ-VAE, {} for a prior.
+A task's `extra` is state without gradients: codebooks and loudness for the VQ-VAE, {} for a prior,
+the frozen encoder and codebook for a renderer.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -17,11 +19,15 @@ from jukejax.config import (
     Experiment,
     PriorConfig,
     PriorExperiment,
+    RendererConfig,
+    RendererExperiment,
     VQVAEConfig,
     VQVAEExperiment,
 )
-from jukejax.models import bottleneck, prior, vqvae
+from jukejax.models import bottleneck, discriminators, prior, renderer, vqvae
 from jukejax.models.bottleneck import Codebook
+from jukejax.models.renderer import Frozen
+from jukejax.training import adversarial
 from jukejax.training.losses import Bandwidth, bandwidth, vqvae_loss
 
 Batch = dict[str, jax.Array]
@@ -150,9 +156,51 @@ def prior_task(config: PriorConfig) -> Task:
     )
 
 
+def renderer_task(config: RendererConfig, samples: int) -> Task:
+    """A renderer on batches {"audio": (B, S, 1) float32}; S is `samples`.
+
+    A new run gets its frozen encoder and codes from a VQ-VAE (`Run.extra`). Those of `extra` here
+    are random: they have the shapes, for restoring, planning and measuring speed.
+    """
+
+    def init(key: jax.Array) -> Any:
+        parts = {adversarial.RENDERER: renderer.init_params(config, key)}
+        if config.loss.adversarial:
+            key = jax.random.fold_in(key, 1)
+            parts[adversarial.DISCRIMINATORS] = discriminators.init_params(config, key)
+        return parts
+
+    def extra(key: jax.Array, params: Any, batch: Batch) -> Frozen:
+        params = nn.unbox(vqvae.init_params(config.vqvae, key))
+        codes = jax.random.normal(key, (config.vqvae.codes, config.vqvae.emb_width))
+        books = [bottleneck.restored_book(codes, 1.0)] * config.vqvae.levels
+        return renderer.freeze(config, params, books)
+
+    def loss(params: Any, frozen: Frozen, batch: Batch) -> Any:
+        total, metrics = adversarial.renderer_loss(config, params, frozen, batch["audio"])
+        return total, (metrics, None)
+
+    def evaluate(params: Any, frozen: Frozen, batch: Batch) -> Metrics:
+        params = params[adversarial.RENDERER]
+        metrics = adversarial.measures(config, params, frozen, batch["audio"])[1]
+        return {"loss": metrics["mel"], **metrics}
+
+    return Task(
+        init=init,
+        example=lambda n: {"audio": jnp.zeros((n, samples, 1))},
+        extra=extra,
+        adopt=lambda other, batch: other,
+        loss=loss,
+        evaluate=evaluate,
+        update=lambda key, extra, aux: (extra, {}),
+    )
+
+
 def make_task(experiment: Experiment) -> Task:
     """The task of an experiment."""
     if isinstance(experiment, VQVAEExperiment):
         return vqvae_task(experiment.model, experiment.samples, experiment.train.accumulate)
+    if isinstance(experiment, RendererExperiment):
+        return renderer_task(experiment.model, experiment.samples)
     assert isinstance(experiment, PriorExperiment)
     return prior_task(experiment.model)

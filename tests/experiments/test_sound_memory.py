@@ -40,7 +40,7 @@ def write(folder, seconds):
     job = Job(items=(Item(), Item()), seconds=seconds)
     sample = SampleDir(folder, job, CONFIG.sample_rate, [{"level": 0}])
     n_samples = total * HOP - 3  # cut inside the last code
-    sounds = sound.GrowingSounds(model(), sample, 0, codes, n_samples)
+    sounds = sound.GrowingSounds(sound.decoder(model(), 0), sample, 0, codes, n_samples)
     for done in range(0, total, 3001):
         sounds.grow(done)
     sounds.grow(total)

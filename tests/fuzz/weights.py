@@ -16,7 +16,8 @@ from jukejax.interop import safetensors_files as safetensors
 from jukejax.interop import torch_files as torch
 from jukejax.interop.pickles import Storage, TensorRecord
 from jukejax.interop.tensors import Source
-from jukejax.model_dir import NAME, load_vqvae, read_model_dir, ship
+from jukejax.model_dir import NAME, load_vqvae, read_model_dir
+from jukejax.packing import ship
 from jukejax.parallel.mesh import make_mesh
 from jukejax.text.labels import Vocabulary
 from jukejax.training.checkpoint import load_experiment

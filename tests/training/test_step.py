@@ -19,6 +19,8 @@ from jukejax.config import (
     PriorConfig,
     PriorExperiment,
     ReconstructionLoss,
+    RendererConfig,
+    RendererExperiment,
     Track,
     TracksConfig,
     TrainConfig,
@@ -27,7 +29,7 @@ from jukejax.config import (
 )
 from jukejax.models import prior
 from jukejax.parallel.mesh import make_mesh, put_batch
-from jukejax.training.optimizer import make_optimizer
+from jukejax.training.optimizer import optimizer_of
 from jukejax.training.step import (
     TrainState,
     abstract_state,
@@ -55,6 +57,14 @@ FRAMES = replace(
         VQVAE.model, downs=(1,), normalized=True, unquantized=0.5, frames=FramesConfig(2, 4, 16, 8),
         loss=ReconstructionLoss(l2=0.0, linf=0.0, multispectral=0.0, mel=1.0, frames=1.0),
     ),
+)  # fmt: skip
+# trained against one discriminator; its VQ-VAE is frozen
+RENDERER = RendererExperiment(
+    model=RendererConfig(
+        vqvae=VQVAE.model, level=0, width=4, depth=2, hop=2, synthesis=8, discriminators=(128,),
+        channels=2,
+    ),
+    samples=1280, optimizer=OPTIMIZER, train=TRAIN,
 )  # fmt: skip
 LABELS = LabelsConfig(artists=5, genres=4, max_genres=2, min_seconds=0.0)
 ENCODER = LyricsConfig(tokens=8, width=16, depth=1, heads=2, blocks=2, attn_order=0)
@@ -88,7 +98,7 @@ MESHES = {
 def batches(experiment):
     """Two batches."""
     rng = np.random.default_rng(0)
-    if isinstance(experiment, VQVAEExperiment):
+    if not isinstance(experiment, PriorExperiment):
         return [{"audio": rng.normal(size=(8, 1280, 1)).astype(np.float32)} for _ in range(2)]
     shapes = prior.example_batch(experiment.model, 8)
     tops = {"genres": 4, "artist": 5, "lyrics": 80, "codes": 32, "total_length": 60 * 44_100}
@@ -108,7 +118,7 @@ def start():
         params = oracle.random_params(task.init, scale=0.2)
         first = batches(experiment)[0]
         extra = jax.jit(task.extra)(jax.random.key(3), params, first)
-        opt_state = make_optimizer(experiment.optimizer).init(params)
+        opt_state = optimizer_of(experiment, params).init(params)
         state = TrainState(np.int32(0), params, params, opt_state, extra)
         return jax.tree.map(np.array, state)
 
@@ -157,10 +167,14 @@ def check_sharding(x, sharding):
     assert x.sharding.is_equivalent_to(sharding, x.ndim)
 
 
-KINDS = {"dense": DENSE, "cross": CROSS, "prime": PRIME, "vqvae": VQVAE, "frames": FRAMES}
+KINDS = {
+    "dense": DENSE, "cross": CROSS, "prime": PRIME, "vqvae": VQVAE, "frames": FRAMES,
+    "renderer": RENDERER,
+}  # fmt: skip
 QUICK = {
     *(("dense", name) for name in ("data", "fsdp", "tensor")),
     ("cross", "mixed"), ("vqvae", "data"), ("vqvae", "mixed"), ("frames", "mixed"),
+    ("renderer", "mixed"),
 }  # fmt: skip
 
 
@@ -248,7 +262,7 @@ def test_evaluation_reads_the_averaged_parameters(run, start):
     assert abs(float(later["loss"]) - float(found["loss"])) > 1e-3
 
 
-@pytest.mark.parametrize("experiment", [DENSE, VQVAE], ids=["dense", "vqvae"])
+@pytest.mark.parametrize("experiment", [DENSE, VQVAE, RENDERER], ids=["dense", "vqvae", "renderer"])
 def test_a_step_whose_gradient_is_not_finite_is_skipped(prepare, start, experiment):
     mesh, new_state, step = prepare(experiment, None)
     batch = batches(experiment)[0]
@@ -274,8 +288,9 @@ def test_a_step_whose_gradient_is_not_finite_is_skipped(prepare, start, experime
         (DENSE, 2, None),
         (VQVAE, 4, None),
         (VQVAE, 2, "data4"),
+        (RENDERER, 2, None),
     ],
-    ids=["cross", "dense", "vqvae", "vqvae-meshed"],
+    ids=["cross", "dense", "vqvae", "vqvae-meshed", "renderer"],
 )
 def test_microbatches_do_what_the_whole_batch_does(run, start, experiment, parts, name):
     train = replace(experiment.train, accumulate=parts)
