@@ -35,7 +35,7 @@ class Plan(Ladder):
     Example: jukejax scaling plan --data runs/songs/codes
     """
 
-    gflops: float = 150.0
+    gflops: float = 40.0
     """Billion FLOPs a second of this machine, for the hours."""
 
 

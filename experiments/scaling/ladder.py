@@ -36,6 +36,7 @@ RUNGS = (
 RATES = (1e-3, 2e-3, 4e-3, 8e-3)  # learning rates that the sweep tries at the smallest rung
 SWEEP = 1 / 8  # of its tokens, each
 WARMUP = 1 / 20  # of a run's steps
+AVERAGED = 1 / 20  # of a run's steps: how far the averaged weights look back
 # The rate of a rung is the smallest rung's times (its width / the rung's) ** RATE_EXPONENT. That
 # all parameters share a rate is the published optimizer's rule. The exponent is near the
 # C ** -0.125 that DeepSeek-AI fitted (arXiv 2401.02954, section 3.1) where C ~ N^2 ~ width^4.
@@ -89,7 +90,8 @@ class Ladder:
             base.optimizer, learning_rate=rate or base.optimizer.learning_rate,
             warmup_steps=max(1, round(WARMUP * steps)), decay_steps=steps,
         )  # fmt: skip
-        train = replace(base.train, steps=steps, batch=self.batch)
+        decay = 1 - 1 / max(2.0, AVERAGED * steps)
+        train = replace(base.train, steps=steps, batch=self.batch, ema_decay=decay)
         return replace(fitted, optimizer=schedule, train=train)
 
     def flops(self, experiment: PriorExperiment) -> int:
