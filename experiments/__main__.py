@@ -14,6 +14,7 @@ COMMANDS = {
     "encode": "songs to codes, with a trained VQ-VAE",
     "model": "put a VQ-VAE and its priors together as one model",
     "sample": "make songs with a model",
+    "finetune": "teach a model the songs of a folder, in one command",
     "compose": "continue, vary and upsample a song, step by step",
     "evaluate": "measure a model on held-out songs, and write a report",
     "convert": "import and export models of other projects",

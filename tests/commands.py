@@ -49,6 +49,10 @@ LINES = {
     "train prior": [
         f"train %/prior_2 --data %/codes --workdir @/run --labels %/labels.json {_TRAIN}"
     ],
+    "finetune": [
+        "finetune --model %/model --songs %/sounds --artist nina --levels 2 --steps 4 --batch 4 "
+        "--out @/tuned"
+    ],
     "labels grow": ["labels grow --labels %/labels.json --data %/songs --out @/grown.json"],
     "model make": [
         "model make --vqvae %/vqvae --priors %/prior_2 %/prior_1 %/prior_0 --labels %/labels.json "

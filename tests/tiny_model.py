@@ -22,7 +22,7 @@ from jukejax.config import (
 )
 from jukejax.model_dir import ModelDir, load_vqvae, write_model_dir
 from jukejax.parallel.mesh import make_mesh
-from jukejax.text.labels import Vocabulary
+from jukejax.text.labels import Vocabulary, labels_digest
 from jukejax.training.checkpoint import Checkpoints
 from jukejax.training.step import abstract_state
 from jukejax.training.tasks import make_task
@@ -61,13 +61,15 @@ def write(folder, scale=0.5, **larger):
     """`folder`/model; returns it. `scale` is of the priors' weights, `larger` replaces sizes."""
     save(folder / "vqvae", VQVAEExperiment(model=VQVAE))
     mark = load_vqvae(folder / "vqvae", make_mesh(MeshConfig())).fingerprint
+    names = Vocabulary.build(["Ella", "Elvis"], ["Jazz", "Soul"])
     priors = {}
     for small in (TOP, MIDDLE, BOTTOM):
         config = dataclasses.replace(small, **larger)
         priors[config.level] = folder / f"prior_{config.level}"
         experiment = PriorExperiment(model=config)
-        save(priors[config.level], experiment, {"fingerprint": mark}, scale)
-    Vocabulary.build(["Ella", "Elvis"], ["Jazz", "Soul"]).save(folder / "labels.json")
+        note = {"fingerprint": mark, "labels": labels_digest(names, config.labels)}
+        save(priors[config.level], experiment, note, scale)
+    names.save(folder / "labels.json")
     write_model_dir(folder / "model", folder / "vqvae", priors, folder / "labels.json")
     return folder / "model"
 
