@@ -62,7 +62,7 @@ def code_batches(
     reader = _CodesReader(codes_dir, split, config)
     labeller = _Labeller(reader.songs, reader.hop, config, vocabulary)
     own = windows.host_rows(train.batch, rows)
-    plan = Windows(reader.lengths, config.n_ctx, reader.ratio)
+    plan = Windows(reader.lengths, config.n_ctx, config.step)
     shapes = reader.shapes | labeller.shapes
 
     def read(items: Ints, uniforms: npt.NDArray[np.float32]) -> list[npt.NDArray[np.int32]]:
@@ -173,7 +173,7 @@ class _CodesReader:
                 raise DataError(f"upper.ratio is {self.ratio}, but the hops are {info.hops}")
             self.shapes["upper"] = (n_ctx // self.ratio,)
         songs = records.split_songs(codes_dir, split)
-        lengths = codes_length(songs.column("n_samples"), self.hop, info.hops[-1])
+        lengths = codes_length(songs.column("n_samples"), self.hop, info.block)
         kept = np.flatnonzero(lengths >= n_ctx)
         self.left_out = len(songs) - len(kept)
         if not len(kept):

@@ -2,8 +2,8 @@
 
 A record has the codes of all levels of one part of a song, as uint16. `codes.json` has the VQ-VAE's
 fingerprint, hops and number of codes, so that a prior is never trained on codes of another VQ-VAE.
-Level 0 is the bottom (smallest hop). Songs are padded with silence to a multiple of the top hop, so
-level l has ceil(n_samples / top) * top / hop_l codes.
+Level 0 is the bottom (smallest hop). Songs are padded with silence to whole blocks,
+so level l has ceil(n_samples / block) * block / hop_l codes.
 
 The codes are those of the mean of left and right. A training song may be encoded in further passes,
 as m * left + (1 - m) * right with m drawn from (seed, song, pass). Each pass is a song of its own,
@@ -45,6 +45,7 @@ class CodesInfo:
       codes: codes a level.
       passes: how often a training song is encoded.
       seed: of the downmixes of further passes.
+      groups: codes per encoder output of the VQ-VAE.
     """
 
     fingerprint: str
@@ -53,11 +54,18 @@ class CodesInfo:
     codes: int
     passes: int = 1
     seed: int = 0
+    groups: int = 1
+
+    @property
+    def block(self) -> int:
+        """Samples per encoder output of the top level; songs are padded to whole blocks."""
+        return self.hops[-1] * self.groups
 
     def to_json(self) -> dict[str, Any]:
-        """The fields; passes and seed only if there are further passes, as in older versions."""
+        """The fields; passes and seed, and groups, only where they matter, as in older versions."""
         fields = dataclasses.asdict(self)
-        return fields if self.passes > 1 else {k: fields[k] for k in list(fields)[:4]}
+        left_out = ["passes", "seed"] * (self.passes == 1) + ["groups"] * (self.groups == 1)
+        return {name: value for name, value in fields.items() if name not in left_out}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +76,9 @@ class CodesShard(records.Shard):
     digest: str
 
 
-def codes_length(n_samples: Count, hop: int, top_hop: int) -> Count:
+def codes_length(n_samples: Count, hop: int, block: int) -> Count:
     """Codes of a song (or of songs) of `n_samples` at the level of `hop`."""
-    return -(-n_samples // top_hop) * (top_hop // hop)
+    return -(-n_samples // block) * (block // hop)
 
 
 def codes_info(codes_dir: str | Path, expect_fingerprint: str | None = None) -> CodesInfo:
@@ -95,11 +103,11 @@ def codes_info(codes_dir: str | Path, expect_fingerprint: str | None = None) -> 
             "it; encode the songs again, to another folder"
         )
     info = from_dict(CodesInfo, value, str(path))
-    numbers = (*info.hops, info.segment, info.codes, info.passes)
+    numbers = (*info.hops, info.segment, info.codes, info.passes, info.groups)
     if min(numbers) < 1 or info.codes > _MOST_CODES or not info.hops:
         raise DataError(
-            f"{path} is damaged: hops, segment, codes and passes must be 1 or more, and codes at "
-            f"most {_MOST_CODES}; {remedy}"
+            f"{path} is damaged: hops, segment, codes, passes and groups must be 1 or more, and "
+            f"codes at most {_MOST_CODES}; {remedy}"
         )
     if expect_fingerprint is not None and info.fingerprint != expect_fingerprint:
         raise DataError(
@@ -140,6 +148,7 @@ class CodesWriter:
         codes: int,
         passes: int = 1,
         seed: int = 0,
+        groups: int = 1,
         splits: Sequence[str] = records.SPLITS,
     ) -> None:
         """Opens or creates `out_dir` for the songs of `data_dir` and a VQ-VAE.
@@ -149,6 +158,7 @@ class CodesWriter:
           hops, fingerprint, codes: of the VQ-VAE; codes a level.
           passes: how often a training song is encoded; the first pass is the mean downmix.
           seed: of the downmixes of further passes.
+          groups: codes per encoder output of the VQ-VAE.
           splits: splits whose songs are encoded.
 
         Raises:
@@ -160,14 +170,14 @@ class CodesWriter:
         nested = all(big % small == 0 for small, big in zip(self.hops, self.hops[1:], strict=False))
         if not self.hops or min(self.hops) < 1 or not nested:
             raise DataError(f"hops are {self.hops}; each must divide the next, bottom level first")
-        top = self.hops[-1]
         if not 1 <= codes <= _MOST_CODES:
             raise DataError(f"a level has {codes} codes; records take 1 to {_MOST_CODES}")
         if passes < 1:
             raise DataError(f"--passes is {passes}; give 1 (the mean downmix alone) or more")
         seed = seed if passes > 1 else 0  # a single pass does not depend on it
-        segment = max(1, _SEGMENT // top) * top
-        self.info = CodesInfo(fingerprint, self.hops, segment, codes, passes, seed)
+        block = self.hops[-1] * groups
+        segment = max(1, _SEGMENT // block) * block
+        self.info = CodesInfo(fingerprint, self.hops, segment, codes, passes, seed, groups)
         self.splits = tuple(splits)
         self._check_folders()
         self._check_names()
@@ -281,12 +291,12 @@ class CodesWriter:
         shard.write_note(shard.digest, records=records.write_shard(shard.path, examples, size))
 
     def _check(self, song: PreparedSong, codes: Sequence[npt.ArrayLike]) -> list[Codes]:
-        lengths = [codes_length(song.n_samples, hop, self.hops[-1]) for hop in self.hops]
+        lengths = [codes_length(song.n_samples, hop, self.info.block) for hop in self.hops]
         arrays = [np.asarray(level) for level in codes]
         if [array.shape for array in arrays] != [(length,) for length in lengths]:
             raise DataError(
                 f"the codes of song {song.id!r} have shapes {[a.shape for a in arrays]}, but "
-                f"{song.n_samples} samples make {lengths}; pad songs to a multiple of the top hop"
+                f"{song.n_samples} samples make {lengths}; pad songs to whole blocks"
             )
         for array in arrays:
             if array.size and (array.min() < 0 or array.max() >= self.info.codes):

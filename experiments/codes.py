@@ -58,7 +58,8 @@ def write_codes(
     with distributed.writing(encoding.out):
         writer = CodesWriter(
             encoding.data, encoding.out, model.config.hops, model.fingerprint,
-            codes=model.config.codes, passes=encoding.passes, seed=encoding.seed, splits=splits,
+            codes=model.config.codes, passes=encoding.passes, seed=encoding.seed,
+            groups=model.config.groups, splits=splits,
         )  # fmt: skip
         _write_pending(writer, encoder, model.config.sample_rate)
 

@@ -44,12 +44,13 @@ def check_codes(config: PriorConfig, info: CodesInfo, data: str | Path) -> None:
     """Checks that codes fit a prior.
 
     Raises:
-      ConfigError: the level, the sample rate, the hop or the number of codes differ.
+      ConfigError: the level, the sample rate, the hop, the number of codes or their groups differ.
     """
     if config.level >= len(info.hops):
         raise ConfigError(f"{data} has {len(info.hops)} levels, but model.level is {config.level}.")
     check_rate(config.sample_rate, data)
-    for name, value in (("hop", info.hops[config.level]), ("codes", info.codes)):
+    fields = {"hop": info.hops[config.level], "codes": info.codes, "groups": info.groups}
+    for name, value in fields.items():
         if getattr(config, name) != value:
             raise ConfigError(
                 f"model.{name} is {getattr(config, name)}, but {data} has codes with {name} "

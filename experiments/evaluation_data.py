@@ -61,8 +61,8 @@ class PreparedCodes(_Prepared):
         return codes_info(self.folder).fingerprint
 
     def length(self, song: Song, level: int) -> int:
-        hops = codes_info(self.folder).hops
-        return codes_length(song.n_samples, hops[level], hops[-1])
+        info = codes_info(self.folder)
+        return codes_length(song.n_samples, info.hops[level], info.block)
 
     def read(self, song: Song) -> list[NDArray[np.uint16]]:
         return read_song_codes(self.folder, song.id)

@@ -68,20 +68,20 @@ def read_prompt(path: Path, seconds: float, config: VQVAEConfig) -> np.ndarray:
 
     Raises:
       DataError: the file is not a sound, or is silent or shorter than asked for.
-      ConfigError: `seconds` is not possible, or shorter than one top-level code.
+      ConfigError: `seconds` is not possible, or shorter than one block of the model.
     """
     import numpy as np
 
     from data_pipeline import audio
 
-    rate, top = config.sample_rate, config.hops[-1]
+    rate, block = config.sample_rate, config.block
     if not 0 <= seconds < math.inf:
         raise ConfigError(f"prompt_seconds is {seconds}; it must be 0 (all) or more.")
     wanted = round(seconds * rate)
-    if seconds and wanted < top:
+    if seconds and wanted < block:
         raise ConfigError(
-            f"prompt_seconds is {seconds}; one code of the top level is {top} samples."
+            f"prompt_seconds is {seconds}; the top level reads {block} samples at a time."
         )
-    blocks = audio.decode(path, min_seconds=max(seconds, top / rate), sample_rate=rate)
+    blocks = audio.decode(path, min_seconds=max(seconds, block / rate), sample_rate=rate)
     sound = np.concatenate([block.mean(1, dtype=np.float32) / 32768.0 for block in blocks])
     return sound[:wanted] if seconds else sound

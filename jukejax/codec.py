@@ -36,7 +36,7 @@ _VECTORS = 2048  # compared with the codebook at once: their distances fit in a 
 
 
 def encoder_reach(config: VQVAEConfig, level: int) -> int:
-    """Receptive field of a code on either side of its own hop: samples, whole top hops."""
+    """Receptive field of a code on either side of its own hop: samples, whole blocks."""
     m = config.multipliers[level]
     reach, step = 0, 1
     if config.frames:
@@ -48,15 +48,16 @@ def encoder_reach(config: VQVAEConfig, level: int) -> int:
             step *= 2
             reach += step * sum(config.dilation_growth**i for i in range(config.depth * m))
         reach += step  # projection, kernel 3
-    top = config.hops[-1]
-    return -(-reach // top) * top
+    return -(-reach // config.block) * config.block
 
 
 def decoder_reach(config: VQVAEConfig, level: int) -> int:
-    """Receptive field of a decoded sample, in codes, on either side of its own code."""
+    """Receptive field of a decoded sample, in codes, on either side of its own.
+
+    A multiple of `config.groups`."""
     m = config.multipliers[level]
-    hop = config.hops[level]
-    reach, step = 1, hop  # the last convolution, kernel 3, in samples
+    block = config.hops[level] * config.groups  # samples per encoder output
+    reach, step = 1, block  # the last convolution, kernel 3, in samples
     if config.frames:
         reach = config.frames.hop + (config.frames.synthesis - config.frames.hop) // 2
     for i in reversed(range(level + 1)):
@@ -65,7 +66,7 @@ def decoder_reach(config: VQVAEConfig, level: int) -> int:
             reach += step * sum(config.dilation_growth**d for d in range(config.depth * m))
             reach += step  # transposed convolution, kernel 4
             step //= 2
-    return -(-reach // hop)
+    return -(-reach // block) * config.groups
 
 
 def renderer_reach(config: RendererConfig) -> int:
@@ -127,10 +128,11 @@ class Decoder:
     def __init__(
         self, config: VQVAEConfig, params: Any, books: Sequence[Codebook], level: int, samples: int
     ) -> None:
-        """Args: the VQ-VAE, the level, and the samples of a piece (rounded down to whole codes)."""
+        """Args: the VQ-VAE, the level, and the samples of a piece, rounded down to whole blocks."""
         self.name = f"The VQ-VAE decodes codes of level {level}"  # in errors
         self.hop, self.reach = config.hops[level], decoder_reach(config, level)
-        self.size = max(1, samples // self.hop)  # codes of a piece
+        groups = config.groups
+        self.size = max(1, samples // self.hop // groups) * groups  # codes of a piece
         model = config, params, tuple(books)
         self._sound = lambda codes: _decode(*model, codes, level)
 
@@ -197,13 +199,13 @@ class Encoder:
         Args:
           config, params, books: the VQ-VAE.
           mesh: of devices of this process only; the batch is sharded over it.
-          seconds: of a piece, rounded down to whole top codes, at least one.
+          seconds: of a piece, rounded down to whole blocks, at least one.
           per_device: pieces per device and batch.
         """
-        top = config.hops[-1]
+        block = config.block
         self.config = config
         self.reaches = [encoder_reach(config, level) for level in range(config.levels)]
-        self.piece = max(1, int(seconds * config.sample_rate) // top) * top
+        self.piece = max(1, int(seconds * config.sample_rate) // block) * block
         self.batch = per_device * mesh.size
         self._mesh = mesh
         whole = replicated(mesh)
@@ -228,12 +230,12 @@ class Encoder:
     ) -> list[list[Codes]]:
         """The codes of every song by level, bottom first: (T,) uint16 each.
 
-        A song is padded with silence to whole top codes. Which pieces share a batch depends only on
+        A song is padded with silence to whole blocks. Which pieces share a batch depends only on
         the songs' lengths, so the same songs give the same codes, bit for bit, on the same devices.
         `progress` is called after each batch with the number of samples encoded.
         """
-        top = self.config.hops[-1]
-        lengths = [-(-sound.n_samples // top) * top for sound in sounds]
+        block = self.config.block
+        lengths = [-(-sound.n_samples // block) * block for sound in sounds]
         out = [
             [np.empty(length // hop, np.uint16) for hop in self.config.hops] for length in lengths
         ]
@@ -266,7 +268,7 @@ class Encoder:
 
     def _read(self, places: list[tuple[Sound, int]]) -> dict[str, npt.NDArray[Any]]:
         """The windows of up to B pieces that start at these samples; unused rows are zeros."""
-        reach, top = max(self.reaches), self.config.hops[-1]
+        reach, block = max(self.reaches), self.config.block
         audio = np.zeros((self.batch, self.window, 1), np.float32)
         begin, end = np.zeros((2, self.batch), np.int32)
         for row, (sound, start) in enumerate(places):
@@ -274,7 +276,7 @@ class Encoder:
             known = max(0, first), min(last, sound.n_samples)
             audio[row, known[0] - first : known[1] - first, 0] = sound.read(*known)
             begin[row] = known[0] - first
-            end[row] = min(self.window, -(-sound.n_samples // top) * top - first)
+            end[row] = min(self.window, -(-sound.n_samples // block) * block - first)
         return {"audio": audio, "begin": begin, "end": end}
 
     def _program(self, weights: Any, batch: dict[str, jax.Array]) -> list[jax.Array]:

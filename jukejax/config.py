@@ -91,6 +91,7 @@ class PriorConfig:
     hop: int = 128  # samples per code
     sample_rate: int = 44_100
     codes: int = 2048
+    groups: int = 1  # codes per encoder output of the VQ-VAE: windows hold whole outputs
     n_ctx: int = 8192  # codes in a window
     width: int = 1920
     depth: int = 72
@@ -120,13 +121,26 @@ class PriorConfig:
 
     def __post_init__(self) -> None:
         require_positive(
-            self, "hop", "sample_rate", "codes", "n_ctx", "width", "depth", "heads", "blocks"
+            self,
+            "hop",
+            "sample_rate",
+            "codes",
+            "groups",
+            "n_ctx",
+            "width",
+            "depth",
+            "heads",
+            "blocks",
         )
         require_dtype(self.dtype)
         if self.n_ctx % self.blocks or self.seq_len % self.blocks:
             raise ConfigError(
                 f"blocks {self.blocks} does not divide the context ({self.seq_len} tokens); "
                 "choose a divisor."
+            )
+        if self.n_ctx % self.groups:
+            raise ConfigError(
+                f"n_ctx {self.n_ctx} is not a multiple of groups {self.groups}; choose a multiple."
             )
         if self.attn_width % self.heads:
             raise ConfigError(
@@ -159,6 +173,11 @@ class PriorConfig:
     def prefix_len(self) -> int:
         """Lyric tokens before the music in the same sequence."""
         return self.lyrics.tokens if self.lyrics is not None and self.lyrics.prefix else 0
+
+    @property
+    def step(self) -> int:
+        """Windows begin at multiples of this many codes: encoder outputs here and above."""
+        return self.groups * (self.upper.ratio if self.upper else 1)
 
     @property
     def seq_len(self) -> int:
@@ -312,9 +331,10 @@ class VQVAEExperiment:
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
     def __post_init__(self) -> None:
-        if self.samples % self.model.hops[-1]:
+        if self.samples % self.model.block:
             raise ConfigError(
-                f"samples {self.samples} is not a multiple of the top hop {self.model.hops[-1]}."
+                f"samples {self.samples} is not a multiple of the {self.model.block} samples of an "
+                "encoder output of the top level."
             )
 
 

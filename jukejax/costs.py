@@ -123,8 +123,8 @@ def encoder(config: VQVAEConfig, level: int, samples: int) -> list[Convolution]:
             found.append(Convolution(4, n_in, c.width * m, samples))
             found += _resnet(c.width * m, c.depth * m, samples)
             n_in = c.width * m
-        found.append(Convolution(3, n_in, c.emb_width, samples))
-        n_in = c.emb_width
+        n_in, before = c.groups * c.emb_width, n_in
+        found.append(Convolution(3, before, n_in, samples))
     return found
 
 
@@ -132,13 +132,16 @@ def decoder(config: VQVAEConfig, level: int, samples: int) -> list[Convolution]:
     """The convolutions of one level's decoder."""
     found: list[Convolution] = []
     c = config
-    m, length = c.multipliers[level], samples // c.hops[level]
+    m, e, length = (
+        c.multipliers[level],
+        c.groups * c.emb_width,
+        samples // c.hops[level] // c.groups,
+    )
     for i in reversed(range(level + 1)):
-        e = c.emb_width
         found += _up_block(c.downs[i], c.width * m, c.depth * m, e, e, length)
         length *= 2 ** c.downs[i]
     out = c.frames.synthesis + 2 + c.frames.bands if c.frames else 1
-    return [*found, Convolution(3, c.emb_width, out, length)]
+    return [*found, Convolution(3, e, out, length)]
 
 
 def renderer(config: RendererConfig, samples: int) -> list[Convolution]:
@@ -251,7 +254,7 @@ def parameters(experiment: Experiment) -> int:
         return sum(
             conv.parameters
             for level in range(v.levels)
-            for conv in (*encoder(v, level, 1), *decoder(v, level, v.hops[level]))
+            for conv in (*encoder(v, level, 1), *decoder(v, level, v.hops[level] * v.groups))
         )
     if isinstance(experiment, RendererExperiment):
         r = experiment.model

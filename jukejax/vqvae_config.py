@@ -62,6 +62,9 @@ class VQVAEConfig:
     depth: int = 4
     dilation_growth: int = 3
     emb_width: int = 64
+    # codes of an encoder output, which has groups * emb_width channels: product quantisation
+    # (Jegou et al. 2011), one codebook for all, the codes one after the other in their level
+    groups: int = 1
     codes: int = 2048
     codebook_decay: float = 0.99
     restart_threshold: float = 1.0  # EMA count under which a code restarts
@@ -75,12 +78,18 @@ class VQVAEConfig:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        require_positive(self, "sample_rate", "width", "depth", "emb_width", "codes")
+        require_positive(self, "sample_rate", "width", "depth", "emb_width", "groups", "codes")
         require_dtype(self.dtype)
         if len(self.downs) != len(self.multipliers):
             raise ConfigError(
                 f"downs {self.downs} and multipliers {self.multipliers} name different numbers of "
                 "levels; give one number per level in each."
+            )
+        first = (self.frames.hop if self.frames else 1) * 2 ** self.downs[0]
+        if first % self.groups:
+            raise ConfigError(
+                f"groups {self.groups} does not divide the {first} samples per encoder output of "
+                "level 0; choose a divisor."
             )
         if not 0.0 <= self.unquantized < 1.0:
             raise ConfigError(f"unquantized is {self.unquantized}; it must be in [0, 1).")
@@ -98,4 +107,10 @@ class VQVAEConfig:
     def hops(self) -> tuple[int, ...]:
         """Samples per code at each level, bottom first: (8, 32, 128) as published."""
         first = self.frames.hop if self.frames else 1
-        return tuple(first * 2 ** sum(self.downs[: level + 1]) for level in range(self.levels))
+        steps = [first * 2 ** sum(self.downs[: level + 1]) for level in range(self.levels)]
+        return tuple(step // self.groups for step in steps)
+
+    @property
+    def block(self) -> int:
+        """Samples per encoder output of the top level: songs and windows are whole blocks."""
+        return self.hops[-1] * self.groups

@@ -24,7 +24,7 @@ CONFIG = VQVAEConfig(
 HOPS, TOP = (4, 8), 8
 FRAMES = VQVAEConfig(
     sample_rate=1000, downs=(1, 1), multipliers=(1, 1), width=4, depth=1, emb_width=3, codes=64,
-    normalized=True, frames=FramesConfig(hop=2, bands=4, window=12, synthesis=8),
+    normalized=True, groups=2, frames=FramesConfig(hop=2, bands=4, window=12, synthesis=8),
 )  # fmt: skip
 # shorter than a code, a code, beside it, a piece, two and beside it, many: all in one call
 LENGTHS = [1, 7, 8, 9, 40, 41, 79, 80, 81, 333, 0, 200]
@@ -184,8 +184,10 @@ def test_decoding_in_pieces_is_decoding_the_whole(model, level, length):
 @pytest.mark.parametrize("level", [0, 1])
 @pytest.mark.parametrize("length", [1, 31, 64])
 def test_decoding_frames_in_pieces_is_decoding_the_whole(of_frames, level, length):
-    codes = np.random.default_rng(length).integers(0, 64, (2, length)).astype(np.uint16)
-    decoder = Decoder(FRAMES, *of_frames, level, samples=3 * HOPS[level])
+    codes = (
+        np.random.default_rng(length).integers(0, 64, (2, FRAMES.groups * length)).astype(np.uint16)
+    )
+    decoder = Decoder(FRAMES, *of_frames, level, samples=6 * HOPS[level])
     parts = np.concatenate(list(decoder(codes)), 1)
     decode = jax.jit(vqvae.decode, static_argnums=(0, 4))
     expected = decode(FRAMES, *of_frames, codes.astype(np.int32), level)[..., 0]
@@ -305,7 +307,7 @@ def test_encoder_reach(model, of_frames, level, config):
     @jax.jit
     @jax.grad
     def gradient(audio):
-        return network.apply({"params": p}, audio, level, method="encode")[0, middle].sum()
+        return network.apply({"params": p}, audio, level, method="encode")[0, middle * config.groups].sum()
 
     audio = 50 * np.random.default_rng(0).normal(size=(1, 2 * reach + 8 * top, 1))
     if config is CONFIG:
@@ -320,7 +322,8 @@ def test_encoder_reach(model, of_frames, level, config):
 @pytest.mark.parametrize("level", [0, 1])
 def test_decoder_reach(model, of_frames, level, config):
     params, _ = model if config is CONFIG else of_frames
-    reach, hop = codec.decoder_reach(config, level), HOPS[level]
+    groups, hop = config.groups, HOPS[level]
+    reach = codec.decoder_reach(config, level) // groups  # encoder outputs
     middle = reach + 2
     network, p = vqvae.VQVAE(config), positive(params)
 
@@ -331,7 +334,7 @@ def test_decoder_reach(model, of_frames, level, config):
     gradient = jax.jit(jax.grad(influence))
     beyond = 0
     for sample in (0, hop - 1):
-        felt = np.flatnonzero(gradient(jnp.ones((1, 2 * reach + 5, 3)), sample).any(-1))
+        felt = np.flatnonzero(gradient(jnp.ones((1, (2 * reach + 5) * groups, 3)), sample).any(-1)) // groups
         beyond = max(beyond, middle - felt[0], felt[-1] - middle)
     assert beyond <= reach
     assert reach - beyond <= HOPS[-1] // hop

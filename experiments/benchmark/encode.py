@@ -59,7 +59,7 @@ def random_vqvae(preset: str) -> LoadedVQVAE:
     config = experiment.model
     params = jax.jit(lambda key: vqvae.init_params(config, key))(jax.random.key(0))
     params = jax.tree.map(lambda box: box.unbox(), params, is_leaf=lambda x: hasattr(x, "unbox"))
-    noise = jax.random.uniform(jax.random.key(1), (1, config.codes * config.hops[-1], 1))
+    noise = jax.random.uniform(jax.random.key(1), (1, config.codes * config.block, 1))
     books = []
     for level in range(config.levels):
         x = vqvae.to_vectors(config, params, noise - 0.5, level)[0]
@@ -82,7 +82,7 @@ def at_once(model: LoadedVQVAE) -> Callable[[Sequence[Sound]], Any]:
     )
 
     def song(sound: Sound) -> Any:
-        top = config.hops[-1]
+        top = config.block
         x = np.zeros((1, -(-sound.n_samples // top) * top, 1), np.float32)
         x[0, : sound.n_samples, 0] = sound.read(0, sound.n_samples)
         return jax.tree.map(np.asarray, encode(model.params, model.books, x))

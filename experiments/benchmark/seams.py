@@ -189,7 +189,7 @@ def run(command: Command) -> dict[str, Any]:
     loaded = load_model(read_job(command.sample / "job.json")[1].model, mesh)
     source = open_source(command.sample, (), loaded)
     job, folder, model = source.job, loaded.directory, loaded.vqvae
-    samples = job.samples(model.config.sample_rate, model.config.hops[-1])
+    samples = job.samples(model.config.sample_rate, model.config.block)
     short = [
         z.shape[1] * hop < samples for z, hop in zip(source.codes, model.config.hops, strict=True)
     ]

@@ -79,7 +79,7 @@ def levels_of(
     sample, (_, job) = SampleDir.open(path), read_job(path / "job.json")
     made_by = {entry["level"]: entry["weights"] for entry in sample.record["levels"]}
     hops = subject.vqvae.config.hops
-    samples = job.samples(subject.vqvae.config.sample_rate, hops[-1])
+    samples = job.samples(subject.vqvae.config.sample_rate, subject.vqvae.config.block)
 
     model = LoadedModel(subject.directory, subject.vqvae, subject.mesh)
 

@@ -29,14 +29,14 @@ SHORTEST = 2048  # samples that the distances need more of
 
 
 def excerpt(subject: Subject, song: Song) -> tuple[int, Sound]:
-    """Where an excerpt begins (a multiple of the top hop), and its mean downmix (S,).
+    """Where an excerpt begins (a whole block), and its mean downmix (S,).
 
     The middle of the song, or from the first sung word where words have times.
     """
-    top, rate = subject.vqvae.config.hops[-1], subject.vqvae.config.sample_rate
+    block, rate = subject.vqvae.config.block, subject.vqvae.config.sample_rate
     length = min(song.n_samples, round(SECONDS * rate))
     start = song.words[0][1] * rate if song.words else (song.n_samples - length) / 2
-    start = int(min(start, song.n_samples - length)) // top * top
+    start = int(min(start, song.n_samples - length)) // block * block
     return start, subject.songs.audio(song, start, start + length)
 
 
@@ -46,7 +46,8 @@ def rebuild(subject: Subject, song: Song, start: int, length: int) -> Iterator[S
     codes = subject.codes.read(song)
     for level, hop in enumerate(vqvae.config.hops):
         decoder = Decoder(vqvae.config, vqvae.params, vqvae.books, level, length)
-        begin, end = start // hop, -(-(start + length) // hop)
+        last = -(-(start + length) // vqvae.config.block) * vqvae.config.block
+        begin, end = start // hop, last // hop
         first = max(0, begin - decoder.reach)
         last = min(len(codes[level]), end + decoder.reach)
         with jax.set_mesh(subject.mesh):

@@ -43,7 +43,7 @@ class Song:
     id: str
     n_samples: int
     audio: Callable[[int, int], Sound]  # (start, stop) -> (stop - start,) mean downmix in [-1, 1)
-    codes: Sequence[NDArray[Any]]  # by level, (T,) of the song padded to a multiple of the top hop
+    codes: Sequence[NDArray[Any]]  # by level, (T,) of the song padded to whole blocks
 
 
 # --- decoding -------------------------------------------------------------------------------------

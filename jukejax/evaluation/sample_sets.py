@@ -96,7 +96,7 @@ def lowest(folder: Path) -> int:
 def _borders(subject: Subject, job: Job, level: int) -> tuple[float, ...]:
     """Where one window of a level ends and the next continues, in seconds."""
     vqvae, config = subject.vqvae.config, subject.prior_config(level)
-    samples = job.samples(vqvae.sample_rate, vqvae.hops[-1])
+    samples = job.samples(vqvae.sample_rate, vqvae.block)
     windows = plan_level(job, config, samples).windows
     return tuple(w.given * config.hop / vqvae.sample_rate for w in windows if w.given)
 

@@ -152,8 +152,10 @@ def vqvae_artefacts(config: VQVAEConfig) -> Iterator[tuple[str, Artefact]]:
         def decode(weights: Weights, codes: jax.Array, level: int = level) -> jax.Array:
             return vqvae.decode(config, *model(weights), codes, level)[..., 0]
 
-        encoder = _export(encode, weights, jax.ShapeDtypeStruct((b, t * hop), jnp.float32))
-        decoder = _export(decode, weights, jax.ShapeDtypeStruct((b, t), jnp.int32))
+        encoder = _export(
+            encode, weights, jax.ShapeDtypeStruct((b, t * hop * config.groups), jnp.float32)
+        )
+        decoder = _export(decode, weights, jax.ShapeDtypeStruct((b, t * config.groups), jnp.int32))
         yield f"encode_level_{level}", Artefact(encoder, ("audio",), ("codes",))
         yield f"decode_level_{level}", Artefact(decoder, ("codes",), ("audio",))
 

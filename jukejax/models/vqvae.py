@@ -1,7 +1,7 @@
 """The VQ-VAE (paper section 3): three separate autoencoders, one a level.
 
 B batch, S samples, T codes, E code width. Audio is (B, S, 1) float32 in [-1, 1], mono, with S a
-multiple of the top hop; nothing is normalised. Codebooks are state, not parameters: an argument.
+multiple of `config.block`; nothing is normalised. Codebooks are state, not parameters: an argument.
 With `VQVAEConfig.frames` encoders read log-mel frames and decoders emit spectra: F frames, M bands.
 """
 
@@ -22,8 +22,8 @@ from jukejax.models.layers import DownBlock, UpBlock, conv, conv_params, silence
 class Encoder(nn.Module):
     """Audio (B, S, 1) -> (B, S/hop, E) of one level.
 
-    `inside` (B, S, 1) is true for samples of the song, which begins and ends at multiples of the
-    top hop; None: all samples are inside.
+    `inside` (B, S, 1) is true for samples of the song, which begins and ends at multiples of
+    `config.block`; None: all samples are inside.
     """
 
     config: VQVAEConfig
@@ -39,11 +39,13 @@ class Encoder(nn.Module):
             x = silenced(log_mel(c.frames, c.sample_rate, x), inside)
         x = x.astype(c.dtype)
         for i, stages in enumerate(c.downs[: self.level + 1]):
-            before = inside if i == 0 or inside is None else inside[:, :: c.hops[i - 1] // first]
+            step = c.hops[i - 1] * c.groups // first if i else 1
+            before = None if inside is None else inside[:, ::step]
             x = DownBlock(
-                stages, c.width * m, c.depth * m, c.dilation_growth, c.emb_width, name=f"block_{i}"
-            )(x, before)
-        return x
+                stages, c.width * m, c.depth * m, c.dilation_growth, c.groups * c.emb_width,
+                name=f"block_{i}",
+            )(x, before)  # fmt: skip
+        return x.reshape(x.shape[0], -1, c.emb_width)
 
 
 class Decoder(nn.Module):
@@ -59,14 +61,15 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         c = self.config
-        m = c.multipliers[self.level]
+        m, channels = c.multipliers[self.level], c.groups * c.emb_width
+        x = x.reshape(x.shape[0], -1, channels)
         for i in reversed(range(self.level + 1)):
             x = UpBlock(
-                c.downs[i], c.width * m, c.depth * m, c.dilation_growth, c.emb_width,
+                c.downs[i], c.width * m, c.depth * m, c.dilation_growth, channels,
                 reverse=True, name=f"block_{i}",
             )(x)  # fmt: skip
         out = c.frames.synthesis + 2 + c.frames.bands if c.frames else 1
-        return conv(self.param("out", conv_params(3, c.emb_width, out)), x, pad=1)
+        return conv(self.param("out", conv_params(3, channels, out)), x, pad=1)
 
 
 class VQVAE(nn.Module):
@@ -124,7 +127,7 @@ def sound(hop: int, x: jax.Array) -> jax.Array:
 
 def init_params(config: VQVAEConfig, key: jax.Array) -> Any:
     """Parameters in Linen boxes, with PyTorch's default initialisation, as published."""
-    audio = jnp.zeros((1, config.hops[-1], 1))
+    audio = jnp.zeros((1, config.block, 1))
     return spread(key, VQVAE(config).init(key, audio)["params"])
 
 

@@ -107,7 +107,7 @@ def plan_text(
     job: Job, config: VQVAEConfig, levels: list[Level], mesh: Mesh, out: Path, stream: bool
 ) -> str:
     """Windows, memory per device and time of a job, as text."""
-    samples = job.samples(config.sample_rate, config.hops[-1])
+    samples = job.samples(config.sample_rate, config.block)
     songs = len(job.items)
     lines = [
         f"{songs} song{'s' * (songs != 1)} of {job.seconds:g} s; codes for "

@@ -36,6 +36,7 @@ class Source:
     path: Path
     job: Job
     hops: tuple[int, ...]
+    block: int
     items: tuple[int, ...]
     codes: list[np.ndarray]  # (N, n) per level, bottom first
 
@@ -57,12 +58,12 @@ def open_source(path: Path, items: tuple[int, ...], model: LoadedModel) -> Sourc
     for i in items:
         if not 0 <= i < len(job.items):
             raise ConfigError(f"{path} has no item {i}; it has {len(job.items)}, numbered from 0.")
-    samples = job.samples(config.sample_rate, config.hops[-1])
+    samples = job.samples(config.sample_rate, config.block)
     folder, codes = SampleDir.open(path), []
     for level, hop in enumerate(config.hops):
         z, done = folder.load(level, (len(job.items), samples // hop))
         codes.append(z[list(items), : done[list(items)].min()])
-    return Source(path, job, config.hops, items, codes)
+    return Source(path, job, config.hops, config.block, items, codes)
 
 
 def make_request(
@@ -139,7 +140,7 @@ def _begin(
 ) -> Request:
     """A job that begins with given codes, none of which may be past its end."""
     config = model.vqvae.config
-    samples = job.samples(config.sample_rate, config.hops[-1])
+    samples = job.samples(config.sample_rate, config.block)
     longest = max(z.shape[1] * hop for z, hop in zip(given, config.hops, strict=True))
     if longest > samples:
         raise ConfigError(
@@ -177,9 +178,9 @@ def _continued(model: LoadedModel, options: Options, path: Path) -> Request:
     """Songs of a directory, kept up to a time and continued."""
     only(options, Options(), "span", why="needs --upsample")
     source = open_source(path, options.item, model)
-    rate, top = model.vqvae.config.sample_rate, source.hops[-1]
-    finished = source.codes[-1].shape[1] * top
-    keep = round(options.at * rate) // top * top if options.at else finished
+    rate, block = model.vqvae.config.sample_rate, source.block
+    finished = source.codes[-1].shape[1] * source.hops[-1] // block * block
+    keep = round(options.at * rate) // block * block if options.at else finished
     if not 0 <= keep <= finished:
         raise ConfigError(
             f"at is {options.at:g}, but {path} has {finished / rate:g} seconds of its top level."
@@ -208,9 +209,9 @@ def _upsampled(model: LoadedModel, options: Options, path: Path) -> Request:
     if options.seconds != Options().seconds:
         raise ConfigError("--upsample takes no --seconds; give --span FROM TO.")
     source = open_source(path, options.item, model)
-    rate, top = model.vqvae.config.sample_rate, source.hops[-1]
-    finished = source.codes[-1].shape[1] * top
-    first, last = (round(s * rate) // top * top for s in options.span)
+    rate, block = model.vqvae.config.sample_rate, source.block
+    finished = source.codes[-1].shape[1] * source.hops[-1] // block * block
+    first, last = (round(s * rate) // block * block for s in options.span)
     last = last if any(options.span) else finished
     if not 0 <= first < last <= finished:
         raise ConfigError(

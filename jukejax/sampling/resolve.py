@@ -113,7 +113,7 @@ def plan_level(job: Job, config: PriorConfig, samples: int) -> Plan:
         samples // config.hop,
         config.n_ctx,
         job.hop_fraction[config.level],
-        config.upper.ratio if config.upper else 1,
+        config.step,
         job.given[config.level] if job.given else 0,
         job.parallel_segments if config.upper else 1,
     )
@@ -121,7 +121,7 @@ def plan_level(job: Job, config: PriorConfig, samples: int) -> Plan:
 
 def resolve_shapes(job: Job, vqvae: VQVAEConfig, priors: dict[int, PriorConfig]) -> list[Level]:
     """The levels to sample, top first, as far as configs determine them: enough for a plan."""
-    samples, levels = job.samples(vqvae.sample_rate, vqvae.hops[-1]), []
+    samples, levels = job.samples(vqvae.sample_rate, vqvae.block), []
     for number in check_levels(job, vqvae.levels):
         config = on_device(priors[number])
         plan = plan_level(job, config, samples)
@@ -140,7 +140,7 @@ def resolve(request: Request, model: LoadedModel) -> list[Level]:
       ConfigError, CheckpointError, DataError: this model cannot sample the request.
     """
     job, directory, vqvae = request.job, model.directory, model.vqvae
-    samples = job.samples(vqvae.config.sample_rate, vqvae.config.hops[-1])
+    samples = job.samples(vqvae.config.sample_rate, vqvae.config.block)
     priors = {
         number: directory.checked_config(vqvae, number)
         for number in check_levels(job, vqvae.config.levels)

@@ -71,7 +71,7 @@ def _sample(
     memory = check_memory(list(levels.values()), mesh, stream)
     if progress:
         print(memory)
-    samples = job.samples(config.sample_rate, config.hops[-1])
+    samples = job.samples(config.sample_rate, config.block)
     renderer = model.renderer if job.render else None
     records = [_record(level, job, config, renderer) for level in levels.values()]
     given = request.given or [np.zeros((len(job.items), 0), np.int32)] * config.levels

@@ -17,17 +17,17 @@ PIECE_SECONDS = 4  # decoded at once, besides the overlap
 def encode(vqvae: LoadedVQVAE, sound: np.ndarray) -> list[np.ndarray]:
     """Codes (n,) uint16 per level, bottom first, of sound (S,) float32 at the model's sample rate.
 
-    The sound is cut to a whole number of top-level codes, so that the levels end together.
+    The sound is cut to whole blocks, so that the levels end together.
 
     Raises:
-      ConfigError: it is shorter than one top-level code.
+      ConfigError: it is shorter than one block.
     """
-    config, top = vqvae.config, vqvae.config.hops[-1]
-    n_samples = len(sound) // top * top
+    config, block = vqvae.config, vqvae.config.block
+    n_samples = len(sound) // block * block
     if not n_samples:
         raise ConfigError(
-            f"The sound has {len(sound)} samples at {config.sample_rate} Hz; one code of the top "
-            f"level takes {top}. Give a longer sound."
+            f"The sound has {len(sound)} samples at {config.sample_rate} Hz; the top level "
+            f"reads {block} at a time. Give a longer sound."
         )
     encoder = Encoder(
         config, vqvae.params, vqvae.books, make_mesh(MeshConfig(), jax.local_devices()[:1]),
@@ -81,6 +81,11 @@ def decode(
         raise ConfigError(
             f"The codes are from {codes.min()} to {codes.max()}; this model's are 0 to "
             f"{config.codes - 1}."
+        )
+    if codes.size % config.groups:
+        raise ConfigError(
+            f"There are {codes.size} codes; this model makes sound of {config.groups} at a time. "
+            "Give a multiple."
         )
     sound = np.concatenate(list(decoder(vqvae, level, renderer=renderer)(codes[None])), 1)[0]
     return np.clip(sound, -1.0, 1.0)

@@ -41,7 +41,7 @@ def length(path: Path, model: LoadedModel) -> float:
     """Seconds of a node's codes, to the end of its last top-level code."""
     config = model.vqvae.config
     job = read_job(path / "job.json")[1]
-    return job.samples(config.sample_rate, config.hops[-1]) / config.sample_rate
+    return job.samples(config.sample_rate, config.block) / config.sample_rate
 
 
 def request_from(model: LoadedModel, path: Path, **options: Any) -> Request:

@@ -216,7 +216,7 @@ def test_a_vqvae_encodes_and_decodes_alike(autoencoder, vqvae_calls, level, size
 def test_a_vqvae_of_frames_encodes_and_decodes_alike():
     config = VQVAEConfig(
         downs=(1,), multipliers=(1,), width=4, depth=1, emb_width=3, codes=CODES,
-        normalized=True, frames=FramesConfig(hop=4, bands=5, window=32, synthesis=16),
+        normalized=True, groups=2, frames=FramesConfig(hop=4, bands=5, window=32, synthesis=16),
     )  # fmt: skip
     params = oracle.random_params(lambda key: vqvae.init_params(config, key), scale=1.0)
     audio = np.random.default_rng(2).uniform(-1, 1, (2, 256)).astype(np.float32)
@@ -228,7 +228,7 @@ def test_a_vqvae_of_frames_encodes_and_decodes_alike():
     own = functools.partial(jax.jit, static_argnums=(0, 4))
     expected = own(vqvae.encode)(config, params, books, audio[..., None], 0)
     np.testing.assert_array_equal(codes, expected)
-    assert codes.shape == (2, 32) and len(np.unique(codes)) > 3
+    assert codes.shape == (2, 2 * 32) and len(np.unique(codes)) > 3
     sound = own(vqvae.decode)(config, params, books, codes, 0)[..., 0]
     again = revived(made["decode_level_0"])(weights, codes)
     np.testing.assert_allclose(again, sound, rtol=1e-5, atol=1e-5)

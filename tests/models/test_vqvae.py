@@ -14,7 +14,7 @@ from jukejax.models.bottleneck import Codebook
 
 FRAMES = VQVAEConfig(
     sample_rate=8000, downs=(1,), multipliers=(1,), width=4, depth=1, emb_width=3, codes=8,
-    normalized=True, frames=FramesConfig(hop=4, bands=5, window=32, synthesis=16),
+    normalized=True, groups=2, frames=FramesConfig(hop=4, bands=5, window=32, synthesis=16),
 )  # fmt: skip
 CONFIG = VQVAEConfig(downs=(2, 1), multipliers=(2, 1), width=4, depth=1, emb_width=3, codes=8)
 HOPS = (4, 8)
@@ -95,9 +95,10 @@ def test_encoder_of_frames_is_its_layers_in_order():
     x = np.asarray(spectral.log_mel(audio[..., 0], 8000, 32, 4, 5), np.float64)
     x = oracle.conv(p["down_0"], x, stride=2, pad=1)
     x = oracle.conv(p["out"], oracle.resnet(p["resnet_0"], x, [1]), pad=1)
+    x = x.reshape(2, -1, 3)  # two codes of each of the 6 outputs
     x = x / np.sqrt((x * x).mean(-1, keepdims=True))
     found = vqvae.to_vectors(FRAMES, params, audio, 0)
-    assert found.shape == (2, 48 // 8, 3)
+    assert found.shape == (2, 2 * 48 // 8, 3)
     np.testing.assert_allclose(found, x, rtol=1e-3, atol=1e-4)
 
 
@@ -105,12 +106,12 @@ def test_decoder_of_frames_is_its_layers_in_order():
     params = oracle.random_params(lambda key: vqvae.init_params(FRAMES, key))
     vectors = np.random.default_rng(3).normal(size=(2, 6, 3)).astype(np.float32)
     p = params["decoders_0"]
-    x = oracle.conv(p["block_0"]["in"], vectors, pad=1)
+    x = oracle.conv(p["block_0"]["in"], vectors.reshape(2, 3, 6), pad=1)
     x = oracle.conv_up(p["block_0"]["up_0"], oracle.resnet(p["block_0"]["resnet_0"], x, [1]))
-    x = oracle.conv(p["out"], x, pad=1)  # (2, 12, 9 + 9 + 5)
+    x = oracle.conv(p["out"], x, pad=1)  # (2, 6, 9 + 9 + 5)
     z = np.exp(np.minimum(x[..., :9], 5)) * np.exp(1j * x[..., 9:18])
     sound, mel = vqvae.reconstruct(FRAMES, params, vectors, 0)
-    assert sound.shape == (2, 48, 1)
+    assert sound.shape == (2, 24, 1)
     np.testing.assert_allclose(mel, x[..., 18:], rtol=1e-4, atol=1e-5)
     expected = spectral.inverse(z.astype(np.complex64), 4)
     np.testing.assert_allclose(sound[..., 0], expected, rtol=1e-3, atol=1e-5)
