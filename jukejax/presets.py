@@ -144,25 +144,25 @@ def songs_vqvae() -> VQVAEExperiment:
             sample_rate=22_050,
             downs=(1,),
             multipliers=(1,),
-            width=128,
-            depth=5,
+            width=192,
+            depth=4,
             dilation_growth=2,
-            emb_width=32,
+            emb_width=16,
+            groups=4,
             codebook_decay=0.9,
-            restart_threshold=0.2,
-            normalized=True,
+            restart_threshold=0.5,
             unquantized=0.5,
-            frames=FramesConfig(),
+            frames=FramesConfig(hop=128, synthesis=512),
             loss=ReconstructionLoss(
-                l2=0.0, linf=0.0, linf_k=1, multispectral=0.0, mel=1.0, frames=1.0, commit=0.05
+                l2=0.0, linf=0.0, linf_k=1, multispectral=0.0, mel=0.02, frames=1.0, commit=0.25
             ),
         ),
-        samples=22_016,
+        samples=33_024,
         optimizer=OptimizerConfig(
-            learning_rate=1e-3, b2=0.99, warmup_steps=100, decay="cosine", decay_steps=4000
+            learning_rate=1e-3, b2=0.99, warmup_steps=100, decay="cosine", decay_steps=3000
         ),
         train=TrainConfig(
-            steps=4000, batch=16, ema_decay=0.995, log_every=20, evaluate_every=500,
+            steps=3000, batch=16, ema_decay=0.995, log_every=20, evaluate_every=500,
             evaluate_batches=4, checkpoint_every=100, keep=2,
         ),
     )  # fmt: skip
