@@ -70,16 +70,19 @@ def decoder_reach(config: VQVAEConfig, level: int) -> int:
 
 
 def renderer_reach(config: RendererConfig) -> int:
-    """Receptive field of a rendered sample, in codes, on either side of its own code."""
+    """Receptive field of a rendered sample, in codes, on either side of its own.
+
+    A multiple of the codes per encoder output.
+    """
     step = config.hop
-    block = sum(config.dilation_growth ** (i % config.dilation_cycle) for i in range(config.depth))
+    blocks = sum(config.dilation_growth ** (i % config.dilation_cycle) for i in range(config.depth))
     reach = (config.synthesis - step) // 2 + step  # the inverse transform; convolution, kernel 3
     for _ in range(config.stages):
-        reach += step * block  # residual blocks
+        reach += step * blocks  # residual blocks
         step *= 2
         reach += step  # transposed convolution, kernel 4
-    reach += config.code_hop * (block + 1)  # residual blocks; the first convolution, kernel 3
-    return -(-reach // config.code_hop)
+    reach += config.block * (blocks + 1)  # residual blocks; the first convolution, kernel 3
+    return -(-reach // config.block) * config.vqvae.groups
 
 
 class Piece(NamedTuple):
@@ -166,8 +169,9 @@ class Renderer(Decoder):
     def __init__(self, config: RendererConfig, params: Any, book: jax.Array, samples: int) -> None:
         """Args: the renderer, the codes (K, E) of its level, and the samples of a piece."""
         self.name = f"The renderer decodes codes of level {config.level}"
-        self.hop, self.reach = config.code_hop, renderer_reach(config)
-        self.size = max(1, samples // self.hop)
+        groups, block = config.vqvae.groups, config.block
+        self.hop, self.reach = block // groups, renderer_reach(config)
+        self.size = max(1, samples // block) * groups
         self._sound = lambda codes: _render(config, params, book, codes)
 
 

@@ -365,10 +365,10 @@ class RendererExperiment:
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
     def __post_init__(self) -> None:
-        if self.samples % self.model.code_hop:
+        if self.samples % self.model.block:
             raise ConfigError(
-                f"samples {self.samples} is not a multiple of the {self.model.code_hop} samples of "
-                f"a code of level {self.model.level}."
+                f"samples {self.samples} is not a multiple of the {self.model.block} samples of "
+                f"an encoder output of level {self.model.level}."
             )
 
 

@@ -146,8 +146,8 @@ def decoder(config: VQVAEConfig, level: int, samples: int) -> list[Convolution]:
 
 def renderer(config: RendererConfig, samples: int) -> list[Convolution]:
     """The convolutions of a renderer."""
-    c, length = config, samples // config.code_hop
-    found = [Convolution(3, c.vqvae.emb_width, c.width, length)]
+    c, length = config, samples // config.block
+    found = [Convolution(3, c.vqvae.groups * c.vqvae.emb_width, c.width, length)]
     for stage in range(c.stages + 1):
         if stage:
             length *= 2
@@ -258,7 +258,7 @@ def parameters(experiment: Experiment) -> int:
         )
     if isinstance(experiment, RendererExperiment):
         r = experiment.model
-        return sum(x.parameters for x in renderer(r, r.code_hop)) + sum(
+        return sum(x.parameters for x in renderer(r, r.block)) + sum(
             x.parameters + x.n_out for x, _ in discriminators(r, 1)
         )
     c = experiment.model
@@ -296,7 +296,7 @@ def forward_flops(experiment: Experiment) -> dict[str, int]:
         }
     if isinstance(experiment, RendererExperiment):
         r, samples = experiment.model, experiment.samples
-        codes = samples // r.code_hop
+        codes = samples // r.vqvae.hops[r.level]
         return {
             "encoder": mel_flops(r.vqvae, samples) // r.vqvae.levels
             + sum(x.flops for x in encoder(r.vqvae, r.level, samples)),

@@ -180,6 +180,7 @@ def songs_prior() -> PriorExperiment:
             level=0,
             hop=64,
             sample_rate=22_050,
+            groups=4,
             n_ctx=2048,
             width=320,
             depth=12,
@@ -222,11 +223,11 @@ def renderer() -> RendererExperiment:
 
 
 def songs_renderer() -> RendererExperiment:
-    """A renderer of `songs_vqvae`: 3.6M parameters, all layers at the codes' rate.
+    """A renderer of `songs_vqvae`: 3.9M parameters, all layers at 86 Hz.
 
     With narrow discriminators, so that two CPU cores can train it.
     """
-    e = _renderer(songs_vqvae(), width=256, hop=64, synthesis=512, channels=16)
+    e = _renderer(songs_vqvae(), width=256, hop=256, synthesis=1024, channels=16)
     return replace(
         e,
         samples=22_016,

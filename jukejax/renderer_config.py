@@ -29,9 +29,9 @@ class RendererLoss:
 class RendererConfig:
     """From the codes of one level to sound, in place of that level's decoder.
 
-    Residual blocks at the codes' rate, and at each doubling of it up to the rate of the spectra, of
-    which an inverse short-time Fourier transform makes the sound. `discriminators` and `channels`
-    are of the adversaries that it is trained against.
+    Residual blocks at the rate of encoder outputs, and at each doubling of it up to the rate of the
+    spectra, of which an inverse short-time Fourier transform makes the sound. `discriminators` and
+    `channels` are of the adversaries that it is trained against.
     """
 
     vqvae: VQVAEConfig = field(default_factory=VQVAEConfig)  # in training that of --vqvae
@@ -40,7 +40,8 @@ class RendererConfig:
     depth: int = 12  # residual blocks at each rate
     dilation_growth: int = 3
     dilation_cycle: int = 4
-    hop: int = 128  # samples per frame of the inverse transform: those of a code, or a half, ...
+    # samples per frame of the inverse transform: those of an encoder output, or a half, ...
+    hop: int = 128
     synthesis: int = 1024  # samples that a frame of the inverse transform adds to the sound
     discriminators: tuple[int, ...] = (2048, 1024, 512)  # samples of each one's windows
     channels: int = 32  # of the discriminators' layers
@@ -54,11 +55,11 @@ class RendererConfig:
             raise ConfigError(
                 f"level is {self.level}; the levels of the VQ-VAE are 0 to {self.vqvae.levels - 1}."
             )
-        hop = self.code_hop
-        if self.hop not in (hop >> i for i in range(hop.bit_length())):
+        block = self.block
+        if self.hop not in (block >> i for i in range(block.bit_length())):
             raise ConfigError(
-                f"hop is {self.hop}, but a code of level {self.level} has {hop} samples; give "
-                f"{hop}, or {hop} halved once or several times."
+                f"hop is {self.hop}, but an encoder output of level {self.level} has {block} "
+                f"samples; give {block}, or {block} halved once or several times."
             )
         if self.synthesis % (2 * self.hop):
             raise ConfigError(
@@ -81,11 +82,11 @@ class RendererConfig:
         return self.vqvae.sample_rate
 
     @property
-    def code_hop(self) -> int:
-        """Samples per code."""
-        return self.vqvae.hops[self.level]
+    def block(self) -> int:
+        """Samples per encoder output of the level."""
+        return self.vqvae.hops[self.level] * self.vqvae.groups
 
     @property
     def stages(self) -> int:
-        """Stride-2 stages from the codes' rate to that of the spectra."""
-        return (self.code_hop // self.hop).bit_length() - 1
+        """Stride-2 stages from the rate of encoder outputs to that of the spectra."""
+        return (self.block // self.hop).bit_length() - 1

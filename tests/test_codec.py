@@ -307,7 +307,9 @@ def test_encoder_reach(model, of_frames, level, config):
     @jax.jit
     @jax.grad
     def gradient(audio):
-        return network.apply({"params": p}, audio, level, method="encode")[0, middle * config.groups].sum()
+        return network.apply({"params": p}, audio, level, method="encode")[
+            0, middle * config.groups
+        ].sum()
 
     audio = 50 * np.random.default_rng(0).normal(size=(1, 2 * reach + 8 * top, 1))
     if config is CONFIG:
@@ -334,7 +336,10 @@ def test_decoder_reach(model, of_frames, level, config):
     gradient = jax.jit(jax.grad(influence))
     beyond = 0
     for sample in (0, hop - 1):
-        felt = np.flatnonzero(gradient(jnp.ones((1, (2 * reach + 5) * groups, 3)), sample).any(-1)) // groups
+        felt = (
+            np.flatnonzero(gradient(jnp.ones((1, (2 * reach + 5) * groups, 3)), sample).any(-1))
+            // groups
+        )
         beyond = max(beyond, middle - felt[0], felt[-1] - middle)
     assert beyond <= reach
     assert reach - beyond <= HOPS[-1] // hop

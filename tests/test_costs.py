@@ -73,7 +73,7 @@ def gradient(experiment):
 @pytest.mark.parametrize("name", presets.PRESETS)
 def test_parameters_are_those_of_the_model(name):
     experiment = presets.get(name)
-    if name.startswith("demo") and isinstance(experiment, PriorExperiment):
+    if name.startswith(("demo", "songs")) and isinstance(experiment, PriorExperiment):
         labels = replace(experiment.model.labels, artists=7, genres=5)
         experiment = replace(experiment, model=replace(experiment.model, labels=labels))
     tree = nn.unbox(jax.eval_shape(make_task(experiment).init, jax.random.key(0)))

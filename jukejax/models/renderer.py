@@ -3,7 +3,8 @@
 It is trained on a frozen encoder and codebook, so it fits the codes of every prior of that level
 and takes the place of all upsamplers. Its head is that of VQ-VAEs with frames (`vqvae.sound`).
 
-B batch, S samples, T codes, E code width, F frames, K codes of the codebook.
+B batch, S samples, T codes, of `groups` per encoder output, H samples per code, E code width,
+F frames, K codes of the codebook.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ def freeze(config: RendererConfig, params: Any, books: Sequence[Codebook]) -> Fr
 
 
 class Renderer(nn.Module):
-    """Code vectors (B, T, E) -> sound (B, T * code_hop, 1) float32."""
+    """Code vectors (B, T, E) -> sound (B, T * H, 1) float32."""
 
     config: RendererConfig
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         c = self.config
-        x = x.astype(c.dtype)
+        x = x.astype(c.dtype).reshape(x.shape[0], -1, c.vqvae.groups * x.shape[2])
         x = conv(self.param("in", conv_params(3, x.shape[-1], c.width)), x, pad=1)
         for stage in range(c.stages + 1):
             if stage:
@@ -58,12 +59,12 @@ class Renderer(nn.Module):
 
 def init_params(config: RendererConfig, key: jax.Array) -> Any:
     """Parameters in Linen boxes, initialised as a VQ-VAE's."""
-    vectors = jnp.zeros((1, 1, config.vqvae.emb_width))
+    vectors = jnp.zeros((1, config.vqvae.groups, config.vqvae.emb_width))
     return spread(key, Renderer(config).init(key, vectors)["params"])
 
 
 def to_vectors(config: RendererConfig, frozen: Frozen, audio: jax.Array) -> jax.Array:
-    """Audio (B, S, 1) -> the vectors of its codes (B, S / code_hop, E).
+    """Audio (B, S, 1) -> the vectors of its codes (B, S / H, E).
 
     In full float32 on every device, so that the codes are those that songs are encoded to.
     """
@@ -73,12 +74,12 @@ def to_vectors(config: RendererConfig, frozen: Frozen, audio: jax.Array) -> jax.
 
 
 def apply(config: RendererConfig, params: Any, vectors: jax.Array) -> jax.Array:
-    """Code vectors (B, T, E) -> sound (B, T * code_hop, 1) float32, not clipped."""
+    """Code vectors (B, T, E) -> sound (B, T * H, 1) float32, not clipped."""
     out: Any = Renderer(config).apply({"params": params}, vectors)
     sound: jax.Array = out
     return sound
 
 
 def render(config: RendererConfig, params: Any, book: jax.Array, codes: jax.Array) -> jax.Array:
-    """Codes (B, T) of a codebook (K, E) -> sound (B, T * code_hop, 1) float32, not clipped."""
+    """Codes (B, T) of a codebook (K, E) -> sound (B, T * H, 1) float32, not clipped."""
     return apply(config, params, book[codes])
