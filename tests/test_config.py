@@ -126,6 +126,8 @@ def test_priors_of_files_without_layers_are_tuned():
     [
         (lambda: VQVAEConfig(downs=(3, 2)), ["downs", "multipliers", "levels"]),
         (lambda: VQVAEConfig(unquantized=1.0), ["unquantized is 1.0", "[0, 1)"]),
+        (lambda: VQVAEConfig(groups=3), ["groups 3", "8 samples"]),
+        (lambda: PriorConfig(groups=3), ["n_ctx 8192", "groups 3"]),
         (lambda: FramesConfig(hop=0), ["hop is 0"]),
         (lambda: FramesConfig(hop=64, window=32), ["frames.window 32", "frames.hop 64"]),
         (lambda: FramesConfig(hop=32, synthesis=96), ["frames.synthesis is 96", "64"]),
@@ -166,6 +168,9 @@ def test_derived_numbers_of_published_models():
     assert VQVAEConfig().hops == (8, 32, 128)
     frames = VQVAEConfig(downs=(1, 2), multipliers=(1, 1), frames=FramesConfig(hop=32))
     assert frames.hops == (64, 256)
+    grouped = dataclasses.replace(frames, groups=4)
+    assert (grouped.hops, grouped.block) == ((16, 64), 256)
+    assert PriorConfig(groups=4, upper=UpperConfig(ratio=8)).step == 32
     one = presets.prior_1b_lyrics().model
     assert (one.prefix_len, one.seq_len, one.vocabulary) == (384, 6528, 79 + 2048)
     assert (one.attn_width, one.window_samples) == (512, 786_432)

@@ -1,5 +1,6 @@
 """The same batches for any number of shards, from any step; every song by its length; one song."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -15,7 +16,7 @@ from sounds import write_song
 
 from data_pipeline import prepare
 from data_pipeline.code_loader import code_windows
-from data_pipeline.codes import CodesWriter, codes_length
+from data_pipeline.codes import CodesWriter, codes_info, codes_length
 from data_pipeline.plan import Options
 from data_pipeline.records import split_songs
 from data_pipeline.windows import Windows
@@ -52,6 +53,19 @@ def test_reading_can_continue_from_every_step(options):
     whole = example_digests(make(options), 7)
     for step in range(1, 7):
         assert example_digests(make(options, step), 1) == whole[step : step + 1]
+
+
+def test_windows_of_grouped_codes_begin_at_whole_encoder_outputs(dataset, tmp_path):
+    writer = CodesWriter(dataset[0], tmp_path / "codes", (8,), "vqvae-1", codes=2000, groups=4)
+    for shard in writer.pending_shards():
+        codes = [[np.arange(codes_length(s.n_samples, 8, 32)) % 2000] for s in shard.songs]
+        writer.write_shard(shard, list(zip(shard.songs, codes, strict=True)))
+    writer.finish()
+    assert codes_info(tmp_path / "codes").block == 32
+    config = dataclasses.replace(prior(0, 64), hop=8, groups=4)
+    batches = code_batches(tmp_path / "codes", config, None, split="train", batch_size=64, seed=0)
+    starts = next(batches)["codes"][:, 0]  # code = its position, modulo a multiple of 4
+    assert len(set(starts)) > 32 and not (starts % 4).any()
 
 
 def test_an_epoch_visits_songs_by_their_length(dataset):

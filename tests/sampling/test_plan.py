@@ -5,8 +5,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jukejax.config import ConfigError
+from jukejax.config import ConfigError, PriorConfig
+from jukejax.sampling.job import Job
 from jukejax.sampling.plan import Plan, Window, plan_rounds, plan_windows, positions
+from jukejax.sampling.resolve import plan_level
 
 FRACTIONS = st.one_of(st.sampled_from([0.1, 0.125, 0.5, 1.0]), st.floats(1e-6, 1.0))
 
@@ -173,3 +175,11 @@ def test_chains_of_one_song():
     )  # fmt: skip
     with pytest.raises(ConfigError, match="parallel_segments is 0"):
         plan_rounds(80, 16, 0.5, 4, 0, 0)
+
+
+def test_windows_of_grouped_codes_begin_at_whole_encoder_outputs():
+    job = Job(hop_fraction=(0.3, 0.5, 0.5))
+    config = PriorConfig(level=0, hop=8, groups=4, n_ctx=64, blocks=1)
+    windows = plan_level(job, config, 8 * 240).windows
+    assert len(windows) > 3 and all(w.start % 4 == w.given % 4 == 0 for w in windows)
+    assert windows[-1].stop == 240
