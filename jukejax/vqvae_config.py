@@ -68,8 +68,6 @@ class VQVAEConfig:
     codes: int = 2048
     codebook_decay: float = 0.99
     restart_threshold: float = 1.0  # EMA count under which a code restarts
-    # encoder outputs l2-normalised, to a root mean square of 1 (ViT-VQGAN, arXiv 2110.04627)
-    normalized: bool = False
     # share of a microbatch's examples that training decodes without quantising (Mimi, arXiv
     # 2410.00037, section 3.3), so that the decoder's gradient is not confined to the codes' span
     unquantized: float = 0.0

@@ -24,7 +24,7 @@ CONFIG = VQVAEConfig(
 HOPS, TOP = (4, 8), 8
 FRAMES = VQVAEConfig(
     sample_rate=1000, downs=(1, 1), multipliers=(1, 1), width=4, depth=1, emb_width=3, codes=64,
-    normalized=True, groups=2, frames=FramesConfig(hop=2, bands=4, window=12, synthesis=8),
+    groups=2, frames=FramesConfig(hop=2, bands=4, window=12, synthesis=8),
 )  # fmt: skip
 # shorter than a code, a code, beside it, a piece, two and beside it, many: all in one call
 LENGTHS = [1, 7, 8, 9, 40, 41, 79, 80, 81, 333, 0, 200]

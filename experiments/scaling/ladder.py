@@ -77,6 +77,7 @@ class Ladder:
         assert base.model.tracks is not None
         model = replace(
             base.model, level=len(info.hops) - 1, hop=info.hops[-1], codes=info.codes,
+            groups=info.groups,
             sample_rate=int(prepared_songs(self.data).column("sample_rate")[0]),
             width=rung.width, depth=rung.depth, heads=rung.heads,
             init_scale=50.0 * rung.width**-0.5,  # standard deviations of 1 / sqrt(width)
@@ -105,9 +106,9 @@ class Ladder:
         from data_pipeline.codes import codes_info, codes_length
         from data_pipeline.songs import prepared_songs
 
-        hop = codes_info(self.data).hops[-1]
+        info = codes_info(self.data)
         samples = prepared_songs(self.data).of_split("train").column("n_samples")
-        return int(codes_length(samples, hop, hop).sum())
+        return int(codes_length(samples, info.hops[-1], info.block).sum())
 
     # --- what was measured ------------------------------------------------------------------------
 

@@ -185,10 +185,10 @@ def vqvae_settings(config: VQVAEConfig, samples: int) -> dict[str, Any]:
     Raises:
       InteropError: the published format does not support the VQ-VAE.
     """
-    if config.frames or config.normalized or config.groups > 1:
+    if config.frames or config.groups > 1:
         raise InteropError(
-            "OpenAI's format does not support a VQ-VAE with frames, normalized encoder outputs or "
-            "groups. It can be exported with --format stablehlo."
+            "OpenAI's format does not support a VQ-VAE with frames or groups. "
+            "It can be exported with --format stablehlo."
         )
     return {
         **_give(config, _VQVAE),

@@ -84,10 +84,7 @@ class VQVAE(nn.Module):
 
     def encode(self, audio: jax.Array, level: int, inside: jax.Array | None = None) -> jax.Array:
         """Audio (B, S, 1) -> float32 vectors (B, S/hop, E) before quantising; see `Encoder`."""
-        x = self.encoders[level](audio, inside).astype(jnp.float32)
-        if not self.config.normalized:
-            return x
-        return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + 1e-6)
+        return self.encoders[level](audio, inside).astype(jnp.float32)
 
     def decode(self, vectors: jax.Array, level: int) -> jax.Array:
         """Code vectors (B, T, E) -> float32 audio (B, T*hop, 1)."""

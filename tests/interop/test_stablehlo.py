@@ -216,7 +216,7 @@ def test_a_vqvae_encodes_and_decodes_alike(autoencoder, vqvae_calls, level, size
 def test_a_vqvae_of_frames_encodes_and_decodes_alike():
     config = VQVAEConfig(
         downs=(1,), multipliers=(1,), width=4, depth=1, emb_width=3, codes=CODES,
-        normalized=True, groups=2, frames=FramesConfig(hop=4, bands=5, window=32, synthesis=16),
+        groups=2, frames=FramesConfig(hop=4, bands=5, window=32, synthesis=16),
     )  # fmt: skip
     params = oracle.random_params(lambda key: vqvae.init_params(config, key), scale=1.0)
     audio = np.random.default_rng(2).uniform(-1, 1, (2, 256)).astype(np.float32)

@@ -54,7 +54,7 @@ VQVAE = VQVAEExperiment(
 FRAMES = replace(
     VQVAE,
     model=replace(
-        VQVAE.model, downs=(1,), normalized=True, unquantized=0.5, frames=FramesConfig(2, 4, 16, 8),
+        VQVAE.model, downs=(1,), groups=2, unquantized=0.5, frames=FramesConfig(2, 4, 16, 8),
         loss=ReconstructionLoss(l2=0.0, linf=0.0, multispectral=0.0, mel=1.0, frames=1.0),
     ),
 )  # fmt: skip
