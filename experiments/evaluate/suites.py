@@ -26,8 +26,8 @@ COMMON = ("suites", "model", "out", "songs", "codes", "samples", "json")
 class Evaluation:
     """Evaluate a trained model on the held-out songs.
 
-    Suites: reconstruction, likelihood, generation, cascade, alignment, labels, memorisation,
-    features. Beside them: jukejax evaluate compare, jukejax evaluate explorer.
+    Suites: reconstruction, likelihood, generation, singing, cascade, alignment, labels,
+    memorisation, features. Beside them: jukejax evaluate compare, jukejax evaluate explorer.
 
     Example: jukejax evaluate all --model runs/demo/model --songs runs/demo/songs
     --codes runs/demo/codes --out runs/demo/evaluation
@@ -51,6 +51,14 @@ class Evaluation:
     """Their length."""
     embedder: str = "musicnn-mtt"
     """Network whose embeddings the suite generation compares: musicnn-mtt or musicnn-msd."""
+    lines: int = 104
+    """Lines of held-out songs that are sampled for the suite singing."""
+    line_seconds: float = 5.0
+    """Their length."""
+    temperature: float = 0.98
+    """Temperature that they are sampled with."""
+    guidance: float = 0.0
+    """Guidance that they are sampled with, as of `jukejax sample`."""
     json: bool = False
     """Print the results as one JSON object on the last line."""
     batch: int = 8
@@ -75,9 +83,12 @@ def run(asked: Evaluation) -> dict[str, Any]:
         PreparedCodes(asked.codes) if asked.codes else None,
         asked.batch,
         asked.samples,
-        Generate(asked.generate, asked.generate_seconds, asked.embedder),
+        Generate(
+            asked.generate, asked.generate_seconds, asked.embedder, asked.lines,
+            asked.line_seconds, asked.temperature, asked.guidance,
+        ),
         WordAligner,
-    )
+    )  # fmt: skip
     return run_suites(asked.suites, subject)
 
 

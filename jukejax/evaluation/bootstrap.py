@@ -6,7 +6,7 @@ narrow; show the number of songs with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,18 @@ def resampled(totals: NDArray[np.float64], weights: NDArray[np.float64]) -> NDAr
 def interval(by_song: BySong) -> tuple[float, float] | None:
     """95 % interval of the weighted mean over songs; None for fewer than two songs."""
     return _interval(*_arrays(by_song))
+
+
+def median_interval(values: Mapping[str, Sequence[float]]) -> tuple[float, float] | None:
+    """95 % interval of the median of all values, by song; None for fewer than two songs."""
+    groups = [np.array(group) for group in values.values() if len(group)]
+    if len(groups) < 2:
+        return None
+    rng = np.random.default_rng(0)
+    draws = rng.integers(0, len(groups), (ROUNDS, len(groups)))
+    medians = [np.median(np.concatenate([groups[i] for i in drawn])) for drawn in draws]
+    low, high = np.percentile(medians, PERCENT)
+    return float(low), float(high)
 
 
 def difference(first: BySong, second: BySong) -> tuple[float, tuple[float, float] | None]:

@@ -188,6 +188,7 @@ def of_level(subject: Subject, level: int, counted: Counted) -> dict[str, Any]:
             for name, sums in models.items()
             if name != "prior"
         },
+        "of_5gram": of_5gram(models),
         "counted_tokens": int(counted.counts[level].tokens.sum()),
         "ngram_tokens": sum(map(len, counted.sequences[level])),
         "tokens": tokens,
@@ -206,6 +207,28 @@ def of_level(subject: Subject, level: int, counted: Counted) -> dict[str, Any]:
             row for split in SPLITS for row in worth(subject, config, scorer, upper, split)
         ],
     }
+
+
+def of_5gram(models: dict[str, Any]) -> dict[str, Any] | None:
+    """The prior's bits over the 5-gram's of the same tokens, with interval; None without one.
+
+    Args:
+      models: "models" of `scoring.sums`.
+    """
+    if "kn5" not in models:
+        return None
+    sums = {song: bits for song, (bits, _) in models["kn5"]["songs"].items()}
+    ratios = {s: (bits / sums[s], sums[s]) for s, (bits, _) in models["prior"]["songs"].items()}
+    total = sum(bits for bits, _ in models["prior"]["songs"].values())
+    return {"ratio": total / sum(sums.values()), "interval": bootstrap.interval(ratios)}
+
+
+def _fewer(of: dict[str, Any] | None) -> str:
+    """How many bits fewer than the 5-gram's, of `of_5gram`."""
+    if of is None:
+        return "–"
+    ends = of["interval"] and sorted(100 * (1 - x) for x in of["interval"])
+    return f"{100 * (1 - of['ratio']):.1f} % {spread(ends, 1)}"
 
 
 def _grouped(
@@ -256,6 +279,7 @@ def tables(result: Result) -> list[Table]:
         "prior": "{bits_per_token:.3f}",
         "95 %": lambda row: spread(row["interval"]),
         **{label: f"{{{name}_bits_per_token:.3f}}" for name, label in shown.items()},
+        "fewer than 5-gram": lambda row: _fewer(row["of_5gram"]),
         "uniform": "{uniform_bits_per_token:.3f}",
         "bits/s": "{bits_per_second:.0f}",
         "tokens": "{tokens}",
@@ -328,5 +352,5 @@ SUITE = Suite(
     scores=scores,
     needs=("vqvae", "codes", "priors", "labels"),
     alike=("vqvae",),
-    definition=4,
+    definition=5,
 )

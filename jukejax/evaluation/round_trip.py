@@ -52,9 +52,14 @@ def excerpt(song: Song) -> Excerpt:
     if not song.words:
         start = max(0, (song.n_samples - most) // 2)
         return Excerpt(song, start, min(song.n_samples, start + most), None)
-    start = max(0, round((song.words[0][1] - 0.5) * rate))
+    return cut(song, max(0, round((song.words[0][1] - 0.5) * rate)), most)
+
+
+def cut(song: Song, start: int, most: int, first: int = 0) -> Excerpt:
+    """At most `most` samples from `start` on, to the last complete word, with words `first` ..."""
+    rate = song.sample_rate
     end = min(song.n_samples, start + most) / rate
-    inside = [word for word in song.words if word[2] <= end]
+    inside = [word for word in song.words[first:] if word[2] <= end]
     stop = min(song.n_samples, round((inside[-1][2] + 0.1) * rate)) if inside else round(end * rate)
     text = words.Sung([word for word, *_ in inside], [at - start / rate for _, at, _ in inside])
     return Excerpt(song, start, stop, text if words.plain_words(" ".join(text.printed)) else None)
@@ -116,7 +121,7 @@ def _missing(measure: str) -> str:
     return ""
 
 
-def _lacking(subject: Subject, parts: Sequence[Excerpt]) -> dict[str, str]:
+def lacking(subject: Subject, parts: Sequence[Excerpt]) -> dict[str, str]:
     """By measure, why it is not possible, "" where it is; words only where some are sung."""
     sung = any(part.text for part in parts)
     reasons = {name: _missing(name) for name in _NEEDS if sung or name != "words"}
@@ -132,7 +137,7 @@ def measures(subject: Subject) -> list[str]:
     """The measures that are possible, of `_NEEDS`; none without an aligner, as in training."""
     if subject.aligner is None:
         return []
-    reasons = _lacking(subject, chosen(subject.songs.split("test")))
+    reasons = lacking(subject, chosen(subject.songs.split("test")))
     return [name for name, reason in reasons.items() if not reason]
 
 
@@ -145,7 +150,7 @@ def measure(subject: Subject, songs: Sequence[Song]) -> Result | None:
     if subject.aligner is None:
         return None
     parts = chosen(songs)
-    reasons = _lacking(subject, parts)
+    reasons = lacking(subject, parts)
     names = [name for name, reason in reasons.items() if not reason]
     for name, reason in reasons.items():
         if reason:
@@ -160,7 +165,7 @@ def measure(subject: Subject, songs: Sequence[Song]) -> Result | None:
         "words": _transposed(rows.get("words", {})),
         "notes": _transposed(_note_scores(rows.get("notes", {}), ORIGINAL)),
         "score_notes": _transposed(_note_scores(rows.get("notes", {}), SCORE)),
-        "fad": _distances(rows.get("fad", {})),
+        "fad": distances(rows.get("fad", {})),
     }
 
 
@@ -222,8 +227,12 @@ def _note_scores(notes: Mapping[str, Mapping[str, Any]], truth: str) -> dict[str
     return scores
 
 
-def _distances(vectors: Mapping[str, Mapping[str, Any]]) -> Result:
-    """FAD of each level from the originals, and the number of windows; {} of fewer than two."""
+def distances(vectors: Mapping[str, Mapping[str, Any]]) -> Result:
+    """FAD of each version from the originals, and the number of windows; {} of fewer than two.
+
+    Args:
+      vectors: {song: {version: (windows, D)}}, "original" among the versions.
+    """
     full = {song: row for song, row in vectors.items() if row[ORIGINAL]}
     by_version = {v: np.concatenate([*rows.values()]) for v, rows in _transposed(full).items()}
     if len(by_version.get(ORIGINAL, ())) < 2:
@@ -248,15 +257,15 @@ def _equally(values: Mapping[str, float]) -> bootstrap.BySong:
     return {song: (value, 1.0) for song, value in values.items()}
 
 
-def _mean(by_song: bootstrap.BySong) -> float:
+def mean(by_song: bootstrap.BySong) -> float:
     return sum(x * weight for x, weight in by_song.values()) / sum(w for _, w in by_song.values())
 
 
-def _shown(by_song: bootstrap.BySong) -> str:
+def with_interval(by_song: bootstrap.BySong) -> str:
     """The weighted mean over songs and its interval; a dash for no songs."""
     if not by_song:
         return "–"
-    return f"{_mean(by_song):.2f} {spread(bootstrap.interval(by_song), 2)}"
+    return f"{mean(by_song):.2f} {spread(bootstrap.interval(by_song), 2)}"
 
 
 def tables(result: Result | None) -> list[Table]:
@@ -292,9 +301,9 @@ def _words(versions: Result) -> Table:
         placed = {s: x["adherence"] for s, x in rows.items() if x["adherence"] is not None}
         return [
             name,
-            _shown(_rate(rows, "word_errors", "words")),
-            _shown(_rate(rows, "phone_errors", "phones")),
-            _shown(_equally(placed)),
+            with_interval(_rate(rows, "word_errors", "words")),
+            with_interval(_rate(rows, "phone_errors", "phones")),
+            with_interval(_equally(placed)),
             f"{sum(x['fits'] for x in of_fits)} of {len(rows if name == ORIGINAL else fits)}",
             f"{np.median(gaps):.3f}" if gaps else "–",
         ]
@@ -311,7 +320,10 @@ def _notes(versions: Result, of_score: Result) -> Table:
         "have one, with 95 % interval over songs, higher is better."
     )
     kinds = (versions, of_score)
-    rows = [(name, *(_shown(_equally(kind.get(name, {}))) for kind in kinds)) for name in versions]
+    rows = [
+        (name, *(with_interval(_equally(kind.get(name, {}))) for kind in kinds))
+        for name in versions
+    ]
     return Table(title, ("", "of the original", "of the score"), rows)
 
 
@@ -321,13 +333,16 @@ def _fad(versions: Result) -> Table:
         "(musicnn MTT) from those of the originals, with 95 % interval over songs: lower is "
         "better. Compare it at the same number of windows only."
     )
-    rows = [
-        (name, f"{row['value']:.1f} {spread(_interval(row), 1)}") for name, row in versions.items()
-    ]
+    rows = [(name, fad_text(row)) for name, row in versions.items()]
     return Table(title, ("", "FAD"), rows)
 
 
-def _interval(estimate: Result) -> tuple[float, float] | None:
+def fad_text(estimate: Result) -> str:
+    """A `frechet.Estimate` and its interval."""
+    return f"{estimate['value']:.1f} {spread(fad_interval(estimate), 1)}"
+
+
+def fad_interval(estimate: Result) -> tuple[float, float] | None:
     """The ends of a `frechet.Estimate`; None of a single song."""
     return None if estimate["low"] is None else (estimate["low"], estimate["high"])
 
@@ -344,12 +359,12 @@ def scores(result: Result | None) -> list[Score]:
                 ("PER", "phone_errors", "phones"),
             ):
                 by_song = _rate(rows, errors, of)
-                out.append(Score(f"{name}: {kind}", _mean(by_song), "lower", by_song))
+                out.append(Score(f"{name}: {kind}", mean(by_song), "lower", by_song))
     for name, rows in result["notes"].items():
         if name.startswith("level"):
             by_song = _equally(rows)
-            out.append(Score(f"{name}: note F1", _mean(by_song), "higher", by_song))
+            out.append(Score(f"{name}: note F1", mean(by_song), "higher", by_song))
     for name, row in result["fad"].items():
         if name.startswith("level"):
-            out.append(Score(f"{name}: FAD", row["value"], "lower", interval=_interval(row)))
+            out.append(Score(f"{name}: FAD", row["value"], "lower", interval=fad_interval(row)))
     return out

@@ -132,7 +132,7 @@ def make(subject: Subject) -> Path:
     names = subject.label_names(config)
     most = config.labels.max_genres if config.labels else 0
     items = tuple(
-        Item(*_known(song, names, most), song.lyrics) if names else Item(lyrics=song.lyrics)
+        Item(*known_labels(song, names, most), song.lyrics) if names else Item(lyrics=song.lyrics)
         for song in _spread_over_labels(songs, subject.generate.count)
     )
     median = float(np.median([song.n_samples / song.sample_rate for song in songs]))
@@ -163,7 +163,7 @@ def _spread_over_labels(songs: Iterable[Song], count: int) -> Iterator[Song]:
         yield group[i // len(groups) % len(group)]
 
 
-def _known(song: Song, names: Vocabulary, most: int) -> tuple[str, tuple[str, ...]]:
+def known_labels(song: Song, names: Vocabulary, most: int) -> tuple[str, tuple[str, ...]]:
     """Artist and genres of a song, without those that the label names lack."""
     genres = tuple(g for g in song.genres if names.ids(GENRE, (g,), 32).all())
     return song.artist if names.ids(ARTIST, song.artist) else "", genres[:most]

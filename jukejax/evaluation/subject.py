@@ -33,11 +33,19 @@ class Lacking(CheckpointError):
 
 @dataclass(frozen=True)
 class Generate:
-    """What is sampled where no samples are given, and what the suite `generation` embeds with."""
+    """What is sampled where no samples are given, and what the suite `generation` embeds with.
+
+    Attributes:
+      lines, line_seconds, temperature, guidance: of the suite `singing`.
+    """
 
     count: int = 16
     seconds: float = 12.0
     embedder: str = "musicnn-mtt"
+    lines: int = 104
+    line_seconds: float = 5.0
+    temperature: float = 0.98
+    guidance: float = 0.0
 
 
 class Subject:

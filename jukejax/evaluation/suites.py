@@ -21,6 +21,7 @@ from jukejax.evaluation import (
     memorisation,
     reconstruction,
     results,
+    singing,
 )
 from jukejax.evaluation.pages.report_page import Section, facts, write_report
 from jukejax.evaluation.subject import Lacking, Subject, Suite
@@ -32,6 +33,7 @@ SUITES: dict[str, Suite] = {
     "reconstruction": reconstruction.SUITE,
     "likelihood": likelihood.SUITE,
     "generation": generation.SUITE,
+    "singing": singing.SUITE,
     "cascade": cascade.SUITE,
     "alignment": alignment.SUITE,
     "labels": labels.SUITE,

@@ -36,6 +36,13 @@ class Placed(NamedTuple):
     fits: bool  # whether that is enough: the rule of `jukejax align`
 
 
+class Fit(NamedTuple):
+    """How well a text fits a sound, to be compared with other texts of the same sound."""
+
+    score: float  # mean log likelihood a frame
+    starts: Sequence[float | None]  # of its words in seconds; None without pronunciation
+
+
 class Aligner(Protocol):
     """Forced alignment, and the pronunciations that it uses; the caller hands one in."""
 
@@ -45,6 +52,12 @@ class Aligner(Protocol):
 
     def align(self, sound: NDArray[Any], rate: int, words: Sequence[str]) -> Placed | None:
         """Places words in a mono sound (S,); None where no path of the words fits."""
+        ...
+
+    def fits(
+        self, sound: NDArray[Any], rate: int, texts: Sequence[Sequence[str]]
+    ) -> list[Fit | None]:
+        """How well each of several texts fits a mono sound (S,); None for one without a path."""
         ...
 
 

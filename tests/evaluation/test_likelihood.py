@@ -177,3 +177,16 @@ def test_no_sung_song_that_fills_a_window_lends_nothing():
     config = dataclasses.replace(TINY, lyrics=lyrics)
     assert likelihood.lender_windows(subject, config) is None
     assert likelihood.lender_windows(subject, TINY)["song"].tolist() == [0]
+
+
+def test_what_a_prior_saves_against_the_5gram_is_over_all_tokens():
+    models = {
+        "prior": {"songs": {"0": [300.0, 100], "1": [80.0, 20]}},
+        "kn5": {"songs": {"0": [400.0, 100], "1": [100.0, 20]}},
+    }
+    found = likelihood.of_5gram(models)
+    assert found["ratio"] == pytest.approx(380 / 500)
+    assert found["interval"] == pytest.approx((0.75, 0.8))  # one song twice, or the other
+    assert likelihood._fewer(found) == "24.0 % [20.0, 25.0]"
+    del models["kn5"]
+    assert likelihood._fewer(likelihood.of_5gram(models)) == "–"
