@@ -233,8 +233,8 @@ def songs_renderer() -> RendererExperiment:
         samples=22_016,
         optimizer=replace(e.optimizer, decay_steps=20_000),
         train=TrainConfig(
-            steps=20_000, batch=16, ema_decay=0.995, log_every=20, evaluate_every=500,
-            evaluate_batches=4, checkpoint_every=100, keep=2,
+            steps=20_000, batch=8, ema_decay=0.995, log_every=20, evaluate_every=500,
+            evaluate_batches=8, checkpoint_every=100, keep=2,
         ),
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Starts a prior from weights with smaller tables of label names.
+"""Starts a prior from weights with smaller tables of label names, a renderer from it alone.
 
 A name keeps its row. A new row of a table starts as a copy of that of "unknown" (row 0); a table
 that was missing starts as zeros, which add nothing. So the logits for names that the old model knew
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jukejax.label_kinds import KINDS
+from jukejax.training.adversarial import DISCRIMINATORS
 from jukejax.training.checkpoint import Checkpoints
 from jukejax.training.packed import Packed
 
@@ -24,6 +25,8 @@ TABLES = tuple(kind.name for kind in KINDS)
 def restore_grown(checkpoints: Checkpoints | Packed, abstract: dict[str, Any]) -> dict[str, Any]:
     """`Checkpoints.restore`, but stored tables of label names may be smaller or missing.
 
+    Discriminators that are not stored are left out of the result.
+
     Args:
       checkpoints: of the other run.
       abstract: shapes and shardings of the trees to return.
@@ -31,6 +34,9 @@ def restore_grown(checkpoints: Checkpoints | Packed, abstract: dict[str, Any]) -
     Raises:
       CheckpointError: anything else does not fit.
     """
+    if DISCRIMINATORS in abstract["ema"] and DISCRIMINATORS not in checkpoints.ema_shapes():
+        ema = {name: x for name, x in abstract["ema"].items() if name != DISCRIMINATORS}
+        return checkpoints.restore(abstract | {"ema": ema})
     labels = abstract["ema"].get(LABELS)
     if labels is None:
         return checkpoints.restore(abstract)

@@ -20,6 +20,7 @@ Log = Callable[[str], None]
 # fields that change how a model is trained, not what it computes: a new run may change them
 TRAINING_ONLY = (
     "dtype", "remat", "layers", "loss", "codebook_decay", "restart_threshold", "unquantized",
+    "discriminators", "channels",
 )  # fmt: skip
 # fields of the optimizer that a run may change when it continues: its state does not depend on them
 SCHEDULE = ("learning_rate", "warmup_steps", "decay", "decay_start", "decay_steps", "gamma")

@@ -72,10 +72,16 @@ def create_state(
 def adopt_state(
     task: Task, experiment: Experiment, mesh: Mesh, first: Batch, ema: Any, extra: Any
 ) -> TrainState:
-    """A new state from another run's averaged parameters and extra (`Task.adopt`)."""
+    """A new state from another run's averaged parameters and extra (`Task.adopt`).
+
+    Discriminators that `ema` lacks are new.
+    """
     shardings = jax.tree.map(lambda x: x.sharding, abstract_state(task, experiment, mesh))
 
     def adopt(ema: Any, extra: Any, first: Batch) -> TrainState:
+        if missing := shardings.ema.keys() - ema.keys():
+            new = nn.unbox(_init(task, experiment, jax.random.key(experiment.train.seed))["ema"])
+            ema = ema | {name: new[name] for name in missing}
         params = jax.tree.map(jnp.copy, ema)
         step = jnp.zeros((), jnp.int32)
         opt_state = optimizer_of(experiment, params).init(params)

@@ -24,8 +24,8 @@ from jukejax.models.discriminators import Judged
 from jukejax.models.renderer import Frozen
 from jukejax.parallel.mesh import make_mesh
 from jukejax.training import adversarial
-from jukejax.training.checkpoint import load_experiment, open_existing
-from jukejax.training.loop import Run, train
+from jukejax.training.checkpoint import Checkpoints, load_experiment, open_existing
+from jukejax.training.loop import Run, begin, train
 from jukejax.training.optimizer import make_optimizer, optimizer_of
 from jukejax.training.step import abstract_state
 from jukejax.training.tasks import make_task
@@ -252,3 +252,11 @@ def test_without_adversary_nothing_of_it_is_built_or_stored(frozen, tmp_path):
     assert set(state.params) == {"renderer"}
     with open_existing(tmp_path) as checkpoints:
         assert set(checkpoints.ema_shapes()) == {"renderer"}
+    # an adversarial run may start from it, with new discriminators
+    run = Run(EXPERIMENT, mesh, tmp_path / "new", batches, start_from=tmp_path)
+    started, _ = begin(run, Checkpoints(run.workdir))
+    jax.tree.map(np.testing.assert_array_equal, started.params["renderer"], state.ema["renderer"])
+    jax.tree.map(np.testing.assert_array_equal, started.extra, frozen)
+    judges = started.params["discriminators"]
+    jax.tree.map(np.testing.assert_array_equal, judges, started.ema["discriminators"])
+    assert np.std(judges["window_128"]["in_kernel"]) > 0.5
