@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +22,7 @@ from jukejax.tracks import Event
 
 NAME = "songs.jsonl"
 SAMPLE_RATE = 44_100  # Hz, by default
+_CRC = "crc32"
 CODES = "codes.json"  # only codes data sets have it; songs.jsonl audio data sets have too
 
 
@@ -125,8 +127,14 @@ class PreparedSongs(Lines[PreparedSong]):
 
 
 def write_songs(folder: Path, songs: Iterable[PreparedSong]) -> None:
-    """Writes `songs.jsonl` atomically."""
-    files.write_json_lines(folder / NAME, map(dataclasses.asdict, songs))
+    """Writes `songs.jsonl` atomically; each line ends with the CRC-32 of what is before it."""
+    files.write_json_lines(folder / NAME, map(_row, songs))
+
+
+def _row(song: PreparedSong) -> dict[str, Any]:
+    row = dataclasses.asdict(song)
+    text = json.dumps(row, ensure_ascii=False).removesuffix("}")
+    return {**row, _CRC: zlib.crc32(text.encode())}
 
 
 def prepared_songs(folder: str | Path) -> PreparedSongs:
@@ -178,6 +186,9 @@ def _read(path: Path, changed: int) -> PreparedSongs:
 
 def _parse(line: bytes) -> PreparedSong:
     row = json.loads(line)
+    crc = row.pop(_CRC, None)  # earlier versions wrote none, and editors may remove it
+    if crc is not None and crc != zlib.crc32(line.rpartition(f', "{_CRC}"'.encode())[0]):
+        raise ValueError(f"its CRC-32 differs; edited lines must not have the field {_CRC!r}")
     row |= {kind.field: _texts(row[kind.field]) for kind in KINDS if kind.most}
     row["words"] = tuple((_text(text), a + 0, b + 0) for text, a, b in row["words"])
     row["sections"] = tuple((_text(name), a, b) for name, a, b in row.get("sections", ()))

@@ -190,7 +190,25 @@ def test_a_damaged_line_of_prepared_songs_is_a_sentence(tmp_path, field, value):
     write_songs(tmp_path, [song])
     assert list(prepared_songs(tmp_path)) == [song]
     row = json.loads((tmp_path / "songs.jsonl").read_text()) | {field: value}
+    del row["crc32"]
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged/songs.jsonl").write_text(json.dumps(row))
     with pytest.raises(DataError, match=r"line 1 of .*songs\.jsonl is damaged.*; prepare the"):
         prepared_songs(tmp_path / "damaged")
+
+
+def test_any_turned_bit_in_a_line_of_prepared_songs_is_seen(tmp_path):
+    song = PreparedSong(0, "a", "train", 0, 0, 1, 100, "a.wav", artist="Zoë")
+    write_songs(tmp_path, [song])
+    line = (tmp_path / "songs.jsonl").read_bytes()
+    row = json.loads(line)
+    row.pop("crc32")
+    (tmp_path / "songs.jsonl").write_text(json.dumps(row))  # of an earlier version
+    assert list(prepared_songs(tmp_path)) == [song]
+    for place in range(0, line.rindex(b"}"), 3):
+        for bit in range(8):
+            data = bytearray(line)
+            data[place] ^= 1 << bit
+            (tmp_path / "songs.jsonl").write_bytes(data)
+            with pytest.raises(DataError, match=r"line \d of .*songs\.jsonl is damaged"):
+                prepared_songs(tmp_path)
