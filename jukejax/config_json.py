@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import sys
 import types
 import typing
@@ -61,7 +62,7 @@ def from_dict(cls: type[T], data: dict[str, Any], where: str = "config") -> T:
     typed = {k: _typed(hints[k], v, f"{where}.{k}") for k, v in data.items()}
     try:
         return cls(**typed)
-    except ConfigError as error:  # of values that are not possible together
+    except (ConfigError, ArithmeticError) as error:  # of values that are not possible together
         raise ConfigError(f"{where}: {error}") from error
 
 
@@ -79,6 +80,7 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         return tuple(_typed(args[0], v, where) for v in value)
     if hint is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
-    if type(value) is not hint:
-        raise ConfigError(f"{where} is {value!r:.80}, expected {hint.__name__}.")
+    if type(value) is not hint or (hint is float and not math.isfinite(value)):
+        kind = "finite float" if hint is float else hint.__name__
+        raise ConfigError(f"{where} is {value!r:.80}, expected {kind}.")
     return value

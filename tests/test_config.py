@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 from hypothesis import given
@@ -93,6 +94,7 @@ def test_json_round_trip_of_presets(name):
         (("model", "tied_output"), 1, ["config.model.tied_output", "bool"]),
         (("model", "type"), "VQVAEConfig", ["VQVAEConfig", "PriorConfig"]),
         (("label_dropout",), "0.1", ["config.label_dropout", "float"]),
+        (("label_dropout",), math.inf, ["config.label_dropout", "inf", "finite"]),
     ],
 )
 def test_wrong_field_is_named(path, value, words):

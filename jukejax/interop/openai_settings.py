@@ -43,10 +43,13 @@ _UPPER = {
 }  # fmt: skip
 _LARGEST = {
     **dict.fromkeys(("prior_depth", "prime_depth", "depth", "cond_depth"), 512),
-    **dict.fromkeys(("levels", "downs_t", "hvqvae_multipliers"), 8),
+    **dict.fromkeys(("levels", "level", "downs_t", "hvqvae_multipliers"), 8),
     **dict.fromkeys(("n_ctx", "n_tokens", "l_bins", "linf_k", "blocks", "prime_blocks"), 2**20),
+    **dict.fromkeys(("y_bins", "n_vocab"), 2**20),
+    "sample_length": 2**40,
     **dict.fromkeys(("prior_width", "prime_width", "width", "cond_width", "emb_width"), 2**17),
 }
+_SEVERAL = ("downs_t", "hvqvae_multipliers", "y_bins")  # a number each level, or each table
 _ALPHABETS = {80: "v2", 79: "v3"}
 
 
@@ -61,11 +64,14 @@ def _take(where: str, hps: Settings, names: Mapping[str, str]) -> dict[str, Any]
 
 def _check_sizes(where: str, hps: Settings) -> None:
     """Raises InteropError for sizes that no model has, before anything is built from them."""
-    for name, most in _LARGEST.items():
-        value = hps.get(name)
-        for number in value if isinstance(value, (tuple, list)) else (value,):
-            if isinstance(number, (int, float)) and not 0 <= number <= most:
-                raise InteropError(f"{where} says {name} = {number}; at most {most} is supported.")
+    for name in [name for name in _LARGEST if hps.get(name) is not None]:
+        value, most = hps[name], _LARGEST[name]
+        several = name in _SEVERAL and isinstance(value, (tuple, list))
+        for number in value if several else (value,):
+            if not isinstance(number, int) or not 0 <= number <= most:
+                raise InteropError(
+                    f"{where} says {name} = {value!r:.80}; integers up to {most} are supported."
+                )
 
 
 def require(where: str, settings: Settings, **wanted: Any) -> None:
@@ -110,8 +116,12 @@ def prior_config(hps: Settings, vqvae: VQVAEConfig, rows: int, where: str) -> Pr
     if level not in range(vqvae.levels):
         raise InteropError(f"{where} is of level {level}; the VQ-VAE has {vqvae.levels} levels.")
     if hps.get("labels"):
-        genres, artists = hps.get("y_bins") or (0, 0)
-        labels = _take(where, hps, _LABELS) | {"artists": artists, "genres": genres}
+        bins = hps.get("y_bins") or (0, 0)
+        if not isinstance(bins, (tuple, list)) or len(bins) != 2:
+            raise InteropError(
+                f"{where} says y_bins = {bins!r:.80}; numbers of genres and of artists are needed."
+            )
+        labels = _take(where, hps, _LABELS) | {"artists": bins[1], "genres": bins[0]}
         if level < vqvae.levels - 1:  # without timing, so the published upsamplers' spans are None
             labels = {name: value for name, value in labels.items() if value is not None}
         fields["labels"] = labels

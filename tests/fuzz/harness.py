@@ -99,12 +99,13 @@ class Runner:
             return format_.attempt(self.states[name], folder, rng), ""
         except (JukejaxError, OSError) as error:
             text = str(error)
+            first, *table = text.split("\n")
             known = isinstance(error, JukejaxError) or error.strerror  # commands print both
             lost = format_.named and str(folder) not in text
             if (
                 not known
-                or "\n" in text
-                or (len(text) > _LONGEST and isinstance(error, JukejaxError))
+                or not all(line.startswith("  ") for line in table)
+                or (len(first) > _LONGEST and isinstance(error, JukejaxError))
                 or "Traceback" in text
                 or lost
             ):

@@ -100,12 +100,19 @@ _KINDS = (_flip, _overwrite, _extreme, _insert, _delete, _repeat, _zero, _cut, _
 _LIKELY = (0.28, 0.12, 0.12, 0.12, 0.1, 0.08, 0.06, 0.07, 0.05)
 
 
-def edited(value, rng):
-    """JSON text of a value with one to three fields changed, removed, renamed or doubled."""
+def changed(value, rng):
+    """A value with one to three fields changed, removed, renamed or doubled."""
     value = copy.deepcopy(value)
     for _ in range(min(rng.geometric(0.7), 3)):
         value = _edit(value, rng)
-    text = json.dumps(value)  # NaN, Infinity and half a surrogate pair as an escape included
+    return value
+
+
+def edited(value, rng):
+    """JSON text of a value that is `changed`."""
+    text = json.dumps(
+        changed(value, rng)
+    )  # NaN, Infinity and half a surrogate pair as an escape included
     return (text.replace("1e+308", "9" * 5000) if rng.random() < 0.1 else text).encode()
 
 

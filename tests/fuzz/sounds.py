@@ -1,5 +1,8 @@
 """Sound files: what is decoded of a damaged one, and its tags."""
 
+import sys
+from pathlib import Path
+
 import mutagen.flac
 import mutagen.id3
 import mutagen.oggvorbis
@@ -13,6 +16,8 @@ from jukejax.label_kinds import KINDS
 from tests.fuzz.harness import NOTES, Format, require
 from tests.fuzz.mutations import damaged, flipped
 from tests.fuzz.texts import check_lyrics
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data_pipeline"))
 
 RATE, SECONDS = 48_000, 0.6
 WRITTEN = {
@@ -49,6 +54,13 @@ def make_sounds(suffix):
         return made
 
     return make
+
+
+def make_m4a(folder):
+    import ffmpeg_files
+
+    path = ffmpeg_files.write(folder / "0.m4a", tone(), RATE)
+    return [(path.read_bytes(), whole(path))]
 
 
 def sound(suffix):
@@ -135,5 +147,6 @@ def tags(made, folder, rng):
 FORMATS = [
     *(Format(suffix, share, make_sounds(suffix), sound(suffix))
       for suffix, share in (("wav", 700), ("flac", 500), ("mp3", 500), ("ogg", 500))),
+    Format("m4a", 300, make_m4a, sound("m4a")),
     Format("tags", 500, make_tagged, tags),
 ]  # fmt: skip

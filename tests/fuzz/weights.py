@@ -1,5 +1,6 @@
 """Weights: checkpoints, PyTorch's and safetensors' files, pickles, HuggingFace's settings."""
 
+import dataclasses
 import io
 import json
 import os
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 
 from jukejax.config import MeshConfig, VQVAEExperiment
-from jukejax.interop import huggingface_settings, pickles
+from jukejax.interop import huggingface_settings, importing, pickles
 from jukejax.interop import safetensors_files as safetensors
 from jukejax.interop import torch_files as torch
 from jukejax.interop.pickles import Storage, TensorRecord
@@ -22,7 +23,7 @@ from jukejax.parallel.mesh import make_mesh
 from jukejax.text.labels import Vocabulary
 from jukejax.training.checkpoint import load_experiment
 from tests.fuzz.harness import Format, require
-from tests.fuzz.mutations import any_json, damaged, flipped
+from tests.fuzz.mutations import any_json, changed, damaged, flipped
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "interop")]
 
@@ -212,6 +213,38 @@ def plain(value, depth=0):
     require(depth >= 50 or isinstance(value, kinds), "an object of a pickle", type(value))
 
 
+def make_release(folder):
+    import openai_files
+    import small_model
+
+    priors = {2: small_model.PRIORS[0], 1: small_model.PRIORS[1]}
+    paths = openai_files.write_release(folder, small_model.VQVAE, priors)
+    files = [torch.read(path) for path in paths.values()]
+    vqvae = importing.open_vqvae(files[0]).experiment
+    found = [importing.open_prior(file, vqvae).experiment for file in files[1:]]
+    return list(zip(files, [vqvae, *found], strict=True))
+
+
+def openai_settings(state, folder, rng):
+    """A model whose settings are edited, so that its file's checksums are right."""
+    number = rng.integers(len(state))
+    (file, truth), vqvae = state[number], state[0][1]
+    settings = torch._settings({"hps": _tuples(changed(_lists(file.hps), rng))}) or {}
+    file = dataclasses.replace(file, path=folder / "model.pth.tar", hps=settings)
+    found = importing.open_prior(file, vqvae) if number else importing.open_vqvae(file)
+    return "unchanged" if found.experiment == truth else "other"
+
+
+def _lists(value):
+    return json.loads(json.dumps(value))
+
+
+def _tuples(value):
+    if isinstance(value, dict):
+        return {name: _tuples(x) for name, x in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
 def make_settings(_folder):
     import small_model
 
@@ -236,5 +269,6 @@ FORMATS = [
     Format("PyTorch legacy", 500, lambda _: None, torch_legacy),
     Format("safetensors", 400, make_safetensors, safetensors_file),
     Format("pickle", 600, lambda _: None, pickle_program),
+    Format("OpenAI settings", 400, make_release, openai_settings),
     Format("HuggingFace config", 400, make_settings, huggingface_config),
 ]

@@ -141,7 +141,12 @@ def test_a_vqvae_that_is_not_published_is_refused(change):
         ({"level": 3}, "of level 3"),
         ({"prior_depth": 10**9}, "prior_depth = 1000000000"),
         ({"n_ctx": 2**40}, "n_ctx"),
-        ({"prior_width": "wide"}, "expected int"),
+        ({"prior_width": "wide"}, "prior_width = 'wide'; integers"),
+        ({"y_bins": (1, 2, 3)}, "numbers of genres and of artists"),
+        ({"y_bins": 7}, "numbers of genres and of artists"),
+        ({"n_vocab": [80]}, "n_vocab"),
+        ({"init_scale": float("nan")}, "expected finite float"),
+        ({"m_attn": 1e308, "prime_m_attn": 1e308}, "infinity"),
         ({"attn_order": 5}, "attn_order 5"),
         ({"heads": 7}, "heads 7"),
     ],
@@ -159,6 +164,8 @@ def test_settings_that_are_missing_are_named():
         openai_settings.vqvae_experiment(hps, "f")
     with pytest.raises(InteropError, match="vqvae_reverse_decoder_dilation = False"):
         openai_settings.vqvae_experiment(hps | {"vqvae_reverse_decoder_dilation": False}, "f")
+    with pytest.raises(InteropError, match=r"levels = \(3,\); integers"):
+        openai_settings.vqvae_experiment(hps | {"levels": (3,)}, "f")
 
 
 def test_every_tensor_that_differs_is_named():
