@@ -57,11 +57,10 @@ def choose(subject: Subject, config: PriorConfig) -> Lines:
     asked, tracks = subject.generate, config.tracks
     if tracks is None:
         raise Lacking("The prior reads no tracks, so it cannot be given words and a tune to sing.")
-    hop = subject.vqvae.config.hops[-1]
-    samples = max(1, round(asked.line_seconds * config.sample_rate / hop)) * hop
+    samples = line_samples(subject)
     names = {track.name for track in tracks.tracks}
     songs = [x for x in held_out_songs(subject) if x.words and names <= x.tracks.keys()]
-    pool = [line for song in songs for line in of_song(song, samples, hop)]
+    pool = [line for song in songs for line in of_song(song, samples, subject.vqvae.config.block)]
     if len({line.song.id for line in pool}) < 2:
         raise Lacking(
             f"No two held-out songs have word times, the tracks {', '.join(sorted(names))} and "
@@ -70,14 +69,14 @@ def choose(subject: Subject, config: PriorConfig) -> Lines:
     return Lines(evenly(pool, asked.lines), pool)
 
 
-def of_song(song: Song, samples: int, hop: int) -> Iterator[Excerpt]:
-    """Consecutive lines of a song, of at most S samples each, that begin at multiples of `hop`.
+def of_song(song: Song, samples: int, block: int) -> Iterator[Excerpt]:
+    """Consecutive lines of a song, of at most S samples each, that begin at whole blocks.
 
     All S samples of a line are in the song.
     """
     first = 0  # word
     while first < len(song.words):
-        start = max(0, round((song.words[first][1] - AHEAD) * song.sample_rate)) // hop * hop
+        start = max(0, round((song.words[first][1] - AHEAD) * song.sample_rate)) // block * block
         if start + samples > song.n_samples:
             return
         line = cut(song, start, samples, first)
@@ -151,7 +150,7 @@ def sample(subject: Subject, config: PriorConfig, chosen: Sequence[Excerpt]) -> 
         if names and labels:
             artist, genres = known_labels(line.song, names, labels.max_genres)
         items.append(Item(artist, genres, tracks=song_tracks(tracks)))
-    seconds = _samples(subject) / config.sample_rate
+    seconds = line_samples(subject) / config.sample_rate
     lengths = [line.song.n_samples / line.rate for line in chosen]
     job = Job(
         model=str(subject.directory.path.resolve()), items=tuple(items), seconds=seconds,
@@ -170,10 +169,10 @@ def sample(subject: Subject, config: PriorConfig, chosen: Sequence[Excerpt]) -> 
         yield soundfile.read(path, dtype="float32")[0]
 
 
-def _samples(subject: Subject) -> int:
-    """Samples of a line: whole codes of the top level."""
+def line_samples(subject: Subject) -> int:
+    """S of a line: whole blocks."""
     config, seconds = subject.vqvae.config, subject.generate.line_seconds
-    return max(1, round(seconds * config.sample_rate / config.hops[-1])) * config.hops[-1]
+    return max(1, round(seconds * config.sample_rate / config.block)) * config.block
 
 
 class Beside:
@@ -182,7 +181,7 @@ class Beside:
     def __init__(self, subject: Subject, level: int) -> None:
         """Args: level: of the codes that are decoded."""
         self.subject, self.level = subject, level
-        self.samples = _samples(subject)
+        self.samples = line_samples(subject)
         seconds = self.samples / subject.vqvae.config.sample_rate
         directory, renderer = subject.directory, None
         if renders(subject, level):
@@ -197,11 +196,12 @@ class Beside:
         codes = self.subject.codes.read(line.song)[self.level].astype(np.int32)
         begin, end = line.start // self.decoder.hop, stop // self.decoder.hop
         rng = np.random.default_rng(line.start)
+        outputs = codes[begin:end].reshape(-1, self.subject.vqvae.config.groups)
+        drawn = rng.choice(len(self.unigram), end - begin, p=self.unigram)
         baselines = (
             decoded(self.decoder, codes, begin, end),
-            decoded(self.decoder, rng.permutation(codes[begin:end]), 0, end - begin),
-            decoded(self.decoder, rng.choice(len(self.unigram), end - begin, p=self.unigram),
-                    0, end - begin),
+            decoded(self.decoder, rng.permutation(outputs).reshape(-1), 0, end - begin),
+            decoded(self.decoder, drawn, 0, end - begin),
         )  # fmt: skip
         original = self.subject.songs.audio(line.song, line.start, stop)
         return {ORIGINAL: original} | dict(zip(BASELINES, baselines, strict=True))
