@@ -237,6 +237,9 @@ class Encoder:
         A song is padded with silence to whole blocks. Which pieces share a batch depends only on
         the songs' lengths, so the same songs give the same codes, bit for bit, on the same devices.
         `progress` is called after each batch with the number of samples encoded.
+
+        Raises:
+          CheckpointError: encoder outputs or their distances to the codes overflow.
         """
         block = self.config.block
         lengths = [-(-sound.n_samples // block) * block for sound in sounds]
@@ -253,9 +256,15 @@ class Encoder:
         def read(batch: list[tuple[int, int]]) -> dict[str, npt.NDArray[Any]]:
             return self._read([(sounds[song], start) for song, start in batch])
 
-        def keep(batch: list[tuple[int, int]], levels: list[jax.Array]) -> None:
+        def keep(batch: list[tuple[int, int]], levels: list[tuple[jax.Array, jax.Array]]) -> None:
             for level, hop in enumerate(self.config.hops):
-                found = np.asarray(levels[level])  # (B, N / hop)
+                found, finite = map(np.asarray, levels[level])
+                if not finite[: len(batch)].all():
+                    raise CheckpointError(
+                        f"The VQ-VAE's encoder of level {level} overflows, and what overflows is "
+                        "encoded as code 0: its weights are damaged or its training diverged. "
+                        "Train or import it again, or use an earlier checkpoint."
+                    )
                 for row, (song, start) in enumerate(batch):
                     target = out[song][level][start // hop : (start + self.piece) // hop]
                     target[:] = found[row, : len(target)]
@@ -283,8 +292,15 @@ class Encoder:
             end[row] = min(self.window, -(-sound.n_samples // block) * block - first)
         return {"audio": audio, "begin": begin, "end": end}
 
-    def _program(self, weights: Any, batch: dict[str, jax.Array]) -> list[jax.Array]:
-        """Windows (B, S, 1) with the song's begin and end in them (B,) -> codes (B, N/hop)."""
+    def _program(
+        self, weights: Any, batch: dict[str, jax.Array]
+    ) -> list[tuple[jax.Array, jax.Array]]:
+        """Codes (B, N / hop) of each level, and whether all their distances are finite (B,).
+
+        Args:
+          weights: parameters, and the codes of each level.
+          batch: windows (B, S, 1), and the song's begin and end in them (B,).
+        """
         params, books = weights
         place = jnp.arange(self.window)[None, :, None]
         inside = (place >= batch["begin"][:, None, None]) & (place < batch["end"][:, None, None])
@@ -298,16 +314,17 @@ class Encoder:
                     self.config, params, batch["audio"][:, cut], level, inside[:, cut]
                 )
                 x = x[:, reach // hop : (reach + self.piece) // hop]  # (B, N / hop, E)
-                codes.append(_nearest(books[level], x).astype(jnp.uint16))
+                index, distance = _nearest(books[level], x)
+                codes.append((index.astype(jnp.uint16), jnp.isfinite(distance).all(1)))
         return codes
 
 
-def _nearest(codes: jax.Array, x: jax.Array) -> jax.Array:
-    """Codes (B, T) of x (B, T, E), without all distances (B, T, K) in memory at once."""
+def _nearest(codes: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`bottleneck.nearest` (B, T) of x (B, T, E), without all distances (B, T, K) in memory."""
 
-    def row(vectors: jax.Array) -> jax.Array:
-        def find(vector: jax.Array) -> jax.Array:
-            return bottleneck.nearest(codes, vector)[0]
+    def row(vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def find(vector: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return bottleneck.nearest(codes, vector)
 
         return jax.lax.map(find, vectors, batch_size=min(_VECTORS, len(vectors)))
 

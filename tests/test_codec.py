@@ -215,6 +215,14 @@ def test_weights_that_are_not_finite_encode_nothing(model):
             encoder((params, (books[0]._replace(codes=codes), *books[1:])))
 
 
+def test_finite_weights_that_overflow_encode_nothing(model, songs):
+    params, books = model
+    huge = [book._replace(codes=book.codes.at[:].set(1e25)) for book in books]  # |c|^2 overflows
+    for large in ((jax.tree.map(lambda x: x * 1e15, params), books), (params, (books[0], huge[1]))):
+        with pytest.raises(CheckpointError, match=r"encoder of level \d overflows"):
+            encoder(large)(sounds_of(songs))
+
+
 @pytest.fixture(scope="module")
 def rendering():
     """Renderers of both levels, one with a stage, and their weights."""
