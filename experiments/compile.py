@@ -31,7 +31,7 @@ os.environ |= {
 import tyro
 
 from experiments import cli
-from jukejax import presets
+from jukejax import locks, presets
 from jukejax.config import ConfigError, PriorExperiment
 from jukejax.sampling.job import Weights
 
@@ -95,9 +95,10 @@ def main(arguments: list[str]) -> None:
     from jukejax.planning.topologies import topology
 
     if command is None:
-        if name == "plans":
-            return table.regenerate(FOLDER, rest, say)
-        return shardings.regenerate(FOLDER)
+        with locks.writing(FOLDER):
+            if name == "plans":
+                return table.regenerate(FOLDER, rest, say)
+            return shardings.regenerate(FOLDER)
     decode = command.what == "decode"
     if command.fit and decode:
         raise ConfigError("--fit searches the batch of a train step; leave out --what decode.")

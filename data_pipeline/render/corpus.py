@@ -34,12 +34,12 @@ import numpy as np
 from data_pipeline.render import scores as singing
 from data_pipeline.render.band import VOICE, Note, Player, accompany, midi_bytes
 from data_pipeline.render.forms import A_CAPPELLA, GENRES, write_score
-from data_pipeline.render.sound import MissingTool, fade, level, reverberate, rms
+from data_pipeline.render.sound import fade, level, reverberate, rms
 from data_pipeline.render.tunes import COMPOSED, held_out, make_tune, number_of_tunes
 from data_pipeline.render.voice import VOICE_RATE, sing_spoken
 from data_pipeline.render.voices import HELD_OUT, VOICES, Voice, spoken_word
 from jukejax import files, locks
-from jukejax.errors import DataError
+from jukejax.errors import DataError, JukejaxError
 
 RATE = 22_050  # Hz
 TAIL_S = 1.5  # reverberation after the last chord
@@ -296,7 +296,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (MissingTool, DataError) as error:
+    except JukejaxError as error:
         sys.exit(f"error: {error}")
     except ModuleNotFoundError as error:
         sys.exit(f"error: {error}: run `pip install 'jukejax[render]'`")

@@ -21,7 +21,6 @@ from data_pipeline.render.band import play
 from data_pipeline.render.sound import (
     MUSIC,
     RATE,
-    MissingTool,
     fade,
     level,
     reverberate,
@@ -30,6 +29,8 @@ from data_pipeline.render.sound import (
     write_ogg,
 )
 from data_pipeline.render.voice import VOICE_RATE, sing
+from jukejax import locks
+from jukejax.errors import JukejaxError
 
 SCORES = MUSIC / "scores"
 ARTISTS = {"rms": "Flite RMS", "slt": "Flite SLT", "awb": "Flite AWB", "kal16": "Flite KAL16"}
@@ -88,23 +89,23 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="ids of the songs to render")
     args = parser.parse_args()
     rows = []
-    args.out.mkdir(parents=True, exist_ok=True)
-    for path in sorted(SCORES.glob("*.json")):
-        score = singing.load_score(path)
-        if args.only and score["id"] not in args.only:
-            continue
-        voice, times = render_voice(score)
-        sound = mix(voice, play(score, len(voice) / RATE))
-        rows.append(manifest_row(score, times))
-        write_ogg(args.out / rows[-1]["audio"], sound, COMPRESSION)
-        print(f"{score['id']}: {len(sound) / RATE:.1f} s, {len(times)} words")
-    update_manifest(args.out / "songs.jsonl", rows)
+    with locks.writing(args.out):
+        for path in sorted(SCORES.glob("*.json")):
+            score = singing.load_score(path)
+            if args.only and score["id"] not in args.only:
+                continue
+            voice, times = render_voice(score)
+            sound = mix(voice, play(score, len(voice) / RATE))
+            rows.append(manifest_row(score, times))
+            write_ogg(args.out / rows[-1]["audio"], sound, COMPRESSION)
+            print(f"{score['id']}: {len(sound) / RATE:.1f} s, {len(times)} words")
+        update_manifest(args.out / "songs.jsonl", rows)
 
 
 if __name__ == "__main__":
     try:
         main()
-    except MissingTool as error:
+    except JukejaxError as error:
         sys.exit(f"error: {error}")
     except ModuleNotFoundError as error:
         sys.exit(f"error: {error}: run `pip install 'jukejax[render]'`")

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from jukejax.errors import JukejaxError
+
 MUSIC = Path(__file__).parents[1] / "demo_music"
 RATE = 44_100  # Hz
 TARGET_RMS = 0.1  # of every track: about -17 LUFS for full mixes
@@ -20,7 +22,7 @@ PEAK = 0.9
 BLOCK = 65_536  # frames a write: libsndfile's Vorbis encoder overflows its stack on huge writes
 
 
-class MissingTool(RuntimeError):
+class MissingTool(JukejaxError):
     """A program, package or file that rendering needs is not installed."""
 
 

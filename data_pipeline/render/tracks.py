@@ -32,6 +32,8 @@ from data_pipeline.render.sound import (
     update_manifest,
     write_ogg,
 )
+from jukejax import locks
+from jukejax.errors import JukejaxError
 
 COMPRESSION = 0.72  # Vorbis, about 100 kb/s
 FADE_S = 0.5  # at a cut; the natural start of a track gets FADE_EDGE_S
@@ -136,20 +138,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for audio/ and songs.jsonl")
     parser.add_argument("--debs", type=Path, help="folder of .deb files, downloaded if absent")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
+    recorded = {track.id for track in load_tracks()}
+    rows = [row for row in read_rows(MUSIC / "songs.jsonl") if row["id"] in recorded]
+    with locks.writing(args.out), tempfile.TemporaryDirectory() as scratch:
         for track in load_tracks():
             deb = load_deb(track.package, args.debs or Path(scratch))
             sound = cut(track, deb_files(deb, track.paths))
             write_ogg(args.out / "audio" / f"{track.id}.ogg", sound, COMPRESSION)
             print(f"{track.id}: {track.seconds:.1f} s", file=sys.stderr)
-    recorded = {track.id for track in load_tracks()}
-    rows = [row for row in read_rows(MUSIC / "songs.jsonl") if row["id"] in recorded]
-    update_manifest(args.out / "songs.jsonl", rows)
+        update_manifest(args.out / "songs.jsonl", rows)
 
 
 if __name__ == "__main__":
     try:
         main()
-    except MissingTool as error:
+    except JukejaxError as error:
         sys.exit(f"error: {error}")

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from experiments import compile as compile_command
 from experiments.compile import FOLDER
-from jukejax import costs
+from jukejax import costs, locks
 from jukejax.config import ConfigError
 from jukejax.planning import aot, plans, table
 from jukejax.planning.table import CHEAP, ENTRIES, Entry, load
@@ -55,6 +56,14 @@ def test_the_table_is_made_of_the_kept_plans():
     assert (FOLDER / "README.md").read_text() == table.markdown(FOLDER)
     assert {p.stem for p in FOLDER.glob("*.json")} <= {entry.name for entry in ENTRIES}
     assert len({entry.name for entry in ENTRIES}) == len(ENTRIES)
+
+
+@pytest.mark.parametrize("what", ["plans", "shardings"])
+def test_two_at_once_are_refused(what, tmp_path, monkeypatch):
+    monkeypatch.setattr(compile_command, "FOLDER", tmp_path)
+    with locks.writing(tmp_path), pytest.raises(SystemExit, match="is being written by process"):
+        compile_command.main([what])
+    assert not list(tmp_path.iterdir())
 
 
 def test_only_changed_programs_are_made_again(tmp_path, monkeypatch):

@@ -15,6 +15,8 @@ from data_pipeline.render import songs as render_songs
 from data_pipeline.render import sound as singing_audio
 from data_pipeline.render import tracks as fetch_tracks
 from data_pipeline.render.scores import Phone, Segment
+from jukejax import locks
+from jukejax.errors import FolderInUse
 
 SCORE = {
     "id": "test",
@@ -174,6 +176,14 @@ def test_every_score_loads_and_names_its_singer():
         assert score["id"] == path.stem and score["singer"] in render_songs.ARTISTS
         assert all(word for word in singing.score_words(score))
         singing_band.accompany(score)
+
+
+@pytest.mark.parametrize("module", [render_songs, fetch_tracks])
+def test_two_at_once_are_refused(module, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["render", "--out", str(tmp_path)])
+    with locks.writing(tmp_path), pytest.raises(FolderInUse, match="is being written by process"):
+        module.main()
+    assert not list(tmp_path.iterdir())
 
 
 def test_deb_files_reads_an_ar_of_tars():
