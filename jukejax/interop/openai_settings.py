@@ -167,6 +167,8 @@ def unpublished(config: PriorConfig) -> list[str]:
     kinds = config.labels.kinds if config.labels else ()
     names = [kind.table for kind in kinds if kind.optional]
     unlike = [f"conditioning on {' and '.join(names)}"] if names else []
+    if config.groups > 1:
+        unlike.append(f"codes in groups of {config.groups}")
     if config.tracks:
         unlike.append(f"the tracks {' and '.join(x.name for x in config.tracks.tracks)}")
     if config.lyrics and config.lyrics.alphabet not in _ALPHABETS.values():

@@ -21,6 +21,7 @@ from jax import export
 
 from jukejax import alphabets, files
 from jukejax.config import MeshConfig, PriorConfig, VQVAEConfig
+from jukejax.errors import InteropError
 from jukejax.interop import exporting, importing, openai, safetensors_files
 from jukejax.interop.tensors import Source
 from jukejax.interop.torch_files import sha256
@@ -197,7 +198,7 @@ def export_model(model: Path, out: Path) -> None:
     """Writes a model directory as artefacts, .safetensors files, label names and manifest.json.
 
     Raises:
-      InteropError: `out` is not empty.
+      InteropError: `out` is not empty, or a prior is not supported.
       CheckpointError, DataError: a prior or its label names do not fit the VQ-VAE.
     """
     importing.check_out(out)
@@ -244,6 +245,11 @@ def _checked_prior(
 ) -> tuple[PriorConfig, Vocabulary | None]:
     """The config and label names of a prior that fits the VQ-VAE; no weights are read."""
     config, note = folder.checked_config(vqvae, level)
+    if config.groups > 1:
+        raise InteropError(
+            f"StableHLO export does not support priors over codes in groups ({config.groups} in "
+            f"{folder.priors[level]}). Export a model directory of the VQ-VAE alone."
+        )
     if not config.labels:
         return config, None
     names = Vocabulary.load(folder.labels(level))

@@ -46,6 +46,9 @@ class Prior(nn.Module):
         s = c.init_scale
         self.token = self.param("token", table(c.vocabulary, c.width, 0.02 * s))
         self.position = self.param("position", table(c.seq_len, c.width, 0.01 * s, "position"))
+        if c.groups > 1:
+            # of the token one encoder output before, which says most about a code of groups
+            self.earlier = self.param("earlier", table(c.vocabulary, c.width, 0.02 * s))
         if c.labels:
             self.labels = Labels(c)
         else:
@@ -104,8 +107,12 @@ class Prior(nn.Module):
         self, batch: Batch, conditions: Conditions, collect: str = ""
     ) -> tuple[jax.Array, Any]:
         """Hidden states (B, L, W), and what the stack returns beside them (`transformer.Stack`)."""
-        x = with_whole(look_up, self.token, self.sequence(batch))
+        groups, tokens = self.config.groups, self.sequence(batch)
+        x = with_whole(look_up, self.token, tokens)
         x = shift_right(x, conditions.start) + conditions.add
+        if groups > 1:
+            earlier = with_whole(look_up, self.earlier, tokens[:, :-groups])
+            x = x + jnp.pad(earlier, ((0, 0), (groups, 0), (0, 0)))
         x, collected = self.stack(x, conditions.encoded, collect)
         return x if conditions.output_add is None else x + conditions.output_add, collected
 

@@ -198,13 +198,17 @@ def step(
 ) -> tuple[jax.Array, Any]:
     """Logits (B, K) of position p of the stack, and the caches including it.
 
-    `stream.tokens` is not read.
+    `stream.tokens` is read only where codes have groups.
 
     Args:
       before: (B,) ids of the previous position, from `last_token`.
     """
     x = jnp.where(p == 0, stream.start[:, 0], params["token"][before])
     x = x + lax.dynamic_index_in_dim(stream.add, p, -2, keepdims=False)
+    if config.groups > 1:
+        at = jnp.maximum(p - config.groups, 0)
+        earlier = params["earlier"][lax.dynamic_index_in_dim(stream.tokens, at, 1, keepdims=False)]
+        x = x + jnp.where(p < config.groups, 0.0, earlier)
     h, caches = decode_step(config, params, stream.caches, x, p)
     if stream.output_add is not None:
         h = h + lax.dynamic_index_in_dim(stream.output_add, p, 1, keepdims=False)

@@ -23,6 +23,7 @@ R, C, P = "row", "column", "previous_row"
 KINDS = {
     # no labels: a learned start token
     "plain": (PriorConfig(**BASE, depth=1, attn_order=0), ["dense"]),
+    "groups": (PriorConfig(**BASE, depth=1, attn_order=0, groups=3), ["dense"]),
     "upsampler": (
         PriorConfig(
             **BASE, depth=3, attn_order=2, labels=LABELS, upper=UpperConfig(width=4, depth=1)
@@ -126,6 +127,8 @@ def expected_stack(kind, p, batch):
         visible = 8  # (4 // 4 + 1) * 4: four characters and the first four codes
     x = np.concatenate([np.repeat(start[None, None], n, 0), p["token"][tokens][:, :-1]], 1)
     x = x + p["position"] + (0 if add is None else add)
+    if kind == "groups":
+        x[:, 3:] += p["earlier"][tokens][:, :-3]
     layers = oracle.unrolled(p["stack"], config.runs)
     assert [pattern for pattern, _ in layers] == KINDS[kind][1]
     return layers, x, visible, encoded, lyric_logits, add

@@ -22,7 +22,7 @@ from jukejax.config import (
     UpperConfig,
 )
 from jukejax.models.prior import Prior, init_params
-from jukejax.sampling.decode import decode_step, music, prefill
+from jukejax.sampling.decode import last_token, music, prefill, step
 from jukejax.sampling.draw import Control, choose
 
 T, ROWS, WIDTH, CODES, E, B = 16, 4, 8, 11, 4, 2
@@ -48,7 +48,7 @@ KINDS = {
         lyrics=LyricsConfig(tokens=E, alphabet="v3", prefix=True),
     ),
     "tracks": PriorConfig(
-        **BASE, depth=3, attn_order=2,
+        **BASE, depth=3, attn_order=2, groups=4,
         tracks=TracksConfig((Track("notes", ("60", "61"), places=2),), parts=2, width=4, depth=1),
     ),
 }  # fmt: skip
@@ -76,15 +76,16 @@ start = jax.jit(prefill, static_argnums=0)
 @functools.partial(jax.jit, static_argnums=0)
 def force(config, params, batch, stream, given):
     """Music's logits (B, T, K) of decoding the batch's own tokens from `given` on; zeros before."""
-    model, variables, n = Prior(config), {"params": params}, config.prefix_len
-    x = params["token"][model.apply(variables, batch, method="sequence")]
-    x = jnp.concatenate([stream.start, x[:, :-1]], 1) + stream.add
+    n = config.prefix_len
+    stream = stream._replace(
+        tokens=Prior(config).apply({"params": params}, batch, method="sequence")
+    )
 
     def body(p, carry):
         caches, out = carry
-        h, caches = decode_step(config, params, caches, x[:, p], p)
-        h = h if stream.output_add is None else h + stream.output_add[:, p]
-        return caches, out.at[:, p - n].set(model.apply(variables, h, method="head"))
+        before = last_token(stream, p)
+        logits, caches = step(config, params, stream._replace(caches=caches), before, p)
+        return caches, out.at[:, p - n].set(logits)
 
     out = jnp.zeros((B, T, config.vocabulary), jnp.float32)
     return lax.fori_loop(given + n, n + T, body, (stream.caches, out))[1]
