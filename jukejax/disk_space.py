@@ -36,10 +36,11 @@ def checked_space(target: PathLike, needed: int = 0) -> Iterator[None]:
 
 
 def _full(path: Path, needed: int) -> DiskFull:
-    wanted = f"{_size(needed)} are needed, " if needed else ""
+    free = _disk(path).free
+    wanted = f"{_size(needed)} are needed, " if needed > free else ""  # else: temporaries are gone
     return DiskFull(
         f"{path} cannot be written: no space is left on its disk ({wanted}"
-        f"{_size(_disk(path).free)} are free). Free some and run the same command again; all that "
+        f"{_size(free)} are free). Free some and run the same command again; all that "
         "was complete before is kept."
     )
 

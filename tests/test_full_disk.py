@@ -97,3 +97,9 @@ def test_a_full_disk_leaves_no_temporary_file_and_no_lock(disk):
 def test_only_a_full_disk_is_called_one(tmp_path, error, full):
     with pytest.raises(DiskFull if full else type(error)), checked_space(tmp_path / "a"):
         raise error
+
+
+def test_the_space_needed_is_not_said_where_more_has_become_free(tmp_path):
+    with pytest.raises(DiskFull) as e, checked_space(tmp_path / "a", 36_000):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert "are needed" not in str(e.value) and "are free" in str(e.value)
