@@ -223,7 +223,7 @@ def renderer() -> RendererExperiment:
 
 
 def songs_renderer() -> RendererExperiment:
-    """A renderer of `songs_vqvae`: 3.9M parameters, all layers at 86 Hz.
+    """A renderer of `songs_vqvae`: 4.0M parameters, all layers at 86 Hz.
 
     With narrow discriminators, so that two CPU cores can train it, and a receptive field (0.4 s on
     either side) shorter than a training chunk.

@@ -1,4 +1,4 @@
-"""How do excerpts rebuilt by the VQ-VAE compare with Opus and MP3 of the same bitrate?
+"""How do excerpts rebuilt by the VQ-VAE and a renderer compare with Opus and MP3 of its bitrate?
 
 Also writes the originals and their reconstructions to OUT/sounds, to listen to. Part of the suite
 `reconstruction`. S samples, mono.
@@ -7,7 +7,7 @@ Also writes the originals and their reconstructions to OUT/sounds, to listen to.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ import numpy as np
 import soundfile
 
 from jukejax import files
-from jukejax.codec import Decoder, Piece
+from jukejax.codec import Piece
 from jukejax.evaluation import codecs, fidelity
 from jukejax.evaluation.data import Song
 from jukejax.evaluation.distances import distances
 from jukejax.evaluation.fidelity import Sound
 from jukejax.evaluation.subject import Lacking, Result, Subject
+from jukejax.sampling import sound as sounds
 
 SONGS, SECONDS = 8, 10.0  # at most, evenly over the test split; of each
 CODECS = ("Opus", "MP3")
@@ -40,20 +41,21 @@ def excerpt(subject: Subject, song: Song) -> tuple[int, Sound]:
     return start, subject.songs.audio(song, start, start + length)
 
 
-def rebuild(subject: Subject, song: Song, start: int, length: int) -> Iterator[Sound]:
-    """The same excerpt decoded from the codes of each level, bottom first."""
-    vqvae = subject.vqvae
+def rebuild(subject: Subject, song: Song, start: int, length: int) -> dict[str, Sound]:
+    """The same excerpt decoded from codes by each of `Subject.systems`."""
+    config, rebuilt = subject.vqvae.config, {}
     codes = subject.codes.read(song)
-    for level, hop in enumerate(vqvae.config.hops):
-        decoder = Decoder(vqvae.config, vqvae.params, vqvae.books, level, length)
-        last = -(-(start + length) // vqvae.config.block) * vqvae.config.block
-        begin, end = start // hop, last // hop
+    for name, (level, renderer) in subject.systems.items():
+        decoder = sounds.decoder(subject.vqvae, level, length / config.sample_rate, renderer)
+        last = -(-(start + length) // config.block) * config.block
+        begin, end = start // decoder.hop, last // decoder.hop
         first = max(0, begin - decoder.reach)
         last = min(len(codes[level]), end + decoder.reach)
         with jax.set_mesh(subject.mesh):
             window = Piece(first, last, begin - first, end - first)
             sound = decoder.decode(codes[level][None], window)[0]
-        yield sound[:length]
+        rebuilt[name] = sound[:length]
+    return rebuilt
 
 
 def figures(sound: Sound, rebuilt: Sound, rate: int) -> dict[str, float]:
@@ -79,13 +81,13 @@ def measure(subject: Subject, songs: Sequence[Song]) -> Result:
     config = subject.vqvae.config
     rate, folder = config.sample_rate, subject.out / "sounds"
     kbps = {
-        f"level {level}": rate / hop * math.log2(config.codes) / 1000
-        for level, hop in enumerate(config.hops)
+        name: rate / config.hops[level] * math.log2(config.codes) / 1000
+        for name, (level, _) in subject.systems.items()
     }
     systems = [
         (name, codec, f"{codec} near {name}" if codec else name)
-        for name in kbps
-        for codec in ("", *CODECS)
+        for name, (_, renderer) in subject.systems.items()
+        for codec in ("", *(() if renderer else CODECS))
     ]
     rows: dict[str, list[dict[str, float]]] = {system: [] for *_, system in systems}
     settings: dict[str, codecs.Setting] = {}
@@ -96,7 +98,7 @@ def measure(subject: Subject, songs: Sequence[Song]) -> Result:
         if len(sound) <= SHORTEST or not sound.any():
             continue
         seconds += len(sound) / rate
-        rebuilt = dict(zip(kbps, rebuild(subject, song, start, len(sound)), strict=True))
+        rebuilt = rebuild(subject, song, start, len(sound))
         for name, codec, system in systems:
             decoded = rebuilt[name]
             if codec:
@@ -105,7 +107,7 @@ def measure(subject: Subject, songs: Sequence[Song]) -> Result:
                 decoded, size = codecs.round_trip(settings[system], sound, rate)
                 bits[system] += 8 * size
             rows[system].append(figures(sound, decoded, rate))
-        items.append(_write(folder, song, start, sound, list(rebuilt.values()), rate))
+        items.append(_write(folder, song, start, sound, rebuilt, rate))
     if not items:
         return {"excerpts": [], "count": 0, "seconds": 0.0}
     value = {"model": str(subject.directory.path), "step": subject.vqvae.step, "items": items}
@@ -120,12 +122,12 @@ def measure(subject: Subject, songs: Sequence[Song]) -> Result:
 
 
 def _write(
-    folder: Path, song: Song, start: int, sound: Sound, rebuilt: list[Sound], rate: int
+    folder: Path, song: Song, start: int, sound: Sound, rebuilt: dict[str, Sound], rate: int
 ) -> dict[str, Any]:
     """Writes the sounds of an excerpt; returns its entry of sounds.json."""
-    sounds = {"original": sound} | {f"level_{i}": y for i, y in enumerate(rebuilt)}
-    paths = {name: f"song_{song.index}/{name}.wav" for name in sounds}
-    for name, samples in sounds.items():
+    made = {"original": sound} | {name.replace(" ", "_"): y for name, y in rebuilt.items()}
+    paths = {name: f"song_{song.index}/{name}.wav" for name in made}
+    for name, samples in made.items():
         with files.atomic_path(folder / paths[name]) as path:
             soundfile.write(path, np.clip(samples, -1.0, 1.0), rate, subtype="PCM_16")
     begin, end = start / rate, (start + len(sound)) / rate
@@ -138,5 +140,5 @@ def _write(
                   for text, a, b in song.words if a < end and b > begin],
         "seconds": end - begin,
         "original": paths["original"],
-        "levels": {str(i): paths[f"level_{i}"] for i in range(len(rebuilt))},
+        "levels": {name[6:]: path for name, path in paths.items() if name.startswith("level_")},
     }  # fmt: skip

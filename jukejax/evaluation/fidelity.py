@@ -22,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jukejax import codec
 from jukejax.errors import CheckpointError
-from jukejax.model_dir import LoadedVQVAE
+from jukejax.model_dir import LoadedRenderer, LoadedVQVAE
 from jukejax.models import spectral
+from jukejax.sampling import sound
 
 Sound = NDArray[np.float32]
 Decoder = Callable[[NDArray[Any]], Iterator[Sound]]
@@ -50,15 +50,23 @@ class Song:
 
 
 def decode_pieces(
-    model: LoadedVQVAE, level: int, codes: NDArray[Any], samples: int = 262_144
+    model: LoadedVQVAE,
+    level: int,
+    codes: NDArray[Any],
+    samples: int = 262_144,
+    renderer: LoadedRenderer | None = None,
 ) -> Iterator[Sound]:
     """A whole song's sound from its codes (T,) of a level, in consecutive pieces (n,) float32.
 
     Args:
       samples: of a piece; more where a sample depends on more codes.
+      renderer: makes the sound, where it is of the level.
     """
-    context = 2 * codec.decoder_reach(model.config, level) * model.config.hops[level]
-    decoder = codec.Decoder(model.config, model.params, model.books, level, max(context, samples))
+    rate = model.config.sample_rate
+    decoder = sound.decoder(model, level, samples / rate, renderer)
+    context = 2 * decoder.reach * decoder.hop
+    if context > samples:
+        decoder = sound.decoder(model, level, context / rate, renderer)
     return (piece[0] for piece in decoder(codes[None]))
 
 

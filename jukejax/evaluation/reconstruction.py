@@ -2,7 +2,7 @@
 
 Spectral convergence and SI-SDR of whole songs (`fidelity`), codebook use, excerpts compared
 with Opus and MP3 (`excerpts`), and the words, notes and kind of sound that survive (`round_trip`),
-each by level.
+each by level; of excerpts also by the model's renderer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,14 @@ from tqdm import tqdm
 from jukejax.evaluation import excerpts, fidelity, round_trip
 from jukejax.evaluation.pages import plots
 from jukejax.evaluation.results import Columns, Figure, Score, Table
-from jukejax.evaluation.subject import Lacking, Result, Subject, Suite, held_out_songs
+from jukejax.evaluation.subject import (
+    Lacking,
+    Result,
+    Subject,
+    Suite,
+    checkpoint_mark,
+    held_out_songs,
+)
 
 
 def measure(subject: Subject) -> Result:
@@ -127,6 +134,13 @@ def scores(result: Result) -> list[Score]:
     return by_level + round_trip.scores(result["round_trip"])
 
 
+def _source(subject: Subject) -> Result:
+    """What the result depends on beside the VQ-VAE, songs and codes."""
+    renderer = subject.directory.renderer
+    mark = {"renderer": checkpoint_mark(renderer)} if renderer else {}
+    return {"round_trip": round_trip.measures(subject), **mark}
+
+
 SUITE = Suite(
     title="Reconstruction",
     about=(
@@ -138,6 +152,6 @@ SUITE = Suite(
     figures=figures,
     scores=scores,
     needs=("vqvae", "codes", "songs"),
-    source=lambda subject: {"round_trip": round_trip.measures(subject)},
+    source=_source,
     definition=3,
 )

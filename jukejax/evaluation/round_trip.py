@@ -1,9 +1,9 @@
 """What survives the round trip through each level's codes: words, notes, and the kind of sound.
 
-Of excerpts of held-out songs, the original and what each level rebuilds: word and phoneme errors,
-adherence and onset errors (`words`); F1 of the notes that basic-pitch hears (`melody`) with those
-of the original and of the score; and the Fréchet audio distance of musicnn's embeddings
-(`frechet`) from the originals. Part of the suite `reconstruction`. S samples, mono.
+Of excerpts of held-out songs, the original and what each level and a renderer rebuild: word and
+phoneme errors, adherence and onset errors (`words`); F1 of the notes that basic-pitch hears
+(`melody`) with those of the original and of the score; and the Fréchet audio distance of musicnn's
+embeddings (`frechet`) from the originals. Part of the suite `reconstruction`. S samples, mono.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from jukejax.evaluation.whisper import Whisper
 SONGS, SECONDS = 24, 24.0  # at most: songs, those with word times first; of an excerpt
 NOTE_SECONDS = 12.0  # of an excerpt
 ORIGINAL, SCORE, OTHER = "original", "score", "another song"
+SYSTEMS = ("level", "renderer")  # what the names of `Subject.systems` begin with
 
 
 @dataclass(frozen=True)
@@ -83,18 +84,19 @@ def chosen(songs: Sequence[Song]) -> list[Excerpt]:
 
 
 def versions(subject: Subject, part: Excerpt) -> dict[str, Sound]:
-    """The original excerpt (S,), and the same decoded from the codes of each level."""
+    """The original excerpt (S,), and the same decoded from codes by each of `Subject.systems`."""
     sounds = {ORIGINAL: subject.songs.audio(part.song, part.start, part.stop)}
     codes = subject.codes.read(part.song)
     with jax.set_mesh(subject.mesh):
-        for level in subject.levels:
+        for name, (level, renderer) in subject.systems.items():
             rebuilt, done = [], 0
-            for piece in fidelity.decode_pieces(subject.vqvae, level, codes[level]):
+            pieces = fidelity.decode_pieces(subject.vqvae, level, codes[level], renderer=renderer)
+            for piece in pieces:
                 rebuilt.append(piece[max(0, part.start - done) : max(0, part.stop - done)])
                 done += len(piece)
                 if done >= part.stop:
                     break
-            sounds[f"level {level}"] = np.clip(np.concatenate(rebuilt), -1.0, 1.0)
+            sounds[name] = np.clip(np.concatenate(rebuilt), -1.0, 1.0)
     return sounds
 
 
@@ -348,12 +350,12 @@ def fad_interval(estimate: Result) -> tuple[float, float] | None:
 
 
 def scores(result: Result | None) -> list[Score]:
-    """Word and phoneme error rate, note F1 and FAD of each level."""
+    """Word and phoneme error rate, note F1 and FAD of each level and of a renderer."""
     if result is None:
         return []
     out = []
     for name, rows in result["words"].items():
-        if name.startswith("level"):
+        if name.startswith(SYSTEMS):
             for kind, errors, of in (
                 ("WER", "word_errors", "words"),
                 ("PER", "phone_errors", "phones"),
@@ -361,10 +363,10 @@ def scores(result: Result | None) -> list[Score]:
                 by_song = _rate(rows, errors, of)
                 out.append(Score(f"{name}: {kind}", mean(by_song), "lower", by_song))
     for name, rows in result["notes"].items():
-        if name.startswith("level"):
+        if name.startswith(SYSTEMS):
             by_song = _equally(rows)
             out.append(Score(f"{name}: note F1", mean(by_song), "higher", by_song))
     for name, row in result["fad"].items():
-        if name.startswith("level"):
+        if name.startswith(SYSTEMS):
             out.append(Score(f"{name}: FAD", row["value"], "lower", interval=fad_interval(row)))
     return out

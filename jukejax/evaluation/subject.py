@@ -18,7 +18,7 @@ from jukejax.errors import CheckpointError, DataError
 from jukejax.evaluation.data import Codes, Song, Songs
 from jukejax.evaluation.results import Figure, Score, Table
 from jukejax.evaluation.words import Aligner
-from jukejax.model_dir import LoadedPrior, LoadedVQVAE, ModelDir, load_vqvae
+from jukejax.model_dir import LoadedPrior, LoadedRenderer, LoadedVQVAE, ModelDir, load_vqvae
 from jukejax.parallel.mesh import batch_ways
 from jukejax.text.labels import Vocabulary
 from jukejax.training.checkpoint import load_experiment
@@ -91,6 +91,20 @@ class Subject:
     @property
     def levels(self) -> range:
         return range(self.vqvae.config.levels)
+
+    @functools.cached_property
+    def systems(self) -> dict[str, tuple[int, LoadedRenderer | None]]:
+        """What makes sound of codes, by name, with the level of the codes.
+
+        The decoder of each level (None), and the renderer where the model names one.
+        """
+        found: dict[str, tuple[int, LoadedRenderer | None]] = {
+            f"level {level}": (level, None) for level in self.levels
+        }
+        if self.directory.renderer:
+            renderer = self.directory.load_renderer(self.mesh, self.vqvae)
+            found["renderer"] = (renderer.config.level, renderer)
+        return found
 
     @functools.cached_property
     def songs(self) -> Songs:

@@ -11,12 +11,13 @@ import soundfile
 
 import data_pipeline
 from experiments.evaluation_data import PreparedAudio, PreparedCodes
-from jukejax.config import MeshConfig
+from jukejax.config import MeshConfig, RendererConfig, RendererExperiment, RendererLoss
 from jukejax.errors import DataError
-from jukejax.evaluation import fidelity, melody, round_trip, words
+from jukejax.evaluation import excerpts, fidelity, melody, round_trip, words
 from jukejax.evaluation.embedding import Embedded
 from jukejax.evaluation.subject import Subject
 from jukejax.model_dir import read_model_dir
+from jukejax.models import renderer
 from jukejax.parallel.mesh import make_mesh
 
 WORDS = (("Oh", 0.1, 0.2), ("my", 0.3, 0.4), ("dar-ling!", 0.5, 0.7), ("lost", 0.8, 2.0))
@@ -174,7 +175,7 @@ class Recogniser:
 
     name = "a recogniser"
 
-    def __init__(self, texts=("Oh my dar ling", "oh my", "oh oh oh oh", "")):
+    def __init__(self, texts=("Oh my dar ling", "oh my", "oh oh oh oh", "", "oh my")):
         self.texts = iter(texts)
 
     def __call__(self, sound, rate):
@@ -208,6 +209,48 @@ def test_excerpts_are_parts_of_complete_songs(subject):
         np.testing.assert_array_equal(
             sounds[f"level {level}"], np.clip(complete[5003 : part.stop], -1, 1)
         )
+
+
+@pytest.fixture
+def with_renderer(subject, make_run, tmp_path):
+    """The subject, its model with a renderer of the middle level."""
+    config = RendererConfig(
+        vqvae=subject.vqvae.config, level=1, width=4, depth=1, hop=16, synthesis=64,
+        loss=RendererLoss(adversarial=0.0, features=0.0),
+    )  # fmt: skip
+    note = {"fingerprint": subject.vqvae.fingerprint}
+    make_run(tmp_path / "renderer", RendererExperiment(config), note=note)
+    directory = dataclasses.replace(subject.directory, renderer=tmp_path / "renderer")
+    return Subject(
+        directory, subject.mesh, tmp_path, subject.songs, subject.codes,
+        aligner=lambda: Aligner([0.9, 0.1, 0.6, None, 0.2, 0.5]),
+    )  # fmt: skip
+
+
+def test_a_renderer_is_measured_beside_the_levels(with_renderer, listeners, monkeypatch):
+    subject = with_renderer
+    songs = subject.songs.split("test")
+    part = dataclasses.replace(round_trip.excerpt(songs[0]), start=5003)
+    config, model = subject.vqvae.config, subject.systems["renderer"][1]
+    codes = subject.codes.read(part.song)[1][None].astype(np.int32)
+    whole = renderer.render(model.config, model.params, subject.vqvae.books[1].codes, codes)
+    found = round_trip.versions(subject, part)["renderer"]
+    np.testing.assert_allclose(found, np.clip(whole[0, 5003 : part.stop, 0], -1, 1), atol=1e-5)
+    start, sound = excerpts.excerpt(subject, songs[0])
+    found = excerpts.rebuild(subject, songs[0], start, len(sound))["renderer"]
+    np.testing.assert_allclose(found, whole[0, start : start + len(sound), 0], atol=1e-5)
+    result = round_trip.measure(subject, songs)
+    assert [*result["fad"]] == ["original", "level 0", "level 1", "level 2", "renderer"]
+    assert "renderer" in result["words"] and "renderer" in result["notes"]
+    names = {score.name for score in round_trip.scores(result)}
+    assert {f"renderer: {kind}" for kind in ("WER", "PER", "note F1", "FAD")} <= names
+    monkeypatch.setattr(excerpts, "CODECS", ())
+    beside = {row["system"]: row for row in excerpts.measure(subject, list(songs))["excerpts"]}
+    assert [*beside] == ["level 0", "level 1", "level 2", "renderer"]
+    kbps = config.sample_rate / config.hops[1] * np.log2(config.codes) / 1000
+    assert beside["renderer"]["kbps"] == pytest.approx(kbps)
+    assert beside["renderer"]["mel"] != pytest.approx(beside["level 1"]["mel"], rel=1e-3)
+    assert len([*(subject.out / "sounds").glob("song_*/renderer.wav")]) == len(songs)
 
 
 def test_what_survives_each_level(subject, listeners):
