@@ -20,6 +20,9 @@ from jukejax.config import (
     PriorConfig,
     PriorExperiment,
     ReconstructionLoss,
+    RendererConfig,
+    RendererExperiment,
+    RendererLoss,
     TrainConfig,
     UpperConfig,
     VQVAEConfig,
@@ -135,6 +138,13 @@ def test_priors_of_files_without_layers_are_tuned():
         (lambda: FramesConfig(hop=32, synthesis=96), ["frames.synthesis is 96", "64"]),
         (lambda: VQVAEConfig(loss=ReconstructionLoss(frames=1.0)), ["loss.frames is 1.0"]),
         (lambda: VQVAEExperiment(samples=1000), ["samples 1000", "128"]),
+        (lambda: RendererConfig(level=3), ["level is 3", "0 to 2"]),
+        (lambda: RendererConfig(hop=48), ["hop is 48", "128"]),
+        (lambda: RendererConfig(synthesis=384), ["synthesis is 384", "256"]),
+        (lambda: RendererConfig(discriminators=(1000,)), ["discriminators has 1000", "powers"]),
+        (lambda: RendererConfig(discriminators=()), ["discriminators is empty"]),
+        (lambda: RendererLoss(adversarial=0.0), ["loss.features is 5.0", "loss.adversarial"]),
+        (lambda: RendererExperiment(samples=1000), ["samples 1000", "128"]),
         (lambda: PriorConfig(n_ctx=100, blocks=64), ["blocks 64", "100"]),
         (
             lambda: PriorConfig(

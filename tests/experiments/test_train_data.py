@@ -1,23 +1,31 @@
 """The training command: its options; label names and sample rate of its data."""
 
 import dataclasses
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import tiny_codes
+import tiny_model
 
 from experiments.training import Training, parse, training_run
 from jukejax import costs, presets
 from jukejax.config import (
     ConfigError,
     LabelsConfig,
+    MeshConfig,
     PriorConfig,
     PriorExperiment,
+    RendererExperiment,
     TrainConfig,
+    VQVAEConfig,
     VQVAEExperiment,
     to_dict,
 )
 from jukejax.errors import DataError
+from jukejax.model_dir import load_vqvae
+from jukejax.parallel.mesh import make_mesh
 from jukejax.text.labels import Vocabulary, labels_digest
 from jukejax.training.checkpoint import save_mapped
 
@@ -86,6 +94,47 @@ def test_suites_are_checked_before_data_are_read(tmp_path, options, words):
 def test_a_vqvae_takes_no_labels(codes, tmp_path):
     with pytest.raises(ConfigError, match="--labels"):
         training_run(Training(codes, tmp_path / "run", VQVAEExperiment(), labels=tmp_path / "x"))
+
+
+@pytest.fixture(scope="module")
+def vqvae(tmp_path_factory):
+    """The run of a VQ-VAE whose top hop is not the preset's."""
+    workdir = tmp_path_factory.mktemp("vqvae")
+    config = VQVAEConfig(downs=(4,), multipliers=(1,), width=4, depth=1, emb_width=4, codes=16)
+    tiny_model.save(workdir, VQVAEExperiment(model=config, samples=64))
+    return workdir
+
+
+def test_a_renderer_takes_the_vqvae_that_is_named(codes, vqvae, tmp_path):
+    model = dataclasses.replace(presets.get("demo_renderer").model, level=0, hop=8, synthesis=32)
+    experiment = RendererExperiment(model, samples=4096, train=TrainConfig(batch=8))
+    run = training_run(Training(codes.parent / "data", tmp_path / "r", experiment, vqvae=vqvae))
+    loaded = load_vqvae(vqvae, make_mesh(MeshConfig()))
+    assert run.experiment.model == dataclasses.replace(model, vqvae=loaded.config)
+    assert run.note == {"fingerprint": loaded.fingerprint}
+    assert [*run.extra.encoder] == ["encoders_0"]
+    jax.tree.map(np.testing.assert_array_equal, run.extra.codes, loaded.books[0].codes)
+    assert next(run.batches(0))["audio"].shape == (8, 4096, 1)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "options", "words"),
+    [
+        (presets.get("demo_renderer"), {}, "name its run: --vqvae DIR"),
+        (presets.get("demo_renderer"), {"evaluate": ("likelihood",)}, "is for VQ-VAEs and priors"),
+        (presets.get("demo_renderer"), {"labels": Path("x")}, "--labels x is for priors"),
+        (PRIOR, {"vqvae": Path("v")}, "--vqvae v is for renderers"),
+        (VQVAEExperiment(), {"vqvae": Path("v")}, "--vqvae v is for renderers"),
+        (presets.get("demo_renderer"), {"vqvae": Path("here")}, "levels of the VQ-VAE are 0 to 0"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_fit_a_renderer_or_another_model(
+    codes, vqvae, tmp_path, experiment, options, words
+):
+    if options.get("vqvae") == Path("here"):
+        options = {"vqvae": vqvae}
+    with pytest.raises(ConfigError, match=words):
+        training_run(Training(codes.parent / "data", tmp_path / "run", experiment, **options))
 
 
 def test_songs_of_another_rate_than_the_model_are_refused(codes, tmp_path):
