@@ -26,7 +26,7 @@ from jukejax.formatting import table
 if TYPE_CHECKING:
     from jukejax.model_dir import ModelDir
 
-COMMON = ("model", "songs", "out", "artist", "levels", "steps", "learning_rate", "keep_songs")
+COMMON = ("model", "songs", "out", "artist", "levels", "steps", "lora", "keep_songs")
 MANIFEST = "songs.jsonl"
 BEFORE, AFTER = "before.json", "after.json"
 MOST = 256  # held-out windows that are measured, evenly spread
@@ -52,8 +52,12 @@ class Finetune:
     """Levels whose priors are trained; none: all that the model has."""
     steps: int = 300
     """Training steps of each prior."""
-    learning_rate: float = 2e-4
-    """At its highest; falls to 0. Higher ones learn faster, and forget old songs faster."""
+    learning_rate: float | None = None
+    """At its highest; falls to 0. None: 2e-4, with --lora 2e-3. Higher ones learn faster, and
+    forget old songs faster."""
+    lora: int = 0
+    """Rank of adapters to train in place of all weights; 0: all weights. They are a small file,
+    OUT/prior_LEVEL/adapter.safetensors, that is read together with the model's weights."""
     batch: int = 8
     """Windows in a training step."""
     keep_songs: Path | None = None
@@ -76,7 +80,8 @@ def finetune(command: Finetune) -> None:
     priors = checked_priors(command, base)
     with locks.writing(command.out):
         manifest = song_list(command)
-        check_artists(manifest, priors)
+        if any(config.labels for config in priors):
+            check_artists(manifest)
         for step in data_steps(command, base, priors, manifest):
             run(step)
         measured(command, base, priors, command.out / BEFORE)
@@ -109,9 +114,11 @@ def checked_priors(command: Finetune, base: ModelDir) -> list[PriorConfig]:
     if not command.songs.exists():
         raise DataError(f"--songs {command.songs}: there is no such folder; correct the path.")
     for name in ("steps", "batch", "learning_rate"):
-        if not getattr(command, name) > 0:
+        if (value := getattr(command, name)) is not None and not value > 0:
             option = f"--{name.replace('_', '-')}"
-            raise ConfigError(f"{option} is {getattr(command, name)}; give a number over 0.")
+            raise ConfigError(f"{option} is {value}; give a number over 0.")
+    if command.lora < 0:
+        raise ConfigError(f"--lora is {command.lora}; give a rank of 1 or more, or 0 for none.")
     if not base.priors:
         raise ConfigError(f"{base.path} has no priors; fine-tuning trains those of a model.")
     levels = sorted(command.levels or base.priors, reverse=True)
@@ -139,6 +146,7 @@ def song_list(command: Finetune) -> Path:
 
     own = command.songs / MANIFEST if command.songs.is_dir() else command.songs
     if own.is_file():
+        print(f"{own} is the manifest of the songs.")
         return own
     path = command.out / MANIFEST
     if path.exists():
@@ -152,16 +160,16 @@ def song_list(command: Finetune) -> Path:
     return path
 
 
-def check_artists(manifest: Path, priors: list[PriorConfig]) -> None:
-    """Raises DataError where priors are conditioned on labels and songs have no artist."""
+def check_artists(manifest: Path) -> None:
+    """Raises DataError where songs have no artist, by which the model would sample them."""
     from data_pipeline.manifest import read_manifest
 
     nameless = [song.id for song in read_manifest(manifest).songs if not song.artist]
-    if nameless and any(config.labels for config in priors):
+    if nameless:
         raise DataError(
             f"{len(nameless)} songs of {manifest} have no artist, such as {nameless[0]!r}: the "
-            "model would have no name to sample them by. Write their artist into that file, or "
-            "remove it and give --artist."
+            "model would have no name to sample them by. Write it into that file; or, for songs of "
+            "a folder, give --artist and another --out."
         )
 
 
@@ -192,7 +200,8 @@ def labels_file(command: Finetune, level: int) -> Path:
 def training_step(command: Finetune, base: ModelDir, config: PriorConfig) -> list[Any]:
     """Trains the prior of a level from the base model's weights."""
     start, steps = base.prior(config.level).resolve(), command.steps
-    options = {
+    options: dict[str, Any] = {
+        "lora": command.lora,
         "train.steps": steps,
         "train.batch": command.batch,
         "train.ema_decay": max(0.0, 1 - 10 / steps),  # an average over the last tenth
@@ -202,7 +211,7 @@ def training_step(command: Finetune, base: ModelDir, config: PriorConfig) -> lis
         "train.checkpoint_every": max(1, steps // 10),
         "train.keep": 1,
         "train.keep_best": 0,
-        "optimizer.learning_rate": command.learning_rate,
+        "optimizer.learning_rate": command.learning_rate or (2e-3 if command.lora else 2e-4),
         "optimizer.warmup_steps": steps // 10,
         "optimizer.decay": "cosine",
         "optimizer.decay_start": 0,
@@ -228,12 +237,16 @@ def model_step(command: Finetune, base: ModelDir, priors: list[PriorConfig]) -> 
     labels = {level: path.resolve() for level, path in base.label_files.items()}
     for config in priors:
         runs[config.level] = command.out / f"prior_{config.level}"
+        if command.lora:
+            runs[config.level] /= "adapter.safetensors"
         if config.labels:
             labels[config.level] = labels_file(command, config.level)
     named = [f"{level}={path}" for level, path in sorted(labels.items())]
     return [
         "model", "make", "--vqvae", base.vqvae.resolve(), "--priors", *runs.values(),
-        *(["--labels", *named] if named else []), "--out", command.out / "model",
+        *(["--labels", *named] if named else []),
+        *(["--renderer", base.renderer.resolve()] if base.renderer else []),
+        "--out", command.out / "model",
     ]  # fmt: skip
 
 

@@ -115,7 +115,26 @@ def train(training: Training[Any], log: Log = say) -> TrainState:
     """Trains an experiment on a data set; the state after the last step."""
     from jukejax.training import loop
 
-    return loop.train(training_run(training, log))
+    run = training_run(training, log)
+    state = loop.train(run)
+    if isinstance(run.experiment, PriorExperiment) and run.experiment.lora:
+        write_adapters(run, state)
+    return state
+
+
+def write_adapters(run: Run, state: TrainState) -> None:
+    """Writes the adapters that a run has trained to its workdir, in a file of their own."""
+    import jax
+
+    from jukejax.training import adapters
+    from jukejax.training.checkpoint import load_experiment
+
+    _, note = load_experiment(run.workdir)
+    if jax.process_index() == 0:
+        base, folder = Path(str(run.start_from)), Path(run.workdir)
+        assert isinstance(run.experiment, PriorExperiment)
+        adapters.write(folder, base, run.experiment, state.ema, note)
+        run.log(f"{folder / adapters.NAME}: the adapters alone, read as the merged prior.")
 
 
 def training_run(training: Training[Any], log: Log = print) -> Run:
@@ -139,6 +158,8 @@ def training_run(training: Training[Any], log: Log = print) -> Run:
 
         check_suites(training.evaluate, training.evaluate_every)
     experiment, vocabulary, note, frozen = _fitted(training)
+    if isinstance(experiment, PriorExperiment) and experiment.lora:
+        note |= _of_base(training)
     check_shared(training.workdir)
     check_continues(experiment, note, training.workdir, log)
     if training.start_from is not None:
@@ -198,6 +219,18 @@ def _fitted(
     experiment = data.fit_tracks(experiment, folder, training.tracks)
     digest = labels_digest(vocabulary, experiment.model.labels)
     return experiment, vocabulary, {"fingerprint": info.fingerprint, "labels": digest}, None
+
+
+def _of_base(training: Training[Any]) -> dict[str, Any]:
+    """What the note of a run of adapters says of the weights that they change."""
+    from jukejax.training.checkpoint import load_experiment
+
+    if training.evaluate:
+        raise ConfigError("--evaluate reads whole priors; leave it out with --lora.")
+    if training.start_from is None:
+        raise ConfigError("--lora trains adapters of a run's weights; give it as --start-from.")
+    _, note = load_experiment(training.start_from)
+    return {"base": f"run {note.get('run', 'unnamed')}, step {note['step']}"}
 
 
 def _with_vqvae(

@@ -345,9 +345,14 @@ class PriorExperiment:
     model: PriorConfig = field(default_factory=PriorConfig)
     label_dropout: float = 0.0  # probability that all labels are replaced by "unknown"
     track_dropout: float = 0.0  # probability, of each track, that an example goes without it
+    lora: int = 0  # rank of adapters that are trained in place of the weights; 0: all weights are
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+
+    def __post_init__(self) -> None:
+        if self.lora < 0:
+            raise ConfigError(f"lora is {self.lora}; give a rank of 1 or more, or 0 for none.")
 
 
 @dataclass(frozen=True)

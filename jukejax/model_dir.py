@@ -189,6 +189,11 @@ class ModelDir:
             raise CheckpointError(
                 f"{self.priors[level]}, which {self.path} names, is not the run of a prior."
             )
+        if experiment.lora:
+            raise CheckpointError(
+                f"{self.priors[level]} has adapters alone; name its adapter.safetensors, which is "
+                "read as the merged prior."
+            )
         return experiment.model, note
 
     def checked_config(self, vqvae: LoadedVQVAE, level: int) -> tuple[PriorConfig, dict[str, Any]]:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jukejax.config import PriorConfig
-from jukejax.models import attention, dense, dense_tuned
+from jukejax.models import attention, dense, dense_tuned, lora
 from jukejax.models.dense import (
     AFTER_ATTENTION,
     ATTENDED,
@@ -81,7 +81,8 @@ class Layer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, encoded: jax.Array | None) -> tuple[jax.Array, Any]:
         c, ops = self.config, cast(Any, dense)
-        p = {name: self.param(name, init) for name, init in layer_params(c, self.pattern).items()}
+        inits = layer_params(c, self.pattern)
+        p = {name: lora.merged(self.param(name, init)) for name, init in inits.items()}
         if c.layers == "tuned" and "scale" not in p["qkv"]:  # int8 kernels cannot absorb a norm
             ops, p = dense_tuned, dense_tuned.prepare(p, c.dtype)
         x = nn.with_logical_constraint(x, ("batch", "length", "embed"))

@@ -109,7 +109,8 @@ def lower_decode(
     config = experiment.model
     mesh = make_mesh(experiment.mesh, topology.devices)
     check(experiment, mesh)
-    params = converted(abstract_state(make_task(experiment), experiment, mesh).ema, weights)
+    whole = replace(experiment, lora=0)  # adapters are merged before sampling
+    params = converted(abstract_state(make_task(whole), whole, mesh).ema, weights)
     control = jax.eval_shape(lambda: Control(jnp.float32(1)))
     arguments = loop.abstract_arguments(config, mesh, params, windows, control)
     return Program(loop.lower(config, mesh, arguments), local_bytes(arguments), topology)

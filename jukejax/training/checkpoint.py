@@ -34,12 +34,10 @@ from jukejax.disk_space import checked_space
 from jukejax.errors import CheckpointError, DamagedCheckpoint
 from jukejax.parallel.distributed import together
 from jukejax.training import digests
-from jukejax.training.packed import Packed
+from jukejax.training.packed import Array, LeafPath, Packed
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # what Orbax logs as errors, it raises
 
-Array = np.ndarray[Any, Any]
-LeafPath = tuple[str, ...]  # keys from the root of a tree to a leaf
 TREES = ("params", "ema", "opt_state", "extra")
 _BLOCK = 4096  # bytes in which most file systems allot space
 _COPY = "replace the checkpoint by a copy."
@@ -352,7 +350,10 @@ def open_existing(workdir: str | Path, frugal: bool = False) -> Checkpoints | Pa
       CheckpointError: there are none.
     """
     if Path(workdir).is_file():
-        return Packed(workdir)
+        from jukejax.training import adapters  # which restores checkpoints
+
+        path = Path(workdir)
+        return adapters.Adapter(path) if path.name == adapters.NAME else Packed(path)
     if not directory(workdir).is_dir():
         raise CheckpointError(
             f"{workdir} is not a training run (no folder checkpoints); "

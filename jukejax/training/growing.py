@@ -13,13 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jukejax.label_kinds import KINDS
+from jukejax.models.lora import LABELS, TABLES
 from jukejax.training.adversarial import DISCRIMINATORS
 from jukejax.training.checkpoint import Checkpoints
 from jukejax.training.packed import Packed
-
-LABELS = "labels"  # the key of a prior's tables of label names among its parameters
-TABLES = tuple(kind.name for kind in KINDS)
 
 
 def restore_grown(checkpoints: Checkpoints | Packed, abstract: dict[str, Any]) -> dict[str, Any]:

@@ -19,12 +19,14 @@ from jax.sharding import Mesh
 from jukejax.config import Experiment, to_dict
 from jukejax.errors import Interrupted, Preempted
 from jukejax.formatting import format_seconds
+from jukejax.models import lora
 from jukejax.parallel import distributed
-from jukejax.parallel.mesh import HostBatch, put_batch
+from jukejax.parallel.mesh import HostBatch, put_batch, replicated
 from jukejax.training.checkpoint import Checkpoints, open_existing
 from jukejax.training.clock import Clock, Trace
 from jukejax.training.growing import restore_grown
 from jukejax.training.metrics import MetricsWriter, Progress
+from jukejax.training.rounding import stored
 from jukejax.training.step import (
     TrainState,
     abstract_state,
@@ -144,7 +146,7 @@ def train(run: Run) -> TrainState:
             stopping = agree(stop.asked)  # read once: what it leads to below is saved first
             if due(t.checkpoint_every) or stopping or (t.keep_best and held_out is not None):
                 with clock.spent("checkpoint", after=metrics):
-                    checkpoints.save(done, _trees(state), config, held_out)
+                    checkpoints.save(done, _trees(state, run.experiment), config, held_out)
             if stopping and done < t.steps:
                 checkpoints.wait()
                 kind = Interrupted if stopping > 1 else Preempted
@@ -172,18 +174,41 @@ def begin(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Iterator[Host
     task = make_task(experiment)
     abstract = abstract_state(task, experiment, mesh)
     done = checkpoints.latest
+    rank = getattr(experiment, "lora", 0)
     if done is not None:
         step = jax.make_array_from_callback((), abstract.step.sharding, lambda _: np.int32(done))
-        trees = checkpoints.restore(_trees(abstract))
+        trees = checkpoints.restore(_trees(abstract, experiment))
+        if rank:
+            trees["extra"] = _frozen(run, abstract)
         return TrainState(step=step, **trees), run.batches(done)
     source = run.batches(0)
     head = next(source)
     source, first = itertools.chain([head], source), put_batch(mesh, head)
     if run.start_from is None:
         return create_state(task, experiment, mesh, first, run.extra), source
-    with open_existing(run.start_from) as other:
-        trees = restore_grown(other, {"ema": abstract.ema, "extra": abstract.extra})
+    if rank:
+        frozen = _frozen(run, abstract)
+        trees = {"ema": _adapters(experiment, mesh, frozen["base"], rank), "extra": frozen}
+    else:
+        with open_existing(run.start_from) as other:
+            trees = restore_grown(other, {"ema": abstract.ema, "extra": abstract.extra})
     return adopt_state(task, experiment, mesh, first, **trees), source
+
+
+def _frozen(run: Run, abstract: TrainState) -> dict[str, Any]:
+    """The weights that adapters change: those of `start_from`, with label tables that are grown."""
+    assert run.start_from is not None, "adapters change the weights of a run"
+    with open_existing(run.start_from) as other:
+        trees = restore_grown(other, {"ema": abstract.extra["base"], "extra": {}})
+    return {"base": trees["ema"]}
+
+
+def _adapters(experiment: Experiment, mesh: Mesh, base: Any, rank: int) -> Any:
+    """New adapters of weights, on all devices."""
+    key = jax.random.fold_in(jax.random.key(experiment.train.seed), 0)
+    init = jax.jit(lora.init, static_argnums=2, out_shardings=replicated(mesh))
+    with jax.set_mesh(mesh):
+        return stored(init(key, base, rank), experiment.train.state_dtype)
 
 
 def evaluate(
@@ -227,5 +252,7 @@ def _run_name(checkpoints: Checkpoints) -> str:
     return name or secrets.token_hex(8)
 
 
-def _trees(state: TrainState) -> dict[str, Any]:
-    return {name: tree for name, tree in state._asdict().items() if name != "step"}
+def _trees(state: TrainState, experiment: Experiment) -> dict[str, Any]:
+    """What a checkpoint has of a state: not the weights of another run that adapters change."""
+    left_out = ("step", "extra") if getattr(experiment, "lora", 0) else ("step",)
+    return {name: tree for name, tree in state._asdict().items() if name not in left_out}

@@ -32,6 +32,7 @@ _CONFIG = "jukejax"  # the header's field; one alone: their order in a file is n
 _COPY = "copy the model again."
 
 Array = np.ndarray[Any, Any]
+LeafPath = tuple[str, ...]  # keys from the root of a tree to a leaf
 
 
 def write(path: Path, trees: Mapping[str, Any], config: dict[str, Any], dtype: str) -> None:
@@ -53,15 +54,16 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_file(path: Path) -> None:
-    """Compares a file of a packed model with the SHA-256 in the `model.json` beside it.
+def check_file(path: Path, index: Path | None = None) -> None:
+    """Compares a file with its SHA-256 in `index`: by default the `model.json` beside it.
 
     Raises:
       DamagedCheckpoint: they differ, or there is no such file.
-      DataError: model.json is damaged.
+      DataError: the index is damaged.
     """
+    index = index or path.parent / MODEL
     try:
-        value = stored.read_object(path.parent / MODEL, {FILES: dict}, _COPY)
+        value = stored.read_object(index, {FILES: dict}, _COPY)
         state = path.stat()
     except FileNotFoundError as error:
         raise DamagedCheckpoint(
@@ -69,9 +71,7 @@ def check_file(path: Path) -> None:
         ) from None
     known = _known_sha256(path, state.st_size, state.st_mtime_ns)
     if not os.environ.get(digests.SKIP) and known != value[FILES].get(path.name):
-        raise DamagedCheckpoint(
-            f"{path} is damaged: its SHA-256 is not that in {path.parent / MODEL}; {_COPY}"
-        )
+        raise DamagedCheckpoint(f"{path} is damaged: its SHA-256 is not that in {index}; {_COPY}")
 
 
 @functools.lru_cache(maxsize=64)
@@ -83,14 +83,14 @@ def _known_sha256(path: Path, size: int, changed: int) -> str:
 class Packed:
     """The weights in a file of a packed model, read as `Checkpoints` are. A context manager."""
 
-    def __init__(self, path: str | Path) -> None:
-        """Opens a file.
+    def __init__(self, path: str | Path, index: Path | None = None) -> None:
+        """Opens a file, whose SHA-256 is in `index` (see `check_file`).
 
         Raises:
           DamagedCheckpoint: it is damaged.
         """
         self.path = Path(path)
-        check_file(self.path)
+        check_file(self.path, index)
         try:
             self._file = safe_open(self.path, framework="np")
             self._config = dict(stored.parse(self._file.metadata()[_CONFIG]))
@@ -131,19 +131,23 @@ class Packed:
 
     def ema_shapes(self) -> dict[str, Any]:
         """The tree of shapes of `ema`."""
+        return self._tree("ema", lambda name: tuple(self._file.get_slice(name).get_shape()))
+
+    def _tree(self, root: str, value: Callable[[str], Any]) -> dict[str, Any]:
+        """The tree of dicts of the arrays below `root`, with a value by the name of each."""
         tree: dict[str, Any] = {}
         for name in self._names:
             first, *parents, last = name.split("/")
-            if first == "ema":
+            if first == root:
                 branch = functools.reduce(lambda t, part: t.setdefault(part, {}), parents, tree)
-                branch[last] = tuple(self._file.get_slice(name).get_shape())
+                branch[last] = value(name)
         return tree
 
     @contextlib.contextmanager
-    def ema_reader(self) -> Iterator[Callable[[Sequence[Sequence[str]]], list[Array]]]:
+    def ema_reader(self) -> Iterator[Callable[[Sequence[LeafPath]], list[Array]]]:
         """As `Checkpoints.ema_reader`: a function that reads arrays of `ema`, as float32."""
 
-        def read(paths: Sequence[Sequence[str]]) -> list[Array]:
+        def read(paths: Sequence[LeafPath]) -> list[Array]:
             return [self._read("/".join(("ema", *path))).astype(np.float32) for path in paths]
 
         yield read

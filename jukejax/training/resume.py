@@ -58,7 +58,13 @@ def check_continues(
     if changed := differences(before.optimizer, same_schedule):
         log(f"The learning-rate schedule changes from here on: {changed}.")
     before = dataclasses.replace(before, optimizer=same_schedule)
-    for name in ("model", "optimizer", "samples", "downmix", "label_dropout"):
+    then, now = (x.get("base", "no other run") for x in (before_note, note))
+    if then != now:
+        raise CheckpointError(
+            f"{workdir} has adapters of the weights of {then}, not of {now}; give an empty "
+            "workdir, or that run as --start-from."
+        )
+    for name in ("model", "optimizer", "samples", "downmix", "label_dropout", "lora"):
         then, now = (getattr(e, name, None) for e in (before, experiment))
         if then != now:
             raise CheckpointError(

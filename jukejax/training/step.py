@@ -34,7 +34,9 @@ class TrainState(NamedTuple):
     params: Any
     ema: Any  # exponential moving average of params
     opt_state: Any
-    extra: Any  # a VQ-VAE's codebooks and loudness; a renderer's frozen encoder; {} for a prior
+    # a VQ-VAE's codebooks and loudness; a renderer's frozen encoder; the weights that a prior's
+    # adapters change, else {}
+    extra: Any
 
 
 def _init(task: Task, experiment: Experiment, key: jax.Array) -> dict[str, Any]:
@@ -99,8 +101,8 @@ def abstract_state(task: Task, experiment: Experiment, mesh: Mesh) -> TrainState
     trees = jax.tree.map(abstract, nn.unbox(boxed), shardings)
     first = jax.eval_shape(lambda: task.example(experiment.train.accumulate))
     extra = jax.eval_shape(task.extra, key, trees["params"], first)
-    step = jax.ShapeDtypeStruct((), jnp.int32)
-    step, extra = jax.tree.map(lambda x: abstract(x, replicated(mesh)), (step, extra))
+    extra = jax.tree.map(abstract, nn.unbox(extra), storage_shardings(mesh, extra))
+    step = abstract(jax.ShapeDtypeStruct((), jnp.int32), replicated(mesh))
     return TrainState(step=step, extra=extra, **trees)
 
 
@@ -145,7 +147,8 @@ def jit_train_step(task: Task, experiment: Experiment, mesh: Mesh) -> jax.stages
     shardings = jax.tree.map(lambda x: x.sharding, abstract_state(task, experiment, mesh))
 
     def step(before: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        state = widen(before)
+        # extra stays as it is stored: weights that adapters change are widened layer by layer
+        state = widen(before._replace(extra={}))._replace(extra=before.extra)
         with nn.logical_axis_rules(list(COMPUTE)):
             parts = experiment.train.accumulate
             grads, (metrics, aux) = gradients(task, state, batch, parts, shardings.params)
@@ -162,8 +165,8 @@ def jit_train_step(task: Task, experiment: Experiment, mesh: Mesh) -> jax.stages
             "gradient_norm": norm,
             "learning_rate": schedule(config)(updates_done(state.opt_state)),
         }
-        new = TrainState(state.step, params, ema, opt_state, extra)
-        new = narrow(key, new, before)
+        new = TrainState(state.step, params, ema, opt_state, extra={})
+        new = narrow(key, new, before._replace(extra={}))._replace(extra=extra)
         # Skip the update if loss or gradient is not finite
         finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, before)

@@ -24,10 +24,10 @@ from jukejax.config import (
     VQVAEConfig,
     VQVAEExperiment,
 )
-from jukejax.models import bottleneck, discriminators, prior, renderer, vqvae
+from jukejax.models import bottleneck, discriminators, lora, prior, renderer, vqvae
 from jukejax.models.bottleneck import Codebook
 from jukejax.models.renderer import Frozen
-from jukejax.training import adversarial
+from jukejax.training import adversarial, rounding
 from jukejax.training.losses import Bandwidth, bandwidth, vqvae_loss
 
 Batch = dict[str, jax.Array]
@@ -196,6 +196,27 @@ def renderer_task(config: RendererConfig, samples: int) -> Task:
     )
 
 
+def adapter_task(config: PriorConfig, rank: int, dtype: str) -> Task:
+    """Adapters of a prior: its own weights, stored in `dtype`, are extra["base"], not trained."""
+    base = prior_task(config)
+
+    def weights(params: Any, extra: Any) -> Any:
+        return lora.beside(extra["base"], params)
+
+    def init(key: jax.Array) -> Any:
+        shapes = nn.unbox(jax.eval_shape(base.init, key))
+        return lora.init(key, jax.tree.map(lambda x: jnp.zeros(x.shape), shapes), rank)
+
+    return base._replace(
+        init=init,
+        extra=lambda key, params, batch: {"base": rounding.stored(base.init(key), dtype)},
+        adopt=lambda other, batch: other,
+        loss=lambda params, extra, batch: base.loss(weights(params, extra), {}, batch),
+        evaluate=lambda params, extra, batch: base.evaluate(weights(params, extra), {}, batch),
+        update=lambda key, extra, aux: (extra, {}),
+    )
+
+
 def make_task(experiment: Experiment) -> Task:
     """The task of an experiment."""
     if isinstance(experiment, VQVAEExperiment):
@@ -203,4 +224,7 @@ def make_task(experiment: Experiment) -> Task:
     if isinstance(experiment, RendererExperiment):
         return renderer_task(experiment.model, experiment.samples)
     assert isinstance(experiment, PriorExperiment)
+    if experiment.lora:
+        dtype = experiment.train.state_dtype
+        return adapter_task(experiment.model, experiment.lora, dtype)
     return prior_task(experiment.model)

@@ -130,3 +130,17 @@ def test_every_step_is_a_command_that_is_printed(capfd, monkeypatch):
     finetune.run(["train", "a b", 3])
     assert steps == [("train", "a b", "3")]
     assert capfd.readouterr().out == "\n$ jukejax train 'a b' 3\n"
+
+
+@pytest.mark.slow
+def test_adapters_learn_and_are_a_small_file_beside_the_base(folder, tmp_path):
+    out = tmp_path / "out"
+    run(folder, out, "--artist=Nina", "--levels=2", "--lora=2", *OPTIONS)
+    before, after = (json.loads((out / f"{name}.json").read_text()) for name in ("before", "after"))
+    assert after["new"]["2"] < before["new"]["2"] - 0.1
+    file = out / "prior_2" / "adapter.safetensors"
+    model = read_model_dir(out / "model")
+    assert model.priors[2].resolve() == file and file.stat().st_size < 30_000
+    assert model.priors[1].resolve() == folder / "prior_1"
+    song = jukejax.load(out / "model").sample(artist="Nina", genre="Jazz", seconds=0.02)
+    assert len(song.codes[2])

@@ -11,16 +11,18 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jukejax.config import MeshConfig, VQVAEExperiment
+from jukejax.config import MeshConfig, PriorExperiment, VQVAEExperiment
 from jukejax.interop import huggingface_settings, importing, pickles
 from jukejax.interop import safetensors_files as safetensors
 from jukejax.interop import torch_files as torch
 from jukejax.interop.pickles import Storage, TensorRecord
 from jukejax.interop.tensors import Source
-from jukejax.model_dir import NAME, load_vqvae, read_model_dir
+from jukejax.model_dir import NAME, load_prior, load_vqvae, read_model_dir
+from jukejax.models import lora
 from jukejax.packing import ship
 from jukejax.parallel.mesh import make_mesh
 from jukejax.text.labels import Vocabulary
+from jukejax.training import adapters
 from jukejax.training.checkpoint import load_experiment
 from tests.fuzz.harness import Format, require
 from tests.fuzz.mutations import any_json, changed, damaged, flipped
@@ -110,6 +112,35 @@ def packed_model(state, folder, rng):
     require(fingerprint == truth[0], "another VQ-VAE silently", path)
     require(all(jax.tree.leaves(same)), "other weights silently", path)
     require(labels == truth[2], "other labels silently", path)
+    return "unchanged"
+
+
+def make_adapter(folder):
+    import tiny_model
+
+    base = folder / "base"
+    tiny_model.save(base, PriorExperiment(model=tiny_model.TOP), {"run": "a", "fingerprint": "f"})
+    mesh = make_mesh(MeshConfig())
+    params = load_prior(base, mesh).params
+    ema = jax.tree.map(lambda x: x + 0.5, lora.init(jax.random.key(0), params, 2))
+    tuned = folder / "tuned"
+    adapters.write(tuned, base, PriorExperiment(model=tiny_model.TOP, lora=2), ema, {"step": 2})
+    return tuned, load_prior(tuned / adapters.NAME, mesh), mesh
+
+
+def adapter(state, folder, rng):
+    tuned, truth, mesh = state
+    path = Path(adapters.NAME if rng.random() < 0.5 else adapters.PLACE)
+    data = (tuned / path).read_bytes()
+    if path.name == adapters.PLACE and rng.random() < 0.7:
+        data = any_json(json.loads(data), rng)
+    else:
+        data = flipped(data, rng) if rng.random() < 0.6 else damaged(data, rng)
+    link(tuned, folder / "tuned", path, data)
+    os.symlink(tuned.parent / "base", folder / "base")  # as adapter.json names it
+    found = load_prior(folder / "tuned" / adapters.NAME, mesh)
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), found.params, truth.params)
+    require(all(jax.tree.leaves(same)) and found.config == truth.config, "others silently", path)
     return "unchanged"
 
 
@@ -265,6 +296,7 @@ FORMATS = [
     Format("checkpoint", 150, make_run, checkpoint),
     Format("checkpoint config", 250, make_run, checkpoint_config),
     Format("packed model", 150, make_packed, packed_model),
+    Format("adapter", 100, make_adapter, adapter),
     Format("PyTorch zip", 500, make_zip, torch_zip),
     Format("PyTorch legacy", 500, lambda _: None, torch_legacy),
     Format("safetensors", 400, make_safetensors, safetensors_file),
