@@ -24,6 +24,7 @@ KINDS = "wav, flac, ogg, mp3 or opus"
 # kinds of file, by libsndfile's names, whose sound is counted
 _COUNTED = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")
 BLOCK = 65_536  # frames read at a time
+_LEAST_RATE = 1000  # Hz; a lower one is that of a damaged header, and would stretch the sound
 SILENCE = 1e-4  # a song with a lower peak is refused as silent
 _CANCELLED = 1e-3  # -30 dB: least power of the mean of the channels, as a share of theirs
 _LOUDEST = 32.0  # +30 dBFS: floats above it are integers stored as floats
@@ -232,7 +233,7 @@ def _header_problem(sound: Sound, path: Path) -> str:
             f"is a file of the kind {sound.format}, in which sound beyond the declared length is "
             f"not found; convert it to {KINDS} (ffmpeg -i {path.name} {path.stem}.flac)"
         )
-    if sound.channels < 1 or sound.samplerate < 1:
+    if sound.channels < 1 or sound.samplerate < _LEAST_RATE:
         return f"has a header of {sound.channels} channels at {sound.samplerate} Hz"
     if sound.format in ("WAV", "WAVEX"):
         lengths = re.search(r"^data\s*: (\d+) \(should be (\d+)\)", sound.extra_info, re.M)

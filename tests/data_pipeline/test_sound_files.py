@@ -177,3 +177,13 @@ def test_floats_in_the_range_of_integers_are_refused(tmp_path, scale):
 def test_blocks_are_small_however_long_the_song(tmp_path):
     write_song(tmp_path / "a.wav", 20.0)
     assert max(map(len, audio.decode(tmp_path / "a.wav"))) <= audio.BLOCK
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_a_rate_that_no_music_has_is_refused(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, np.full((600, 2), 0.1), 999)
+    with pytest.raises(DataError, match="a header of 2 channels at 999 Hz"):
+        audio.length(path)
+    soundfile.write(path, np.full((600, 2), 0.1), 1000)
+    assert audio.length(path, 1000) == 600
