@@ -79,6 +79,8 @@ def check_levels(job: Job, count: int) -> list[int]:
         for name in ("temperature", "top_k", "top_p", "hop_fraction", "given"):
             values = getattr(drawn, name, ())
             optional = drawn is not job or name in ("top_k", "top_p", "given")
+            if values == getattr(Job, name, None) and count < len(values):
+                continue  # the defaults are of three levels; a model with fewer reads the first
             if len(values) != count and (values or not optional):
                 raise ConfigError(
                     f"{name} has {len(values)} values, but the model has {count} levels; "

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from jukejax.config import ConfigError, from_dict, to_dict
 from jukejax.sampling.job import Item, Job
+from jukejax.sampling.resolve import check_levels
 
 
 @pytest.mark.parametrize(
@@ -118,3 +119,15 @@ def test_jobs_are_frozen():
 def test_what_cannot_be_sampled_is_refused_before_anything_is_loaded(field, value):
     with pytest.raises(ConfigError, match=field):
         Job(**{field: value})
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_the_default_drawing_is_of_models_with_fewer_levels_too(levels):
+    assert check_levels(Job(), levels) == [*range(levels)][::-1]
+    asked = Job(temperature=(0.9,) * levels, hop_fraction=(0.5,) * levels)
+    assert check_levels(asked, levels) == [*range(levels)][::-1]
+    with pytest.raises(ConfigError, match=f"temperature has 4 values, .* {levels} levels"):
+        check_levels(Job(temperature=(0.9,) * 4), levels)
+    if levels < 3:
+        with pytest.raises(ConfigError, match="hop_fraction has 3 values"):
+            check_levels(Job(hop_fraction=(0.5, 0.5, 0.5)), levels)
