@@ -244,7 +244,7 @@ def _arrays(tree):
 def target(name, out):
     """What a command writes in a folder `out`, and whether it appears when it is complete."""
     path = Path(re.search(r"@(\S+)", LINES[name][0])[0].replace("@", str(out)))
-    appears = path.suffix or name.startswith(("export", "convert"))
+    appears = path.suffix or name.startswith(("export", "convert", "model ship"))
     return path, bool(appears)
 
 
