@@ -69,7 +69,8 @@ def test_a_request_takes_every_option():
         "max_batch": 4, "weights": "int8", "parallel_segments": 2, "guidance": 1.5,
     }  # fmt: skip
     labels = {"artist": "A", "genre": ("g", "h"), "year": 1959, "tags": ("t",)}
-    others = {"continue_from", "at", "upsample", "span", "item"}  # see test_sampling.py
+    # see test_sampling.py and test_render.py
+    others = {"continue_from", "at", "upsample", "span", "item", "render"}
     names = {field.name for field in dataclasses.fields(Options)}
     assert {*drawn, *labels, "count"} == names - others
     request = make_request(MODEL, Options(**drawn, **labels, count=2), "la la\n")
