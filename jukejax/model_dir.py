@@ -203,19 +203,22 @@ class ModelDir:
           CheckpointError: the level has no prior, or one trained on codes of another VQ-VAE.
         """
         config, note = self.prior_config(level)
-        learned = note.get("fingerprint", "")
-        if learned != vqvae.fingerprint:
-            raise CheckpointError(
-                f"The prior in {self.priors[level]} learned codes of VQ-VAE {learned}, "
-                f"but {self.path} names VQ-VAE {vqvae.fingerprint}; train it on codes of this one, "
-                "or name the other."
-            )
+        self._require_codes_of(vqvae, note, f"The prior in {self.priors[level]} learned")
         if config.level != level:
             raise CheckpointError(
                 f"{self.path} names {self.priors[level]} for level {level}, but it is a prior of "
                 f"level {config.level}."
             )
         return config, note
+
+    def _require_codes_of(self, vqvae: LoadedVQVAE, note: dict[str, Any], what: str) -> None:
+        """CheckpointError where a run, by the note beside it, learned codes of another VQ-VAE."""
+        learned = note.get("fingerprint", "")
+        if learned != vqvae.fingerprint:
+            raise CheckpointError(
+                f"{what} codes of VQ-VAE {learned}, but {self.path} names VQ-VAE "
+                f"{vqvae.fingerprint}; train it on codes of this one, or name the other."
+            )
 
     def load_prior(self, mesh: Mesh, vqvae: LoadedVQVAE, level: int) -> LoadedPrior:
         """The prior of a level, checked as by `checked_config`."""
@@ -238,13 +241,7 @@ class ModelDir:
             raise CheckpointError(
                 f"{self.renderer}, which {self.path} names, is not the run of a renderer."
             )
-        learned = note.get("fingerprint", "")
-        if learned != vqvae.fingerprint:
-            raise CheckpointError(
-                f"The renderer in {self.renderer} was trained on codes of VQ-VAE {learned}, but "
-                f"{self.path} names VQ-VAE {vqvae.fingerprint}; train it with --vqvae of this one, "
-                "or name the other."
-            )
+        self._require_codes_of(vqvae, note, f"The renderer in {self.renderer} learned")
         return experiment.model, note
 
     def load_renderer(self, mesh: Mesh, vqvae: LoadedVQVAE) -> LoadedRenderer:

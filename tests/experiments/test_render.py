@@ -136,7 +136,7 @@ def test_a_renderer_of_other_codes_makes_no_model(parts, tiny_folder, capsys):
     tiny = tiny_folder.parent
     tiny_model.save(parts / "other", RendererExperiment(CONFIG), {"fingerprint": "abc"})
     line = ["make", "--vqvae", str(tiny / "vqvae"), "--out", str(parts / "x"), "--renderer"]
-    for wrong, message in (("other", "trained on codes of VQ-VAE abc"), ("model", "not a train")):
+    for wrong, message in (("other", "learned codes of VQ-VAE abc"), ("model", "not a train")):
         with pytest.raises(SystemExit) as stop:
             command.main([*line, str(parts / wrong)])
         assert message in str(stop.value.code)
