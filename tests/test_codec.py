@@ -225,11 +225,12 @@ def test_finite_weights_that_overflow_encode_nothing(model, songs):
 
 @pytest.fixture(scope="module")
 def rendering():
-    """Renderers of both levels, one with a stage, and their weights."""
+    """Renderers, two with a stage and one of codes in groups, and their weights."""
     out = []
-    for level, hop in ((0, HOPS[0]), (1, HOPS[1] // 2)):
+    for base, level, stages in ((CONFIG, 0, 0), (CONFIG, 1, 1), (FRAMES, 1, 1)):
+        hop = base.hops[level] * base.groups >> stages
         config = RendererConfig(
-            vqvae=CONFIG, level=level, width=4, depth=3, dilation_growth=2, dilation_cycle=2,
+            vqvae=base, level=level, width=4, depth=3, dilation_growth=2, dilation_cycle=2,
             hop=hop, synthesis=4 * hop,
         )  # fmt: skip
         init = functools.partial(renderer.init_params, config)
@@ -237,25 +238,27 @@ def rendering():
     return out
 
 
-@pytest.mark.parametrize("level", [0, 1])
+@pytest.mark.parametrize("which", [0, 1, 2])
 @pytest.mark.parametrize("length", [1, 31, 64])
-def test_rendering_in_pieces_is_rendering_the_whole(model, rendering, level, length):
-    codes = np.random.default_rng(length).integers(0, 64, (2, length)).astype(np.uint16)
-    config, params = rendering[level]
-    book = model[1][level].codes
-    pieces = codec.Renderer(config, params, book, samples=3 * HOPS[level])
+def test_rendering_in_pieces_is_rendering_the_whole(model, rendering, which, length):
+    config, params = rendering[which]
+    groups = config.vqvae.groups
+    codes = np.random.default_rng(length).integers(0, 64, (2, length * groups)).astype(np.uint16)
+    book = model[1][config.level].codes
+    pieces = codec.Renderer(config, params, book, samples=3 * config.block)
     parts = list(pieces(codes))
-    assert (len(parts) > 1) == (length > 2 * pieces.reach + 3)
+    assert (len(parts) > 1) == (length > 2 * pieces.reach // groups + 3)
     render = jax.jit(renderer.render, static_argnums=0)
     expected = render(config, params, book, codes.astype(np.int32))[..., 0]
     np.testing.assert_allclose(np.concatenate(parts, 1), expected, atol=1e-5)
     assert np.abs(expected).max() > 0.1
 
 
-@pytest.mark.parametrize("level", [0, 1])
-def test_renderer_reach(rendering, level):
-    config, params = rendering[level]
-    reach, hop, p = codec.renderer_reach(config), HOPS[level], positive(params)
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_renderer_reach(rendering, which):
+    config, params = rendering[which]
+    groups, hop, p = config.vqvae.groups, config.block, positive(params)
+    reach = codec.renderer_reach(config) // groups  # encoder outputs
     middle = reach + 2
 
     def influence(vectors, sample):
@@ -264,7 +267,8 @@ def test_renderer_reach(rendering, level):
     gradient = jax.jit(jax.grad(influence))
     beyond = 0
     for sample in (0, hop - 1):
-        felt = np.flatnonzero(gradient(jnp.ones((1, 2 * reach + 5, 3)), sample).any(-1))
+        vectors = jnp.ones((1, (2 * reach + 5) * groups, 3))
+        felt = np.flatnonzero(gradient(vectors, sample).any(-1)) // groups
         beyond = max(beyond, middle - felt[0], felt[-1] - middle)
     assert beyond <= reach <= beyond + 2
 

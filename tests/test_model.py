@@ -22,6 +22,7 @@ from jukejax.model_dir import write_model_dir
 from jukejax.models import vqvae
 from jukejax.sampling.job import Options
 from jukejax.sampling.run import sample_into
+from jukejax.sampling.sound import decode
 
 SECONDS = 0.0751
 OPTIONS = {
@@ -153,6 +154,13 @@ def test_sound_that_cannot_be_encoded_is_refused(model, audio, message):
 def test_codes_that_cannot_be_decoded_are_refused(model, found, level, message):
     with pytest.raises(ConfigError, match=message):
         model.decode(found, level)
+
+
+def test_codes_of_half_an_encoder_output_are_refused(model):
+    loaded = model.loaded.vqvae
+    grouped = dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, groups=2))
+    with pytest.raises(ConfigError, match="There are 3 codes; this model makes sound of 2"):
+        decode(grouped, np.zeros(3, int), 0)
 
 
 def test_a_song_is_shown_and_saved(song, tmp_path):

@@ -225,9 +225,10 @@ def prior_settings(config: PriorConfig) -> dict[str, Any]:
       InteropError: the published format does not support the prior.
     """
     if unlike := unpublished(config):
+        other = " It can be exported with --format stablehlo." if config.groups == 1 else ""
         raise InteropError(
             f"OpenAI's format does not support the prior of level {config.level}: "
-            f"{'; '.join(unlike)}. It can be exported with --format stablehlo."
+            f"{'; '.join(unlike)}.{other}"
         )
     hps = _give(config, _PRIOR) | {
         "blocks": config.blocks,

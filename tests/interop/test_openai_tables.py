@@ -120,6 +120,12 @@ def test_only_a_top_prior_needs_the_lengths_of_songs():
         openai_settings.prior_config(hps, VQVAE.model, 2048, "f")
 
 
+def test_a_prior_over_codes_of_groups_is_refused_without_the_hint_of_another_format():
+    config = replace(presets.prior_5b().model, groups=4)
+    with pytest.raises(InteropError, match=r"codes in groups of 4\.$"):
+        openai_settings.prior_settings(config)
+
+
 @pytest.mark.parametrize("vqvae", [VQVAE, presets.small_vqvae()], ids=["vqvae", "small_vqvae"])
 def test_settings_of_a_vqvae_come_back(vqvae):
     hps = openai_settings.vqvae_settings(vqvae.model, vqvae.samples)
