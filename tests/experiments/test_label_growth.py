@@ -104,7 +104,7 @@ def test_show_counts_songs(old, capsys):
 @pytest.mark.slow
 def test_a_run_starts_from_one_with_fewer_names(run, new, grown, tmp_path):
     said = []
-    train(Training(new, tmp_path, PRIOR, run, grown), said.append)
+    train(Training(new, tmp_path, PRIOR, start_from=run, labels=grown), said.append)
     assert any("embeddings of its own are kept" in line for line in said)
     tables = load_experiment(tmp_path)[0].model.labels.tables
     assert tables == {"artists": 4, "genres": 4, "years": 4, "tags": 4}
