@@ -25,6 +25,7 @@ from jukejax.tracks import Tracks
 Batch = dict[str, npt.NDArray[Any]]
 _LOG = logging.getLogger(__name__)
 _LYRICS_KEPT = 4096  # songs whose lyric tokens are kept in memory
+_STRETCH = 8  # encoder outputs that noise replaces together, in the mean
 
 
 def code_batches(
@@ -41,13 +42,13 @@ def code_batches(
     All int32, b = len(rows): "codes" (b, n_ctx), "total_length" and "offset" (b,) in samples, and
     what the prior is conditioned on: "upper" (b, n_ctx // ratio), codes of the level above; ids of
     its kinds of labels, (b,) or (b, places) padded with -1; "lyrics" (b, tokens); tracks, each
-    (b, n_ctx, places).
+    (b, n_ctx, places). With noise: "context" (b, n_ctx), what is read in place of "codes".
 
     Args:
       codes_dir, split: a codes data set, "train" or "test".
       experiment: its prior's level, window and conditioning, global batch, seed, and the
         probabilities that all labels of a training example become unknown, together, and that it
-        goes without a track, each by itself.
+        goes without a track, each by itself; the noise of its context.
       vocabulary: ids of the label names; None: all labels are unknown.
       start_step, rows: as in `audio_batches`.
 
@@ -58,12 +59,15 @@ def code_batches(
     trained = split == "train"
     label_dropout = experiment.label_dropout if trained else 0.0
     track_dropout = experiment.track_dropout if trained else 0.0
+    noise = experiment.context_noise if trained else 0.0
     tf = records.tensorflow()
     reader = _CodesReader(codes_dir, split, config)
     labeller = _Labeller(reader.songs, reader.hop, config, vocabulary)
     own = windows.host_rows(train.batch, rows)
     plan = Windows(reader.lengths, config.n_ctx, config.step)
     shapes = reader.shapes | labeller.shapes
+    if noise:
+        shapes |= {"context": (config.n_ctx,)}
 
     def read(items: Ints, uniforms: npt.NDArray[np.float32]) -> list[npt.NDArray[np.int32]]:
         song, start = plan.locate(items, uniforms[:, windows.SHIFT])
@@ -71,6 +75,8 @@ def code_batches(
         batch = reader.read(song, start) | labeller.read(song, start, dropped)
         without = uniforms[:, len(windows.UNIFORMS) :] < track_dropout
         batch |= labeller.tracks(song, start, without)
+        if noise:
+            batch["context"] = noisy(batch["codes"], uniforms, noise, config.groups)
         return [batch[name] for name in shapes]
 
     def batch(values: Any, uniforms: Any) -> dict[str, Any]:
@@ -80,6 +86,27 @@ def code_batches(
     along = len(config.tracks.tracks) if config.tracks else 0
     steps = windows.schedule(tf, plan.total, train.batch, own, train.seed, start_step, along)
     return windows.read_ahead(tf, steps, read, [tf.int32] * len(shapes), batch)
+
+
+def noisy(
+    codes: npt.NDArray[np.int32], uniforms: npt.NDArray[np.float32], share: float, groups: int
+) -> npt.NDArray[np.int32]:
+    """Windows (b, n_ctx) in which stretches are replaced by stretches from elsewhere in the window.
+
+    Of an example, 0 to 2 x `share` of the encoder outputs, by stretches of `_STRETCH` in the mean
+    (geometric). What is replaced follows from the example's random numbers `uniforms` (b, U).
+    Like word dropout (Bowman et al. 2016, arXiv 1511.06349, section 3.1): a model that cannot rely
+    on what it reads learns to follow its conditions.
+    """
+    outputs = codes.reshape(len(codes), -1, groups)
+    out, n = outputs.copy(), outputs.shape[1]
+    for new, old, numbers in zip(out, outputs, uniforms, strict=True):
+        rng = np.random.default_rng(numbers.view(np.uint32))
+        for _ in range(rng.poisson(rng.uniform(0, 2 * share) * n / _STRETCH)):
+            length = min(n, int(rng.geometric(1 / _STRETCH)))
+            to, start = rng.integers(0, n - length + 1, 2)
+            new[to : to + length] = old[start : start + length]
+    return out.reshape(codes.shape)
 
 
 def code_windows(

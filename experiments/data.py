@@ -152,7 +152,7 @@ def _in_order(events: Iterable[str]) -> tuple[str, ...]:
 
 def prior_inputs(config: PriorConfig, batch: HostBatch) -> HostBatch:
     """The arrays of a code loader's batch that a prior reads."""
-    wanted = {"codes"}
+    wanted = {"codes"} | ({"context"} & batch.keys())
     if config.labels:
         wanted |= set(config.labels.arrays)
     if config.upper:

@@ -345,12 +345,15 @@ class PriorExperiment:
     model: PriorConfig = field(default_factory=PriorConfig)
     label_dropout: float = 0.0  # probability that all labels are replaced by "unknown"
     track_dropout: float = 0.0  # probability, of each track, that an example goes without it
+    context_noise: float = 0.0  # mean share of codes read in training that are of another place
     lora: int = 0  # rank of adapters that are trained in place of the weights; 0: all weights are
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.context_noise <= 0.5:
+            raise ConfigError(f"context_noise is {self.context_noise}; give a share from 0 to 0.5.")
         if self.lora < 0:
             raise ConfigError(f"lora is {self.lora}; give a rank of 1 or more, or 0 for none.")
 

@@ -6,7 +6,8 @@ A batch is a dict of int32 arrays: `codes` (B, T); with `labels`: `artist` (B,),
 padded with -1, `total_length` and `offset` (B,) in samples, and where the tables have rows `year`
 (B,) and `tags` (B, G) padded with -1; with `upper`: `upper` (B, T/ratio);
 with `lyrics`: `lyrics` (B, E) padded with 0; with `tracks`: an array (B, T, places) of each, as
-`jukejax.tracks.window` gives it.
+`jukejax.tracks.window` gives it. Where training adds noise: `context` (B, T), what the model reads
+in place of `codes`, which it has to predict.
 """
 
 from __future__ import annotations
@@ -93,10 +94,11 @@ class Prior(nn.Module):
     def sequence(self, batch: Batch) -> jax.Array:
         """Token ids (B, L) of the stack; with a lyric prefix, lyrics first, then codes."""
         c = self.config
+        codes = batch.get("context", batch["codes"])
         if not c.prefix_len:
-            return batch["codes"]
+            return codes
         offset = c.vocabulary - c.codes
-        return jnp.concatenate([batch["lyrics"], batch["codes"] + offset], axis=1)
+        return jnp.concatenate([batch["lyrics"], codes + offset], axis=1)
 
     def head(self, h: jax.Array) -> jax.Array:
         """Hidden states (..., W) -> float32 logits (..., K)."""

@@ -138,8 +138,12 @@ def vqvae_task(config: VQVAEConfig, samples: int, parts: int = 1) -> Task:
     )
 
 
-def prior_task(config: PriorConfig) -> Task:
-    """A prior on batches as `jukejax.models.prior` describes them."""
+def prior_task(config: PriorConfig, noise: bool = False) -> Task:
+    """A prior on batches as `jukejax.models.prior` describes them; training has noise or not."""
+
+    def example(n: int) -> Batch:
+        batch = prior.example_batch(config, n)
+        return batch | {"context": batch["codes"]} if noise else batch
 
     def loss(params: Any, extra: Any, batch: Batch) -> Any:
         total, metrics = prior.prior_loss(config, params, batch)
@@ -147,7 +151,7 @@ def prior_task(config: PriorConfig) -> Task:
 
     return Task(
         init=lambda key: prior.init_params(config, key),
-        example=lambda n: prior.example_batch(config, n),
+        example=example,
         extra=lambda key, params, batch: {},
         adopt=lambda other, batch: {},
         loss=loss,
@@ -196,9 +200,8 @@ def renderer_task(config: RendererConfig, samples: int) -> Task:
     )
 
 
-def adapter_task(config: PriorConfig, rank: int, dtype: str) -> Task:
+def adapter_task(base: Task, rank: int, dtype: str) -> Task:
     """Adapters of a prior: its own weights, stored in `dtype`, are extra["base"], not trained."""
-    base = prior_task(config)
 
     def weights(params: Any, extra: Any) -> Any:
         return lora.beside(extra["base"], params)
@@ -224,7 +227,7 @@ def make_task(experiment: Experiment) -> Task:
     if isinstance(experiment, RendererExperiment):
         return renderer_task(experiment.model, experiment.samples)
     assert isinstance(experiment, PriorExperiment)
+    task = prior_task(experiment.model, experiment.context_noise > 0)
     if experiment.lora:
-        dtype = experiment.train.state_dtype
-        return adapter_task(experiment.model, experiment.lora, dtype)
-    return prior_task(experiment.model)
+        return adapter_task(task, experiment.lora, experiment.train.state_dtype)
+    return task

@@ -32,10 +32,10 @@ def audio_batches(data, *, samples, batch_size, seed, downmix="random", **place)
 
 
 def code_batches(
-    folder, config, vocabulary, *, batch_size, seed, label_dropout=0.0, track_dropout=0.0, **place
+    folder, config, vocabulary, *, batch_size, seed, split, start_step=0, rows=None, **drawn
 ):
-    """Batches of windows of codes that a prior of this config reads."""
-    experiment = PriorExperiment(
-        config, label_dropout, track_dropout, train=TrainConfig(batch=batch_size, seed=seed)
+    """Batches of windows of codes that a prior of this config reads; `drawn` at random."""
+    experiment = PriorExperiment(config, train=TrainConfig(batch=batch_size, seed=seed), **drawn)
+    return code_loader.code_batches(
+        folder, experiment, vocabulary, split=split, start_step=start_step, rows=rows
     )
-    return code_loader.code_batches(folder, experiment, vocabulary, **place)

@@ -28,6 +28,7 @@ from jukejax.model_dir import load_vqvae
 from jukejax.parallel.mesh import make_mesh
 from jukejax.text.labels import Vocabulary, labels_digest
 from jukejax.training.checkpoint import save_mapped
+from jukejax.training.tasks import make_task
 
 PRIOR = PriorExperiment(
     model=PriorConfig(
@@ -55,6 +56,16 @@ def test_labels_of_another_model_give_its_ids(codes, tmp_path):
     assert run.note == {"fingerprint": "vqvae-1", "labels": labels_digest(vocabulary)}
     tables = run.experiment.model.labels
     assert (tables.artists, tables.genres) == (3, 3)
+
+
+def test_noise_reaches_the_training(codes, tmp_path):
+    experiment = dataclasses.replace(PRIOR, context_noise=0.5)
+    run = training_run(Training(codes, tmp_path / "run", experiment))
+    batch, task = next(run.batches(0)), make_task(run.experiment)
+    assert (batch["context"] != batch["codes"]).any()
+    assert {name: x.shape for name, x in batch.items()} == {
+        name: x.shape for name, x in task.example(8).items()
+    }
 
 
 def test_without_them_the_names_are_those_of_the_data(codes, tmp_path):

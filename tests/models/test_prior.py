@@ -188,6 +188,18 @@ def test_loss_is_bits_weighted_by_length(run, kind):
     assert set(bits) == ({"music"} if lyrics is None else {"music", "lyrics"})
 
 
+@pytest.mark.parametrize("kind", ["encoder", "prefix"])
+def test_codes_are_predicted_from_the_context_where_there_is_one(run, kind):
+    params, batch, logits, *_ = run(kind)
+    codes = batch["codes"][::-1]
+    noisy = batch | {"codes": codes, "context": batch["codes"]}
+    found = jax.jit(functools.partial(token_bits, KINDS[kind][0]))(params, noisy)
+    music, first = np.asarray(logits, np.float64), 0
+    if kind == "prefix":
+        music, first = music[:, E:], 79
+    np.testing.assert_allclose(found["music"], bits_of(music, first + codes), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_depend_on_the_codes_before_them_alone(run, kind):
     _, _, logits, lyric_logits, *_ = run(kind)
