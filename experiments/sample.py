@@ -23,8 +23,8 @@ from jukejax.config import ConfigError, MeshConfig
 from jukejax.sampling.job import Drawing, Job, Options, only
 
 COMMON = (
-    "model", "out", "artist", "genre", "lyrics", "seconds", "seed", "temperature", "prompt",
-    "continue_from", "upsample", "plan",
+    "model", "out", "artist", "genre", "lyrics", "tune", "seconds", "seed", "temperature",
+    "prompt", "continue_from", "upsample", "plan",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jukejax.config import VQVAEConfig
     from jukejax.model_dir import LoadedModel
     from jukejax.sampling.request import Request
+    from jukejax.tracks import Event
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,9 @@ class SongFiles:
     """A text file with the lyrics of the whole song."""
     tracks: Path | None = None
     """A JSON file with the tracks of the whole song: {"notes": [["60", start_s, end_s], ...]}."""
+    tune: Path | None = None
+    """A MIDI file with the melody that the lyrics are sung to, a syllable a note ("-" among the
+    words holds the syllable before it for one more note). For models with phones and notes."""
     prompt: Path | None = None
     """A sound file that the songs continue."""
     prompt_seconds: float = 0.0
@@ -36,8 +40,10 @@ def check_files(paths: SongFiles) -> None:
     """ConfigError or DataError where a file is missing, before a model is loaded."""
     if paths.prompt_seconds and paths.prompt is None:
         raise ConfigError("--prompt-seconds needs --prompt.")
-    files = {"lyrics": paths.lyrics, "tracks": paths.tracks, "prompt": paths.prompt}
-    for name, path in files.items():
+    if paths.tune and (paths.tracks or not paths.lyrics):
+        raise ConfigError("--tune needs --lyrics, and takes the place of --tracks.")
+    for name in ("lyrics", "tracks", "tune", "prompt"):
+        path = getattr(paths, name)
         if path is not None and not path.is_file():
             raise DataError(f"--{name} {path}: there is no such file; correct the path.")
 
@@ -54,11 +60,23 @@ def song_request(model: LoadedModel, options: Options, paths: SongFiles) -> Requ
 
     lyrics = read_lyrics(paths.lyrics).text if paths.lyrics else ""
     tracks = read_tracks(paths.tracks) if paths.tracks else None
+    if paths.tune:
+        tracks = tune_tracks(lyrics, paths.tune)
     if paths.prompt is None:
         return make_request(model, options, lyrics, tracks=tracks)
     sound = read_prompt(paths.prompt, paths.prompt_seconds, model.vqvae.config)
     request = make_request(model, options, lyrics, sound, tracks)
     return request._replace(notes={"origin": {"prompt": str(paths.prompt.resolve())}})
+
+
+def tune_tracks(lyrics: str, path: Path) -> dict[str, tuple[Event, ...]]:
+    """The tracks of lyrics sung to the melody of a MIDI file; says how many notes they take."""
+    from jukejax.tunes import read_midi, sung
+
+    tune = read_midi(path)
+    tracks = sung(lyrics, tune)
+    print(f"The words take {len(tracks['notes'])} of the {len(tune)} notes of {path}.")
+    return tracks
 
 
 def read_prompt(path: Path, seconds: float, config: VQVAEConfig) -> np.ndarray:

@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from jukejax.errors import DataError
+from jukejax.text import pronunciation
 from jukejax.text.lyric_files import LETTER_S, parse_lyrics, spread
 from jukejax.text.word_times import Word
-
-# espeak's IPA for American English in the phones of the CMU dictionary; longest first.
-_PHONES = {
-    "aɪɚ": "AY ER", "aɪə": "AY AH", "tʃ": "CH", "dʒ": "JH", "eɪ": "EY", "oʊ": "OW", "aɪ": "AY",
-    "aʊ": "AW", "ɔɪ": "OY", "iə": "IY AH", "oːɹ": "AO R", "n̩": "AH N", "l̩": "AH L", "m̩": "AH M",
-    "i": "IY", "ɪ": "IH", "ᵻ": "IH", "ɛ": "EH", "e": "EH", "æ": "AE", "a": "AE", "ɑ": "AA",
-    "ɒ": "AA", "ɔ": "AO", "o": "OW", "ʊ": "UH", "u": "UW", "ʌ": "AH", "ə": "AH", "ɐ": "AH",
-    "ɜ": "ER", "ɚ": "ER", "p": "P", "b": "B", "t": "T", "d": "D", "k": "K", "ɡ": "G", "g": "G",
-    "f": "F", "v": "V", "θ": "TH", "ð": "DH", "s": "S", "z": "Z", "ʃ": "SH", "ʒ": "ZH", "h": "HH",
-    "m": "M", "n": "N", "ŋ": "NG", "l": "L", "ɹ": "R", "r": "R", "j": "Y", "w": "W", "ʔ": "T",
-    "ɾ": "T", "x": "K", "ɬ": "L", "ç": "HH",
-}  # fmt: skip
-_IPA = re.compile("|".join(sorted(map(re.escape, _PHONES), key=len, reverse=True)) + "|.")
-_SILENT = set("ˈˌːˑ .-_\u0361\u200d")
 
 
 def lyric_words(lyrics: str) -> list[str]:
@@ -31,43 +14,10 @@ def lyric_words(lyrics: str) -> list[str]:
     return parse_lyrics(lyrics).text.split()
 
 
-def arpabet(ipa: str) -> str | None:
-    """espeak's IPA as phones of the CMU dictionary, separated by spaces; None for unknown signs."""
-    phones = []
-    for sign in _IPA.findall("".join(c for c in ipa if c not in _SILENT or c == "ː")):
-        if sign in _PHONES:
-            phones.append(_PHONES[sign])
-        elif sign not in _SILENT:
-            return None
-    return " ".join(phones) or None
-
-
-@functools.cache
-def _espeak() -> Callable[[str], str]:
-    """espeak's function from a word to IPA."""
-    try:
-        import espeakng_loader
-    except ImportError as error:
-        raise DataError("espeakng-loader is missing: pip install 'jukejax[align]'") from error
-    library = ctypes.CDLL(espeakng_loader.get_library_path())
-    synchronous, folder = 2, espeakng_loader.get_data_path().encode()
-    if library.espeak_Initialize(synchronous, 0, folder, 0) < 0:
-        raise DataError(f"espeak-ng cannot read its data in {folder!r}; install it again")
-    library.espeak_SetVoiceByName(b"en-us")
-    to_phonemes = library.espeak_TextToPhonemes
-    to_phonemes.restype = ctypes.c_char_p
-    to_phonemes.argtypes = [ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int]
-
-    def ipa(word: str) -> str:
-        text, utf8, as_ipa = ctypes.c_char_p(word.encode()), 1, 2
-        return str((to_phonemes(ctypes.byref(text), utf8, as_ipa) or b"").decode())
-
-    return ipa
-
-
 def pronounce(word: str) -> str | None:
-    """Phones of a word that is not in the dictionary, by espeak's rules for English."""
-    return arpabet(_espeak()(word))
+    """Phones of a word that is not in the CMU dictionary, in its symbols, by espeak's rules."""
+    phones = pronunciation.phones(word)
+    return " ".join(phones).upper().replace("AX", "AH") if phones else None
 
 
 def fill_gaps(

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.render import scores as singing
+from data_pipeline.render import scores
 from data_pipeline.render.band import VOICE, Note, Player, accompany, midi_bytes
 from data_pipeline.render.forms import A_CAPPELLA, GENRES, write_score
 from data_pipeline.render.sound import fade, level, reverberate, rms
@@ -146,9 +146,9 @@ class Renderer:
     def _render(self, plan: Plan) -> dict[str, Any]:
         """Writes the sounds and the MIDI file of a song; returns its truth."""
         score = plan.score
-        syllables = singing.score_syllables(score)
-        seconds = singing.score_seconds(score) + TAIL_S
-        words = singing.score_words(score)
+        syllables = scores.score_syllables(score)
+        seconds = scores.score_seconds(score) + TAIL_S
+        words = scores.score_words(score)
         spoken = [spoken_word(word, plan.voice, self.folder / "words") for word in words]
         dry, segments = sing_spoken(spoken, syllables, seconds, plan.drift_seed)
         band = [] if plan.genre == A_CAPPELLA else accompany(score)
@@ -165,7 +165,7 @@ class Renderer:
         programs = score["programs"] if band else {}
         data = midi_bytes([*band, *melody], score["tempo"], programs | {"voice": 53})
         files.write_bytes(self.folder / midi, data)
-        times = singing.word_times(segments, len(words))
+        times = scores.word_times(segments, len(words))
         written = [*names.values(), midi]
         return {
             "song": _row(plan, words, times) | self._paths(names, midi),
@@ -218,7 +218,7 @@ def _row(plan: Plan, words: Sequence[str], times: Sequence[tuple[float, float]])
         "album": plan.album,
         "genres": [plan.genre],
         "tags": [speed, score["key"].split()[1]],
-        "lyrics": singing.score_lyrics(score),
+        "lyrics": scores.score_lyrics(score),
         "words": [[w, *_rounded(*span)] for w, span in zip(words, times, strict=True)],
         "sections": [
             [name, *_rounded(start * beat_s, end * beat_s)]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.render import scores as singing
+from data_pipeline.render import scores
 from data_pipeline.render.band import play
 from data_pipeline.render.sound import (
     MUSIC,
@@ -45,15 +45,15 @@ def render_voice(score: dict[str, Any]) -> tuple[np.ndarray, list[tuple[float, f
     """The dry voice (N,) at RATE of a score and the (start, end) seconds of its words."""
     import soxr
 
-    words = singing.score_words(score)
-    syllables = singing.score_syllables(score)
-    seconds = singing.score_seconds(score) + TAIL_S
+    words = scores.score_words(score)
+    syllables = scores.score_syllables(score)
+    seconds = scores.score_seconds(score) + TAIL_S
     voice, segments = sing(words, syllables, score["singer"], seconds, score.get("phones"))
     voice = soxr.resample(voice, VOICE_RATE, RATE, quality="VHQ")
     out = np.zeros(round(seconds * RATE))
     n = min(len(out), len(voice))
     out[:n] = voice[:n]
-    return out, singing.word_times(segments, len(words))
+    return out, scores.word_times(segments, len(words))
 
 
 def mix(voice: np.ndarray, band: np.ndarray) -> np.ndarray:
@@ -65,7 +65,7 @@ def mix(voice: np.ndarray, band: np.ndarray) -> np.ndarray:
 
 def manifest_row(score: dict[str, Any], times: Sequence[tuple[float, float]]) -> dict[str, Any]:
     """The songs.jsonl row of a rendered score."""
-    words = singing.score_words(score)
+    words = scores.score_words(score)
     return {
         "id": score["id"],
         "audio": f"audio/{score['id']}.ogg",
@@ -74,7 +74,7 @@ def manifest_row(score: dict[str, Any], times: Sequence[tuple[float, float]]) ->
         "genres": score["genres"],
         "year": score["year"],
         "tags": score["tags"],
-        "lyrics": singing.score_lyrics(score),
+        "lyrics": scores.score_lyrics(score),
         "words": [[w, round(a, 3), round(b, 3)] for w, (a, b) in zip(words, times, strict=True)],
         "licence": LICENCE,
         "group": score["id"],
@@ -91,7 +91,7 @@ def main() -> None:
     rows = []
     with locks.writing(args.out):
         for path in sorted(SCORES.glob("*.json")):
-            score = singing.load_score(path)
+            score = scores.load_score(path)
             if args.only and score["id"] not in args.only:
                 continue
             voice, times = render_voice(score)

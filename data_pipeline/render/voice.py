@@ -19,19 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.render.scores import (
-    FRAME_S,
+from data_pipeline.render.scores import FRAME_S, pitch_contour, source_times
+from data_pipeline.render.sound import MissingTool
+from jukejax.text.singing import (
     SONORANTS,
     VOICELESS,
     VOWELS,
     Phone,
     Segment,
     Syllable,
-    pitch_contour,
     place_phones,
-    source_times,
 )
-from data_pipeline.render.sound import MissingTool
 
 VOICE_RATE = 16_000  # Hz, what the flite voices give
 SILENCE = 1e-10  # power of the spectral envelope in rests

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.render.scores import VOWELS, Phone
 from data_pipeline.render.voice import VOICE_RATE, SpokenWord, analyse, speak
 from jukejax import files
+from jukejax.text.singing import VOWELS, Phone
 
 MARGIN_S = 0.03  # kept of the silence around a spoken word
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from data_pipeline.align.songs import LINEAR, Options, align_manifest
 from data_pipeline.manifest import Song
-from data_pipeline.render import scores as singing
+from data_pipeline.render import scores
 from data_pipeline.render import songs as render_songs
 from data_pipeline.render.band import play
 from data_pipeline.render.sound import RATE, MissingTool, reverberate
@@ -84,9 +84,9 @@ def run(command: Command) -> dict[str, Any]:
 def render(folder: Path, command: Command) -> list[dict[str, Any]]:
     """Manifest rows with the true words of every song; writes its dry voice and its band."""
     rows = []
-    scores = sorted(render_songs.SCORES.glob("*.json"))[: command.songs]
-    for path in tqdm(scores, desc="render", unit="score"):
-        score = singing.load_score(path)
+    paths = sorted(render_songs.SCORES.glob("*.json"))[: command.songs]
+    for path in tqdm(paths, desc="render", unit="score"):
+        score = scores.load_score(path)
         first = VOICES.index(score["singer"])
         for i in range(command.voices):
             singer = VOICES[(first + i) % len(VOICES)]

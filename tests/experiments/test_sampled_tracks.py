@@ -2,6 +2,7 @@
 
 import json
 
+import mido
 import numpy as np
 import pytest
 import tiny_model
@@ -14,6 +15,7 @@ from jukejax.models.prior import Prior
 from jukejax.sampling.resolve import resolve
 from jukejax.sampling.sample_dir import read_job
 from jukejax.tracks import ABSENT
+from jukejax.tunes import Note, sung
 
 ALONG = TracksConfig(
     (Track("notes", ("60", "61", "62"), places=2), Track("phones", ("aa", "b"))),
@@ -51,6 +53,33 @@ def test_the_tune_changes_the_codes_and_the_job_makes_them_again(model, loaded, 
     (item,) = read_job(out / "job.json")[1].items
     assert {track.name: list(track.events) for track in item.tracks} == TUNE
     tiny_model.assert_same(out, tiny_model.sample(tmp_path / "again", job=out / "job.json"))
+
+
+def test_words_are_sung_to_the_melody_of_a_midi_file(tmp_path, capsys):
+    tune = [Note(60, 0.0, 0.05), Note(62, 0.05, 0.1), Note(64, 0.1, 0.15)]
+    words, midi = tmp_path / "words.txt", tmp_path / "tune.mid"
+    words.write_text("go now\n")
+    track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=480_000)])  # 1 ms a tick
+    for note in tune:
+        track.append(mido.Message("note_on", note=note.pitch, time=0))
+        track.append(mido.Message("note_off", note=note.pitch, time=50))
+    mido.MidiFile(type=0, tracks=[track]).save(midi)
+    expected = sung("go now", tune)
+    tracks = TracksConfig(
+        (Track("notes", ("60", "62")), Track("phones", ("aw", "g", "n", "ow"))),
+        parts=3, width=8, depth=2,
+    )  # fmt: skip
+    model = tiny_model.write(tmp_path, tracks=tracks)
+    options = {"model": model, "lyrics": words, "seconds": 0.05, "levels": (2,)}
+    out = tiny_model.sample(tmp_path / "out", tune=midi, **options)
+    (item,) = read_job(out / "job.json")[1].items
+    assert {track.name: track.events for track in item.tracks} == expected
+    assert f"The words take 2 of the 3 notes of {midi}." in capsys.readouterr().out
+    for wrong in ({"tune": midi, "tracks": words}, {"tune": midi, "lyrics": None}):
+        with pytest.raises(ConfigError, match="--tune needs --lyrics, and takes the place of"):
+            tiny_model.sample(tmp_path / "other", **options | wrong)
+    with pytest.raises(DataError, match=r"--tune .*none\.mid: there is no such file"):
+        tiny_model.sample(tmp_path / "other", tune=tmp_path / "none.mid", **options)
 
 
 def test_a_song_that_is_continued_keeps_its_tracks(model, loaded, tmp_path):

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import mido
 import numpy as np
 import soundfile
 
@@ -22,6 +23,7 @@ from jukejax.text.lyric_files import parse_lyrics, read_lyrics
 from jukejax.text.word_times import word_times
 from jukejax.training.checkpoint import open_existing
 from jukejax.training.metrics import MetricsWriter, read_metrics
+from jukejax.tunes import read_midi
 from tests.fuzz.harness import NOTES, Format, require
 from tests.fuzz.mutations import any_json, any_lines, damaged, flipped
 
@@ -311,6 +313,35 @@ def album(contents, folder, rng):
     return "noted" if left_out or NOTES.texts else "other"
 
 
+# --- tunes ----------------------------------------------------------------------------------------
+
+
+def make_tune(folder):
+    """A MIDI file of two tracks with a change of tempo."""
+    file = mido.MidiFile(type=1)
+    for name in ("Piano", "Voice"):
+        track = mido.MidiTrack([mido.MetaMessage("track_name", name=name)])
+        track.append(mido.MetaMessage("set_tempo", tempo=400_000))
+        for pitch in (60, 62, 64, 65):
+            track.append(mido.Message("note_on", note=pitch, time=10))
+            track.append(mido.Message("note_off", note=pitch, time=400))
+        file.tracks.append(track)
+    file.save(folder / "tune.mid")
+    return (folder / "tune.mid").read_bytes(), read_midi(folder / "tune.mid")
+
+
+def tune(state, folder, rng):
+    data, truth = state
+    file = folder / "tune.mid"
+    file.write_bytes(damaged(data, rng))
+    found = read_midi(file)
+    ends = [0.0, *(note.end for note in found)]
+    require(found and all(a <= n.start < n.end for a, n in zip(ends, found, strict=False)),
+            "no melody", found)  # fmt: skip
+    require(all(0 <= note.pitch < 128 for note in found), "no pitches", found)
+    return "unchanged" if found == truth else "other"
+
+
 FORMATS = [
     Format("model.json", 700, lambda _: None, model_json),
     Format("labels.json", 700, lambda _: None, labels_json),
@@ -321,4 +352,5 @@ FORMATS = [
     Format("manifest", 1000, make_manifest, manifest),
     Format("lyrics", 1200, lambda _: None, lyrics),
     Format("album folder", 300, make_album, album),
+    Format("midi", 300, make_tune, tune),
 ]

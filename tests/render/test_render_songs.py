@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from data_pipeline.render import band as singing_band
-from data_pipeline.render import scores as singing
+from data_pipeline.render import scores
 from data_pipeline.render import songs as render_songs
 from data_pipeline.render import sound as singing_audio
 from data_pipeline.render import tracks as fetch_tracks
-from data_pipeline.render.scores import Phone, Segment
 from jukejax import locks
 from jukejax.errors import FolderInUse
+from jukejax.text import singing
+from jukejax.text.singing import Phone, Segment
 
 SCORE = {
     "id": "test",
@@ -47,35 +48,35 @@ GRACE = [Phone("g", 0.1, 0.15), Phone("r", 0.15, 0.2), Phone("ey", 0.2, 0.4), Ph
 
 @pytest.fixture
 def segments():
-    return singing.place_phones(singing.score_syllables(SCORE), [AMAZING, GRACE])
+    return singing.place_phones(scores.score_syllables(SCORE), [AMAZING, GRACE])
 
 
 def test_score_text():
-    assert singing.score_words(SCORE) == ["Amazing", "grace!"]
-    assert singing.score_lyrics(SCORE) == "Amazing\ngrace!"
+    assert scores.score_words(SCORE) == ["Amazing", "grace!"]
+    assert scores.score_lyrics(SCORE) == "Amazing\ngrace!"
 
 
 def test_score_syllables_in_seconds():
-    syllables = singing.score_syllables(SCORE)
+    syllables = scores.score_syllables(SCORE)
     assert [s.word for s in syllables] == [0, 0, 0, 1]
     assert [s.start for s in syllables] == pytest.approx([1.0, 1.5, 2.5, 3.5])
     assert syllables[2].notes == ((64.0, 2.5, 2.75), (62.0, 2.75, 3.0))
     assert [s.ends_line for s in syllables] == [False, False, True, True]
-    assert singing.score_seconds(SCORE) == pytest.approx(5.0)
+    assert scores.score_seconds(SCORE) == pytest.approx(5.0)
 
 
 def test_a_word_may_not_cross_a_line():
     with pytest.raises(ValueError, match="inside the word"):
-        singing.line_words([["half-", [[60, 1]]]])
+        scores.line_words([["half-", [[60, 1]]]])
 
 
 def test_load_score_compares_beats(tmp_path):
     path = tmp_path / "score.json"
     path.write_text(json.dumps(SCORE))
-    assert singing.load_score(path)["id"] == "test"
+    assert scores.load_score(path)["id"] == "test"
     path.write_text(json.dumps(SCORE | {"chords": [["C", 4]]}))
     with pytest.raises(ValueError, match="beats"):
-        singing.load_score(path)
+        scores.load_score(path)
 
 
 def test_split_syllables_gives_the_onset_to_the_right():
@@ -97,7 +98,7 @@ def test_segments_follow_each_other(segments):
 
 
 def test_word_times_hold_the_consonants(segments):
-    (start, end), (grace_start, grace_end) = singing.word_times(segments, 2)
+    (start, end), (grace_start, grace_end) = scores.word_times(segments, 2)
     assert start == pytest.approx(1.0)  # begins with a vowel
     assert end < 3.0  # a breath before the rest
     assert 3.3 < grace_start < 3.5  # "gr" before the beat
@@ -108,19 +109,19 @@ def test_word_times_hold_the_consonants(segments):
 @pytest.mark.parametrize("held", [0.05, 1.5])
 def test_source_times_are_monotone_and_reach_both_ends(phone, held):
     segment = Segment(0, phone, (0.2, 0.4), (3.0, 3.0 + held))
-    at = singing.source_times(segment, np.linspace(3.0, 3.0 + held, 200))
+    at = scores.source_times(segment, np.linspace(3.0, 3.0 + held, 200))
     assert at[0] == pytest.approx(0.2) and at[-1] == pytest.approx(0.4)
     assert (np.diff(at) >= 0).all()
 
 
 def test_long_vowels_keep_their_natural_start():
     segment = Segment(0, "aa", (0.2, 0.4), (3.0, 5.0))
-    assert singing.source_times(segment, np.array([3.03]))[0] == pytest.approx(0.23)
+    assert scores.source_times(segment, np.array([3.03]))[0] == pytest.approx(0.23)
 
 
 def test_pitch_contour_sings_the_notes():
-    syllables = singing.score_syllables(SCORE)
-    pitch = singing.pitch_contour(syllables, 1000)  # (F,)
+    syllables = scores.score_syllables(SCORE)
+    pitch = scores.pitch_contour(syllables, 1000)  # (F,)
     midi = 69 + 12 * np.log2(pitch / 440)
     for syllable in syllables:
         for note, start, end in syllable.notes:
@@ -172,9 +173,9 @@ def test_every_score_loads_and_names_its_singer():
     paths = sorted(render_songs.SCORES.glob("*.json"))
     assert len(paths) >= 8
     for path in paths:
-        score = singing.load_score(path)
+        score = scores.load_score(path)
         assert score["id"] == path.stem and score["singer"] in render_songs.ARTISTS
-        assert all(word for word in singing.score_words(score))
+        assert all(word for word in scores.score_words(score))
         singing_band.accompany(score)
 
 
