@@ -313,20 +313,23 @@ class Encoder:
                 x = vqvae.to_vectors(
                     self.config, params, batch["audio"][:, cut], level, inside[:, cut]
                 )
-                x = x[:, reach // hop : (reach + self.piece) // hop]  # (B, N / hop, E)
-                index, distance = _nearest(books[level], x)
+                step = hop * self.config.groups  # samples per encoder output
+                x = x[:, reach // step : (reach + self.piece) // step]  # (B, N / step, E)
+                index, distance = _nearest(books[level], x, self.config.groups)
                 codes.append((index.astype(jnp.uint16), jnp.isfinite(distance).all(1)))
         return codes
 
 
-def _nearest(codes: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`bottleneck.nearest` (B, T) of x (B, T, E), without all distances (B, T, K) in memory."""
+def _nearest(book: jax.Array, x: jax.Array, groups: int) -> tuple[jax.Array, jax.Array]:
+    """`bottleneck.assign` (B, T G) of x (B, T, E), without all distances (B, T, K) in memory."""
 
     def row(vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
         def find(vector: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return bottleneck.nearest(codes, vector)
+            found = bottleneck.assign(book, vector[None], groups)
+            return found.codes, found.distance
 
-        return jax.lax.map(find, vectors, batch_size=min(_VECTORS, len(vectors)))
+        codes, distance = jax.lax.map(find, vectors, batch_size=min(_VECTORS, len(vectors)))
+        return codes.reshape(-1), distance.reshape(-1)
 
     return jax.vmap(row)(x)
 

@@ -123,7 +123,7 @@ def encoder(config: VQVAEConfig, level: int, samples: int) -> list[Convolution]:
             found.append(Convolution(4, n_in, c.width * m, samples))
             found += _resnet(c.width * m, c.depth * m, samples)
             n_in = c.width * m
-        n_in, before = c.groups * c.emb_width, n_in
+        n_in, before = c.emb_width, n_in
         found.append(Convolution(3, before, n_in, samples))
     return found
 
@@ -134,7 +134,7 @@ def decoder(config: VQVAEConfig, level: int, samples: int) -> list[Convolution]:
     c = config
     m, e, length = (
         c.multipliers[level],
-        c.groups * c.emb_width,
+        c.emb_width,
         samples // c.hops[level] // c.groups,
     )
     for i in reversed(range(level + 1)):
@@ -147,7 +147,7 @@ def decoder(config: VQVAEConfig, level: int, samples: int) -> list[Convolution]:
 def renderer(config: RendererConfig, samples: int) -> list[Convolution]:
     """The convolutions of a renderer."""
     c, length = config, samples // config.block
-    found = [Convolution(3, c.vqvae.groups * c.vqvae.emb_width, c.width, length)]
+    found = [Convolution(3, c.vqvae.emb_width, c.width, length)]
     for stage in range(c.stages + 1):
         if stage:
             length *= 2

@@ -50,10 +50,10 @@ def songs_vqvae() -> VQVAEExperiment:
             width=192,
             depth=4,
             dilation_growth=2,
-            emb_width=16,
+            emb_width=64,
             groups=4,
             codebook_decay=0.9,
-            restart_threshold=0.5,
+            restart_threshold=0.1,
             unquantized=0.5,
             frames=FramesConfig(hop=128, synthesis=512),
             loss=ReconstructionLoss(

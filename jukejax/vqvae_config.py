@@ -62,8 +62,8 @@ class VQVAEConfig:
     depth: int = 4
     dilation_growth: int = 3
     emb_width: int = 64
-    # codes of an encoder output, which has groups * emb_width channels: product quantisation
-    # (Jegou et al. 2011), one codebook for all, the codes one after the other in their level
+    # codes of an encoder output, one after the other in their level, each of what those before it
+    # leave (residual quantisation, SoundStream, arXiv 2107.03312, section 3.3)
     groups: int = 1
     codes: int = 2048
     codebook_decay: float = 0.99

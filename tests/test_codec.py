@@ -14,7 +14,7 @@ from jukejax import codec
 from jukejax.codec import Decoder, Encoder, Sound
 from jukejax.config import FramesConfig, MeshConfig, RendererConfig, VQVAEConfig
 from jukejax.errors import CheckpointError
-from jukejax.models import renderer, vqvae
+from jukejax.models import bottleneck, renderer, vqvae
 from jukejax.models.bottleneck import Codebook
 from jukejax.parallel.mesh import make_mesh
 
@@ -96,7 +96,10 @@ def test_codes_are_those_of_whole_songs(model, songs, devices, seconds, per_devi
 
 @pytest.fixture(scope="module")
 def of_frames(model):
-    return oracle.random_params(lambda key: vqvae.init_params(FRAMES, key), scale=0.5), model[1]
+    params = oracle.random_params(lambda key: vqvae.init_params(FRAMES, key), scale=0.5)
+    rng = np.random.default_rng(7)
+    books = [rng.normal(size=(2 * 64, 3)).astype(np.float32) for _ in range(2)]
+    return params, tuple(bottleneck.restored_book(book, 1.0) for book in books)
 
 
 def test_codes_of_frames_are_those_of_whole_songs(of_frames, songs):
@@ -110,10 +113,13 @@ def test_codes_of_frames_are_those_of_whole_songs(of_frames, songs):
     for song, levels in zip(songs, encode(sounds_of(songs)), strict=True):
         padded = np.pad(song, (0, -len(song) % TOP))[None, :, None]
         for level, codes in enumerate(levels):
-            vectors = np.asarray(vectors_of(padded, level))[0]
-            distances = ((vectors[:, None] - books[level].codes) ** 2).sum(-1)
-            beyond = distances[np.arange(len(codes)), codes] - distances.min(1)
-            np.testing.assert_array_less(beyond, 1e-4)
+            rest = np.asarray(vectors_of(padded, level))[0]
+            stages = np.split(books[level].codes, 2)
+            for stage, chosen in zip(stages, codes.reshape(-1, 2).T, strict=True):
+                distances = ((rest[:, None] - stage) ** 2).sum(-1)
+                beyond = distances[np.arange(len(chosen)), chosen] - distances.min(1)
+                np.testing.assert_array_less(beyond, 1e-4)
+                rest = rest - stage[chosen]
 
 
 @pytest.mark.parametrize("fault", ["reach", "borders"])
@@ -240,11 +246,11 @@ def rendering():
 
 @pytest.mark.parametrize("which", [0, 1, 2])
 @pytest.mark.parametrize("length", [1, 31, 64])
-def test_rendering_in_pieces_is_rendering_the_whole(model, rendering, which, length):
+def test_rendering_in_pieces_is_rendering_the_whole(model, of_frames, rendering, which, length):
     config, params = rendering[which]
     groups = config.vqvae.groups
     codes = np.random.default_rng(length).integers(0, 64, (2, length * groups)).astype(np.uint16)
-    book = model[1][config.level].codes
+    book = (of_frames if groups > 1 else model)[1][config.level].codes
     pieces = codec.Renderer(config, params, book, samples=3 * config.block)
     parts = list(pieces(codes))
     assert (len(parts) > 1) == (length > 2 * pieces.reach // groups + 3)
@@ -257,8 +263,8 @@ def test_rendering_in_pieces_is_rendering_the_whole(model, rendering, which, len
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_renderer_reach(rendering, which):
     config, params = rendering[which]
-    groups, hop, p = config.vqvae.groups, config.block, positive(params)
-    reach = codec.renderer_reach(config) // groups  # encoder outputs
+    hop, p = config.block, positive(params)
+    reach = codec.renderer_reach(config) // config.vqvae.groups  # encoder outputs
     middle = reach + 2
 
     def influence(vectors, sample):
@@ -267,8 +273,8 @@ def test_renderer_reach(rendering, which):
     gradient = jax.jit(jax.grad(influence))
     beyond = 0
     for sample in (0, hop - 1):
-        vectors = jnp.ones((1, (2 * reach + 5) * groups, 3))
-        felt = np.flatnonzero(gradient(vectors, sample).any(-1)) // groups
+        vectors = jnp.ones((1, 2 * reach + 5, 3))
+        felt = np.flatnonzero(gradient(vectors, sample).any(-1))
         beyond = max(beyond, middle - felt[0], felt[-1] - middle)
     assert beyond <= reach <= beyond + 2
 
@@ -319,9 +325,7 @@ def test_encoder_reach(model, of_frames, level, config):
     @jax.jit
     @jax.grad
     def gradient(audio):
-        return network.apply({"params": p}, audio, level, method="encode")[
-            0, middle * config.groups
-        ].sum()
+        return network.apply({"params": p}, audio, level, method="encode")[0, middle].sum()
 
     audio = 50 * np.random.default_rng(0).normal(size=(1, 2 * reach + 8 * top, 1))
     if config is CONFIG:
@@ -336,8 +340,8 @@ def test_encoder_reach(model, of_frames, level, config):
 @pytest.mark.parametrize("level", [0, 1])
 def test_decoder_reach(model, of_frames, level, config):
     params, _ = model if config is CONFIG else of_frames
-    groups, hop = config.groups, HOPS[level]
-    reach = codec.decoder_reach(config, level) // groups  # encoder outputs
+    hop = HOPS[level]
+    reach = codec.decoder_reach(config, level) // config.groups  # encoder outputs
     middle = reach + 2
     network, p = vqvae.VQVAE(config), positive(params)
 
@@ -348,10 +352,7 @@ def test_decoder_reach(model, of_frames, level, config):
     gradient = jax.jit(jax.grad(influence))
     beyond = 0
     for sample in (0, hop - 1):
-        felt = (
-            np.flatnonzero(gradient(jnp.ones((1, (2 * reach + 5) * groups, 3)), sample).any(-1))
-            // groups
-        )
+        felt = np.flatnonzero(gradient(jnp.ones((1, 2 * reach + 5, 3)), sample).any(-1))
         beyond = max(beyond, middle - felt[0], felt[-1] - middle)
     assert beyond <= reach
     assert reach - beyond <= HOPS[-1] // hop

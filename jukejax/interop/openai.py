@@ -203,7 +203,7 @@ def leaf_shapes(config: VQVAEConfig | PriorConfig) -> dict[Path, tuple[int, ...]
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     shapes = {tuple(str(k.key) for k in path): leaf.shape for path, leaf in leaves}
     if isinstance(config, VQVAEConfig):
-        book = (config.codes, config.emb_width)
+        book = (config.groups * config.codes, config.emb_width)
         shapes |= {(BOOKS, str(level)): book for level in range(config.levels)}
     return shapes
 

@@ -4,8 +4,12 @@
 the commitment loss. `learn` updates the codes, without a gradient, by exponential moving averages
 (EMA) with random restarts of codes that are hardly used.
 
-All functions are pure; statistics are those of the global batch. B batch, T codes in time, N = B T
-vectors, K codes of the codebook, E their width.
+With `VQVAEConfig.groups` G an encoder output has G codes, and is near the sum of their vectors:
+each describes what those before it leave (residual quantisation; SoundStream, Zeghidour et al.
+2021, section 3.3). The codebook is then G codebooks, one after the other.
+
+All functions are pure; statistics are those of the global batch. B batch, T encoder outputs in
+time, N = B T G, K codes of the codebook, E their width.
 """
 
 from __future__ import annotations
@@ -28,50 +32,75 @@ class Codebook(NamedTuple):
 
 
 class Assigned(NamedTuple):
-    """Encoder outputs of a batch and the codes they are assigned to, without gradients."""
+    """What a batch's codes describe and the codes, output by output, without gradients."""
 
-    vectors: jax.Array  # (N, E)
+    vectors: jax.Array  # (N, E): encoder outputs, or what the codes before leave of them
     codes: jax.Array  # (N,) int32
-    distance: jax.Array  # (N,) squared
+    distance: jax.Array  # (N,) squared, between them
 
 
 class Quantized(NamedTuple):
     """Encoder outputs through the bottleneck."""
 
     vectors: jax.Array  # (B, T, E) of the nearest codes; the gradient goes to the encoder outputs
-    codes: jax.Array  # (B, T) int32
+    codes: jax.Array  # (B, T G) int32
     commitment: jax.Array  # () commitment loss
-    distance: jax.Array  # (B, T) squared, between encoder outputs and codes
-    outputs: jax.Array  # (B, T, E) encoder outputs, without a gradient
-
-    def assigned(self) -> Assigned:
-        """What `learn` reads of the batch."""
-        flat = self.outputs.reshape(-1, self.outputs.shape[-1])
-        return Assigned(flat, self.codes.reshape(-1), self.distance.reshape(-1))
+    assigned: Assigned  # what `learn` reads of the batch
 
 
-def quantize(book: Codebook, x: jax.Array) -> Quantized:
+def quantize(book: Codebook, x: jax.Array, groups: int = 1) -> Quantized:
     """Encoder outputs x (B, T, E) float32 to their nearest codes.
 
     Straight-through estimator: codes in the forward pass, the identity in the backward pass. The
     commitment loss mean |code - x|^2 pulls encoder outputs to their codes; codes get no gradient.
     """
-    outputs = lax.stop_gradient(x)
-    codes, distance = nearest(book.codes, outputs)
-    vectors = book.codes[codes]
+    assigned = assign(book.codes, lax.stop_gradient(x), groups)
+    codes = assigned.codes.reshape(x.shape[0], -1)
+    vectors = look_up(book.codes, codes, groups)
     commitment = jnp.mean((vectors - x) ** 2)
     straight_through = x + lax.stop_gradient(vectors - x)
-    return Quantized(straight_through, codes, commitment, distance, outputs)
+    return Quantized(straight_through, codes, commitment, assigned)
+
+
+def assign(book: jax.Array, x: jax.Array, groups: int = 1) -> Assigned:
+    """The nearest codes of a codebook (G K, E) to encoder outputs x (..., E)."""
+    rest, found = x.reshape(-1, x.shape[-1]).astype(jnp.float32), []
+    for stage in jnp.split(book, groups):
+        codes, distance = nearest(stage, rest)
+        found.append(Assigned(rest, codes, distance))
+        rest = rest - stage[codes]
+
+    def together(*stages: jax.Array) -> jax.Array:
+        """The stages (T, ...) of one output after the other: (T G, ...)."""
+        return jnp.stack(stages, 1).reshape(-1, *stages[0].shape[1:])
+
+    return Assigned(*map(together, *found))
+
+
+def look_up(book: jax.Array, codes: jax.Array, groups: int = 1) -> jax.Array:
+    """The vectors (..., T, E) of codes (..., T G) of a codebook (G K, E)."""
+    codes = codes.reshape(*codes.shape[:-1], -1, groups)
+    firsts = jnp.arange(groups) * (len(book) // groups)
+    return book[codes + firsts].sum(-2)
 
 
 def learn(
     config: VQVAEConfig, key: jax.Array, book: Codebook, batch: Assigned
 ) -> tuple[Codebook, dict[str, jax.Array]]:
     """The codebook after one step (EMA update, random restarts), and the step's `statistics`."""
-    fresh = random_rows(key, batch.vectors, config.codes)
-    decay, threshold = config.codebook_decay, config.restart_threshold
-    new = update(book, batch.vectors, batch.codes, fresh, decay, threshold)
-    return new, statistics(book, new, batch, threshold)
+    decay, threshold, g = config.codebook_decay, config.restart_threshold, config.groups
+    stages = []
+    for i in range(g):
+        old = Codebook(*(jnp.split(x, g)[i] for x in book))
+        vectors, codes = batch.vectors[i::g], batch.codes[i::g]
+        fresh = random_rows(_key_of(key, i), vectors, config.codes)
+        stages.append(update(old, vectors, codes, fresh, decay, threshold))
+    new = Codebook(*map(lambda *x: jnp.concatenate(x), *stages))
+    return new, statistics(book, new, batch, threshold, g)
+
+
+def _key_of(key: jax.Array, stage: int) -> jax.Array:
+    return jax.random.fold_in(key, stage) if stage else key
 
 
 def empty(codes: int, width: int) -> Codebook:
@@ -104,16 +133,24 @@ def random_rows(key: jax.Array, x: jax.Array, n: int) -> jax.Array:
     return x[jax.random.choice(key, rows, (n,), replace=False)]
 
 
-def first_codes(key: jax.Array, x: jax.Array, n: int) -> Codebook:
-    """The first codebook: n random encoder outputs of x (N, E), each with a count of 1."""
-    codes = random_rows(key, x, n)
-    return Codebook(codes, codes, jnp.ones((n,)))
+def first_codes(key: jax.Array, x: jax.Array, n: int, groups: int = 1) -> Codebook:
+    """The first codebook: n random encoder outputs of x (N, E), each with a count of 1.
+
+    Of groups each has n, of what the first codes before leave.
+    """
+    stages: list[jax.Array] = []
+    for i in range(groups):
+        stages.append(random_rows(_key_of(key, i), x, n))
+        if i + 1 < groups:
+            x = x - stages[i][nearest(stages[i], x)[0]]
+    codes = jnp.concatenate(stages)
+    return Codebook(codes, codes, jnp.ones((n * groups,)))
 
 
 def restored_book(codes: jax.Array, tokens: float) -> Codebook:
-    """A codebook (K, E) of which only the codes are known: its moving averages are estimated.
+    """A codebook (G K, E) of which only the codes are known: its moving averages are estimated.
 
-    Every code counts as assigned `tokens` / K times per step, `tokens` being those of a global
+    Every code counts as assigned `tokens` / (G K) times per step, `tokens` being those of a global
     batch. The published code leaves out the batch size, so after a resume too many codes restart.
     """
     known = jnp.asarray(codes, jnp.float32)
@@ -149,7 +186,7 @@ def update(
 
 
 def statistics(
-    old: Codebook, new: Codebook, batch: Assigned, threshold: float
+    old: Codebook, new: Codebook, batch: Assigned, threshold: float, groups: int = 1
 ) -> dict[str, jax.Array]:
     """Figures of one update, each a float32 scalar.
 
@@ -158,7 +195,8 @@ def statistics(
     their codes, root mean square of the encoder outputs about their mean.
     """
     x, k = batch.vectors, old.codes.shape[0]
-    counts = jnp.zeros((k,)).at[batch.codes].add(1.0)
+    first = jnp.arange(len(batch.codes)) % groups * (k // groups)
+    counts = jnp.zeros((k,)).at[first + batch.codes].add(1.0)
     p = counts / counts.sum()
     return {
         "entropy": -jnp.sum(p * jnp.log(p + 1e-8)),

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from jukejax.config import RendererConfig
 from jukejax.models import vqvae
-from jukejax.models.bottleneck import Codebook, nearest
+from jukejax.models.bottleneck import Codebook, assign, look_up
 from jukejax.models.layers import Resnet1D, conv, conv_params, conv_up, spread
 
 
@@ -26,7 +26,7 @@ class Frozen(NamedTuple):
     """What makes the codes that a renderer reads; training leaves it as it is."""
 
     encoder: Any  # parameters of the level's encoder, in the VQ-VAE's tree
-    codes: jax.Array  # (K, E)
+    codes: jax.Array  # (G K, E)
 
 
 def freeze(config: RendererConfig, params: Any, books: Sequence[Codebook]) -> Frozen:
@@ -36,14 +36,14 @@ def freeze(config: RendererConfig, params: Any, books: Sequence[Codebook]) -> Fr
 
 
 class Renderer(nn.Module):
-    """Code vectors (B, T, E) -> sound (B, T * H, 1) float32."""
+    """Sums of code vectors (B, T, E) -> sound (B, T * H, 1) float32."""
 
     config: RendererConfig
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         c = self.config
-        x = x.astype(c.dtype).reshape(x.shape[0], -1, c.vqvae.groups * x.shape[2])
+        x = x.astype(c.dtype)
         x = conv(self.param("in", conv_params(3, x.shape[-1], c.width)), x, pad=1)
         for stage in range(c.stages + 1):
             if stage:
@@ -59,18 +59,19 @@ class Renderer(nn.Module):
 
 def init_params(config: RendererConfig, key: jax.Array) -> Any:
     """Parameters in Linen boxes, initialised as a VQ-VAE's."""
-    vectors = jnp.zeros((1, config.vqvae.groups, config.vqvae.emb_width))
+    vectors = jnp.zeros((1, 1, config.vqvae.emb_width))
     return spread(key, Renderer(config).init(key, vectors)["params"])
 
 
 def to_vectors(config: RendererConfig, frozen: Frozen, audio: jax.Array) -> jax.Array:
-    """Audio (B, S, 1) -> the vectors of its codes (B, S / H, E).
+    """Audio (B, S, 1) -> the sums of the vectors of its codes (B, S / H, E).
 
     In full float32 on every device, so that the codes are those that songs are encoded to.
     """
     with jax.default_matmul_precision("float32"):
         x = vqvae.to_vectors(config.vqvae, frozen.encoder, audio, config.level)
-        return frozen.codes[nearest(frozen.codes, x)[0]]
+        codes = assign(frozen.codes, x, config.vqvae.groups).codes.reshape(x.shape[0], -1)
+        return look_up(frozen.codes, codes, config.vqvae.groups)
 
 
 def apply(config: RendererConfig, params: Any, vectors: jax.Array) -> jax.Array:
@@ -81,5 +82,5 @@ def apply(config: RendererConfig, params: Any, vectors: jax.Array) -> jax.Array:
 
 
 def render(config: RendererConfig, params: Any, book: jax.Array, codes: jax.Array) -> jax.Array:
-    """Codes (B, T) of a codebook (K, E) -> sound (B, T * H, 1) float32, not clipped."""
-    return apply(config, params, book[codes])
+    """Codes (B, T G) of a codebook (G K, E) -> sound (B, T * H, 1) float32, not clipped."""
+    return apply(config, params, look_up(book, codes, config.vqvae.groups))

@@ -1,8 +1,9 @@
 """The VQ-VAE (paper section 3): three separate autoencoders, one a level.
 
-B batch, S samples, T codes, E code width. Audio is (B, S, 1) float32 in [-1, 1], mono, with S a
-multiple of `config.block`; nothing is normalised. Codebooks are state, not parameters: an argument.
-With `VQVAEConfig.frames` encoders read log-mel frames and decoders emit spectra: F frames, M bands.
+B batch, S samples, T encoder outputs of H samples, E their width, G the codes of each. Audio is
+(B, S, 1) float32 in [-1, 1], mono, with S a multiple of `config.block`; nothing is normalised.
+Codebooks are state, not parameters: an argument. With `VQVAEConfig.frames` encoders read log-mel
+frames and decoders emit spectra: F frames, M bands.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import jax.numpy as jnp
 
 from jukejax.config import FramesConfig, VQVAEConfig
 from jukejax.models import spectral
-from jukejax.models.bottleneck import Codebook, nearest
+from jukejax.models.bottleneck import Codebook, assign, look_up
 from jukejax.models.layers import DownBlock, UpBlock, conv, conv_params, silenced, spread
 
 
 class Encoder(nn.Module):
-    """Audio (B, S, 1) -> (B, S/hop, E) of one level.
+    """Audio (B, S, 1) -> (B, S / H, E) of one level.
 
     `inside` (B, S, 1) is true for samples of the song, which begins and ends at multiples of
     `config.block`; None: all samples are inside.
@@ -42,14 +43,14 @@ class Encoder(nn.Module):
             step = c.hops[i - 1] * c.groups // first if i else 1
             before = None if inside is None else inside[:, ::step]
             x = DownBlock(
-                stages, c.width * m, c.depth * m, c.dilation_growth, c.groups * c.emb_width,
+                stages, c.width * m, c.depth * m, c.dilation_growth, c.emb_width,
                 name=f"block_{i}",
             )(x, before)  # fmt: skip
-        return x.reshape(x.shape[0], -1, c.emb_width)
+        return x
 
 
 class Decoder(nn.Module):
-    """(B, T, E) of one level -> audio (B, T*hop, 1); with frames what `sound` and the loss read.
+    """(B, T, E) of one level -> audio (B, T * H, 1); with frames what `sound` and the loss read.
 
     Those are, for each frame, log-magnitudes and phases (synthesis / 2 + 1 each), then M log-mel
     values: (B, F, synthesis + 2 + M).
@@ -61,15 +62,14 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         c = self.config
-        m, channels = c.multipliers[self.level], c.groups * c.emb_width
-        x = x.reshape(x.shape[0], -1, channels)
+        m = c.multipliers[self.level]
         for i in reversed(range(self.level + 1)):
             x = UpBlock(
-                c.downs[i], c.width * m, c.depth * m, c.dilation_growth, channels,
+                c.downs[i], c.width * m, c.depth * m, c.dilation_growth, c.emb_width,
                 reverse=True, name=f"block_{i}",
             )(x)  # fmt: skip
         out = c.frames.synthesis + 2 + c.frames.bands if c.frames else 1
-        return conv(self.param("out", conv_params(3, channels, out)), x, pad=1)
+        return conv(self.param("out", conv_params(3, c.emb_width, out)), x, pad=1)
 
 
 class VQVAE(nn.Module):
@@ -83,15 +83,15 @@ class VQVAE(nn.Module):
         self.decoders = [Decoder(self.config, level) for level in levels]
 
     def encode(self, audio: jax.Array, level: int, inside: jax.Array | None = None) -> jax.Array:
-        """Audio (B, S, 1) -> float32 vectors (B, S/hop, E) before quantising; see `Encoder`."""
+        """Audio (B, S, 1) -> float32 vectors (B, S / H, E) before quantising; see `Encoder`."""
         return self.encoders[level](audio, inside).astype(jnp.float32)
 
     def decode(self, vectors: jax.Array, level: int) -> jax.Array:
-        """Code vectors (B, T, E) -> float32 audio (B, T*hop, 1)."""
+        """Sums of code vectors (B, T, E) -> float32 audio (B, T * H, 1)."""
         return self.reconstruct(vectors, level)[0]
 
     def reconstruct(self, vectors: jax.Array, level: int) -> tuple[jax.Array, jax.Array]:
-        """Code vectors -> float32 audio, and the log-mel frames (B, F, M) emitted beside it.
+        """Sums of code vectors -> float32 audio, and the log-mel frames (B, F, M) beside it.
 
         M is 0 without frames.
         """
@@ -131,7 +131,7 @@ def init_params(config: VQVAEConfig, key: jax.Array) -> Any:
 def to_vectors(
     config: VQVAEConfig, params: Any, audio: jax.Array, level: int, inside: jax.Array | None = None
 ) -> jax.Array:
-    """Audio (B, S, 1) -> encoder outputs (B, S/hop, E) before quantising; see `Encoder`."""
+    """Audio (B, S, 1) -> encoder outputs (B, S / H, E) before quantising; see `Encoder`."""
     out: Any = VQVAE(config).apply({"params": params}, audio, level, inside, method="encode")
     return out
 
@@ -139,7 +139,7 @@ def to_vectors(
 def reconstruct(
     config: VQVAEConfig, params: Any, vectors: jax.Array, level: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Code vectors (B, T, E) -> audio (B, T*hop, 1) and emitted log-mel frames (B, F, M)."""
+    """Sums of code vectors (B, T, E) -> audio (B, T * H, 1), log-mel frames (B, F, M)."""
     out: Any = VQVAE(config).apply({"params": params}, vectors, level, method="reconstruct")
     return out
 
@@ -147,12 +147,14 @@ def reconstruct(
 def encode(
     config: VQVAEConfig, params: Any, books: tuple[Codebook, ...], audio: jax.Array, level: int
 ) -> jax.Array:
-    """Audio (B, S, 1) -> codes (B, S/hop) int32 of one level."""
-    return nearest(books[level].codes, to_vectors(config, params, audio, level))[0]
+    """Audio (B, S, 1) -> codes (B, T G) int32 of one level."""
+    x = to_vectors(config, params, audio, level)
+    return assign(books[level].codes, x, config.groups).codes.reshape(x.shape[0], -1)
 
 
 def decode(
     config: VQVAEConfig, params: Any, books: tuple[Codebook, ...], codes: jax.Array, level: int
 ) -> jax.Array:
-    """Codes (B, T) of one level -> audio (B, T*hop, 1) float32, not clipped."""
-    return reconstruct(config, params, books[level].codes[codes], level)[0]
+    """Codes (B, T G) of one level -> audio (B, T * H, 1) float32, not clipped."""
+    vectors = look_up(books[level].codes, codes, config.groups)
+    return reconstruct(config, params, vectors, level)[0]

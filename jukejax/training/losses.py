@@ -91,7 +91,7 @@ def vqvae_loss(
     assigned = []
     for level in range(config.levels):
         x = to_vectors(config, params, audio, level)
-        quantized = quantize(books[level], x)
+        quantized = quantize(books[level], x, config.groups)
         vectors = quantized.vectors
         if config.unquantized:
             coded = jnp.arange(len(x)) >= round(config.unquantized * len(x))
@@ -105,5 +105,5 @@ def vqvae_loss(
         convergence = spectral.spectral_convergence(audio[..., 0], lax.stop_gradient(y)[..., 0])
         losses["spectral_convergence"] = convergence.mean()
         metrics |= {f"level_{level}/{name}": loss for name, loss in losses.items()}
-        assigned.append(quantized.assigned())
+        assigned.append(quantized.assigned)
     return total, ({"loss": total, **metrics}, tuple(assigned))

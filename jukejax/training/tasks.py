@@ -99,7 +99,7 @@ def vqvae_task(config: VQVAEConfig, samples: int, parts: int = 1) -> Task:
         for level in range(config.levels):
             vectors = to_vectors(params, batch["audio"], level)
             key_level = jax.random.fold_in(key, level)
-            books.append(bottleneck.first_codes(key_level, vectors, config.codes))
+            books.append(bottleneck.first_codes(key_level, vectors, config.codes, config.groups))
         return VQVAEExtra(tuple(books), bandwidth(batch["audio"]))
 
     def adopt(other: VQVAEExtra, batch: Batch) -> VQVAEExtra:
@@ -175,9 +175,10 @@ def renderer_task(config: RendererConfig, samples: int) -> Task:
         return parts
 
     def extra(key: jax.Array, params: Any, batch: Batch) -> Frozen:
-        params = nn.unbox(vqvae.init_params(config.vqvae, key))
-        codes = jax.random.normal(key, (config.vqvae.codes, config.vqvae.emb_width))
-        books = [bottleneck.restored_book(codes, 1.0)] * config.vqvae.levels
+        v = config.vqvae
+        params = nn.unbox(vqvae.init_params(v, key))
+        codes = jax.random.normal(key, (v.codes * v.groups, v.emb_width))
+        books = [bottleneck.restored_book(codes, 1.0)] * v.levels
         return renderer.freeze(config, params, books)
 
     def loss(params: Any, frozen: Frozen, batch: Batch) -> Any:

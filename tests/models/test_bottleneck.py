@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec as P
 
-from jukejax.config import MeshConfig
+from jukejax.config import MeshConfig, VQVAEConfig
 from jukejax.models import bottleneck
 from jukejax.models.bottleneck import Codebook
 from jukejax.parallel.mesh import make_mesh
@@ -69,12 +69,42 @@ def test_quantized_vectors_are_codes_whose_gradient_goes_straight_through():
     np.testing.assert_allclose(q.commitment, ((x - codes[index]) ** 2).mean(), rtol=1e-5)
     commitment = jax.grad(lambda x: bottleneck.quantize(book, x).commitment)(x)
     np.testing.assert_allclose(commitment, 2 * (x - codes[index]) / x.size, rtol=1e-4, atol=1e-7)
-    flat = q.assigned()
+    flat = q.assigned
     np.testing.assert_array_equal(flat.vectors, x.reshape(-1, E))
     np.testing.assert_array_equal(flat.codes, index.reshape(-1))
     np.testing.assert_allclose(
         flat.distance, ((x - codes[index]) ** 2).sum(-1).reshape(-1), atol=1e-5
     )
+
+
+def test_each_code_of_a_group_describes_and_learns_what_those_before_it_leave():
+    """Four stages against four codebooks of their own, one after the other."""
+    config = VQVAEConfig(codes=K, groups=4, codebook_decay=0.5, restart_threshold=0.3)
+    rng, key = np.random.default_rng(0), jax.random.key(5)
+    x = rng.normal(size=(2, 7, E)).astype(np.float32)
+    book = bottleneck.first_codes(key, x.reshape(-1, E), K, 4)
+    assert book.codes.shape == book.sums.shape == (4 * K, E) and book.counts.shape == (4 * K,)
+    q = bottleneck.quantize(book, x, 4)
+    new, stats = bottleneck.learn(config, key, book, q.assigned)
+    rest = x.reshape(-1, E)
+    for i, codes in enumerate(q.codes.reshape(-1, 4).T):
+        own = Codebook(*(a[i * K : (i + 1) * K] for a in book))
+        if i == 0:
+            assert {row.tobytes() for row in np.asarray(own.codes)} <= {
+                row.tobytes() for row in rest
+            }
+        index, distance = bottleneck.nearest(own.codes, rest)
+        np.testing.assert_array_equal(codes, index)
+        np.testing.assert_allclose(q.assigned.distance[i::4], distance, rtol=1e-4, atol=1e-5)
+        fresh = bottleneck.random_rows(jax.random.fold_in(key, i) if i else key, rest, K)
+        expected = bottleneck.update(own, rest, index, fresh, 0.5, 0.3)
+        for found, wanted in zip(new, expected, strict=True):
+            np.testing.assert_allclose(found[i * K : (i + 1) * K], wanted, rtol=1e-4, atol=1e-5)
+        rest = rest - np.asarray(own.codes)[index]
+    np.testing.assert_allclose(q.vectors, x - rest.reshape(x.shape), atol=1e-5)
+    np.testing.assert_allclose(q.commitment, (rest**2).mean(), rtol=1e-4)
+    np.testing.assert_allclose(bottleneck.look_up(book.codes, q.codes, 4), q.vectors, atol=1e-6)
+    assert stats["used_now"] == sum(len(set(row.tolist())) for row in q.codes.reshape(-1, 4).T)
 
 
 def book_and_batch(seed):

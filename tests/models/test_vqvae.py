@@ -10,7 +10,7 @@ import pytest
 
 from jukejax.config import FramesConfig, VQVAEConfig
 from jukejax.models import spectral, vqvae
-from jukejax.models.bottleneck import Codebook
+from jukejax.models.bottleneck import Codebook, restored_book
 
 FRAMES = VQVAEConfig(
     sample_rate=8000, downs=(1,), multipliers=(1,), width=4, depth=1, emb_width=3, codes=8,
@@ -95,17 +95,16 @@ def test_encoder_of_frames_is_its_layers_in_order():
     x = np.asarray(spectral.log_mel(audio[..., 0], 8000, 32, 4, 5), np.float64)
     x = oracle.conv(p["down_0"], x, stride=2, pad=1)
     x = oracle.conv(p["out"], oracle.resnet(p["resnet_0"], x, [1]), pad=1)
-    x = x.reshape(2, -1, 3)  # two codes of each of the 6 outputs
     found = vqvae.to_vectors(FRAMES, params, audio, 0)
-    assert found.shape == (2, 2 * 48 // 8, 3)
+    assert found.shape == (2, 48 // 8, 3)
     np.testing.assert_allclose(found, x, rtol=1e-3, atol=1e-4)
 
 
 def test_decoder_of_frames_is_its_layers_in_order():
     params = oracle.random_params(lambda key: vqvae.init_params(FRAMES, key))
-    vectors = np.random.default_rng(3).normal(size=(2, 6, 3)).astype(np.float32)
+    vectors = np.random.default_rng(3).normal(size=(2, 3, 3)).astype(np.float32)
     p = params["decoders_0"]
-    x = oracle.conv(p["block_0"]["in"], vectors.reshape(2, 3, 6), pad=1)
+    x = oracle.conv(p["block_0"]["in"], vectors, pad=1)
     x = oracle.conv_up(p["block_0"]["up_0"], oracle.resnet(p["block_0"]["resnet_0"], x, [1]))
     x = oracle.conv(p["out"], x, pad=1)  # (2, 6, 9 + 9 + 5)
     z = np.exp(np.minimum(x[..., :9], 5)) * np.exp(1j * x[..., 9:18])
@@ -122,6 +121,22 @@ def test_codes_are_the_nearest(params, books, encode):
     codes = vqvae.encode(CONFIG, params, books, jnp.asarray(audio), 1)
     assert codes.dtype == jnp.int32
     np.testing.assert_array_equal(codes, ((x - books[1].codes) ** 2).sum(-1).argmin(-1))
+
+
+def test_codes_of_a_group_are_the_nearest_to_what_is_left():
+    params = oracle.random_params(lambda key: vqvae.init_params(FRAMES, key))
+    stages = np.random.default_rng(4).normal(size=(2, FRAMES.codes, 3)).astype(np.float32)
+    books = (restored_book(stages.reshape(-1, 3), 1.0),)
+    audio = noise(48, 2)
+    codes = np.asarray(vqvae.encode(FRAMES, params, books, jnp.asarray(audio), 0))
+    rest, near = np.asarray(vqvae.to_vectors(FRAMES, params, audio, 0)), 0.0
+    assert codes.shape == (2, 12)
+    for stage, chosen in zip(stages, codes.reshape(2, 6, 2).transpose(2, 0, 1), strict=True):
+        squares = ((rest[:, :, None] - stage) ** 2).sum(-1)
+        np.testing.assert_array_equal(chosen, squares.argmin(-1))
+        rest, near = rest - stage[chosen], near + stage[chosen]
+    expected = vqvae.reconstruct(FRAMES, params, near, 0)[0]
+    np.testing.assert_allclose(vqvae.decode(FRAMES, params, books, codes, 0), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("level", "hop"), [(0, 8), (1, 32), (2, 128)])
