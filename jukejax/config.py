@@ -138,9 +138,10 @@ class PriorConfig:
                 f"blocks {self.blocks} does not divide the context ({self.seq_len} tokens); "
                 "choose a divisor."
             )
-        if self.n_ctx % self.groups:
+        if self.n_ctx % self.groups or self.prefix_len % self.groups:
             raise ConfigError(
-                f"n_ctx {self.n_ctx} is not a multiple of groups {self.groups}; choose a multiple."
+                f"n_ctx {self.n_ctx} or the lyrics before it ({self.prefix_len}) is not a multiple "
+                f"of groups {self.groups}; choose a multiple."
             )
         if self.attn_width % self.heads:
             raise ConfigError(

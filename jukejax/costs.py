@@ -262,8 +262,8 @@ def parameters(experiment: Experiment) -> int:
             x.parameters + x.n_out for x, _ in discriminators(r, 1)
         )
     c = experiment.model
-    rows = c.vocabulary * (2 if c.groups > 1 else 1) + c.seq_len
-    rows += 0 if c.tied_output else c.codes
+    rows = c.vocabulary * c.groups + c.seq_len + (c.width if c.groups > 1 else 0)
+    rows += 0 if c.tied_output else c.codes * c.groups
     if c.labels:
         rows += sum(c.labels.tables.values()) + (3 * c.labels.timing_bins if c.timing else 0)
     else:

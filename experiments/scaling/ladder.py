@@ -27,11 +27,11 @@ class Rung:
 
 
 RUNGS = (
-    Rung("0.4M", 56, 3, 2),
-    Rung("0.8M", 104, 3, 2),
-    Rung("1.6M", 160, 5, 4),
-    Rung("3.3M", 232, 8, 4),
-    Rung("6.6M", 304, 12, 4),
+    Rung("0.4M", 36, 3, 2),
+    Rung("0.8M", 64, 5, 2),
+    Rung("1.6M", 112, 5, 4),
+    Rung("3.3M", 184, 6, 4),
+    Rung("6.6M", 272, 8, 4),
 )
 RATES = (1e-3, 2e-3, 4e-3, 8e-3)  # learning rates that the sweep tries at the smallest rung
 SWEEP = 1 / 8  # of its tokens, each

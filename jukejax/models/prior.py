@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jukejax.config import PriorConfig
 from jukejax.models.conditioners import Labels, LyricEncoder, Tracks, Upper, shift_right
@@ -45,11 +46,13 @@ class Prior(nn.Module):
     def setup(self) -> None:
         c = self.config
         s = c.init_scale
-        self.token = self.param("token", table(c.vocabulary, c.width, 0.02 * s))
+        # of codes in groups, one table for each place in the group
+        self.token = self.param("token", table(c.groups * c.vocabulary, c.width, 0.02 * s))
         self.position = self.param("position", table(c.seq_len, c.width, 0.01 * s, "position"))
         if c.groups > 1:
-            # of the token one encoder output before, which says most about a code of groups
-            self.earlier = self.param("earlier", table(c.vocabulary, c.width, 0.02 * s))
+            # reads the token one encoder output before, which says most about a code of groups
+            kernel = linear_kernel(c.width, c.width, ("embed", "mlp"))
+            self.earlier = self.param("earlier", kernel)
         if c.labels:
             self.labels = Labels(c)
         else:
@@ -62,7 +65,7 @@ class Prior(nn.Module):
             self.lyric_encoder = LyricEncoder(c)
         self.stack = Stack(c)
         if not c.tied_output:
-            kernel = linear_kernel(c.width, c.codes, ("embed", "vocabulary"))
+            kernel = linear_kernel(c.width, c.groups * c.codes, ("embed", "vocabulary"))
             self.output = self.param("output", kernel)
 
     def conditions(self, batch: Batch) -> Conditions:
@@ -100,21 +103,28 @@ class Prior(nn.Module):
         offset = c.vocabulary - c.codes
         return jnp.concatenate([batch["lyrics"], codes + offset], axis=1)
 
-    def head(self, h: jax.Array) -> jax.Array:
-        """Hidden states (..., W) -> float32 logits (..., K)."""
-        kernel = self.token.T if self.config.tied_output else self.output
-        return h.astype(jnp.float32) @ kernel
+    def head(self, h: jax.Array, position: jax.Array | None = None) -> jax.Array:
+        """Hidden states of all positions (B, L, W), or of one (B, W) -> float32 logits (..., K)."""
+        kernel = self.token.T if self.config.tied_output else self.output  # (W, G K)
+        h, groups = h.astype(jnp.float32), self.config.groups
+        if groups == 1:
+            return h @ kernel
+        kernel = kernel.reshape(len(kernel), groups, -1)
+        if position is not None:
+            return h @ lax.dynamic_index_in_dim(kernel, position % groups, 1, keepdims=False)
+        outputs = h.reshape(len(h), -1, groups, h.shape[-1])
+        return jnp.einsum("blgw,wgk->blgk", outputs, kernel).reshape(*h.shape[:2], -1)
 
     def hidden(
         self, batch: Batch, conditions: Conditions, collect: str = ""
     ) -> tuple[jax.Array, Any]:
         """Hidden states (B, L, W), and what the stack returns beside them (`transformer.Stack`)."""
-        groups, tokens = self.config.groups, self.sequence(batch)
-        x = with_whole(look_up, self.token, tokens)
-        x = shift_right(x, conditions.start) + conditions.add
-        if groups > 1:
-            earlier = with_whole(look_up, self.earlier, tokens[:, :-groups])
-            x = x + jnp.pad(earlier, ((0, 0), (groups, 0), (0, 0)))
+        c, tokens = self.config, self.sequence(batch)
+        embedded = with_whole(look_up, self.token, rows(c, tokens, jnp.arange(c.seq_len)))
+        x = shift_right(embedded, conditions.start) + conditions.add
+        if c.groups > 1:
+            earlier = embedded[:, : -c.groups] @ self.earlier
+            x = x + jnp.pad(earlier, ((0, 0), (c.groups, 0), (0, 0)))
         x, collected = self.stack(x, conditions.encoded, collect)
         return x if conditions.output_add is None else x + conditions.output_add, collected
 
@@ -124,6 +134,13 @@ class Prior(nn.Module):
         h, _ = self.hidden(batch, conditions)
         h = nn.with_logical_constraint(h, ("batch", "length", "embed"))
         return self.head(h), conditions
+
+
+def rows(config: PriorConfig, tokens: jax.Array, positions: jax.Array) -> jax.Array:
+    """The rows of the token table for tokens at these positions of the stack."""
+    if config.groups == 1:
+        return tokens
+    return tokens + positions % config.groups * config.vocabulary
 
 
 def collected(config: PriorConfig, params: Any, batch: Batch, collect: str) -> list[Any]:

@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from jukejax.config import PriorConfig
 from jukejax.models.layers import Params
-from jukejax.models.prior import Batch, Prior
+from jukejax.models.prior import Batch, Prior, rows
 from jukejax.models.transformer import COLLECT_KV, layer
 from jukejax.patterns import COLUMN, CROSS, DENSE, PREVIOUS_ROW, PRIME, ROW
 from jukejax.sampling.draw import Control, choose
@@ -203,17 +203,18 @@ def step(
     Args:
       before: (B,) ids of the previous position, from `last_token`.
     """
-    x = jnp.where(p == 0, stream.start[:, 0], params["token"][before])
+    x = jnp.where(p == 0, stream.start[:, 0], params["token"][rows(config, before, p - 1)])
     x = x + lax.dynamic_index_in_dim(stream.add, p, -2, keepdims=False)
     if config.groups > 1:
         at = jnp.maximum(p - config.groups, 0)
-        earlier = params["earlier"][lax.dynamic_index_in_dim(stream.tokens, at, 1, keepdims=False)]
+        tokens = lax.dynamic_index_in_dim(stream.tokens, at, 1, keepdims=False)
+        earlier = params["token"][rows(config, tokens, at)] @ params["earlier"]
         x = x + jnp.where(p < config.groups, 0.0, earlier)
     h, caches = decode_step(config, params, stream.caches, x, p)
     if stream.output_add is not None:
         h = h + lax.dynamic_index_in_dim(stream.output_add, p, 1, keepdims=False)
     model: Any = Prior(config)
-    return _unsharded(model.apply({"params": params}, h, method="head")), caches
+    return _unsharded(model.apply({"params": params}, h, p, method="head")), caches
 
 
 def fill(

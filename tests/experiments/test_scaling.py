@@ -54,8 +54,8 @@ def test_every_rung_has_twenty_tokens_a_parameter_and_its_size(codes):
         size, tokens = costs.parameters(experiment), experiment.train.steps * 4 * 2048
         assert abs(tokens / size - 20) < 0.5
         assert experiment.optimizer.decay_steps == experiment.train.steps
-        # songs have 2048 codes, in groups and so in two tables; these data have 16 in one
-        full = size + (2 * 2048 - 16) * rung.width
+        # songs have 2048 codes in groups of four, each with a table; these data have 16 in one
+        full = size + (4 * 2048 - 16 + rung.width) * rung.width
         assert abs(full / 1e6 / float(rung.name[:-1]) - 1) < 0.1, full
     assert asked.training_tokens() == 2 * 345
 

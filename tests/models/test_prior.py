@@ -125,10 +125,12 @@ def expected_stack(kind, p, batch):
         tokens = np.concatenate([batch["lyrics"], 79 + batch["codes"]], 1)
         add = np.concatenate([np.zeros((1, E, WIDTH)), add], 1)
         visible = 8  # (4 // 4 + 1) * 4: four characters and the first four codes
+    if kind == "groups":  # a table for each of the three places in a group
+        tokens = tokens + CODES * (np.arange(T) % 3)
     x = np.concatenate([np.repeat(start[None, None], n, 0), p["token"][tokens][:, :-1]], 1)
     x = x + p["position"] + (0 if add is None else add)
     if kind == "groups":
-        x[:, 3:] += p["earlier"][tokens][:, :-3]
+        x[:, 3:] += p["token"][tokens][:, :-3] @ p["earlier"].astype(np.float64)
     layers = oracle.unrolled(p["stack"], config.runs)
     assert [pattern for pattern, _ in layers] == KINDS[kind][1]
     return layers, x, visible, encoded, lyric_logits, add
@@ -141,7 +143,10 @@ def expected_logits(kind, p, batch):
     h, _ = oracle.stack(layers, x, 2, ROWS, visible, encoded)
     if not config.tied_output:
         return h @ np.asarray(p["output"], np.float64), lyric_logits
-    return (h if add is None else h + add) @ p["token"].T.astype(np.float64), lyric_logits
+    logits = (h if add is None else h + add) @ p["token"].T.astype(np.float64)
+    if kind == "groups":
+        logits = np.stack([logits[:, i, i % 3 * CODES :][:, :CODES] for i in range(T)], 1)
+    return logits, lyric_logits
 
 
 def bits_of(logits, targets):
