@@ -53,7 +53,7 @@ class Evaluation:
     """Network whose embeddings the suite generation compares: musicnn-mtt or musicnn-msd."""
     lines: int = 104
     """Lines of held-out songs that are sampled for the suite singing."""
-    line_seconds: float = 5.0
+    line_seconds: float = 6.0
     """Their length."""
     temperature: float = 0.98
     """Temperature that they are sampled with."""

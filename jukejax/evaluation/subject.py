@@ -43,7 +43,7 @@ class Generate:
     seconds: float = 12.0
     embedder: str = "musicnn-mtt"
     lines: int = 104
-    line_seconds: float = 5.0
+    line_seconds: float = 6.0
     temperature: float = 0.98
     guidance: float = 0.0
 
