@@ -58,10 +58,10 @@ class Entry:
         return replace(e, mesh=mesh, train=train)
 
     def plan(self, known: Plan | None) -> Plan:
-        """Its plan; `known` where the program is the same."""
+        """Its plan; `known` where the program is the same and it counts the evaluation."""
         chips = topology(self.topology, self.slices)
         target = Target(self.preset, self.experiment(), chips, self.windows, self.weights)
-        return plans.make(target, known)
+        return plans.with_evaluation(target, plans.make(target, known))
 
 
 CHEAP = (

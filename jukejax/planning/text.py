@@ -21,7 +21,7 @@ a looser bound.
 """
 _TRAIN = (
     "preset", "topology", "data x fsdp x tensor", "batch", "remat", "peak GiB", "fits",
-    "step at least", "tokens/s a device at most", "MFU at most",
+    "peak GiB of evaluation", "step at least", "tokens/s a device at most", "MFU at most",
 )  # fmt: skip
 _DECODE = (
     "preset", "topology", "data x fsdp x tensor", "windows", "weights", "peak GiB", "fits",
@@ -144,10 +144,11 @@ def _row(plan: Plan, work: tuple[str, str]) -> list[str]:
 def _train_row(plan: Plan) -> list[str]:
     parts = f" in {plan['accumulate']}" if "accumulate" in plan else ""
     row = _row(plan, (f"{plan['batch']}{parts}", plan["remat"] or ""))
+    peak = f"{plan['evaluation']['peak'] / costs.GIB:.2f}" if "evaluation" in plan else ""
     if not plan["fits"]:
-        return [*row, "", "", ""]
+        return [*row, peak, "", "", ""]
     rate, share = f"{_device_rate(plan):,.0f}", f"{plan['mfu_ceiling']:.1%}"
-    return [*row, f"{plan['step_s']:.3g} s", rate, share]
+    return [*row, peak, f"{plan['step_s']:.3g} s", rate, share]
 
 
 def _decode_row(plan: Plan) -> list[str]:
