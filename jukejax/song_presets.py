@@ -62,10 +62,10 @@ def songs_vqvae() -> VQVAEExperiment:
         ),
         samples=33_024,
         optimizer=OptimizerConfig(
-            learning_rate=1e-3, b2=0.99, warmup_steps=100, decay="cosine", decay_steps=3000
+            learning_rate=1e-3, b2=0.99, warmup_steps=100, decay="cosine", decay_steps=4000
         ),
         train=TrainConfig(
-            steps=3000, batch=16, ema_decay=0.995, log_every=20, evaluate_every=500,
+            steps=4000, batch=16, ema_decay=0.995, log_every=20, evaluate_every=500,
             evaluate_batches=4, checkpoint_every=100, keep=2,
         ),
     )  # fmt: skip
