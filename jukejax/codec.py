@@ -167,7 +167,7 @@ class Renderer(Decoder):
     """Renders the codes of its level, in the place of that level's decoder."""
 
     def __init__(self, config: RendererConfig, params: Any, book: jax.Array, samples: int) -> None:
-        """Args: the renderer, the codes (K, E) of its level, and the samples of a piece."""
+        """Args: the renderer, the codes (G K, E) of its level, and the samples of a piece."""
         self.name = f"The renderer decodes codes of level {config.level}"
         groups, block = config.vqvae.groups, config.block
         self.hop, self.reach = block // groups, renderer_reach(config)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
+import operator
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,16 +125,23 @@ def read_midi(path: str | Path) -> list[Note]:
         raise DataError(
             f"{path} is a MIDI file of patterns, or without beats; save it as type 0 or 1."
         )
-    clock = _clock(file)
-    voices = [voice for track in file.tracks for voice in _voices(track, clock)]
-    sung = [notes for is_voice, notes in voices if is_voice] or [notes for _, notes in voices]
-    melody = _melody(sung[0]) if sung else []
+    seconds_at = _clock(file)
+    parts = [part for track in file.tracks for part in _parts(track, seconds_at)]
+    parts.sort(key=lambda part: not part.is_voice)  # stable: the first voice, or the first part
+    melody = _melody(parts[0].notes) if parts else []
     if not melody:
         raise DataError(f"{path} has no notes.")
     return melody
 
 
-def _clock(file: Any) -> Any:
+class _Part(NamedTuple):
+    """The notes of one channel of a track, in order of their ends."""
+
+    is_voice: bool  # by the track's name or the channel's instrument
+    notes: list[Note]
+
+
+def _clock(file: Any) -> Callable[[int], float]:
     """A function from ticks to seconds, by the tempo changes of all tracks."""
     import mido
 
@@ -149,7 +158,9 @@ def _clock(file: Any) -> Any:
         changes.append((tick, seconds, tempo))
 
     def seconds_at(tick: int) -> float:
-        first, seconds, tempo = next(c for c in reversed(changes) if c[0] <= tick)
+        first, seconds, tempo = changes[
+            bisect.bisect_right(changes, tick, key=operator.itemgetter(0)) - 1
+        ]
         return seconds + float(mido.tick2second(tick - first, file.ticks_per_beat, tempo))
 
     return seconds_at
@@ -163,8 +174,8 @@ def _timed(track: Any) -> Iterator[tuple[int, Any]]:
         yield tick, message
 
 
-def _voices(track: Any, seconds_at: Any) -> list[tuple[bool, list[Note]]]:
-    """Whether it is called a voice, and its notes: of each channel that has any and is no drum."""
+def _parts(track: Any, seconds_at: Callable[[int], float]) -> list[_Part]:
+    """The parts of a track: of each channel that has notes and is no drum."""
     begun: dict[tuple[int, int], int] = {}  # channel and pitch -> tick
     notes: dict[int, list[Note]] = {}
     voices = set(range(16)) if _MELODY.search(track.name) else set[int]()
@@ -179,7 +190,7 @@ def _voices(track: Any, seconds_at: Any) -> list[tuple[bool, list[Note]]]:
             notes.setdefault(message.channel, []).append(note)
         if message.type == "note_on" and message.velocity:
             begun[key] = tick
-    return [(channel in voices, notes[channel]) for channel in sorted(notes)]
+    return [_Part(channel in voices, notes[channel]) for channel in sorted(notes)]
 
 
 def _melody(notes: Sequence[Note]) -> list[Note]:

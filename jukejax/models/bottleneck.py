@@ -26,9 +26,9 @@ from jukejax.config import VQVAEConfig
 class Codebook(NamedTuple):
     """One level's codes, and the moving averages that they are computed from."""
 
-    codes: jax.Array  # (K, E) float32
-    sums: jax.Array  # (K, E) EMA of the sum of the vectors assigned to each code in a step
-    counts: jax.Array  # (K,) EMA of their number
+    codes: jax.Array  # (G K, E) float32
+    sums: jax.Array  # (G K, E) EMA of the sum of the vectors assigned to each code in a step
+    counts: jax.Array  # (G K,) EMA of their number
 
 
 class Assigned(NamedTuple):
@@ -90,12 +90,11 @@ def learn(
     """The codebook after one step (EMA update, random restarts), and the step's `statistics`."""
     decay, threshold, g = config.codebook_decay, config.restart_threshold, config.groups
     stages = []
-    for i in range(g):
-        old = Codebook(*(jnp.split(x, g)[i] for x in book))
+    for i, old in enumerate(zip(*(jnp.split(x, g) for x in book), strict=True)):
         vectors, codes = batch.vectors[i::g], batch.codes[i::g]
         fresh = random_rows(_key_of(key, i), vectors, config.codes)
-        stages.append(update(old, vectors, codes, fresh, decay, threshold))
-    new = Codebook(*map(lambda *x: jnp.concatenate(x), *stages))
+        stages.append(update(Codebook(*old), vectors, codes, fresh, decay, threshold))
+    new = Codebook(*map(jnp.concatenate, zip(*stages, strict=True)))
     return new, statistics(book, new, batch, threshold, g)
 
 
