@@ -115,7 +115,7 @@ def test_without_a_name_it_is_the_voice_or_the_first_instrument(tmp_path):
 def test_notes_do_not_overlap_and_chords_become_their_highest_note(tmp_path):
     again = [(960, mido.Message("note_on", note=65)), (1200, mido.Message("note_on", note=65))]
     last = [(1440, mido.Message("note_on", note=65, velocity=0))]
-    chord = [*note(60, 0, 700), *note(64, 5, 480), *note(62, 480, 960)]
+    chord = [*note(60, 0, 700), *note(64, 5, 600), *note(62, 480, 960)]
     path = write(tmp_path / "a.mid", ("", [*chord, *again, *last]))
     expected = [(64, 5 / 960, 0.5), (62, 0.5, 1.0), (65, 1.0, 1.25), (65, 1.25, 1.5)]
     np.testing.assert_allclose(read_midi(path), expected)
