@@ -14,6 +14,7 @@ time, N = B T G, K codes of the codebook, E their width.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import NamedTuple
 
 import jax
@@ -34,9 +35,9 @@ class Codebook(NamedTuple):
 class Assigned(NamedTuple):
     """What a batch's codes describe and the codes, output by output, without gradients."""
 
-    vectors: jax.Array  # (N, E): encoder outputs, or what the codes before leave of them
-    codes: jax.Array  # (N,) int32
-    distance: jax.Array  # (N,) squared, between them
+    vectors: jax.Array  # (..., E): encoder outputs, or what the codes before leave of them
+    codes: jax.Array  # (...) int32
+    distance: jax.Array  # (...) squared, between them
 
 
 class Quantized(NamedTuple):
@@ -45,7 +46,7 @@ class Quantized(NamedTuple):
     vectors: jax.Array  # (B, T, E) of the nearest codes; the gradient goes to the encoder outputs
     codes: jax.Array  # (B, T G) int32
     commitment: jax.Array  # () commitment loss
-    assigned: Assigned  # what `learn` reads of the batch
+    assigned: Assigned  # of N, what `learn` reads of the batch
 
 
 def quantize(book: Codebook, x: jax.Array, groups: int = 1) -> Quantized:
@@ -54,34 +55,37 @@ def quantize(book: Codebook, x: jax.Array, groups: int = 1) -> Quantized:
     Straight-through estimator: codes in the forward pass, the identity in the backward pass. The
     commitment loss mean |code - x|^2 pulls encoder outputs to their codes; codes get no gradient.
     """
-    assigned = assign(book.codes, lax.stop_gradient(x), groups)
-    codes = assigned.codes.reshape(x.shape[0], -1)
-    vectors = look_up(book.codes, codes, groups)
+    found = assign(book.codes, lax.stop_gradient(x), groups)
+    vectors = look_up(book.codes, found.codes, groups)
     commitment = jnp.mean((vectors - x) ** 2)
     straight_through = x + lax.stop_gradient(vectors - x)
-    return Quantized(straight_through, codes, commitment, assigned)
+    flat = Assigned(
+        found.vectors.reshape(-1, x.shape[-1]), found.codes.reshape(-1), found.distance.reshape(-1)
+    )
+    return Quantized(straight_through, found.codes, commitment, flat)
 
 
 def assign(book: jax.Array, x: jax.Array, groups: int = 1) -> Assigned:
-    """The nearest codes of a codebook (G K, E) to encoder outputs x (..., E)."""
-    rest, found = x.reshape(-1, x.shape[-1]).astype(jnp.float32), []
+    """The nearest codes of a codebook (G K, E) to encoder outputs x (..., T, E): (..., T G)."""
+    rest, found = x.astype(jnp.float32), []
     for stage in jnp.split(book, groups):
         codes, distance = nearest(stage, rest)
         found.append(Assigned(rest, codes, distance))
         rest = rest - stage[codes]
 
     def together(*stages: jax.Array) -> jax.Array:
-        """The stages (T, ...) of one output after the other: (T G, ...)."""
-        return jnp.stack(stages, 1).reshape(-1, *stages[0].shape[1:])
+        """The stages' arrays with the codes of one output after the other."""
+        time = x.ndim - 2
+        both = jnp.stack(stages, time + 1)  # (..., T, G) or (..., T, G, E)
+        return both.reshape(*both.shape[:time], -1, *both.shape[time + 2 :])
 
     return Assigned(*map(together, *found))
 
 
 def look_up(book: jax.Array, codes: jax.Array, groups: int = 1) -> jax.Array:
     """The vectors (..., T, E) of codes (..., T G) of a codebook (G K, E)."""
-    codes = codes.reshape(*codes.shape[:-1], -1, groups)
-    firsts = jnp.arange(groups) * (len(book) // groups)
-    return book[codes + firsts].sum(-2)
+    stages = enumerate(jnp.split(book, groups))
+    return reduce(jnp.add, (stage[codes[..., i::groups]] for i, stage in stages))
 
 
 def learn(

@@ -136,11 +136,13 @@ class Prior(nn.Module):
         return self.head(h), conditions
 
 
-def rows(config: PriorConfig, tokens: jax.Array, positions: jax.Array) -> jax.Array:
-    """The rows of the token table for tokens at these positions of the stack."""
+def rows(
+    config: PriorConfig, tokens: jax.Array, positions: jax.Array, behind: int = 0
+) -> jax.Array:
+    """The rows of the token table for tokens `behind` places before these positions."""
     if config.groups == 1:
         return tokens
-    return tokens + positions % config.groups * config.vocabulary
+    return tokens + (positions - behind) % config.groups * config.vocabulary
 
 
 def collected(config: PriorConfig, params: Any, batch: Batch, collect: str) -> list[Any]:

@@ -149,7 +149,7 @@ def encode(
 ) -> jax.Array:
     """Audio (B, S, 1) -> codes (B, T G) int32 of one level."""
     x = to_vectors(config, params, audio, level)
-    return assign(books[level].codes, x, config.groups).codes.reshape(x.shape[0], -1)
+    return assign(books[level].codes, x, config.groups).codes
 
 
 def decode(

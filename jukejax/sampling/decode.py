@@ -203,7 +203,7 @@ def step(
     Args:
       before: (B,) ids of the previous position, from `last_token`.
     """
-    x = jnp.where(p == 0, stream.start[:, 0], params["token"][rows(config, before, p - 1)])
+    x = jnp.where(p == 0, stream.start[:, 0], params["token"][rows(config, before, p, 1)])
     x = x + lax.dynamic_index_in_dim(stream.add, p, -2, keepdims=False)
     if config.groups > 1:
         at = jnp.maximum(p - config.groups, 0)
