@@ -7,6 +7,7 @@ import sys
 COMMANDS = {
     "compare": "experiments.evaluate.compare",
     "explorer": "experiments.evaluate.explorer",
+    "lines": "experiments.evaluate.lines",
 }
 
 

@@ -7,7 +7,8 @@
 - `KneserNey`: n-grams of higher orders.
 
 The first token of a window, for which the prior has no earlier codes either, is scored by the
-unigram. B batch, T tokens of a window, K codes, N training tokens.
+unigram. Where codes have groups (`VQVAEConfig.groups`), each place in the group is counted by
+itself, with the codes before it. B batch, T tokens of a window, K codes, N training tokens.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def empty_counts(codes: int) -> Counts:
     return Counts(np.zeros(codes, np.int64), np.zeros((codes, codes), np.int64))
 
 
-def count(counts: Counts, sequence: NDArray[Any]) -> None:
-    """Adds one song's codes (T,) of a level to the counts, in place.
+def count(counts: Counts, sequence: NDArray[Any], place: int = 0, groups: int = 1) -> None:
+    """Adds one song's codes (T,) of a level to the counts, in place: those at a place of groups.
 
     Raises:
       CheckpointError: a code is not below K.
@@ -50,8 +51,9 @@ def count(counts: Counts, sequence: NDArray[Any]) -> None:
             f"The codes go up to {sequence.max()}, but the prior has {k} codes; encode the songs "
             "with the VQ-VAE that it was trained for."
         )
-    counts.tokens[:] += np.bincount(sequence, minlength=k)
-    pairs, times = np.unique(sequence[:-1] * k + sequence[1:], return_counts=True)
+    counts.tokens[:] += np.bincount(sequence[place::groups], minlength=k)
+    pairs = (sequence[:-1] * k + sequence[1:])[(place - 1) % groups :: groups]
+    pairs, times = np.unique(pairs, return_counts=True)
     counts.pairs.reshape(-1)[pairs] += times
 
 
@@ -74,11 +76,14 @@ class CountModel(NamedTuple):
         return np.concatenate([self.unigram_bits(codes[:, :1]), -np.log2(p)], axis=1)
 
 
+def unigram(tokens: NDArray[np.int64]) -> Floats:
+    """Probabilities (K,) from how often each code occurs."""
+    return (tokens + 1.0) / (tokens.sum() + len(tokens))
+
+
 def fit(counts: Counts) -> CountModel:
     """The unigram and the bigram of training codes."""
-    tokens = counts.tokens
-    unigram = (tokens + 1.0) / (tokens.sum() + len(tokens))
-    return CountModel(counts, unigram, choose_alpha(counts))
+    return CountModel(counts, unigram(counts.tokens), choose_alpha(counts))
 
 
 def choose_alpha(counts: Counts) -> float:
@@ -126,15 +131,24 @@ class KneserNey:
     beginning the order is limited by the tokens before.
     """
 
-    def __init__(self, sequences: Sequence[NDArray[Any]], codes: int, order: int = 5) -> None:
-        """Counts songs (T,) of codes below K; memory is at most 70 bytes per token and order.
+    def __init__(
+        self,
+        sequences: Sequence[NDArray[Any]],
+        codes: int,
+        order: int = 5,
+        place: int = 0,
+        groups: int = 1,
+    ) -> None:
+        """Counts songs (T,) of codes below K: n-grams that end at a place of groups.
+
+        Memory is at most 70 bytes per token and order.
 
         Raises:
           ValueError: n-grams of that order do not fit into 64 bits.
         """
         if codes**order > 2**64:
             raise ValueError(f"{order}-grams of {codes} codes do not fit into 64 bits")
-        self.codes = codes
+        self.codes, self.place, self.groups = codes, place, groups
         distinct = [self._distinct(sequences, n) for n in range(1, order + 1)]
         self.orders = []
         for n, (keys, counts) in enumerate(distinct, 1):
@@ -151,6 +165,7 @@ class KneserNey:
         self, sequences: Sequence[NDArray[Any]], n: int
     ) -> tuple[Keys, NDArray[np.int64]]:
         keys = [self._keys(sequence[None], n)[0] for sequence in sequences if len(sequence) >= n]
+        keys = [key[(self.place + 1 - n) % self.groups :: self.groups] for key in keys]
         return np.unique(np.concatenate([np.zeros(0, np.uint64), *keys]), return_counts=True)
 
     def _keys(self, codes: NDArray[Any], n: int) -> Keys:

@@ -44,36 +44,58 @@ class Counted:
     """Counts of the training codes of several levels, from one pass over the songs."""
 
     def __init__(
-        self, source: Codes, levels: Iterable[int], codes: int, most: int = NGRAM_TOKENS
+        self, source: Codes, levels: Iterable[int], config: PriorConfig, most: int = NGRAM_TOKENS
     ) -> None:
-        """Counts the training songs; n-grams those of songs drawn up to about `most` tokens."""
+        """Counts the training songs; n-grams those of songs drawn up to about `most` tokens.
+
+        Args:
+          config: of a prior of these codes.
+        """
         songs = source.split("train")
-        self.codes, chosen = codes, {}
+        self.codes, self.groups, chosen = config.codes, config.groups, {}
         for level in levels:
             lengths = [source.length(song, level) for song in songs]
             order = np.random.default_rng(0).permutation(len(songs))
             before = np.cumsum(np.take(lengths, order)) - np.take(lengths, order)
             chosen[level] = {songs[int(i)].id for i in order[before < most]}
-        self.counts = {level: counting.empty_counts(codes) for level in chosen}
+        empty = counting.empty_counts
+        self.counts = {level: [empty(self.codes) for _ in range(self.groups)] for level in chosen}
         self.sequences: dict[int, list[Any]] = {level: [] for level in chosen}
         for song in tqdm(songs, "counting training codes", unit="song", disable=None):
             read = source.read(song)
             for level in chosen:
-                counting.count(self.counts[level], read[level])
+                for place, counts in enumerate(self.counts[level]):
+                    counting.count(counts, read[level], place, self.groups)
                 if song.id in chosen[level]:
                     self.sequences[level].append(read[level])
 
+    def tokens(self, level: int) -> Any:
+        """How often each code (K,) occurs, at any place of its group."""
+        return sum(counts.tokens for counts in self.counts[level])
+
     def bits(self, level: int) -> scoring.CountBits:
-        """The counting models of a level, fitted."""
-        model = counting.fit(self.counts[level])
+        """The counting models of a level, fitted; windows begin with a group."""
         most = int(63 / math.log2(self.codes))  # longest n-gram that fits into a number
         orders = [order for order in ORDERS if order <= most]
-        ngrams = counting.KneserNey(self.sequences[level], self.codes, max(orders))
+        models = [
+            (
+                counting.fit(counts),
+                counting.KneserNey(
+                    self.sequences[level], self.codes, max(orders), place, self.groups
+                ),
+            )
+            for place, counts in enumerate(self.counts[level])
+        ]
 
         def bits(codes: Any) -> dict[str, Any]:
-            by_order = {f"kn{n}": b for n, b in ngrams.bits(codes, orders).items()}
-            unigram, bigram = model.unigram_bits(codes), model.bigram_bits(codes)
-            return {"unigram": unigram, "bigram": bigram} | by_order
+            found: dict[str, Any] = {}
+            for place, (model, ngrams) in enumerate(models):
+                by_order = {f"kn{n}": b for n, b in ngrams.bits(codes, orders).items()}
+                unigram, bigram = model.unigram_bits(codes), model.bigram_bits(codes)
+                for name, b in ({"unigram": unigram, "bigram": bigram} | by_order).items():
+                    all_places = found.setdefault(name, np.empty(codes.shape))
+                    all_places[:, place :: self.groups] = b[:, place :: self.groups]
+            return found
 
         return bits
 
@@ -169,7 +191,7 @@ def of_level(subject: Subject, level: int, counted: Counted) -> dict[str, Any]:
     config = prior.config
     scorer = scoring.make_scorer(config, prior.params, subject.mesh)
     total = score_test_split(subject, config, scorer, counted.bits(level))
-    upper = counting.fit(counted.counts[level + 1]).unigram if config.upper else None
+    upper = counting.unigram(counted.tokens(level + 1)) if config.upper else None
     models, listed = total["models"], subject.codes.listed()
     by_song = {listed[int(i)]: (b / n, n) for i, (b, n) in models["prior"]["songs"].items()}
     songs, bits = list(by_song), {song.id: pair for song, pair in by_song.items()}
@@ -189,7 +211,7 @@ def of_level(subject: Subject, level: int, counted: Counted) -> dict[str, Any]:
             if name != "prior"
         },
         "of_5gram": of_5gram(models),
-        "counted_tokens": int(counted.counts[level].tokens.sum()),
+        "counted_tokens": int(counted.tokens(level).sum()),
         "ngram_tokens": sum(map(len, counted.sequences[level])),
         "tokens": tokens,
         "windows": total["windows"],
@@ -260,7 +282,7 @@ def measure(subject: Subject) -> Result:
     configs = {level: subject.prior_config(level) for level in levels}
     subject.codes.split("test")  # an error of it comes before minutes of counting
     needed = {level + 1 for level in levels if configs[level].upper} | set(levels)
-    counted = Counted(subject.codes, sorted(needed), configs[levels[0]].codes)
+    counted = Counted(subject.codes, sorted(needed), configs[levels[0]])
     return {"levels": [of_level(subject, level, counted) for level in levels]}
 
 

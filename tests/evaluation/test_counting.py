@@ -24,6 +24,15 @@ def test_counts_do_not_cross_songs():
     assert pairs == {(0, 1): 2, (1, 1): 2, (1, 0): 1}
 
 
+def test_each_place_of_a_group_is_counted_by_itself_with_the_codes_before_it():
+    counts = counting.empty_counts(3)
+    counting.count(counts, np.array([0, 1, 2, 2, 0, 1, 1]), place=0, groups=3)
+    assert counts.tokens.tolist() == [1, 1, 1]  # at 0, 3 and 6
+    assert [tuple(map(int, pair)) for pair in np.argwhere(counts.pairs)] == [(1, 1), (2, 2)]
+    counting.count(counts, np.array([0, 1, 2]), place=2, groups=3)
+    assert counts.tokens.tolist() == [1, 1, 2] and counts.pairs[1, 2] == 1
+
+
 def test_a_code_beyond_the_codebook_is_refused():
     with pytest.raises(CheckpointError, match="go up to 5"):
         counted([[0, 5]])
@@ -85,17 +94,22 @@ def test_alpha_is_large_where_neighbours_say_nothing_and_small_where_they_say_al
 SONGS = [np.random.default_rng(3).binomial(3, 0.4, n) for n in (50, 31, 2, 1)]
 
 
-def kneser_ney(history, code, top=True):
+def kneser_ney(history, code, top, place, groups):
     """p(code | history) of interpolated Kneser-Ney from the songs, straight from the formula."""
 
     def grams(n):
-        return Counter(tuple(s[i : i + n]) for s in SONGS for i in range(len(s) - n + 1))
+        return Counter(
+            tuple(s[i - n + 1 : i + 1])
+            for s in SONGS
+            for i in range(n - 1, len(s))
+            if i % groups == place
+        )
 
     n = len(history) + 1
     counts = grams(n) if top else Counter(gram[1:] for gram in grams(n + 1))
     once, twice = (list(counts.values()).count(times) for times in (1, 2))
     discount = once / (once + 2 * twice) if once and twice else 0.5
-    lower = kneser_ney(history[1:], code, top=False) if history else 1 / 4
+    lower = kneser_ney(history[1:], code, False, place, groups) if history else 1 / 4
     follow = [counts[(*history, b)] for b in range(4)]
     if not sum(follow):
         return lower
@@ -103,16 +117,19 @@ def kneser_ney(history, code, top=True):
     return (kept + discount * np.count_nonzero(follow) * lower) / sum(follow)
 
 
+@pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
-def test_kneser_ney_is_the_formula(order):
-    model = counting.KneserNey(SONGS, codes=4, order=4)
+def test_kneser_ney_is_the_formula_of_each_place(order, groups):
     windows = np.random.default_rng(4).integers(0, 4, (3, 9))
-    found = 2.0 ** -model.bits(windows, (2, order))[order]
-    for window, row in zip(windows.tolist(), found, strict=True):
-        for t, p in enumerate(row):
-            n = min(t + 1, order)  # less is known at the beginning
-            history = tuple(window[t - n + 1 : t])
-            assert p == pytest.approx(kneser_ney(history, window[t], n == order), rel=1e-12)
+    for place in range(groups):
+        model = counting.KneserNey(SONGS, codes=4, order=4, place=place, groups=groups)
+        found = 2.0 ** -model.bits(windows, (2, order))[order]
+        for window, row in zip(windows.tolist(), found, strict=True):
+            for t in range(place, 9, groups):
+                n = min(t + 1, order)  # less is known at the beginning
+                history = tuple(window[t - n + 1 : t])
+                wanted = kneser_ney(history, window[t], n == order, place, groups)
+                assert row[t] == pytest.approx(wanted, rel=1e-12)
 
 
 def test_kneser_ney_sums_to_one_also_after_what_never_occurred():
