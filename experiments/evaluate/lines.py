@@ -5,7 +5,6 @@ jukejax evaluate lines --model small-songs --out runs/lines
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,14 +37,6 @@ class Lines:
     """
 
 
-def bundled() -> tuple[Path, list[dict[str, str]]]:
-    """The folder of the lines' MIDI files; words, tune, artist and genre of each line."""
-    import data_pipeline
-
-    folder = Path(data_pipeline.__file__).parent / "demo_music" / "lines"
-    return folder, json.loads((folder / "lines.json").read_text(encoding="utf-8"))
-
-
 def sing(asked: Lines) -> None:
     """A sample directory for each line; those that are finished stay as they are.
 
@@ -55,19 +46,20 @@ def sing(asked: Lines) -> None:
     from tqdm import tqdm
 
     import jukejax
+    from data_pipeline.sung_lines import bundled_lines
     from jukejax.tunes import read_midi, sung
 
-    folder, lines = bundled()
+    lines = bundled_lines()
     if not 1 <= asked.count <= len(lines):
         raise ConfigError(f"--count is {asked.count}; there are {len(lines)} lines.")
     model = jukejax.load(asked.model)
     for number, line in enumerate(tqdm(lines[: asked.count], "lines", unit="line", disable=None)):
-        own = {"artist": line["artist"], "genre": line["genre"]}
+        own = {"artist": line.artist, "genre": line.genre}
         labels: Any = {"artist": asked.artist} if asked.artist else own
         model.sample(
             folder=asked.out / f"line_{number:02d}",
-            lyrics=line["words"],
-            tracks=sung(line["words"], read_midi(folder / line["tune"])),
+            lyrics=line.words,
+            tracks=sung(line.words, read_midi(line.tune)),
             seconds=asked.seconds,
             seed=asked.seed,
             temperature=asked.temperature,

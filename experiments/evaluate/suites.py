@@ -27,7 +27,7 @@ class Evaluation:
     """Evaluate a trained model on the held-out songs.
 
     Suites: reconstruction, likelihood, generation, singing, cascade, alignment, labels,
-    memorisation, features. Beside them: jukejax evaluate compare, jukejax evaluate explorer.
+    memorisation, features. Beside them: jukejax evaluate compare, explorer, lines.
 
     Example: jukejax evaluate all --model runs/demo/model --songs runs/demo/songs
     --codes runs/demo/codes --out runs/demo/evaluation

@@ -104,7 +104,7 @@ def ngram(asked: Ladder) -> None:
         return
     config = asked.experiment(RUNGS[0]).model
     counted = likelihood.Counted(
-        PreparedCodes(asked.data), [config.level], config.codes, most=asked.training_tokens()
+        PreparedCodes(asked.data), [config.level], config, most=asked.training_tokens()
     )
     bits = counted.bits(config.level)
     songs: dict[str, list[float]] = {}

@@ -17,6 +17,7 @@ FURTHER = [
     "compose tree", "model make", "model show", "model ship", "labels grow", "labels show",
     "convert import", "convert import --format openai", "convert export --format stablehlo",
     "launch prior_5b", "launch prior_5b --on slurm", "evaluate compare", "evaluate explorer",
+    "evaluate lines",
     "scaling plan", "scaling sweep", "scaling run", "scaling fit",
 ]  # fmt: skip
 LINES = [*COMMANDS, *FURTHER]
