@@ -32,7 +32,7 @@ test-slow: $(VENV)/installed  ## The tests that take minutes
 	$(RUN) -m pytest -n auto --dist loadfile -m slow
 
 test-golden: $(VENV)/installed  ## Compare with recorded reference outputs in $$JUKEJAX_GOLDEN
-	$(RUN) -m pytest -m golden
+	$(RUN) -m pytest -n auto --dist load -m golden
 
 $(PARITY)/installed: tests/parity/requirements.txt
 	$(PYTHON) -m venv $(PARITY)
