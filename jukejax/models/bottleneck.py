@@ -126,14 +126,21 @@ def nearest(codes: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def random_rows(key: jax.Array, x: jax.Array, n: int) -> jax.Array:
-    """n rows of x (N, E), no row twice unless N < n; then x is tiled with a little noise."""
+    """n rows of x (N, E), no row twice unless N < n; then x is tiled with a little noise.
+
+    One of each n-th part of x, from a random beginning: every row is as likely as any other, and no
+    device sorts N random numbers, as drawing by a permutation would.
+    """
+    place, within = jax.random.split(key)
     rows, width = x.shape
     if rows < n:
-        shuffle, noise = jax.random.split(key)
+        place, noise = jax.random.split(place)
         x = jnp.tile(x, (-(-n // rows), 1))
         x = x + jax.random.normal(noise, x.shape) * (0.01 / jnp.sqrt(width))
-        return x[jax.random.permutation(shuffle, x.shape[0])[:n]]
-    return x[jax.random.choice(key, rows, (n,), replace=False)]
+    rows = len(x)
+    part = rows // n
+    index = jnp.arange(n) * part + jax.random.randint(within, (n,), 0, part)
+    return x[(jax.random.randint(place, (), 0, rows) + index) % rows]
 
 
 def first_codes(key: jax.Array, x: jax.Array, n: int, groups: int = 1) -> Codebook:

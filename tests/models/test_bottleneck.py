@@ -1,6 +1,7 @@
 """The codebook: nearest code by brute force, its update by a float64 loop, restarts, invariance."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -189,18 +190,17 @@ def rows_as_ids(x):
     return np.asarray(x)[:, 0].astype(int).tolist()
 
 
-@pytest.mark.parametrize(("rows", "n"), [(20, 8), (8, 8)])
-def test_random_rows_are_rows_and_none_twice(rows, n):
-    x = np.repeat(np.arange(rows, dtype=np.float32)[:, None], E, 1)
-    seen = set()
-    for seed in range(10):
-        chosen = bottleneck.random_rows(jax.random.key(seed), x, n)
-        assert chosen.shape == (n, E)
-        assert (np.asarray(chosen) == np.asarray(chosen)[:, :1]).all()
-        ids = rows_as_ids(chosen)
-        assert len(set(ids)) == n
-        seen.add(tuple(ids))
-    assert len(seen) == 10
+@pytest.mark.parametrize(("rows", "n"), [(20, 8), (8, 8), (17, 1)])
+def test_random_rows_are_rows_none_twice_and_all_equally_likely(rows, n):
+    x = jnp.repeat(jnp.arange(rows, dtype=jnp.float32)[:, None], E, 1)
+    keys = jax.random.split(jax.random.key(0), 4000)
+    chosen = np.asarray(jax.vmap(lambda key: bottleneck.random_rows(key, x, n))(keys))
+    assert chosen.shape == (4000, n, E) and (chosen == chosen[..., :1]).all()
+    ids = chosen[..., 0].astype(int)
+    assert all(len(set(draw)) == n for draw in ids.tolist())
+    for of_a_code in (ids[:, :1], ids[:, -1:], ids):  # also the row that a certain code gets
+        share = np.bincount(of_a_code.reshape(-1), minlength=rows) / of_a_code.size
+        assert np.abs(share * rows - 1).max() < 5 * np.sqrt(rows / of_a_code.size)
 
 
 def test_few_rows_are_tiled_with_a_little_noise():
