@@ -5,7 +5,7 @@ PARITY ?= .venv-parity
 RUN = $(VENV)/bin/python
 WORKDIR ?= runs/demo
 
-.PHONY: help demo test test-slow test-golden test-parity test-aot test-browser docs lint format clean
+.PHONY: help demo test test-slow test-golden test-parity test-aot test-browser lines docs lint format clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ test-aot: $(VENV)/installed  ## Compile for TPUs that this machine does not have
 test-browser: $(VENV)/installed  ## Open the pages in chromium (apt install chromium)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
 	$(RUN) -m pytest -m browser
+
+lines: $(VENV)/installed  ## Twenty lines sung by the shipped model, on a page: runs/lines/site
+	$(VENV)/bin/jukejax evaluate lines --model small-songs --out runs/lines --temperature 0.8 --guidance 1.5
 
 docs: $(VENV)/installed  ## The documentation site, built strictly into site/
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[docs]'

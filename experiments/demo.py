@@ -1,9 +1,10 @@
-"""All steps on bundled music: songs -> records -> VQ-VAE -> codes -> priors -> a new song.
+"""A line sung by the shipped model; then all steps on bundled music, from songs to a new song.
 
 jukejax demo --out runs/demo
 
-Each step is a command of its own, printed before it runs. Steps that are done are not repeated, and
-an interrupted one continues where it was. Larger runs take the same commands with other presets.
+Songs -> records -> VQ-VAE -> codes -> priors -> a new song. Each step is a command of its own,
+printed before it runs. Steps that are done are not repeated, and an interrupted one continues where
+it was. Larger runs take the same commands with other presets.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from experiments import cli
 from jukejax import files
 from jukejax.formatting import format_seconds, table
 
+SHIPPED = "small-songs"
 PRIORS = ("demo_prior", "demo_upsampler_level_1", "demo_upsampler_level_0")
-STEPS = 6 + len(PRIORS)
+STEPS = 7 + len(PRIORS)
 LEVELS = ("bottom", "middle", "top")
 SECONDS = 6
 COST = (
@@ -33,7 +35,7 @@ COST = (
 
 @dataclass(frozen=True)
 class Demo:
-    """From songs to a new song on bundled music.
+    """A line sung by the shipped model; then from songs to a new song on bundled music.
 
     Example: jukejax demo --out runs/demo
     """
@@ -50,6 +52,10 @@ def steps(out: Path) -> Iterator[tuple[str, list[Any]]]:
     songs, codes, vqvae, model = (out / x for x in ("songs", "codes", "demo_vqvae", "model"))
     runs = [out / preset for preset in PRIORS]
 
+    yield (
+        "Hear the shipped model sing a line to a tune that it has never seen",
+        ["sample", "--model", SHIPPED, "--out", out / SHIPPED, *a_line(out)],
+    )
     yield (
         "Decode the bundled songs into records",
         ["prepare", "build", "--manifest", music, "--out", songs],
@@ -78,6 +84,19 @@ def steps(out: Path) -> Iterator[tuple[str, list[Any]]]:
         "Measure what was learned, on songs that training never saw",
         ["evaluate", "reconstruction", "likelihood", "--model", model, *data],
     )
+
+
+def a_line(out: Path) -> list[Any]:
+    """Options of `sample`: words, tune and labels of the first bundled line."""
+    from data_pipeline.sung_lines import bundled_lines
+
+    line, words = bundled_lines()[0], out / "line.txt"
+    out.mkdir(parents=True, exist_ok=True)
+    files.write_text(words, line.words + "\n")
+    return [
+        "--lyrics", words, "--tune", line.tune, "--artist", line.artist, "--genre", line.genre,
+        "--seconds", 8, "--temperature", 0.8, "--guidance", 1.5,
+    ]  # fmt: skip
 
 
 def asked(songs: Path, out: Path) -> list[Any]:

@@ -75,6 +75,34 @@ def test_bits_of_a_prior_are_those_computed_directly(params, mesh):
     np.testing.assert_allclose(all_at_once, bits, rtol=1e-5)
 
 
+def test_counting_models_know_a_code_s_place_in_its_group():
+    rng = np.random.default_rng(0)
+    songs = [rng.integers(0, 3, 2 * n) + 3 * (np.arange(2 * n) % 2) for n in (40, 31)]
+    source = SimpleNamespace(
+        split=lambda name: [
+            SimpleNamespace(id=str(i), codes=codes) for i, codes in enumerate(songs)
+        ],
+        length=lambda song, level: len(song.codes),
+        read=lambda song: [song.codes],
+    )
+    config = dataclasses.replace(TINY, level=0, hop=8, groups=2, upper=None)
+    counted = likelihood.Counted(source, [0], config)
+    np.testing.assert_array_equal(
+        counted.tokens(0), np.bincount(np.concatenate(songs), minlength=12)
+    )
+    windows = rng.integers(0, 3, (2, 16)) + 3 * (np.arange(16) % 2)
+    found = counted.bits(0)(windows)
+    assert found.keys() == {"unigram", "bigram", "kn3", "kn5"}
+    for place in range(2):
+        codes = np.concatenate([song[place::2] for song in songs])
+        p = (np.bincount(codes, minlength=12) + 1) / (len(codes) + 12)
+        np.testing.assert_allclose(
+            found["unigram"][:, place::2], -np.log2(p[windows[:, place::2]]), rtol=1e-12
+        )
+    for bits in found.values():  # three codes of twelve are possible at each place
+        assert bits[:, 1:].mean() < np.log2(12) - 1
+
+
 def codes_as_bits(codes):
     """A counting model whose bits are the codes."""
     return {"counted": codes.astype(float)}

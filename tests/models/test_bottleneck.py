@@ -198,6 +198,8 @@ def test_random_rows_are_rows_none_twice_and_all_equally_likely(rows, n):
     assert chosen.shape == (4000, n, E) and (chosen == chosen[..., :1]).all()
     ids = chosen[..., 0].astype(int)
     assert all(len(set(draw)) == n for draw in ids.tolist())
+    spread = (ids[:, -1] - ids[:, 0]) % rows  # over the whole batch
+    assert (spread > (n - 2) * (rows // n)).all()
     for of_a_code in (ids[:, :1], ids[:, -1:], ids):  # also the row that a certain code gets
         share = np.bincount(of_a_code.reshape(-1), minlength=rows) / of_a_code.size
         assert np.abs(share * rows - 1).max() < 5 * np.sqrt(rows / of_a_code.size)
