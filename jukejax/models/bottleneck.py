@@ -106,11 +106,6 @@ def _key_of(key: jax.Array, stage: int) -> jax.Array:
     return jax.random.fold_in(key, stage) if stage else key
 
 
-def empty(codes: int, width: int) -> Codebook:
-    """A codebook of zeros, in the shapes that `first_codes` fills."""
-    return Codebook(jnp.zeros((codes, width)), jnp.zeros((codes, width)), jnp.zeros((codes,)))
-
-
 def nearest(codes: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Index (...,) of the nearest of `codes` (K, E) to x (..., E), and the squared distance.
 

@@ -142,7 +142,7 @@ def test_restarts_replace_exactly_the_codes_under_the_threshold():
     assert 0 < alive.sum() < K
     np.testing.assert_array_equal((np.asarray(new.codes) == fresh).all(-1), ~alive)
     # a code that was never chosen has sums of zero and no NaN
-    empty = bottleneck.empty(K, E)
+    empty = Codebook(np.zeros((K, E)), np.zeros((K, E)), np.zeros(K))
     new = update(empty, x, index, fresh, 0.99, 1.0)
     np.testing.assert_array_equal(new.codes, fresh)
 
