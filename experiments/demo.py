@@ -96,6 +96,7 @@ def a_line(out: Path) -> list[Any]:
     return [
         "--lyrics", words, "--tune", line.tune, "--artist", line.artist, "--genre", line.genre,
         "--seconds", 8, "--temperature", 0.8, "--guidance", 1.5,
+        "--render",
     ]  # fmt: skip
 
 

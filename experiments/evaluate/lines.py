@@ -35,6 +35,8 @@ class Lines:
     guidance: float = 0.0
     """Follow phones and notes more closely: weight of their logits' difference from those without.
     """
+    render: bool = False
+    """Make the sound with the model's renderer."""
 
 
 def sing(asked: Lines) -> None:
@@ -64,6 +66,7 @@ def sing(asked: Lines) -> None:
             seed=asked.seed,
             temperature=asked.temperature,
             guidance=asked.guidance,
+            render=asked.render,
             **labels,
         )
 
