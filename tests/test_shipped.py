@@ -150,3 +150,23 @@ def test_the_same_model_is_packed_to_the_same_bytes_and_never_over_another(
     twice = ship(model, model / "README.md", tmp_path / "twice")  # a packed model again
     files = json.loads((twice / model_dir.NAME).read_text())["files"]
     assert files == json.loads((model / model_dir.NAME).read_text())["files"]
+
+
+def test_the_model_that_comes_along_is_small_and_sings():
+    from data_pipeline.sung_lines import bundled_lines
+    from jukejax.tunes import read_midi, sung
+
+    folder = model_dir.SHIPPED / "small-songs"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 30e6
+    model = jukejax.load("small-songs")
+    assert model.sample_rate == 22_050 and model.levels == 1
+    names = json.loads((folder / "labels.json").read_text())
+    for line in bundled_lines():
+        assert line.artist.lower() in names["artists"] and line.genre in names["genres"]
+        assert model.request(tracks=sung(line.words, read_midi(line.tune)), artist=line.artist)
+    line = bundled_lines()[0]
+    tracks = sung(line.words, read_midi(line.tune))
+    song = model.sample(tracks=tracks, artist=line.artist, seconds=1.0, render=True)
+    codes, other = song.codes[0], model.sample(artist=line.artist, seconds=1.0).codes[0]
+    assert len(np.unique(codes)) > 50 and (codes != other).any()
+    assert 0.9 < len(song.audio) / 22_050 <= 1.0 and 0.01 < np.abs(song.audio).max() <= 1
