@@ -1,4 +1,4 @@
-"""The bundled lines, sung by a tiny model."""
+"""The bundled lines to sing, sung by a tiny model."""
 
 import itertools
 
