@@ -51,7 +51,7 @@ test-browser: $(VENV)/installed  ## Open the pages in chromium (apt install chro
 	$(RUN) -m pytest -m browser
 
 lines: $(VENV)/installed  ## Twenty lines sung by the shipped model, on a page: runs/lines/site
-	$(VENV)/bin/jukejax evaluate lines --model small-songs --out runs/lines --temperature 0.8 --guidance 1.5 --render
+	$(VENV)/bin/jukejax evaluate lines --model small-songs --out runs/lines
 
 docs: $(VENV)/installed  ## The documentation site, built strictly into site/
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[docs]'

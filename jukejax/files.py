@@ -55,10 +55,12 @@ def atomic_path(path: PathLike, needed: int = 0) -> Iterator[Path]:
     with checked_space(target, needed):
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
         try:
             yield temporary
             if target.exists():
-                temporary.chmod(target.stat().st_mode & 0o777)
+                mode = target.stat().st_mode
+            temporary.chmod(mode & 0o777)  # some libraries write files for their owner alone
             put(temporary, target)
         except BaseException:
             temporary.unlink(missing_ok=True)

@@ -164,6 +164,11 @@ class ModelDir:
     label_files: dict[int, Path]
     renderer: Path | None = field(default=None, kw_only=True)
 
+    @property
+    def name(self) -> str:
+        """What a job calls it: its path, or the name of a model that comes with the package."""
+        return self.path.name if self.path.parent == SHIPPED else str(self.path)
+
     def prior(self, level: int) -> Path:
         """The workdir of a level's prior; CheckpointError where none is named."""
         if level not in self.priors:

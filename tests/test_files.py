@@ -34,6 +34,16 @@ def test_failure_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_of_its_owner_alone_gets_ordinary_permissions(tmp_path: Path) -> None:
+    """As safetensors writes them."""
+    write_text(tmp_path / "ordinary", "")
+    with atomic_path(tmp_path / "weights") as temporary:
+        temporary.unlink()
+        os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+    modes = {(tmp_path / name).stat().st_mode for name in ("ordinary", "weights")}
+    assert len(modes) == 1
+
+
 def test_old_content_stays_readable_until_the_end(tmp_path: Path) -> None:
     path = tmp_path / "sound.wav"
     write_bytes(path, b"old")

@@ -18,6 +18,7 @@ from jukejax.errors import CheckpointError, JukejaxError
 from jukejax.interop import exporting
 from jukejax.model_dir import load_vqvae, read_model_dir
 from jukejax.parallel.mesh import make_mesh
+from jukejax.sampling.sample_dir import read_job
 from jukejax.training import growing
 from jukejax.training.checkpoint import load_experiment, open_existing
 from jukejax.training.step import abstract_state
@@ -69,6 +70,9 @@ def test_it_is_loaded_and_sampled_by_its_name(model, by_name, tmp_path, monkeypa
     again = jukejax.load(model).sample(**asked)
     for a, b in zip(song.codes, again.codes, strict=True):
         np.testing.assert_array_equal(a, b)
+    assert (
+        read_job(song.folder / "job.json")[1].model == "tiny-songs"
+    )  # and no path of this machine
     (tmp_path / "tiny-songs").mkdir()  # a folder of that name comes first
     with pytest.raises(CheckpointError, match="not a model directory"):
         jukejax.load("tiny-songs")

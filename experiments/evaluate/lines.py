@@ -17,6 +17,8 @@ from jukejax.errors import ConfigError
 class Lines:
     """Sing the bundled lines with a model that is conditioned on phones and notes, on a page.
 
+    Its renderer makes the sound, where it has one.
+
     Example: jukejax evaluate lines --model small-songs --out runs/lines
     """
 
@@ -31,12 +33,10 @@ class Lines:
     seconds: float = 8.0
     """Of each sample; the longest line has 7.3."""
     seed: int = 0
-    temperature: float = 1.0
-    guidance: float = 0.0
+    temperature: float = 0.8
+    guidance: float = 1.5
     """Follow phones and notes more closely: weight of their logits' difference from those without.
     """
-    render: bool = False
-    """Make the sound with the model's renderer."""
 
 
 def sing(asked: Lines) -> None:
@@ -66,7 +66,7 @@ def sing(asked: Lines) -> None:
             seed=asked.seed,
             temperature=asked.temperature,
             guidance=asked.guidance,
-            render=asked.render,
+            render=model.loaded.directory.renderer is not None,
             **labels,
         )
 

@@ -104,7 +104,7 @@ def make_request(
     only(options, Options(), "item", "at", "span", why="needs --continue-from or --upsample")
     labels: dict[str, Any] = {kind.field: getattr(options, kind.option) for kind in KINDS}
     song = Item(lyrics=lyrics, tracks=song_tracks(tracks or {}), **labels)
-    job = new_job(options, (song,) * options.count, str(model.directory.path))
+    job = new_job(options, (song,) * options.count, model.directory.name)
     if prompt is None:
         return Request(job, [])
     given = [np.repeat(z[None], options.count, 0) for z in sound.encode(model.vqvae, prompt)]
@@ -161,7 +161,7 @@ def request_again(model: LoadedModel, file: Path, levels: tuple[int, ...] = ()) 
     record, job = read_job(file)
     levels = levels or job.levels
     levels = rendered(model, levels) if job.render else levels
-    job = dataclasses.replace(job, model=str(model.directory.path), levels=levels)
+    job = dataclasses.replace(job, model=model.directory.name, levels=levels)
     if not any(job.given):
         return Request(job, [])
     folder = SampleDir.open(file.parent)
@@ -189,7 +189,7 @@ def _continued(model: LoadedModel, options: Options, path: Path) -> Request:
     longer = max(was.total_seconds, end) if was.total_seconds else 0.0
     redraws = was.redraws + (keep < finished) if was.seed == options.seed else 0
     job = dataclasses.replace(
-        new_job(options, _items(source, options.count), str(model.directory.path)),
+        new_job(options, _items(source, options.count), model.directory.name),
         begin_seconds=was.begin_seconds,
         total_seconds=options.total_seconds or longer,
         redraws=redraws,
@@ -228,7 +228,7 @@ def _upsampled(model: LoadedModel, options: Options, path: Path) -> Request:
     begin = source.job.begin_seconds
     end = begin + last / rate  # of whole codes: a song that was cut to length ends before
     job = dataclasses.replace(
-        new_job(options, _items(source, options.count), str(model.directory.path)),
+        new_job(options, _items(source, options.count), model.directory.name),
         seconds=(last - first) / rate,
         begin_seconds=begin + first / rate,
         total_seconds=max(source.job.total_seconds or begin + source.job.seconds, end),

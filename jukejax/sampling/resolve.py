@@ -150,8 +150,6 @@ def resolve(request: Request, model: LoadedModel) -> list[Level]:
     levels = []
     configs = {number: config for number, (config, _) in priors.items()}
     every = resolve_shapes(job, vqvae.config, configs)
-    if job.guidance and not any(level.guided for level in every):
-        raise ConfigError("guidance is for priors that read tracks; no level to sample has one.")
     for level in every:
         config, note = level.config, priors[level.level][1]
         if config.labels:
@@ -167,4 +165,6 @@ def resolve(request: Request, model: LoadedModel) -> list[Level]:
         levels.append(
             dataclasses.replace(level, conditions=conditions, controls=controls, weights=mark)
         )
+    if job.guidance and not any(level.guided for level in every):
+        raise ConfigError("guidance is for priors that read tracks; no level to sample has one.")
     return levels

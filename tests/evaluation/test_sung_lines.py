@@ -5,7 +5,8 @@ import itertools
 import pytest
 import tiny_model
 
-from data_pipeline.sung_lines import bundled_lines
+from data_pipeline.render import lines as render_lines
+from data_pipeline.sung_lines import FOLDER, bundled_lines
 from experiments.evaluate import lines as command
 from jukejax.config import Track, TracksConfig
 from jukejax.sampling.sample_dir import read_job
@@ -39,6 +40,14 @@ def test_every_line_has_a_note_for_each_syllable_and_ends_within_the_sample():
         assert len(tracks["notes"]) == len(tune) and tune[-1].end < command.Lines.seconds
         for (_, _, end), (_, start, _) in itertools.pairwise(tracks["phones"]):
             assert end <= start + 1e-3
+
+
+def test_the_bundled_files_are_those_of_the_generator(tmp_path):
+    render_lines.write(tmp_path)
+    made, kept = (
+        {path.name: path.read_bytes() for path in folder.iterdir()} for folder in (tmp_path, FOLDER)
+    )
+    assert made == kept and len(kept) == 21
 
 
 def test_lines_are_sampled_with_their_words_and_notes_on_a_page(model, tmp_path, capsys):
