@@ -305,6 +305,12 @@ def summary(out: Path) -> str:
     ]
     head = ("bits a token, held out", "before", "after", "change")
     lines = [table(head, rows)] if rows else []
+    old, new = (measured.get("new", {}) for measured in (before, after))
+    if any(bits > old.get(level, bits) for level, bits in new.items()):
+        lines.append(
+            "Held-out new songs got worse: the others were learned by heart. Give a fourth of the "
+            "--steps, and another --out."
+        )
     model = shlex.quote(str(out / "model"))
     return "\n".join(
         ["", *lines, f"Model: {out / 'model'}", f"$ jukejax sample --model {model} ..."]

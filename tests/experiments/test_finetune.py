@@ -144,3 +144,12 @@ def test_adapters_learn_and_are_a_small_file_beside_the_base(folder, tmp_path):
     assert model.priors[1].resolve() == folder / "prior_1"
     song = jukejax.load(out / "model").sample(artist="Nina", genre="Jazz", seconds=0.02)
     assert len(song.codes[2])
+
+
+@pytest.mark.parametrize(("new", "said"), [(5.9, False), (6.1, True)])
+def test_a_model_that_got_worse_on_new_songs_is_said_to(new, said, tmp_path):
+    (tmp_path / "before.json").write_text(json.dumps({"new": {"0": 6.0}, "kept": {"0": 5.0}}))
+    (tmp_path / "after.json").write_text(json.dumps({"new": {"0": new}, "kept": {"0": 5.1}}))
+    text = finetune.summary(tmp_path)
+    assert "6.000" in text and f"{new - 6:+.3f}" in text and "+0.100" in text
+    assert ("got worse" in text) == said
