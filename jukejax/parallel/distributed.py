@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jukejax import locks
-from jukejax.errors import ConfigError
+from jukejax.errors import ConfigError, FolderInUse, JukejaxError
 
 VARIABLES = {
     "JAX_COORDINATOR_ADDRESS": "host:port of process 0",
@@ -165,13 +165,30 @@ def gathered(tree: Any) -> Any:
     return jax.tree.map(lambda x: multihost_utils.process_allgather(x, tiled=True), tree)
 
 
-def writing(folder: str | Path) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def writing(folder: str | Path) -> Iterator[None]:
     """Locks a folder that all processes of this run write to; process 0 holds the lock.
 
+    The others wait for it: whoever takes a lock removes temporary files, theirs as well.
+
     Raises:
-      FolderInUse: another run writes there.
+      FolderInUse: another run writes there (in every process).
+      DiskFull: there is no space (in process 0; FolderInUse in the others).
     """
-    return locks.writing(folder) if jax.process_index() == 0 else contextlib.nullcontext()
+    refusal = None
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            try:
+                stack.enter_context(locks.writing(folder))
+            except JukejaxError as error:
+                refusal = error
+        if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(refusal is not None):
+            refusal = refusal or FolderInUse(
+                f"{folder}: process 0 could not lock it, and says why."
+            )
+        if refusal:
+            raise refusal
+        yield
 
 
 def together(what: str) -> None:

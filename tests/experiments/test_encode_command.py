@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import tiny_model
+from processes import free_port
 
 from data_pipeline import plan, prepare, records
 from data_pipeline.code_loader import code_batches, code_windows
@@ -263,12 +264,16 @@ def test_killed_at_random_moments_it_writes_the_same_records(many, tmp_path):
 @pytest.mark.slow
 def test_two_processes_write_what_one_does(many, tmp_path):
     finish(start(many, tmp_path / "one", "many"))
-    port = 21_000 + os.getpid() % 20_000
-    cluster = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
+    address = f"127.0.0.1:{free_port()}"
+    patient = "--xla_cpu_collective_timeout_seconds=300"  # a busy machine starts one much later
+    cluster = {
+        "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "XLA_FLAGS": patient
+    }  # fmt: skip
     both = [
         start(many, tmp_path / "two", "many", JAX_PROCESS_ID=str(i), **cluster) for i in range(2)
     ]
-    outputs = [finish(process) for process in both]
+    outputs = [process.communicate(timeout=300)[0].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
     assert digests(tmp_path / "two") == digests(tmp_path / "one")
     assert all("minutes of music" in output for output in outputs)  # each wrote a part
     assert jax.process_count() == 1

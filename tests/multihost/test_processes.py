@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from processes import environment, free_port, lines, pair, run, saved
 
+from jukejax import locks
+
 pytestmark = pytest.mark.slow
 
 
@@ -99,3 +101,41 @@ def test_a_folder_that_is_not_shared_is_an_error(tmp_path):
     assert [child.returncode for child in children] == [1, 1], outputs
     for output in outputs:
         assert "is not the same folder everywhere: processes [1] do not see" in output
+
+
+# each process writes a file as atomic writes do; process 0 takes the lock late
+WRITERS = """
+import sys, time, jax
+from pathlib import Path
+from experiments import cli
+from jukejax import files, locks
+from jukejax.parallel import distributed
+
+@cli.command
+def main(folder):
+    distributed.start()
+    take = locks.writing
+    locks.writing = lambda folder: time.sleep(3) or take(folder)
+    with distributed.writing(folder):
+        with files.atomic_path(Path(folder) / f"{jax.process_index()}.txt") as temporary:
+            temporary.write_text("whole")
+            time.sleep(5)
+        distributed.together("written")
+
+main(sys.argv[1])
+"""
+
+
+def test_taking_the_lock_removes_no_file_of_the_other_process(tmp_path):
+    outputs, codes = run([tmp_path], pair(1), program=("-c", WRITERS))
+    assert codes == [0, 0], outputs
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.txt", "1.txt"]
+
+
+def test_both_processes_say_that_another_run_writes_there(tmp_path):
+    with locks.writing(tmp_path):
+        outputs, codes = run([tmp_path], pair(1), program=("-c", WRITERS))
+    assert codes == [1, 1], outputs
+    assert "is being written by process" in outputs[0]
+    assert "process 0 could not lock it, and says why" in outputs[1]
+    assert not any("Traceback" in output for output in outputs)
