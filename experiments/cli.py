@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import errno
 import functools
 import os
 import re
@@ -22,18 +23,17 @@ from typing import Annotated, Any, NoReturn, get_origin
 import tyro
 
 from jukejax.errors import Interrupted, JukejaxError, Preempted
+from jukejax.exit_codes import CRASH, DONE, MISTAKE, RUN_AGAIN, STOPPED, USAGE
 
 # XLA and TensorFlow log alarms that nobody can act on, such as of slow constant folding; what they
 # cannot do they raise. TF_CPP_MIN_LOG_LEVEL=0 shows everything.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# Exit codes. Launchers start a command again after 70, 75 and the end by a signal, not for ever.
-DONE = 0
-MISTAKE = 1  # a mistake to mend: starting again would not help
-USAGE = 2  # the same, on the command line
-CRASH = 70  # one of several processes met an unforeseen error, mostly because another one is gone
-RUN_AGAIN = 75  # EX_TEMPFAIL: stopped by SIGTERM after saving; the same command continues
-STOPPED = 130  # Ctrl-C
+# faults of a disk, of a file server, of a network
+PASSING = {
+    errno.EIO, errno.ESTALE, errno.EREMOTEIO, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN,
+    errno.EHOSTUNREACH, errno.ENOTCONN, errno.EAGAIN,
+}  # fmt: skip
 
 HELP = ("-h", "--help")
 HELP_ALL = "--help-all"
@@ -143,11 +143,14 @@ def command(main: Callable[..., Any]) -> Callable[..., Any]:
         except ModuleNotFoundError as error:
             sentence = missing(error.name or "")
             if not sentence:
+                sys.excepthook = crash
                 raise
             leave(f"error: {sentence}")
         except BrokenPipeError:  # such as `| head`: nobody reads what is printed
             os._exit(CRASH)
-        except OSError as error:  # no such file, no space, no permission
+        except OSError as error:
+            if is_passing(error):
+                leave(f"error: {error}; it may pass: run again, work done is kept.", CRASH)
             leave(f"error: {error}; mend that and run again, work done is kept.")
         except Interrupted as error:
             print(f"{error} The same command continues from there.", file=sys.stderr)
@@ -156,12 +159,20 @@ def command(main: Callable[..., Any]) -> Callable[..., Any]:
             print("Interrupted. The same command continues where it was.", file=sys.stderr)
             at_once(STOPPED)  # not through the threads of a compiler that was cut short
         except Exception:
-            if not one_of_several():
-                raise
-            traceback.print_exc()  # mostly another process is gone: do not wait for the others
-            at_once(CRASH)
+            if one_of_several():  # mostly another process is gone: do not wait for the others
+                crash(*sys.exc_info())
+            sys.excepthook = crash  # in place of exit code 1, where nobody catches it
+            raise
 
     return run
+
+
+def is_passing(error: OSError) -> bool:
+    """Whether a fault of storage or network may be gone at another start.
+
+    Not so a missing file, a full disk, or a missing permission.
+    """
+    return isinstance(error, ConnectionError | TimeoutError) or error.errno in PASSING
 
 
 def missing(module: str) -> str:
@@ -194,12 +205,21 @@ def one_of_several() -> bool:
     return jax is not None and jax.distributed.is_initialized()
 
 
-def leave(sentence: str) -> NoReturn:
-    """Ends with a mistake; one process of several does not wait for the others."""
+def leave(sentence: str, code: int = MISTAKE) -> NoReturn:
+    """Ends with a sentence; one process of several does not wait for the others."""
     if one_of_several():
         print(sentence, file=sys.stderr)
-        at_once(MISTAKE)
-    sys.exit(sentence)
+        at_once(code)
+    if code == MISTAKE:
+        sys.exit(sentence)
+    print(sentence, file=sys.stderr)
+    sys.exit(code)
+
+
+def crash(*error: Any) -> NoReturn:
+    """Ends with the stack trace of an unforeseen error (type, value, traceback)."""
+    traceback.print_exception(*error)
+    at_once(CRASH)
 
 
 def at_once(code: int) -> NoReturn:

@@ -31,7 +31,7 @@ os.environ |= {
 import tyro
 
 from experiments import cli
-from jukejax import locks, presets
+from jukejax import exit_codes, locks, presets
 from jukejax.config import ConfigError, PriorExperiment
 from jukejax.sampling.job import Weights
 
@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> None:
     command = parse(name, rest) if name not in ("plans", "shardings") else None
     if command is None and {*cli.HELP, cli.HELP_ALL} & set(rest):
         print(f"usage: {USAGE}\n\n{__doc__}")
-        sys.exit(cli.DONE)
+        sys.exit(exit_codes.DONE)
     if name == "shardings" and rest:
         raise ConfigError(f"compile shardings takes no arguments, but {' '.join(rest)} is given.")
     from jukejax.planning import plans, shardings, table, text

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import cli
+from jukejax import exit_codes
 from jukejax.config import ConfigError
 
 ACTIONS = {
@@ -104,7 +105,7 @@ def take_format(action: str, arguments: list[str]) -> tuple[str, list[str]]:
         command = f"jukejax convert {action}"
         examples = [line for line in (__doc__ or "").splitlines() if line.startswith(command)]
         print(f"usage: {command} --format {'|'.join(known)} [--help] ...\n\nExample: {examples[0]}")
-        sys.exit(cli.DONE)
+        sys.exit(exit_codes.DONE)
     if at + 1 >= len(rest) or rest[at + 1] not in known:
         raise ConfigError(f"{action} needs --format, one of: {', '.join(known)}.")
     return rest[at + 1], rest[:at] + rest[at + 2 :]

@@ -290,12 +290,19 @@ class TrainConfig:
     keep: int = 3  # latest checkpoints
     keep_best: int = 0  # checkpoints of the lowest held-out loss, saved at evaluations
     max_skipped: int = 10  # consecutive steps without a finite gradient that end the run
+    # a process ends itself, to be started again, when it makes no progress: for so long at a start,
+    # later for 10 times what a step, evaluation or checkpoint took at most, and 45 s; 0: never
+    hang_seconds: float = 3600.0
 
     def __post_init__(self) -> None:
         require_positive(
             self, "steps", "batch", "accumulate", "log_every", "evaluate_every",
             "evaluate_batches", "checkpoint_every", "keep", "max_skipped",
         )  # fmt: skip
+        if not 0 <= self.hang_seconds < math.inf:
+            raise ConfigError(
+                f"train.hang_seconds is {self.hang_seconds}; give seconds, or 0 for no limit."
+            )
         if self.state_dtype not in ("float32", "bfloat16"):
             raise ConfigError(
                 f"train.state_dtype is {self.state_dtype!r}; it must be float32 or bfloat16."

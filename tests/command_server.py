@@ -10,6 +10,7 @@ import os
 import sys
 
 from experiments import cli
+from jukejax import exit_codes
 
 MODULES = (
     "jax flax.linen optax orbax.checkpoint tensorflow tensorflow_datasets soundfile soxr tyro "
@@ -36,7 +37,7 @@ def run(lines, log):
         import traceback
 
         traceback.print_exc()
-        code = cli.CRASH
+        code = exit_codes.CRASH
     cli.at_once(code)
 
 

@@ -24,7 +24,7 @@ import tiny_model
 
 from data_pipeline import prepare
 from data_pipeline.plan import Options
-from experiments import cli
+from jukejax import exit_codes
 from jukejax.config import LabelsConfig, PriorConfig, UpperConfig, VQVAEConfig
 
 RATE = tiny_model.RATE
@@ -251,6 +251,6 @@ def target(name, out):
 def check_ending(server, status, out):
     """Asserts that a command that was not killed ended well, or had already finished."""
     log = server.log(out)
-    assert status in (cli.DONE, cli.MISTAKE), log
-    if status == cli.MISTAKE:
+    assert status in (exit_codes.DONE, exit_codes.MISTAKE), log
+    if status == exit_codes.MISTAKE:
         assert re.search(FINISHED, log) and "Traceback" not in log, log

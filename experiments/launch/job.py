@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.cli import DONE, MISTAKE, RUN_AGAIN, STOPPED, USAGE
+from jukejax.exit_codes import DONE, MISTAKE, RUN_AGAIN, STOPPED, USAGE
 
 FINAL = (DONE, MISTAKE, USAGE, STOPPED)  # exit codes after which nothing is restarted
 CACHE = "JAX_COMPILATION_CACHE_DIR"

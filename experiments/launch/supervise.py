@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.cli import DONE, MISTAKE, RUN_AGAIN, STOPPED, USAGE
 from experiments.launch.job import CACHE, FINAL, Job, Target, compiled
 from jukejax.config import ConfigError
+from jukejax.exit_codes import DONE, MISTAKE, RUN_AGAIN, STOPPED, USAGE
 
 POLL = 0.05  # seconds between two looks at the processes
 LONGEST_PAUSE = 60.0

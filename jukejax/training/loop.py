@@ -37,6 +37,7 @@ from jukejax.training.step import (
 )
 from jukejax.training.stopping import Skips, StopSignal
 from jukejax.training.tasks import make_task
+from jukejax.training.watchdog import Watchdog
 
 
 class Hook(NamedTuple):
@@ -91,6 +92,8 @@ def train(run: Run) -> TrainState:
     first = jax.process_index() == 0
     log = run.log if first else lambda line: None
     with contextlib.ExitStack() as stack:
+        dog = stack.enter_context(Watchdog(run.workdir, jax.process_index(), t.hang_seconds))
+        dog.begins("the start")
         stack.enter_context(distributed.writing(run.workdir))
         checkpoints = stack.enter_context(
             Checkpoints(run.workdir, t.keep, keep_best=t.keep_best, clean=True)
@@ -116,6 +119,7 @@ def train(run: Run) -> TrainState:
             return done % every == 0 or done == t.steps
 
         while done < t.steps:
+            dog.begins("the first step" if metrics is None else "a step")
             with clock.waiting(metrics):
                 batch = put_batch(mesh, next(source))
             if metrics is None:
@@ -135,22 +139,27 @@ def train(run: Run) -> TrainState:
                 progress.update(done, {"loss": values["train/loss"]})
             held_out = None
             if run.held_out is not None and due(t.evaluate_every):
+                dog.begins("an evaluation")
                 with clock.spent("evaluation", after=metrics):
                     held_out = evaluate(eval_fn, state, mesh, run.held_out(), t.evaluate_batches)
                     writer.scalars(done, {f"held_out/{k}": v for k, v in held_out.items()})
                 log(f"step {done}  held out: loss {held_out['loss']:.4g}")
             for hook in run.hooks:
                 if due(hook.every):
+                    dog.begins("an evaluation suite")
                     with clock.spent("evaluation", after=metrics):
                         hook.run(done, state, writer)
             stopping = agree(stop.asked)  # read once: what it leads to below is saved first
             if due(t.checkpoint_every) or stopping or (t.keep_best and held_out is not None):
+                dog.begins("a checkpoint")
                 with clock.spent("checkpoint", after=metrics):
                     checkpoints.save(done, _trees(state, run.experiment), config, held_out)
             if stopping and done < t.steps:
+                dog.begins("the last checkpoint")
                 checkpoints.wait()
                 kind = Interrupted if stopping > 1 else Preempted
                 raise kind(f"Stopped at step {done} of {t.steps}; saved in {run.workdir}.")
+        dog.begins("the end")
     return state
 
 

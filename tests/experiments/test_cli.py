@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from typing import Generic, TypeVar
 import pytest
 
 from experiments import cli
+from jukejax import exit_codes
 from jukejax.config import MeshConfig
 from jukejax.errors import ConfigError, Interrupted, Preempted
 
@@ -32,7 +34,7 @@ class Bake:
 def shown(capsys, *arguments, common=("flour", "seeds")):
     with pytest.raises(SystemExit) as stop:
         cli.parse(Bake, list(arguments), "kitchen bake", common)
-    assert stop.value.code == cli.DONE
+    assert stop.value.code == exit_codes.DONE
     return capsys.readouterr().out
 
 
@@ -85,10 +87,10 @@ def test_a_choice_and_what_follows():
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        ([], cli.USAGE, "usage: jukejax ..."),
-        (["--help"], cli.DONE, "encode  Songs to codes."),
-        (["trian"], cli.USAGE, "there is no 'trian'; did you mean train?"),
-        (["bake"], cli.USAGE, "there is no 'bake'; choose one of train, encode."),
+        ([], exit_codes.USAGE, "usage: jukejax ..."),
+        (["--help"], exit_codes.DONE, "encode  Songs to codes."),
+        (["trian"], exit_codes.USAGE, "there is no 'trian'; did you mean train?"),
+        (["bake"], exit_codes.USAGE, "there is no 'bake'; choose one of train, encode."),
     ],
 )
 def test_no_choice_and_a_wrong_one(arguments, code, words, capsys):
@@ -103,8 +105,13 @@ def test_no_choice_and_a_wrong_one(arguments, code, words, capsys):
     [
         (ConfigError("Width is 3; it must be even."), "error: Width is 3; it must be even."),
         (FileNotFoundError(2, "No such file", "songs"), "error: [Errno 2] No such file: 'songs'; "),
-        (Preempted("Saved at step 3."), cli.RUN_AGAIN),
-        (Interrupted("Saved at step 3."), cli.STOPPED),
+        (PermissionError(13, "Permission denied", "songs"), "error: [Errno 13] Permission denied"),
+        (OSError(errno.ESTALE, "Stale file handle", "songs"), exit_codes.CRASH),
+        (OSError(errno.EIO, "Input/output error", "songs"), exit_codes.CRASH),
+        (ConnectionResetError(104, "Connection reset by peer"), exit_codes.CRASH),
+        (TimeoutError("timed out"), exit_codes.CRASH),
+        (Preempted("Saved at step 3."), exit_codes.RUN_AGAIN),
+        (Interrupted("Saved at step 3."), exit_codes.STOPPED),
     ],
 )
 def test_how_a_command_ends(error, code):
@@ -125,6 +132,13 @@ def test_an_error_that_is_not_foreseen_stays_one():
 
     with pytest.raises(ZeroDivisionError):
         main()
+
+
+@pytest.mark.parametrize("error", ["ZeroDivisionError('by 0')", "ModuleNotFoundError('x')"])
+def test_an_error_that_nobody_catches_is_a_crash_to_launchers(error):
+    code = f"from experiments import cli\n@cli.command\ndef main():\n    raise {error}\nmain()"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == exit_codes.CRASH and error.partition("(")[0] in run.stderr
 
 
 REQUIRED = [

@@ -11,7 +11,7 @@ import subprocess
 import commands
 import pytest
 
-from experiments import cli
+from jukejax import exit_codes
 
 pytestmark = pytest.mark.slow
 SIZES = int(os.environ.get("JUKEJAX_SIZES", "2"))
@@ -57,7 +57,7 @@ def test_a_disk_that_is_too_small_is_a_sentence_and_with_room_the_work_is_done(
         size = max(used * number // (SIZES + 1), 4096)
         disk(size)
         status, log = server.run(name, out), server.log(out)
-        assert status == cli.MISTAKE and "Traceback" not in log, f"{size} bytes: {log}"
+        assert status == exit_codes.MISTAKE and "Traceback" not in log, f"{size} bytes: {log}"
         last = log.rstrip("\n").rpartition("\n")[2]
         assert re.match(rf"error: {out}.*no space is left on its disk \(.*B are free\)", last), log
         sentences.append(f"{size:,}: {last}")

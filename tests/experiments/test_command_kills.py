@@ -11,8 +11,7 @@ import time
 import commands
 import pytest
 
-from experiments import cli
-from jukejax import locks
+from jukejax import exit_codes, locks
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("JUKEJAX_KILLS", "2"))
@@ -48,7 +47,7 @@ def test_while_another_process_writes_there_it_is_refused(name, server, tmp_path
     target, appears = commands.target(name, tmp_path / "out")
     target.parent.mkdir()
     with locks.replacing(target) if appears else locks.writing(target):
-        assert server.run(name, tmp_path / "out") == cli.MISTAKE
+        assert server.run(name, tmp_path / "out") == exit_codes.MISTAKE
         left = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     last = server.log(tmp_path / "out").rstrip().rpartition("\n")[2]
     assert last.startswith(f"error: {target} is being written by process {os.getpid()}")

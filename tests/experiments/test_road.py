@@ -15,6 +15,7 @@ import soundfile
 
 from experiments import cli
 from experiments.demo import summary
+from jukejax import exit_codes
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +56,7 @@ def stop_training(arguments):
         assert next(steps).startswith("step 2/")
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=120)
-    assert process.returncode == cli.STOPPED
+    assert process.returncode == exit_codes.STOPPED
 
 
 @pytest.fixture(scope="module")

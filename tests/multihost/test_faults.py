@@ -14,6 +14,7 @@ import pytest
 from processes import ROOT, TINY_RUN, lines, saved, without_times
 
 from experiments.launch.supervise import Plan, Supervisor
+from jukejax import exit_codes
 
 pytestmark = pytest.mark.slow
 STEPS = 200
@@ -114,3 +115,36 @@ def test_a_run_killed_five_times_ends_as_the_uninterrupted_one(tmp_path, capsys)
     ]
     assert [r["step"] for r in records[0] if "train/loss" in r] == list(range(1, STEPS + 1))
     assert records[0] == records[1]
+
+
+def test_a_process_that_hangs_is_noticed_and_the_run_ends_as_the_uninterrupted_one(
+    tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setenv("TINY_LEAST", "8")
+    run = plan(tmp_path / "stopped", "pair", steps=80, checkpoint_every=10)
+    stopper = threading.Thread(target=stop_one, args=(run.workdir, 25))
+    stopper.start()
+    began = time.monotonic()
+    assert Supervisor(run).run() == 0
+    stopper.join()
+    print(f"seconds with a process that was stopped at step 25: {time.monotonic() - began:.0f}")
+    (stacks,) = (run.workdir / "hangs").iterdir()
+    assert "No progress: a " in stacks.read_text() and "in train\n" in stacks.read_text()
+    assert "process_0" in stacks.name  # it waits for the other one
+    starts = [e for e in events(run.workdir) if e["event"] == "start"]
+    ends = [e["codes"] for e in events(run.workdir) if e["event"] == "end"]
+    assert len(starts) == 2 and exit_codes.CRASH in ends[0] and ends[1] == [0, 0]
+
+    whole = plan(tmp_path / "whole", "pair", steps=80, checkpoint_every=10)
+    assert Supervisor(whole).run() == 0
+    assert not (whole.workdir / "hangs").exists()
+    (step, found), (wanted, expected) = saved(run.workdir), saved(whole.workdir)
+    assert step == wanted == 80
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def stop_one(workdir, step):
+    """Stops process 1 for good, at a step."""
+    Killer.wait(lambda: last_step(workdir) >= step)
+    pid = [e for e in events(workdir) if e["event"] == "start"][-1]["pids"][1]
+    os.kill(pid, signal.SIGSTOP)

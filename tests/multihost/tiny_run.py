@@ -3,6 +3,7 @@
 python tests/multihost/tiny_run.py KIND WORKDIR [TRAIN_FIELD=INT ...]
 """
 
+import functools
 import os
 import sys
 from dataclasses import replace
@@ -25,6 +26,7 @@ from jukejax.config import (
 from jukejax.models import prior
 from jukejax.parallel import distributed
 from jukejax.parallel.mesh import host_rows, make_mesh
+from jukejax.training import loop, watchdog
 from jukejax.training.loop import Run, train
 
 # A large eps: where a gradient is zero but for rounding, Adam would blow the rounding up.
@@ -72,6 +74,9 @@ def batch(experiment, step):
 @cli.command
 def main(kind, workdir, *settings):
     os.chdir(os.environ.get("TINY_FOLDER", "."))
+    if "TINY_LEAST" in os.environ:  # seconds after which a step hangs
+        least = float(os.environ["TINY_LEAST"])
+        loop.Watchdog = functools.partial(watchdog.Watchdog, least=least)
     distributed.start()
     experiment = KINDS[kind]
     changes = {name: int(value) for name, value in (s.split("=") for s in settings)}
