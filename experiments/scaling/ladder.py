@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import datetime
 import json
-import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jukejax import files, presets
+from jukejax import code_version, files, presets
 from jukejax.config import PriorExperiment
 from jukejax.errors import ConfigError, DataError
 
@@ -169,19 +168,10 @@ class Ladder:
 
 def stamp() -> Row:
     """The date (UTC), and the commit of this code, "+" where files differ from it."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        asked = [["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]]
-        commit, changed = (
-            subprocess.run(
-                [*git, *words], capture_output=True, text=True, check=True
-            ).stdout.strip()
-            for words in asked
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
+    commit = code_version.commit()
+    if not commit:
         raise ConfigError(
-            f"The commit of the code is not known ({error}), but results name it; run in a git "
-            "checkout."
-        ) from error
+            "The commit of the code is not known, but results name it; run in a git checkout."
+        )
     now = datetime.datetime.now(datetime.UTC)
-    return {"date": now.isoformat(timespec="seconds"), "commit": commit + "+" * bool(changed)}
+    return {"date": now.isoformat(timespec="seconds"), "commit": commit}

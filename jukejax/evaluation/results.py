@@ -7,13 +7,12 @@ source gives the same result, so it is not computed again for the same source.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jukejax import files
+from jukejax import code_version, files
 from jukejax.formatting import table
 
 
@@ -70,14 +69,6 @@ class Score(NamedTuple):
     interval: tuple[float, float] | None = None  # 95 %, for scores without figures by song
 
 
-def code_version() -> str:
-    """The installed version of jukejax, or "checkout" where it is run from its source alone."""
-    try:
-        return importlib.metadata.version("jukejax")
-    except importlib.metadata.PackageNotFoundError:
-        return "checkout"
-
-
 def result_path(folder: str | Path, suite: str) -> Path:
     """The file of a suite's result."""
     return Path(folder) / f"{suite}.json"
@@ -96,7 +87,7 @@ def write_result(
       ValueError: a number is NaN or infinite; nothing is written then.
     """
     path = result_path(folder, suite)
-    value = {"suite": suite, "version": code_version(), "source": source, "result": result}
+    value = {"suite": suite, "version": code_version.version(), "source": source, "result": result}
     files.write_json(path, value | {"cost": cost or {}})
     return path
 

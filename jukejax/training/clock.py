@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 
 import jax
 
-from jukejax import costs
+from jukejax import code_version, costs
 from jukejax.config import Experiment, PriorExperiment
 from jukejax.host_memory import peak_bytes
 from jukejax.training.metrics import FILE_NAME, read_metrics
@@ -173,6 +175,15 @@ class Trace:
 def _first_start(workdir: Path, now: float) -> float:
     """Notes this start; returns the Unix seconds of the first one."""
     path = workdir / STARTS
+    note = {
+        "time": round(now, 3),
+        "processes": jax.process_count(),
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "host": socket.gethostname(),
+        "command": sys.argv,
+        "commit": code_version.commit(),
+        "versions": code_version.versions(),
+    }
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"time": round(now, 3), "processes": jax.process_count()}) + "\n")
+        file.write(json.dumps(note) + "\n")
     return float(json.loads(path.read_text(encoding="utf-8").splitlines()[0])["time"])

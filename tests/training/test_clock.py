@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jukejax import costs, presets
+from jukejax import code_version, costs, presets
 from jukejax.config import VQVAEConfig, VQVAEExperiment
 from jukejax.training.clock import STARTS, Clock, Trace, work
 from jukejax.training.metrics import MetricsWriter
@@ -137,6 +137,9 @@ def test_a_later_start_continues_the_times_and_repeated_steps_are_lost(tmp_path)
     assert found["time/lost_starts"] == pytest.approx((400 - 180 - 21) / 400)
     starts = [json.loads(line) for line in (tmp_path / STARTS).read_text().splitlines()]
     assert [s["time"] for s in starts] == [1000, 1300]
+    assert starts[1]["versions"]["jax"] == jax.__version__
+    assert starts[1]["commit"] == code_version.commit() and starts[1]["command"] == sys.argv
+    assert starts[1]["devices"] == f"{len(jax.devices())} x cpu"
 
 
 def test_no_speed_without_a_timed_step(tmp_path):
