@@ -289,7 +289,10 @@ class TrainConfig:
     checkpoint_every: int = 1_000
     keep: int = 3  # latest checkpoints
     keep_best: int = 0  # checkpoints of the lowest held-out loss, saved at evaluations
-    max_skipped: int = 10  # consecutive steps without a finite gradient that end the run
+    # a step is skipped whose loss or gradient norm is over its mean of late by so many standard
+    # deviations, such as 6; 0: only where it is not finite
+    skip_spikes: float = 0.0
+    max_skipped: int = 10  # consecutive skipped steps that end the run
     # a process ends itself, to be started again, when it makes no progress: for so long at a start,
     # later for 10 times what a step, evaluation or checkpoint took at most, and 45 s; 0: never
     hang_seconds: float = 3600.0
@@ -299,6 +302,10 @@ class TrainConfig:
             self, "steps", "batch", "accumulate", "log_every", "evaluate_every",
             "evaluate_batches", "checkpoint_every", "keep", "max_skipped",
         )  # fmt: skip
+        if not 0 <= self.skip_spikes < math.inf:
+            raise ConfigError(
+                f"train.skip_spikes is {self.skip_spikes}; give standard deviations, or 0 for none."
+            )
         if not 0 <= self.hang_seconds < math.inf:
             raise ConfigError(
                 f"train.hang_seconds is {self.hang_seconds}; give seconds, or 0 for no limit."

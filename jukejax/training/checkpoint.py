@@ -1,10 +1,10 @@
 """Orbax checkpoints: one Composite a step, of separate items.
 
 Items: `params`, `ema`, `opt_state`, `extra` (a VQ-VAE's codebooks and loudness, a renderer's frozen
-encoder), `data` (the step, which is all that step-addressable data needs) and `config` (the
-experiment, the name of the run, the fingerprint of the codes). Separate items let a reader take the
-parameters alone. Orbax writes to a temporary directory and renames it, so an interrupted save is
-never taken for a checkpoint.
+encoder), `spikes` (moments of the loss, where a run skips its spikes), `data` (the step, which is
+all that step-addressable data needs) and `config` (the experiment, the name of the run, the
+fingerprint of the codes). Separate items let a reader take the parameters alone. Orbax writes to a
+temporary directory and renames it, so an interrupted save is never taken for a checkpoint.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from jukejax.training.packed import Array, LeafPath, Packed
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # what Orbax logs as errors, it raises
 
-TREES = ("params", "ema", "opt_state", "extra")
+TREES = ("params", "ema", "opt_state", "extra", "spikes")
 _BLOCK = 4096  # bytes in which most file systems allot space
 _COPY = "replace the checkpoint by a copy."
 _NOTE: dict[str, stored.Types] = {"fingerprint": str, "run": str}
@@ -193,6 +193,10 @@ class Checkpoints:
             raise DamagedCheckpoint(
                 f"The config of {where} is damaged ({error}); {_COPY}"
             ) from error
+
+    def has(self, item: str) -> bool:
+        """Whether the latest checkpoint has an item."""
+        return (self.path / str(self.latest) / item).is_dir()
 
     def restore(self, abstract: dict[str, Any], step: int | None = None) -> dict[str, Any]:
         """The trees named in `abstract`, each with the shapes and shardings it gives.

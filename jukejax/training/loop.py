@@ -34,6 +34,7 @@ from jukejax.training.step import (
     create_state,
     make_eval_step,
     make_train_step,
+    new_spikes,
 )
 from jukejax.training.stopping import Skips, StopSignal
 from jukejax.training.tasks import make_task
@@ -186,7 +187,10 @@ def begin(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Iterator[Host
     rank = getattr(experiment, "lora", 0)
     if done is not None:
         step = jax.make_array_from_callback((), abstract.step.sharding, lambda _: np.int32(done))
-        trees = checkpoints.restore(_trees(abstract, experiment))
+        wanted = _trees(abstract, experiment)
+        if not checkpoints.has("spikes"):  # they were not skipped until now
+            del wanted["spikes"]
+        trees = {"spikes": new_spikes(experiment, mesh)} | checkpoints.restore(wanted)
         if rank:
             trees["extra"] = _frozen(run, abstract)
         return TrainState(step=step, **trees), run.batches(done)

@@ -22,6 +22,7 @@ from jukejax.parallel.mesh import (
     replicated,
     storage_shardings,
 )
+from jukejax.training import spikes
 from jukejax.training.optimizer import optimizer_of, schedule, updates_done
 from jukejax.training.rounding import narrow, stored, widen
 from jukejax.training.tasks import Batch, Metrics, Task, joined, microbatches
@@ -37,6 +38,7 @@ class TrainState(NamedTuple):
     # a VQ-VAE's codebooks and loudness; a renderer's frozen encoder; the weights that a prior's
     # adapters change, else {}
     extra: Any
+    spikes: Any = {}  # moments of loss and gradient norm (`train.skip_spikes`), else {}
 
 
 def _init(task: Task, experiment: Experiment, key: jax.Array) -> dict[str, Any]:
@@ -68,7 +70,16 @@ def create_state(
             copy = jax.jit(lambda x: jax.tree.map(jnp.copy, x), out_shardings=replicated(mesh))
             extra = copy(extra)
         step = jax.device_put(jnp.zeros((), jnp.int32), replicated(mesh))
-    return TrainState(step=step, extra=extra, **trees)
+    return TrainState(step=step, extra=extra, spikes=new_spikes(experiment, mesh), **trees)
+
+
+def new_spikes(experiment: Experiment, mesh: Mesh) -> Any:
+    """What a state has seen of its loss before its first step: nothing."""
+    return jax.device_put(_spikes(experiment), replicated(mesh))
+
+
+def _spikes(experiment: Experiment) -> Any:
+    return spikes.init() if experiment.train.skip_spikes else {}
 
 
 def adopt_state(
@@ -87,7 +98,8 @@ def adopt_state(
         params = jax.tree.map(jnp.copy, ema)
         step = jnp.zeros((), jnp.int32)
         opt_state = optimizer_of(experiment, params).init(params)
-        return TrainState(step, params, ema, opt_state, task.adopt(extra, first))
+        extra = task.adopt(extra, first)
+        return TrainState(step, params, ema, opt_state, extra, _spikes(experiment))
 
     with jax.set_mesh(mesh):
         return jax.jit(adopt, out_shardings=shardings, donate_argnums=0)(ema, extra, first)
@@ -102,8 +114,11 @@ def abstract_state(task: Task, experiment: Experiment, mesh: Mesh) -> TrainState
     first = jax.eval_shape(lambda: task.example(experiment.train.accumulate))
     extra = jax.eval_shape(task.extra, key, trees["params"], first)
     extra = jax.tree.map(abstract, nn.unbox(extra), storage_shardings(mesh, extra))
-    step = abstract(jax.ShapeDtypeStruct((), jnp.int32), replicated(mesh))
-    return TrainState(step=step, extra=extra, **trees)
+    step, seen = jax.tree.map(
+        lambda x: abstract(x, replicated(mesh)),
+        jax.eval_shape(lambda: (jnp.zeros((), jnp.int32), _spikes(experiment))),
+    )
+    return TrainState(step=step, extra=extra, spikes=seen, **trees)
 
 
 def abstract_batch(task: Task, experiment: Experiment, mesh: Mesh) -> Batch:
@@ -143,6 +158,7 @@ def jit_train_step(task: Task, experiment: Experiment, mesh: Mesh) -> jax.stages
     parameters with `train.ema_decay`; "skipped" is 1 where the update was skipped.
     """
     config, decay = experiment.optimizer, experiment.train.ema_decay
+    deviations = experiment.train.skip_spikes
     # the new state is sharded as the old one, or the second call would compile again
     shardings = jax.tree.map(lambda x: x.sharding, abstract_state(task, experiment, mesh))
 
@@ -165,13 +181,16 @@ def jit_train_step(task: Task, experiment: Experiment, mesh: Mesh) -> jax.stages
             "gradient_norm": norm,
             "learning_rate": schedule(config)(updates_done(state.opt_state)),
         }
-        new = TrainState(state.step, params, ema, opt_state, extra={})
+        # Skip the update if loss or gradient is not finite, or a spike
+        accepted, seen = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"]), state.spikes
+        if deviations:
+            is_spike, seen = spikes.observe(seen, metrics["loss"], norm, deviations)
+            accepted &= ~is_spike
+        new = TrainState(state.step, params, ema, opt_state, extra={}, spikes=seen)
         new = narrow(key, new, before._replace(extra={}))._replace(extra=extra)
-        # Skip the update if loss or gradient is not finite
-        finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
-        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, before)
-        metrics = {name: jnp.where(finite, value, 0.0) for name, value in metrics.items()}
-        metrics["skipped"] = 1.0 - finite
+        new = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), new, before)
+        metrics = {name: jnp.where(accepted, value, 0.0) for name, value in metrics.items()}
+        metrics["skipped"] = 1.0 - accepted
         return new._replace(step=state.step + 1), metrics
 
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))

@@ -33,7 +33,7 @@ class StopSignal:
 
 
 class Skips:
-    """Counts the skipped steps in a row: those whose loss or gradient was not finite."""
+    """Counts steps in a row that were skipped: loss or gradient was not finite, or a spike."""
 
     def __init__(self, limit: int, workdir: str | Path) -> None:
         self._limit, self._workdir = limit, workdir
@@ -51,8 +51,9 @@ class Skips:
             self._in_a_row = self._in_a_row + 1 if float(previous) else 0
         if self._in_a_row >= self._limit:
             raise Diverged(
-                f"The gradient is not finite any more: {self._limit} steps in a row up to step "
-                f"{step - 1} were skipped. The checkpoints in {self._workdir} are from before; "
-                "start again with a lower optimizer.learning_rate or a longer "
+                f"Training diverges: {self._limit} steps in a row up to step {step - 1} were "
+                "skipped, as loss or gradient was not finite, or a spike. The checkpoints in "
+                f"{self._workdir} are from before; start again with a lower "
+                "optimizer.learning_rate or a longer "
                 "optimizer.warmup_steps."
             )
