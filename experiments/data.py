@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +170,7 @@ def batches(
     split: str,
     vocabulary: Vocabulary | None,
     rows: Sequence[int] | None = None,
+    mixed: Mapping[Path, int] | None = None,
 ) -> Callable[[int], Iterator[HostBatch]]:
     """Endless batches of a split, from a given step on.
 
@@ -179,14 +180,72 @@ def batches(
       split: "train" or "test".
       vocabulary: label names of a prior.
       rows: of the global batch; None: all.
+      mixed: further codes, and how many rows of the global batch, the last ones, are of each.
     """
-    from data_pipeline.code_loader import code_batches
     from data_pipeline.loader import audio_batches
 
     def from_step(step: int) -> Iterator[HostBatch]:
         if not isinstance(experiment, PriorExperiment):
             return audio_batches(data, experiment, split=split, start_step=step, rows=rows)
-        source = code_batches(data, experiment, vocabulary, split=split, start_step=step, rows=rows)
-        return (prior_inputs(experiment.model, batch) for batch in source)
+        sources = [
+            _codes(part, folder, vocabulary, split, step, own)
+            for folder, part, own in _parts(experiment, Path(data), rows, mixed or {})
+        ]
+        if len(sources) == 1:
+            return sources[0]
+        joined = zip(*sources, strict=True)
+        return ({n: np.concatenate([x[n] for x in parts]) for n in parts[0]} for parts in joined)
 
     return from_step
+
+
+def _parts(
+    experiment: PriorExperiment,
+    data: Path,
+    rows: Sequence[int] | None,
+    mixed: Mapping[Path, int],
+) -> Iterator[tuple[Path, PriorExperiment, list[int]]]:
+    """Data sets, each with the experiment of its rows of the batch and those that are read here."""
+    own = range(experiment.train.batch) if rows is None else rows
+    first = 0
+    for folder, count in {data: experiment.train.batch - sum(mixed.values()), **mixed}.items():
+        train = dataclasses.replace(experiment.train, batch=count, accumulate=1)
+        read = [row - first for row in own if first <= row < first + count]
+        if read:
+            yield folder, dataclasses.replace(experiment, train=train), read
+        first += count
+
+
+def _codes(
+    experiment: PriorExperiment,
+    data: Path,
+    vocabulary: Vocabulary | None,
+    split: str,
+    step: int,
+    rows: Sequence[int],
+) -> Iterator[HostBatch]:
+    from data_pipeline.code_loader import code_batches
+
+    source = code_batches(data, experiment, vocabulary, split=split, start_step=step, rows=rows)
+    return (prior_inputs(experiment.model, batch) for batch in source)
+
+
+def parse_mix(texts: Sequence[str], batch: int) -> dict[Path, int]:
+    """Codes to mix in, and their rows of a batch, from "ROWS:PATH".
+
+    Raises:
+      ConfigError: another form, or no row of the batch is left for the run's own data.
+    """
+    mixed: dict[Path, int] = {}
+    for text in texts:
+        rows, colon, path = text.partition(":")
+        if not (colon and path and rows.isdecimal() and int(rows)):
+            raise ConfigError(f"--mix {text}: give ROWS:PATH, such as 2:data/other/codes.")
+        if Path(path) in mixed:
+            raise ConfigError(f"--mix names {path} twice; give all its rows together.")
+        mixed[Path(path)] = int(rows)
+    if sum(mixed.values()) >= batch:
+        raise ConfigError(
+            f"--mix takes {sum(mixed.values())} rows of a batch of {batch}; leave some for --data."
+        )
+    return mixed

@@ -58,6 +58,9 @@ class Training(Generic[E]):
     tracks: tuple[str, ...] = ()
     """Tracks of the songs that a prior is conditioned on, in place of its preset's: NAME, or
     NAME:PLACES where several events sound at once (phones notes:2)."""
+    mix: tuple[str, ...] = ()
+    """Codes of other songs for a prior to train on too, as ROWS:PATH: so many rows of each batch,
+    such as 2:data/other/codes."""
     profile: bool = False
     """Write a trace of five steps beside the TensorBoard files."""
     evaluate: tuple[str, ...] = ()
@@ -168,8 +171,9 @@ def training_run(training: Training[Any], log: Log = print) -> Run:
     check_batch(mesh, experiment.train)
     rows = host_rows(mesh, experiment.train.batch).tolist()
     source = functools.partial(data.batches, experiment, training.data, vocabulary=vocabulary)
+    mixed = data.parse_mix(training.mix, experiment.train.batch)
     run = Run(
-        experiment, mesh, training.workdir, source("train", rows=rows), note=note,
+        experiment, mesh, training.workdir, source("train", rows=rows, mixed=mixed), note=note,
         extra=frozen, start_from=training.start_from, log=log, profile=training.profile,
     )  # fmt: skip
     songs = prepared_songs(training.data)
@@ -206,6 +210,8 @@ def _fitted(
             raise ConfigError(f"--labels {training.labels} is for priors; leave it out.")
         if training.tracks:
             raise ConfigError(f"--tracks {training.tracks[0]} is for priors; leave it out.")
+        if training.mix:
+            raise ConfigError(f"--mix {training.mix[0]} is for priors; leave it out.")
         note: dict[str, Any] = {}
         frozen = None
         if isinstance(experiment, RendererExperiment):
@@ -215,6 +221,8 @@ def _fitted(
     vocabulary = Vocabulary.load(_label_file(training))
     info = codes_info(folder)
     data.check_codes(experiment.model, info, folder)
+    for other in data.parse_mix(training.mix, experiment.train.batch):
+        data.check_codes(experiment.model, codes_info(other, info.fingerprint), other)
     experiment = data.fit_alphabet(data.fit_labels(experiment, vocabulary), folder)
     experiment = data.fit_tracks(experiment, folder, training.tracks)
     digest = labels_digest(vocabulary, experiment.model.labels)

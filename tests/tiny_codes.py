@@ -13,9 +13,10 @@ HOPS = (8, 32, 128)
 RATE = 44_100
 
 
-def write(folder, songs, seconds=1):
+def write(folder, songs, seconds=1, seed=0):
     """`folder`/codes, random ones below 16, of songs with these manifest entries; returns it."""
-    rng, lines, samples = np.random.default_rng(0), [], RATE * seconds
+    folder.mkdir(parents=True, exist_ok=True)
+    rng, lines, samples = np.random.default_rng(seed), [], RATE * seconds
     for i, song in enumerate(songs):
         soundfile.write(folder / f"{i}.wav", rng.normal(size=samples) * 0.1, RATE)
         entry = {"id": str(i), "audio": f"{i}.wav", "split": "train", **song}
