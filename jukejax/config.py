@@ -292,7 +292,8 @@ class TrainConfig:
     # a step is skipped whose loss or gradient norm is over its mean of late by so many standard
     # deviations, such as 6; 0: only where it is not finite
     skip_spikes: float = 0.0
-    max_skipped: int = 10  # consecutive skipped steps that end the run
+    max_skipped: int = 10  # consecutive skipped steps by which a run diverges, and ends
+    rollbacks: int = 0  # times that it goes back to a checkpoint instead, past the data since
     # a process ends itself, to be started again, when it makes no progress: for so long at a start,
     # later for 10 times what a step, evaluation or checkpoint took at most, and 45 s; 0: never
     hang_seconds: float = 3600.0
@@ -302,6 +303,8 @@ class TrainConfig:
             self, "steps", "batch", "accumulate", "log_every", "evaluate_every",
             "evaluate_batches", "checkpoint_every", "keep", "max_skipped",
         )  # fmt: skip
+        if self.rollbacks < 0:
+            raise ConfigError(f"train.rollbacks is {self.rollbacks}; give 0 or more.")
         if not 0 <= self.skip_spikes < math.inf:
             raise ConfigError(
                 f"train.skip_spikes is {self.skip_spikes}; give standard deviations, or 0 for none."

@@ -34,7 +34,11 @@ class DiskFull(JukejaxError, OSError):
 
 
 class Diverged(JukejaxError):
-    """Training stopped: the loss or the gradient was not finite for too many steps in a row."""
+    """Training stopped after `step`: too many steps in a row were skipped."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class Interrupted(Exception):

@@ -17,11 +17,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jukejax.config import Experiment, to_dict
-from jukejax.errors import Interrupted, Preempted
+from jukejax.errors import Diverged, Interrupted, Preempted
 from jukejax.formatting import format_seconds
 from jukejax.models import lora
 from jukejax.parallel import distributed
 from jukejax.parallel.mesh import HostBatch, put_batch, replicated
+from jukejax.training import rollback
 from jukejax.training.checkpoint import Checkpoints, open_existing
 from jukejax.training.clock import Clock, Trace
 from jukejax.training.growing import restore_grown
@@ -87,8 +88,19 @@ def train(run: Run) -> TrainState:
     Raises:
       Interrupted: on Ctrl-C or SIGTERM (`Preempted`) in any process, in all of them, after saving.
       FolderInUse: another process trains in the workdir.
-      Diverged: too many steps in a row had a loss or gradient that is infinite or NaN.
+      Diverged: too many steps in a row were skipped, and it may not go back (`train.rollbacks`).
     """
+    while True:
+        try:
+            return _train(run)
+        except Diverged as error:
+            log = run.log if jax.process_index() == 0 else lambda line: None
+            if not rollback.go_back(run.workdir, run.experiment.train.rollbacks, error, log):
+                raise
+
+
+def _train(run: Run) -> TrainState:
+    """`train` without going back."""
     t, mesh, task = run.experiment.train, run.mesh, make_task(run.experiment)
     first = jax.process_index() == 0
     log = run.log if first else lambda line: None
@@ -193,7 +205,7 @@ def begin(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Iterator[Host
         trees = {"spikes": new_spikes(experiment, mesh)} | checkpoints.restore(wanted)
         if rank:
             trees["extra"] = _frozen(run, abstract)
-        return TrainState(step=step, **trees), run.batches(done)
+        return TrainState(step=step, **trees), run.batches(rollback.data_step(run.workdir, done))
     source = run.batches(0)
     head = next(source)
     source, first = itertools.chain([head], source), put_batch(mesh, head)

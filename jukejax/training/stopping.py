@@ -54,6 +54,7 @@ class Skips:
                 f"Training diverges: {self._limit} steps in a row up to step {step - 1} were "
                 "skipped, as loss or gradient was not finite, or a spike. The checkpoints in "
                 f"{self._workdir} are from before; start again with a lower "
-                "optimizer.learning_rate or a longer "
-                "optimizer.warmup_steps."
+                "optimizer.learning_rate or a longer optimizer.warmup_steps, or let the run leave "
+                "the data out (train.rollbacks).",
+                step,
             )
