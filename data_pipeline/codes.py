@@ -11,6 +11,7 @@ with the id `song#1`, `song#2` ... and the same labels.
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -212,14 +213,14 @@ class CodesWriter:
 
     def _shards(self) -> list[CodesShard]:
         """Shards as those of the audio data set, each with a digest of all it depends on."""
-        by_split = {name: prepared_songs(self.data_dir).of_split(name) for name in self.splits}
+        listed = prepared_songs(self.data_dir)
+        by_split = {name: listed.of_split(name).by_shard() for name in self.splits}
         shards = []
         for path in sorted((self.data_dir / "shards").glob("*-of-*.json")):
             split, index, _, count = path.stem.split("-")
             if split not in by_split:
                 continue
-            inside = by_split[split]
-            inside = inside.take(np.flatnonzero(inside.column("shard") == int(index)))
+            inside = by_split[split].get(int(index), listed.take(slice(0)))
             audio = (files.read_json(path) or {}).get("digest")
             state = [audio, self.info.to_json(), [song.id for song in inside]]
             digest = hashlib.sha256(json.dumps(state).encode()).hexdigest()
@@ -245,11 +246,16 @@ class CodesWriter:
 
         Their indices follow those of all songs, which so keep the index of the audio data set.
         """
-        listed = prepared_songs(self.data_dir)
-        every = listed.of_split("train").column("index")
+        count, every = self._training
         for song in train:
-            index = len(listed) + (number - 1) * len(every) + np.searchsorted(every, song.index)
+            index = count + (number - 1) * len(every) + np.searchsorted(every, song.index)
             yield dataclasses.replace(song, id=f"{song.id}#{number}", index=int(index))
+
+    @functools.cached_property
+    def _training(self) -> tuple[int, npt.NDArray[np.int32]]:
+        """The number of all songs, and the indices of those that train."""
+        listed = prepared_songs(self.data_dir)
+        return len(listed), listed.of_split("train").column("index")
 
     def _check_names(self) -> None:
         """DataError if a song has the id that a further pass of another would get."""
@@ -353,8 +359,9 @@ class CodesWriter:
         )
         train = kept.of_split("train")
         first = np.zeros(len(listed) + len(train) * (self.info.passes - 1), np.int64)
+        before = {split: np.cumsum([0, *each]) for split, each in lengths.items()}
         for shard in self.shards:
-            place = sum(lengths[shard.split][: shard.index])
+            place = int(before[shard.split][shard.index])
             for song, _ in self.mixes(shard):
                 first[song.index] = place
                 place += self._records(song)

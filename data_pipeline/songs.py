@@ -125,6 +125,14 @@ class PreparedSongs(Lines[PreparedSong]):
         """The songs of one split."""
         return self.take(np.flatnonzero(self.columns["split"] == split.encode()))
 
+    def by_shard(self) -> dict[int, "PreparedSongs"]:
+        """The songs of each shard of one split, in order."""
+        order = np.argsort(self.columns["shard"], kind="stable")
+        shards, firsts = np.unique(self.columns["shard"][order], return_index=True)
+        ends = np.append(firsts, len(order))[1:]
+        found = zip(shards, firsts, ends, strict=True)
+        return {int(shard): self.take(order[begin:end]) for shard, begin, end in found}
+
 
 def write_songs(folder: Path, songs: Iterable[PreparedSong]) -> None:
     """Writes `songs.jsonl` atomically; each line ends with the CRC-32 of what is before it."""

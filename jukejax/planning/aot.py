@@ -91,10 +91,9 @@ def lower_evaluation(experiment: Experiment, topology: Topology) -> list[Program
     with jax.set_mesh(mesh):
         programs = [jit_eval_step(task, experiment).lower(state, batch)]
         if isinstance(experiment, OfSound):
-            samples = shown_chunks(experiment) * experiment.samples
-            joined = jax.ShapeDtypeStruct((1, samples, 1), jnp.float32, sharding=replicated(mesh))
-            rebuild = jit_rebuild(experiment, mesh)
-            programs.append(rebuild.lower(state.ema, state.extra, joined))
+            shape = (shown_chunks(experiment), experiment.samples, 1)
+            shown = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=replicated(mesh))
+            programs.append(jit_rebuild(experiment, mesh).lower(state.ema, state.extra, shown))
     resident = local_bytes((state, batch))
     return [Program(lowered, resident, topology) for lowered in programs]
 

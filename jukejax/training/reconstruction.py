@@ -22,7 +22,7 @@ OfSound = VQVAEExperiment | RendererExperiment  # models of which sounds are sho
 
 
 def shown_chunks(experiment: OfSound) -> int:
-    """How many chunks of a batch are shown: joined, each device rebuilds them in one piece."""
+    """How many chunks of a batch are shown: each device rebuilds all of them."""
     fitting = int(SHOWN_SECONDS * experiment.model.sample_rate) // experiment.samples
     return min(experiment.train.batch, max(fitting, 1))
 
@@ -54,7 +54,6 @@ def reconstruction_hook(
     """
     assert isinstance(run.experiment, OfSound)
     config = run.experiment.model
-    joined = audio.reshape(1, -1, 1)
     original_shown = False
 
     rebuild = jit_rebuild(run.experiment, run.mesh)
@@ -66,9 +65,9 @@ def reconstruction_hook(
     def write(step: int, state: TrainState, writer: MetricsWriter) -> None:
         nonlocal original_shown
         if not original_shown:
-            show(writer, step, "held_out/original", joined[0, :, 0])
+            show(writer, step, "held_out/original", audio.reshape(-1))
             original_shown = True
-        for level, y in rebuild(state.ema, state.extra, joined).items():
-            show(writer, step, f"held_out/level_{level}", np.asarray(y)[0, :, 0])
+        for level, y in rebuild(state.ema, state.extra, audio).items():
+            show(writer, step, f"held_out/level_{level}", np.asarray(y).reshape(-1))
 
     return Hook(run.experiment.train.evaluate_every, write)

@@ -83,3 +83,19 @@ def test_columns_are_those_of_the_songs(dataset):
     assert [song.id for song in songs.of_split("test")] == ["e", "f"]
     assert songs.of_split("test").column("index").tolist() == [4, 5]
     assert pickle.loads(pickle.dumps(songs)) == songs
+
+
+def test_songs_by_shard_are_those_that_name_it(dataset):
+    songs = prepared_songs(dataset[0])
+    for split in ("train", "test", "none"):
+        inside = songs.of_split(split)
+        expected = {}
+        for song in inside:
+            expected.setdefault(song.shard, []).append(song)
+        assert {shard: list(part) for shard, part in inside.by_shard().items()} == expected
+    shards = np.array([3, 1, 3, 0])
+    mixed = songs.take(slice(0, 4))
+    mixed.columns = mixed.columns.copy()
+    mixed.columns["shard"] = shards
+    parts = {shard: [song.index for song in part] for shard, part in mixed.by_shard().items()}
+    assert parts == {0: [3], 1: [1], 3: [0, 2]}
