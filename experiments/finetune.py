@@ -10,6 +10,7 @@ an interrupted one continues where it was. All priors keep their old label names
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 COMMON = ("model", "songs", "out", "artist", "levels", "steps", "lora", "keep_songs")
 MANIFEST = "songs.jsonl"
 BEFORE, AFTER = "before.json", "after.json"
+PASSES = 4  # over the new songs
 MOST = 256  # held-out windows that are measured, evenly spread
 
 
@@ -50,8 +52,9 @@ class Finetune:
     """The artist of songs that name none."""
     levels: tuple[int, ...] = ()
     """Levels whose priors are trained; none: all that the model has."""
-    steps: int = 300
-    """Training steps of each prior."""
+    steps: int | None = None
+    """Training steps of each prior. None: so many that it reads the songs four times; more of them
+    are learned by heart where songs are few."""
     learning_rate: float | None = None
     """At its highest; falls to 0. None: 2e-4, with --lora 2e-3. Higher ones learn faster, and
     forget old songs faster."""
@@ -61,8 +64,8 @@ class Finetune:
     batch: int = 8
     """Windows in a training step."""
     keep_songs: Path | None = None
-    """Codes (`jukejax encode`) of songs that the model should not forget: their held-out ones are
-    measured before and after."""
+    """Codes (`jukejax encode`) of songs that the model should not forget: a quarter of each batch
+    is of them, and their held-out ones are measured before and after."""
     workers: int = 1
     """Processes that decode sound files."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -199,7 +202,9 @@ def labels_file(command: Finetune, level: int) -> Path:
 
 def training_step(command: Finetune, base: ModelDir, config: PriorConfig) -> list[Any]:
     """Trains the prior of a level from the base model's weights."""
-    start, steps = base.prior(config.level).resolve(), command.steps
+    start = base.prior(config.level).resolve()
+    kept = command.batch // 4 if command.keep_songs else 0  # rows of the batch
+    steps = command.steps or steps_of_passes(command, config, command.batch - kept)
     options: dict[str, Any] = {
         "lora": command.lora,
         "train.steps": steps,
@@ -227,8 +232,18 @@ def training_step(command: Finetune, base: ModelDir, config: PriorConfig) -> lis
     return [
         "train", start, "--start-from", start, "--data", command.out / "codes",
         "--workdir", command.out / f"prior_{config.level}", *named,
+        *(["--mix", f"{kept}:{command.keep_songs}"] if kept else []),
         *(f"--{name.replace('_', '-')}={value}" for name, value in options.items()),
     ]  # fmt: skip
+
+
+def steps_of_passes(command: Finetune, config: PriorConfig, rows: int) -> int:
+    """Steps in which `rows` windows a step read the training songs `PASSES` times."""
+    from data_pipeline.songs import prepared_songs
+
+    lengths = prepared_songs(command.out / "codes").of_split("train").column("n_samples")
+    windows = sum(max(1, round(length / config.window_samples)) for length in lengths.tolist())
+    return math.ceil(PASSES * windows / rows)
 
 
 def model_step(command: Finetune, base: ModelDir, priors: list[PriorConfig]) -> list[Any]:
@@ -308,7 +323,7 @@ def summary(out: Path) -> str:
     old, new = (measured.get("new", {}) for measured in (before, after))
     if any(bits > old.get(level, bits) for level, bits in new.items()):
         lines.append(
-            "Held-out new songs got worse: the others were learned by heart. Give a fourth of the "
+            "Held-out new songs got worse: the others were learned by heart. Give half of the "
             "--steps, and another --out."
         )
     model = shlex.quote(str(out / "model"))

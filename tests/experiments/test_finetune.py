@@ -1,9 +1,12 @@
 """`jukejax finetune`: from a folder of sounds to a model that has learned a new artist."""
 
+import dataclasses
 import json
+import math
 
 import commands
 import pytest
+import tiny_codes
 import tiny_model
 
 import jukejax
@@ -87,6 +90,23 @@ def test_a_level_alone_from_a_packed_model_and_a_manifest(folder, tmp_path, caps
     names = Vocabulary.load(model.labels(2)).artists
     assert names[3:] == tuple(f"artist {i}" for i in range(6))
     assert "new songs, level 2" in capsys.readouterr().out
+
+
+def test_by_default_the_songs_are_read_four_times(tiny_folder, tmp_path):
+    base = read_model_dir(tiny_folder)
+    config = base.prior_config(2)[0]
+    tiny_codes.write(tmp_path, [{}] * 5, seconds=2)
+    command = finetune.Finetune(tiny_folder, tmp_path, tmp_path, batch=8)
+    words = finetune.training_step(command, base, config)
+    windows = 5 * round(2 * tiny_codes.RATE / config.window_samples)
+    assert f"--train.steps={math.ceil(4 * windows / 8)}" in words and "--mix" not in words
+
+    old = tmp_path / "old"
+    words = finetune.training_step(dataclasses.replace(command, keep_songs=old), base, config)
+    assert words[words.index("--mix") + 1] == f"2:{old}"  # a quarter of each batch
+    assert f"--train.steps={math.ceil(4 * windows / 6)}" in words
+    words = finetune.training_step(dataclasses.replace(command, steps=7), base, config)
+    assert "--train.steps=7" in words
 
 
 @pytest.mark.parametrize(
