@@ -294,8 +294,8 @@ class TrainConfig:
     skip_spikes: float = 0.0
     max_skipped: int = 10  # consecutive skipped steps by which a run diverges, and ends
     rollbacks: int = 0  # times that it goes back to a checkpoint instead, past the data since
-    # a process ends itself, to be started again, when it makes no progress: for so long at a start,
-    # later for 10 times what a step, evaluation or checkpoint took at most, and 45 s; 0: never
+    # a process ends itself, to be started again, when the start, an evaluation or a checkpoint
+    # takes so long, or a step 45 s and 10 times as long as the longest before it; 0: never
     hang_seconds: float = 3600.0
 
     def __post_init__(self) -> None:

@@ -22,7 +22,7 @@ from jukejax.formatting import format_seconds
 from jukejax.models import lora
 from jukejax.parallel import distributed
 from jukejax.parallel.mesh import HostBatch, put_batch, replicated
-from jukejax.training import rollback
+from jukejax.training import rollback, watchdog
 from jukejax.training.checkpoint import Checkpoints, open_existing
 from jukejax.training.clock import Clock, Trace
 from jukejax.training.growing import restore_grown
@@ -132,7 +132,7 @@ def _train(run: Run) -> TrainState:
             return done % every == 0 or done == t.steps
 
         while done < t.steps:
-            dog.begins("the first step" if metrics is None else "a step")
+            dog.begins("the first step" if metrics is None else watchdog.STEP)
             with clock.waiting(metrics):
                 batch = put_batch(mesh, next(source))
             if metrics is None:
@@ -142,6 +142,7 @@ def _train(run: Run) -> TrainState:
                 state, metrics = step_fn(state, batch)
             clock.step()
             if trace is not None:
+                dog.begins("a trace")
                 trace(done, metrics)
             done += 1
             means.add(metrics)

@@ -19,17 +19,18 @@ from jukejax.exit_codes import CRASH
 from jukejax.formatting import format_seconds
 
 FOLDER = "hangs"  # in the workdir: a file for each process that was ended
+STEP = "a step"  # the one kind of work that takes much the same time again and again
 TIMES = 10  # a piece of work may take so many times the longest of its kind so far
-LEAST = 45.0  # seconds that it may take at any rate
+LEAST = 45.0  # seconds that a step may take at any rate
 TICK = 1.0  # seconds between two looks
 
 
 class Watchdog:
     """Watches that every piece of work ends in time, from `begins` to the next `begins`.
 
-    The first piece of each kind may take `first` seconds, later ones `TIMES` times the longest of
-    their kind, and at least `LEAST` seconds. Time in which this process did not run (Ctrl-Z, a
-    sleeping machine) does not count. A context manager; with `first` 0 it does nothing.
+    It may take `TIMES` times the longest of its kind so far, and at least `first` seconds; a step
+    that is not the first, at least `LEAST` seconds. Time in which this process did not run (Ctrl-Z,
+    a sleeping machine) does not count. A context manager; with `first` 0 it does nothing.
     """
 
     def __init__(
@@ -46,10 +47,10 @@ class Watchdog:
         Args:
           workdir: the run's; stacks of all threads are written to its folder `hangs`.
           process: the number of this process.
-          first: seconds that the first piece of work of a kind may take.
+          first: seconds that any piece of work may take, but for steps after the first.
           end: ends the process with an exit code.
           tick: seconds between two looks.
-          least: seconds that any piece of work may take.
+          least: seconds that any step may take.
         """
         self._folder, self._process, self._end = Path(workdir) / FOLDER, process, end
         self._first, self._tick, self._least = first, tick, least
@@ -79,9 +80,10 @@ class Watchdog:
                 return
 
     def _limit(self) -> float:
-        if self._kind not in self._longest:
+        longest = self._longest.get(self._kind)
+        if longest is None:
             return self._first
-        return max(self._least, TIMES * self._longest[self._kind])
+        return max(self._least if self._kind == STEP else self._first, TIMES * longest)
 
     def _report(self, kind: str, spent: float) -> None:
         """Says on stderr what hangs, and writes the stacks; the disk may be what hangs."""

@@ -121,7 +121,7 @@ def test_a_process_that_hangs_is_noticed_and_the_run_ends_as_the_uninterrupted_o
     tmp_path, monkeypatch, capfd
 ):
     monkeypatch.setenv("TINY_LEAST", "8")
-    run = plan(tmp_path / "stopped", "pair", steps=80, checkpoint_every=10)
+    run = plan(tmp_path / "stopped", "pair", steps=80, checkpoint_every=20)
     stopper = threading.Thread(target=stop_one, args=(run.workdir, 25))
     stopper.start()
     began = time.monotonic()
@@ -135,7 +135,7 @@ def test_a_process_that_hangs_is_noticed_and_the_run_ends_as_the_uninterrupted_o
     ends = [e["codes"] for e in events(run.workdir) if e["event"] == "end"]
     assert len(starts) == 2 and exit_codes.CRASH in ends[0] and ends[1] == [0, 0]
 
-    whole = plan(tmp_path / "whole", "pair", steps=80, checkpoint_every=10)
+    whole = plan(tmp_path / "whole", "pair", steps=80, checkpoint_every=20)
     assert Supervisor(whole).run() == 0
     assert not (whole.workdir / "hangs").exists()
     (step, found), (wanted, expected) = saved(run.workdir), saved(whole.workdir)
