@@ -29,6 +29,9 @@ def test_the_commit_of_a_checkout_and_whether_files_differ(tmp_path):
     shutil.copy(code_version.__file__, file)
     assert commit_of(file) == ""  # no repository
     git(tmp_path, "init")
+    (tmp_path / "theirs.txt").touch()
+    git(tmp_path, "add", "theirs.txt")
+    git(tmp_path, "commit", "-m", "none")
     assert commit_of(file) == ""  # a repository that does not have the file, as of a user's project
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-m", "one")
