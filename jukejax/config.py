@@ -295,7 +295,7 @@ class TrainConfig:
     max_skipped: int = 10  # consecutive skipped steps by which a run diverges, and ends
     rollbacks: int = 0  # times that it goes back to a checkpoint instead, past the data since
     # a process ends itself, to be started again, when the start, an evaluation or a checkpoint
-    # takes so long, or a step 45 s and 10 times as long as the longest before it; 0: never
+    # takes so long, or a step 45 s and ten times as long as the longest before it; 0: never
     hang_seconds: float = 3600.0
 
     def __post_init__(self) -> None:

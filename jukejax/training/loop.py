@@ -127,12 +127,13 @@ def _train(run: Run) -> TrainState:
         eval_fn = make_eval_step(task, run.experiment, mesh)
         progress, means, metrics = Progress(t.steps, log), Means(), None
         trace = stack.enter_context(Trace(run.workdir, done)) if run.profile and first else None
+        step_kind = "a step, maybe traced" if run.profile else watchdog.STEP
 
         def due(every: int) -> bool:
             return done % every == 0 or done == t.steps
 
         while done < t.steps:
-            dog.begins("the first step" if metrics is None else watchdog.STEP)
+            dog.begins("the first step" if metrics is None else step_kind)
             with clock.waiting(metrics):
                 batch = put_batch(mesh, next(source))
             if metrics is None:
@@ -142,7 +143,6 @@ def _train(run: Run) -> TrainState:
                 state, metrics = step_fn(state, batch)
             clock.step()
             if trace is not None:
-                dog.begins("a trace")
                 trace(done, metrics)
             done += 1
             means.add(metrics)

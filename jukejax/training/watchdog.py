@@ -20,6 +20,7 @@ from jukejax.formatting import format_seconds
 
 FOLDER = "hangs"  # in the workdir: a file for each process that was ended
 STEP = "a step"  # the one kind of work that takes much the same time again and again
+_AFTER = "a step after other work"
 TIMES = 10  # a piece of work may take so many times the longest of its kind so far
 LEAST = 45.0  # seconds that a step may take at any rate
 TICK = 1.0  # seconds between two looks
@@ -29,8 +30,10 @@ class Watchdog:
     """Watches that every piece of work ends in time, from `begins` to the next `begins`.
 
     It may take `TIMES` times the longest of its kind so far, and at least `first` seconds; a step
-    that is not the first, at least `LEAST` seconds. Time in which this process did not run (Ctrl-Z,
-    a sleeping machine) does not count. A context manager; with `first` 0 it does nothing.
+    that follows a step, at least `LEAST` seconds. In a step after other work, this process may wait
+    for one that has more of it to do, such as pictures to draw. Time in which this process did not
+    run (Ctrl-Z, a sleeping machine) does not count. A context manager; with `first` 0 it does
+    nothing.
     """
 
     def __init__(
@@ -47,10 +50,10 @@ class Watchdog:
         Args:
           workdir: the run's; stacks of all threads are written to its folder `hangs`.
           process: the number of this process.
-          first: seconds that any piece of work may take, but for steps after the first.
+          first: seconds that any piece of work may take, but for steps that follow a step.
           end: ends the process with an exit code.
           tick: seconds between two looks.
-          least: seconds that any step may take.
+          least: seconds that those may take.
         """
         self._folder, self._process, self._end = Path(workdir) / FOLDER, process, end
         self._first, self._tick, self._least = first, tick, least
@@ -64,6 +67,8 @@ class Watchdog:
         with self._lock:
             if self._kind:
                 self._longest[self._kind] = max(self._spent, self._longest.get(self._kind, 0.0))
+            if kind == STEP and self._kind not in (STEP, _AFTER):
+                kind = _AFTER
             self._kind, self._spent = kind, 0.0
 
     def _watch(self) -> None:

@@ -60,14 +60,25 @@ def test_the_first_work_of_a_kind_and_what_is_no_step_may_take_longer(tmp_path):
         assert time.monotonic() - began > 0.45
     ended = Ended()
     with watched(tmp_path, ended) as dog:
-        for kind in ("a step", "a step", "an evaluation", "a step", "an evaluation"):
+        for kind in (*["a step"] * 3, "an evaluation", "a step", "an evaluation"):
             dog.begins(kind)
         assert not ended.when.wait(1.0)  # 60 s, not the 0.2 s of a step
+
+
+def test_a_step_after_an_evaluation_may_wait_for_another_process(tmp_path):
+    ended = Ended()
+    with watched(tmp_path, ended) as dog:
+        for kind in (*["a step"] * 3, "an evaluation", "a step"):
+            dog.begins(kind)
+        assert not ended.when.wait(1.0)
+        dog.begins("a step")
+        assert ended.when.wait(20)
 
 
 def test_work_may_take_ten_times_the_longest_of_its_kind(tmp_path):
     ended = Ended()
     with watched(tmp_path, ended) as dog:
+        dog.begins("a step")
         dog.begins("a step")
         time.sleep(0.3)
         for _ in range(3):  # short ones after it change nothing
@@ -79,8 +90,8 @@ def test_work_may_take_ten_times_the_longest_of_its_kind(tmp_path):
 def test_nothing_is_watched_where_the_time_is_0(tmp_path):
     ended = Ended()
     with watched(tmp_path, ended, first=0.0) as dog:
-        dog.begins("a step")
-        dog.begins("a step")
+        for _ in range(3):
+            dog.begins("a step")
         assert not ended.when.wait(0.5)
     assert not list(tmp_path.iterdir())
 
@@ -88,8 +99,8 @@ def test_nothing_is_watched_where_the_time_is_0(tmp_path):
 def test_a_run_that_has_ended_is_no_longer_watched(tmp_path):
     ended = Ended()
     with watched(tmp_path, ended) as dog:
-        dog.begins("a step")
-        dog.begins("a step")
+        for _ in range(3):
+            dog.begins("a step")
     assert not ended.when.wait(0.5)
 
 
@@ -97,8 +108,8 @@ STOPPED = """
 import sys, time
 from jukejax.training.watchdog import Watchdog
 with Watchdog(sys.argv[1], 0, 60.0, least=1.5, tick=0.1) as dog:
-    dog.begins("a step")
-    dog.begins("a step")
+    for _ in range(3):
+        dog.begins("a step")
     print("ready", flush=True)
     for _ in range(14):  # one long sleep would be over with the stop
         time.sleep(0.05)
