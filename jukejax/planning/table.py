@@ -86,6 +86,7 @@ ENTRIES = (
     Entry("prior_1b_lyrics", "v5e:16x16", fsdp=16),
     Entry("upsampler_level_1", "v5e:8x8", fsdp=16),
     Entry("upsampler_level_0", "v5e:8x8", fsdp=16),
+    Entry("vqvae", "v5p:4x4x4"),
     Entry("vqvae", "h100:8x8"),
     Entry("prior_5b", "h100:8", fsdp=8, batch=32),
     Entry("prior_5b", "h100:8x8", fsdp=8, batch=256),
