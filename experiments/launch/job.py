@@ -83,9 +83,11 @@ while true; do
   child=$!
   wait "$child"
   code=$?
-  while kill -0 "$child" 2>/dev/null; do # a signal ended the wait, not the run
-    wait "$child"
-    code=$?
+  while [ "$code" -gt 128 ]; do # a signal ended the wait, or the run
+    wait "$child" 2>/dev/null
+    status=$?
+    [ "$status" -eq 127 ] || code=$status # 127: it was waited for
+    kill -0 "$child" 2>/dev/null || break
   done
   child=''
   case $code in {final}) exit "$code" ;; esac

@@ -226,3 +226,14 @@ def test_the_loop_passes_sigterm_on(tmp_path):
         assert process.poll() is None
     process.terminate()
     assert process.wait(10) == 75 and (tmp_path / "saved").exists()
+
+
+def test_the_loop_knows_how_a_run_ended_that_ends_at_once(tmp_path):
+    inner = 'trap "exit 75" TERM; touch ready; while true; do sleep 0.05; done'
+    text = run_again(Job("x", tmp_path, ()), f"bash -c '{inner}'", 3)
+    slow = 'kill() { command kill "$@"; local code=$?; sleep 0.5; return $code; }'
+    process = subprocess.Popen(["bash", "-c", f"set -u\n{slow}\n{text}"], cwd=tmp_path)
+    while not (tmp_path / "ready").exists():
+        assert process.poll() is None
+    process.terminate()
+    assert process.wait(10) == 75
