@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 from pages import ROOT
 
@@ -16,8 +17,20 @@ ROW = re.compile(
 OPTION = re.compile(r"--([\w.-]+) (\w+)")
 
 
+def kept_plans() -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in (ROOT / "experiments/plans").glob("*.json")]
+
+
+def test_kept_plans_of_training_count_the_evaluation() -> None:
+    trained = [plan for plan in kept_plans() if plan["what"] == "train"]
+    assert {plan["preset"] for plan in trained} >= {"vqvae", "upsampler_level_0", "prior_5b"}
+    for plan in trained:
+        assert plan["evaluation"]["peak"] > 0, plan["topology"]
+        assert plan["evaluation"]["fits"] or not plan["fits"], plan["topology"]
+
+
 def test_least_times_are_those_of_the_plans() -> None:
-    plans = [json.loads(path.read_text()) for path in (ROOT / "experiments/plans").glob("*.json")]
+    plans = kept_plans()
     rows = ROW.findall((ROOT / "docs/presets.md").read_text())
     assert len(rows) == 16
     for name, topology, devices, text, peak, time, unit in rows:
