@@ -208,7 +208,7 @@ def _parts(
     """Data sets, each with the experiment of its rows of the batch and those that are read here."""
     own = range(experiment.train.batch) if rows is None else rows
     first = 0
-    for folder, count in {data: experiment.train.batch - sum(mixed.values()), **mixed}.items():
+    for folder, count in [(data, experiment.train.batch - sum(mixed.values())), *mixed.items()]:
         train = dataclasses.replace(experiment.train, batch=count, accumulate=1)
         read = [row - first for row in own if first <= row < first + count]
         if read:

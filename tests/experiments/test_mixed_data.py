@@ -49,6 +49,12 @@ def test_hosts_read_their_rows_of_the_same_batch(sets, rows):
         np.testing.assert_array_equal(x, whole[name][rows])
 
 
+def test_a_data_set_may_be_mixed_with_itself(sets):
+    batch = next(data.batches(PRIOR, sets[0], "train", None, mixed={sets[0]: 3})(2))
+    parts = [alone(sets[0], count, 2)["codes"] for count in (5, 3)]
+    np.testing.assert_array_equal(batch["codes"], np.concatenate(parts))
+
+
 def test_held_out_songs_are_those_of_the_data(sets, tmp_path):
     new = tiny_codes.write(tmp_path / "more", [{"split": "train"}, {"split": "test"}], 2, seed=9)
     settings = Training(new, tmp_path / "run", PRIOR, mix=(f"4:{sets[1]}",))
