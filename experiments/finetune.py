@@ -53,8 +53,8 @@ class Finetune:
     levels: tuple[int, ...] = ()
     """Levels whose priors are trained; none: all that the model has."""
     steps: int | None = None
-    """Training steps of each prior. None: so many that it reads the songs four times; more of them
-    are learned by heart where songs are few."""
+    """Training steps of each prior. None: four passes over the songs; with more, a prior overfits
+    where songs are few."""
     learning_rate: float | None = None
     """At its highest; falls to 0. None: 2e-4, with --lora 2e-3. Higher ones learn faster, and
     forget old songs faster."""

@@ -59,8 +59,8 @@ class Training(Generic[E]):
     """Tracks of the songs that a prior is conditioned on, in place of its preset's: NAME, or
     NAME:PLACES where several events sound at once (phones notes:2)."""
     mix: tuple[str, ...] = ()
-    """Codes of other songs for a prior to train on too, as ROWS:PATH: so many rows of each batch,
-    such as 2:data/other/codes."""
+    """Codes of other songs for a prior to train on too, as ROWS:PATH, such as 2:data/other/codes:
+    the number of rows of each batch, and the folder."""
     profile: bool = False
     """Write a trace of five steps beside the TensorBoard files."""
     evaluate: tuple[str, ...] = ()

@@ -289,13 +289,13 @@ class TrainConfig:
     checkpoint_every: int = 1_000
     keep: int = 3  # latest checkpoints
     keep_best: int = 0  # checkpoints of the lowest held-out loss, saved at evaluations
-    # a step is skipped whose loss or gradient norm is over its mean of late by so many standard
+    # skip a step whose loss or gradient norm exceeds its running mean by this number of standard
     # deviations, such as 6; 0: only where it is not finite
     skip_spikes: float = 0.0
     max_skipped: int = 10  # consecutive skipped steps by which a run diverges, and ends
     rollbacks: int = 0  # times that it goes back to a checkpoint instead, past the data since
-    # a process ends itself, to be started again, when the start, an evaluation or a checkpoint
-    # takes so long, or a step 45 s and ten times as long as the longest before it; 0: never
+    # a process ends itself, to be restarted, when the start, an evaluation or a checkpoint takes
+    # longer than this, or a step 45 s and ten times as long as the longest before it; 0: never
     hang_seconds: float = 3600.0
 
     def __post_init__(self) -> None:
@@ -303,16 +303,9 @@ class TrainConfig:
             self, "steps", "batch", "accumulate", "log_every", "evaluate_every",
             "evaluate_batches", "checkpoint_every", "keep", "max_skipped",
         )  # fmt: skip
-        if self.rollbacks < 0:
-            raise ConfigError(f"train.rollbacks is {self.rollbacks}; give 0 or more.")
-        if not 0 <= self.skip_spikes < math.inf:
-            raise ConfigError(
-                f"train.skip_spikes is {self.skip_spikes}; give standard deviations, or 0 for none."
-            )
-        if not 0 <= self.hang_seconds < math.inf:
-            raise ConfigError(
-                f"train.hang_seconds is {self.hang_seconds}; give seconds, or 0 for no limit."
-            )
+        for name in ("skip_spikes", "rollbacks", "hang_seconds"):
+            if not 0 <= (value := getattr(self, name)) < math.inf:
+                raise ConfigError(f"train.{name} is {value}; give a number over 0, or 0 for none.")
         if self.state_dtype not in ("float32", "bfloat16"):
             raise ConfigError(
                 f"train.state_dtype is {self.state_dtype!r}; it must be float32 or bfloat16."

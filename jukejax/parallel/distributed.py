@@ -173,14 +173,14 @@ def writing(folder: str | Path) -> Iterator[None]:
 
     Raises:
       FolderInUse: another run writes there (in every process).
-      DiskFull: there is no space (in process 0; FolderInUse in the others).
+      DiskFull, OSError: it cannot be written (in process 0; FolderInUse in the others).
     """
-    refusal = None
+    refusal: Exception | None = None
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
             try:
                 stack.enter_context(locks.writing(folder))
-            except JukejaxError as error:
+            except (JukejaxError, OSError) as error:
                 refusal = error
         if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(refusal is not None):
             refusal = refusal or FolderInUse(

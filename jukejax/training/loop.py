@@ -22,7 +22,7 @@ from jukejax.formatting import format_seconds
 from jukejax.models import lora
 from jukejax.parallel import distributed
 from jukejax.parallel.mesh import HostBatch, put_batch, replicated
-from jukejax.training import rollback, watchdog
+from jukejax.training import rollback
 from jukejax.training.checkpoint import Checkpoints, open_existing
 from jukejax.training.clock import Clock, Trace
 from jukejax.training.growing import restore_grown
@@ -39,7 +39,7 @@ from jukejax.training.step import (
 )
 from jukejax.training.stopping import Skips, StopSignal
 from jukejax.training.tasks import make_task
-from jukejax.training.watchdog import Watchdog
+from jukejax.training.watchdog import STEP, Watchdog
 
 
 class Hook(NamedTuple):
@@ -105,8 +105,8 @@ def _train(run: Run) -> TrainState:
     first = jax.process_index() == 0
     log = run.log if first else lambda line: None
     with contextlib.ExitStack() as stack:
-        dog = stack.enter_context(Watchdog(run.workdir, jax.process_index(), t.hang_seconds))
-        dog.begins("the start")
+        watchdog = stack.enter_context(Watchdog(run.workdir, jax.process_index(), t.hang_seconds))
+        watchdog.begins("the start")
         stack.enter_context(distributed.writing(run.workdir))
         checkpoints = stack.enter_context(
             Checkpoints(run.workdir, t.keep, keep_best=t.keep_best, clean=True)
@@ -127,13 +127,13 @@ def _train(run: Run) -> TrainState:
         eval_fn = make_eval_step(task, run.experiment, mesh)
         progress, means, metrics = Progress(t.steps, log), Means(), None
         trace = stack.enter_context(Trace(run.workdir, done)) if run.profile and first else None
-        step_kind = "a step, maybe traced" if run.profile else watchdog.STEP
+        step_kind = "a step, maybe traced" if run.profile else STEP
 
         def due(every: int) -> bool:
             return done % every == 0 or done == t.steps
 
         while done < t.steps:
-            dog.begins("the first step" if metrics is None else step_kind)
+            watchdog.begins("the first step" if metrics is None else step_kind)
             with clock.waiting(metrics):
                 batch = put_batch(mesh, next(source))
             if metrics is None:
@@ -153,27 +153,27 @@ def _train(run: Run) -> TrainState:
                 progress.update(done, {"loss": values["train/loss"]})
             held_out = None
             if run.held_out is not None and due(t.evaluate_every):
-                dog.begins("an evaluation")
+                watchdog.begins("an evaluation")
                 with clock.spent("evaluation", after=metrics):
                     held_out = evaluate(eval_fn, state, mesh, run.held_out(), t.evaluate_batches)
                     writer.scalars(done, {f"held_out/{k}": v for k, v in held_out.items()})
                 log(f"step {done}  held out: loss {held_out['loss']:.4g}")
             for hook in run.hooks:
                 if due(hook.every):
-                    dog.begins("an evaluation suite")
+                    watchdog.begins("an evaluation suite")
                     with clock.spent("evaluation", after=metrics):
                         hook.run(done, state, writer)
             stopping = agree(stop.asked)  # read once: what it leads to below is saved first
             if due(t.checkpoint_every) or stopping or (t.keep_best and held_out is not None):
-                dog.begins("a checkpoint")
+                watchdog.begins("a checkpoint")
                 with clock.spent("checkpoint", after=metrics):
                     checkpoints.save(done, _trees(state, run.experiment), config, held_out)
             if stopping and done < t.steps:
-                dog.begins("the last checkpoint")
+                watchdog.begins("the last checkpoint")
                 checkpoints.wait()
                 kind = Interrupted if stopping > 1 else Preempted
                 raise kind(f"Stopped at step {done} of {t.steps}; saved in {run.workdir}.")
-        dog.begins("the end")
+        watchdog.begins("the end")
     return state
 
 

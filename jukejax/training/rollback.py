@@ -57,7 +57,7 @@ def go_back(workdir: str | Path, most: int, error: Diverged, log: Callable[[str]
 
     Args:
       workdir: the run's.
-      most: so many times it may go back in all.
+      most: how often it may go back in all.
       error: says at which step it has diverged.
       log: takes a line.
 
@@ -80,8 +80,8 @@ def go_back(workdir: str | Path, most: int, error: Diverged, log: Callable[[str]
         files.write_json(Path(workdir) / NAME, {"rollbacks": rows})
     together("gone back")
     log(
-        f"WARNING: {str(error).partition('. ')[0]}. Going back to step {target}, for the "
-        f"{len(before) + 1}. time of at most {most}; the batches of steps {target + 1} to "
+        f"WARNING: {str(error).partition('. ')[0]}. Going back to step {target} (rollback "
+        f"{len(before) + 1} of at most {most}); the batches of steps {target + 1} to "
         f"{error.step} are left out."
     )
     return True

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-STEPS = 100  # of the window; so many must have been seen before any step is a spike
+STEPS = 100  # of the window; no step is a spike before this number has been seen
 
 
 class Spikes(NamedTuple):
@@ -32,8 +32,9 @@ def observe(
 ) -> tuple[jax.Array, Spikes]:
     """Whether a step is a spike, bool (), and the moments with the step.
 
-    It is one where loss or gradient norm is over its mean by more than so many standard deviations.
-    The moments are plain ones over the first `STEPS` steps, then exponential (Welford's update).
+    It is one where loss or gradient norm exceeds its mean by more than `deviations` standard
+    deviations. The moments are plain ones over the first `STEPS` steps, then exponential
+    (Welford's update).
     """
     weight = jnp.maximum(1 / STEPS, 1 / (seen.steps + 1.0))
     over = jnp.stack([loss, norm]).astype(jnp.float32) - seen.mean

@@ -21,7 +21,7 @@ from jukejax.formatting import format_seconds
 FOLDER = "hangs"  # in the workdir: a file for each process that was ended
 STEP = "a step"  # the one kind of work that takes much the same time again and again
 _AFTER = "a step after other work"
-TIMES = 10  # a piece of work may take so many times the longest of its kind so far
+TIMES = 10  # a piece of work may take this multiple of the longest of its kind so far
 LEAST = 45.0  # seconds that a step may take at any rate
 TICK = 1.0  # seconds between two looks
 

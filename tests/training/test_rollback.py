@@ -1,71 +1,35 @@
 """A run that diverges goes back to a checkpoint, and goes on with other data."""
 
-import dataclasses
-import itertools
 import json
 
 import jax
 import numpy as np
 import pytest
+import tiny_training
 
-from jukejax.config import (
-    ConfigError,
-    MeshConfig,
-    OptimizerConfig,
-    ReconstructionLoss,
-    TrainConfig,
-    VQVAEConfig,
-    VQVAEExperiment,
-)
+from jukejax.config import ConfigError, TrainConfig
 from jukejax.errors import DataError, Diverged
-from jukejax.parallel.mesh import make_mesh
-from jukejax.training import loop
-from jukejax.training.loop import Run, train
 from jukejax.training.metrics import read_metrics
 from jukejax.training.rollback import Rollback, data_step, rollbacks
 
-EXPERIMENT = VQVAEExperiment(
-    model=VQVAEConfig(
-        downs=(1,), multipliers=(1,), width=4, depth=1, emb_width=4, codes=8,
-        loss=ReconstructionLoss(multispectral=0.0),
-    ),
-    samples=64,
-    optimizer=OptimizerConfig(learning_rate=0.01, warmup_steps=2),
-    train=TrainConfig(
-        steps=24, batch=2, log_every=1, evaluate_every=1000, checkpoint_every=4, keep=5,
-        max_skipped=3,
-    ),
-)  # fmt: skip
+SETTINGS = {"steps": 24, "checkpoint_every": 4, "keep": 5, "max_skipped": 3}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once():
-    """All runs share the compiled step."""
-    steps, make = [], loop.make_train_step
-
-    def made(*args):
-        steps.extend([] if steps else [make(*args)])
-        return steps[0]
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_train_step", made)
+        tiny_training.compile_once(patch)
         yield
 
 
 def run(workdir, bad, log=None, order=lambda step: step, **settings):
     """Trains; batches in `bad` are not numbers. `order` gives the batch of a step."""
 
-    def batches(start):
-        for step in itertools.count(start):
-            number = order(step)
-            audio = 0.3 * np.random.default_rng(number).normal(size=(2, 64, 1))
-            yield {"audio": (audio * (np.nan if number in bad else 1)).astype(np.float32)}
+    def batch(step):
+        number = order(step)
+        return tiny_training.noise(number) * np.float32(np.nan if number in bad else 1)
 
-    settings = dataclasses.replace(EXPERIMENT.train, **settings)
-    experiment = dataclasses.replace(EXPERIMENT, train=settings)
-    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    say = (log if log is not None else []).append
-    return train(Run(experiment, mesh, workdir, batches, log=say))
+    return tiny_training.run(workdir, batch, log, **SETTINGS | settings)
 
 
 def test_it_ends_as_a_run_that_never_met_the_data(tmp_path):
@@ -75,7 +39,7 @@ def test_it_ends_as_a_run_that_never_met_the_data(tmp_path):
     assert rollbacks(tmp_path / "back") == [Rollback(13, 12)]
     assert any(
         line.startswith("WARNING: Training diverges: 3 steps in a row up to step 12 were skipped")
-        and "Going back to step 12, for the 1. time of at most 1; the batches of steps 13 to 13 are"
+        and "Going back to step 12 (rollback 1 of at most 1); the batches of steps 13 to 13 are"
         in line
         for line in lines
     )

@@ -1,38 +1,15 @@
 """Steps far above the usual loss or gradient norm are skipped, and change nothing."""
 
-import dataclasses
-import itertools
-
 import jax
 import numpy as np
 import pytest
+import tiny_training
 
-from jukejax.config import (
-    ConfigError,
-    MeshConfig,
-    OptimizerConfig,
-    ReconstructionLoss,
-    TrainConfig,
-    VQVAEConfig,
-    VQVAEExperiment,
-)
-from jukejax.parallel.mesh import make_mesh
-from jukejax.training import loop, spikes
-from jukejax.training.loop import Run, train
+from jukejax.config import ConfigError, TrainConfig
+from jukejax.training import spikes
 from jukejax.training.metrics import read_metrics
 
-EXPERIMENT = VQVAEExperiment(
-    model=VQVAEConfig(
-        downs=(1,), multipliers=(1,), width=4, depth=1, emb_width=4, codes=8,
-        loss=ReconstructionLoss(multispectral=0.0),
-    ),
-    samples=64,
-    optimizer=OptimizerConfig(learning_rate=0.001, warmup_steps=2),
-    train=TrainConfig(
-        steps=125, batch=2, ema_decay=0.5, log_every=1, evaluate_every=1000,
-        checkpoint_every=60, skip_spikes=6.0,
-    ),
-)  # fmt: skip
+SETTINGS = {"steps": 125, "checkpoint_every": 60, "skip_spikes": 6.0}
 SPIKES = (110, 111, 118)  # steps whose batch is a hundred times as loud
 
 
@@ -62,40 +39,17 @@ def test_moments_and_spikes_are_those_of_numpy(deviations):
     assert flags >= 2
 
 
-def batch(step, spiked=SPIKES):
-    audio = np.random.default_rng(step).normal(size=(2, 64, 1)) * (30.0 if step in spiked else 0.3)
-    return {"audio": audio.astype(np.float32)}
+def run(workdir, **settings):
+    def batch(step):
+        return tiny_training.noise(step) * np.float32(100 if step in SPIKES else 1)
 
-
-def run(workdir, steps=None, **more):
-    """Trains to the end, or to a step."""
-    settings = dataclasses.replace(EXPERIMENT.train, **more)
-    settings = dataclasses.replace(settings, steps=steps or settings.steps)
-    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-
-    def batches(step):
-        return map(batch, itertools.count(step))
-
-    return train(
-        Run(
-            dataclasses.replace(EXPERIMENT, train=settings), mesh, workdir, batches, log=lambda _: 0
-        )
-    )
+    return tiny_training.run(workdir, batch, **SETTINGS | settings)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once():
-    """Runs of one experiment share the compiled step."""
-    steps, make = {}, loop.make_train_step
-
-    def made(task, experiment, mesh):
-        key = experiment.train.skip_spikes
-        if key not in steps:
-            steps[key] = make(task, experiment, mesh)
-        return steps[key]
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_train_step", made)
+        tiny_training.compile_once(patch)
         yield
 
 
@@ -110,7 +64,7 @@ def test_spikes_are_skipped_and_counted(whole):
     records = {r["step"]: r for r in read_metrics(workdir / "metrics.jsonl") if "train/loss" in r}
     skipped = [step for step, r in records.items() if r["train/skipped"]]
     assert skipped == [step + 1 for step in SPIKES]
-    assert int(state.spikes.steps) == EXPERIMENT.train.steps - len(SPIKES)
+    assert int(state.spikes.steps) == SETTINGS["steps"] - len(SPIKES)
 
 
 def test_without_the_option_spikes_are_learned_from(whole, tmp_path):
