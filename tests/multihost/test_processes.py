@@ -139,3 +139,12 @@ def test_both_processes_say_that_another_run_writes_there(tmp_path):
     assert "is being written by process" in outputs[0]
     assert "process 0 could not lock it, and says why" in outputs[1]
     assert not any("Traceback" in output for output in outputs)
+
+
+def test_a_folder_that_cannot_be_locked_ends_both_processes(tmp_path):
+    (tmp_path / "file").touch()
+    outputs, codes = run([tmp_path / "file" / "run"], pair(1), program=("-c", WRITERS))
+    assert codes == [1, 1], outputs
+    assert "Not a directory" in outputs[0]
+    assert "process 0 could not lock it, and says why" in outputs[1]
+    assert not any("Traceback" in output for output in outputs)
