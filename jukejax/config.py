@@ -293,7 +293,7 @@ class TrainConfig:
     # deviations, such as 6; 0: only where it is not finite
     skip_spikes: float = 0.0
     max_skipped: int = 10  # consecutive skipped steps by which a run diverges, and ends
-    rollbacks: int = 0  # times that it goes back to a checkpoint instead, past the data since
+    rollbacks: int = 0  # times that a diverging run returns to a checkpoint and leaves out data
     # a process ends itself, to be restarted, when the start, an evaluation or a checkpoint takes
     # longer than this, or a step 45 s and ten times as long as the longest before it; 0: never
     hang_seconds: float = 3600.0
